@@ -1,0 +1,43 @@
+# Two commands: `make search` and `make test`. Each makes .venv when it is missing.
+# ARGS go to the command behind a target: make search ARGS="search_spaces/quick.yaml --trials 4"
+PYTHON ?= python3
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+ARGS ?=
+
+.PHONY: search test check lint install clean
+search: .venv/.installed
+	$(PY) tune/run_search.py $(ARGS)
+
+test: .venv/.installed
+	$(PY) -m pytest $(ARGS)
+
+check: lint test
+
+lint: .venv/.installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+install: .venv/.installed
+
+# A machine without an NVIDIA GPU gets the CPU build of torch: from the configured package index, else from PyTorch's
+# own (uv knows where it is), else whatever the index has. A GPU machine gets the CUDA build.
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 …" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	@if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1 || [ "$$(uname)" != Linux ]; then \
+	  $(PIP) install "torch==$(TORCH),!=$(TORCH)+cpu"; \
+	else \
+	  $(PIP) install "torch==$(TORCH)+cpu" 2>/dev/null \
+	  || { $(PIP) install --quiet uv && .venv/bin/uv pip install --python $(PY) --torch-backend cpu "torch==$(TORCH)"; } \
+	  || $(PIP) install "torch==$(TORCH)"; \
+	fi
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache

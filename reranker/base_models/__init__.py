@@ -1,0 +1,1 @@
+"""Generated toy base models, shipped with the package."""

@@ -1,0 +1,151 @@
+"""Every knob of a run: `TrialConfig` (what one training does) and `DataConfig` (what it is trained on).
+
+Both are frozen and strict: an unknown name, a wrong type or a value out of range is an error, never a default.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from reranker.errors import Fault, InputError, nearest
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+class StrictModel(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class NegativesMix(StrictModel):
+    """Shares of the ways in which training negatives are drawn; they must sum to 1."""
+
+    uniform: float = Field(1.0, ge=0, le=1)
+    popularity: float = Field(0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _shares_sum_to_one(self) -> NegativesMix:
+        if abs(self.uniform + self.popularity - 1) > 1e-9:
+            raise ValueError("the shares of the negatives must sum to 1")
+        return self
+
+
+class TrialConfig(StrictModel):
+    """One configuration. A field is called a knob; the search draws some of them, the rest stay as given here."""
+
+    # The model
+    model: str = Field("qwen3-0.6b", min_length=1, description="a name, a Hub id, a folder or a .gguf file")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the frozen base; auto: bf16 on GPU")
+    # The question
+    candidates: int = Field(20, ge=2, le=len(LETTERS), description="items in a list, the target among them")
+    negatives: NegativesMix = Field(NegativesMix(), description="how training negatives are drawn")
+    label_style: Literal["letters"] = Field("letters", description="A…Z a…z")
+    label_position: Literal["before", "after"] = Field("after", description="where the label stands, by its title")
+    prompt_order: Literal["history_first", "candidates_first"] = "candidates_first"
+    history_length: int = Field(20, ge=1, description="most recent items shown")
+    max_title_tokens: int = Field(32, ge=1, description="longer titles are cut")
+    max_prompt_tokens: int = Field(1024, ge=16, description="older history is dropped, then titles cut, to fit")
+    # The training data
+    examples_per_user: int | None = Field(10, ge=1, description="latest prefixes of each user; null: all")
+    shuffle_candidates: bool = Field(True, description="a new order each epoch; false: one order per example")
+    # The optimisation
+    objective: Literal["label_ce", "token_ce"] = Field(
+        "label_ce", description="softmax over the list's labels, or over the whole vocabulary as in plain SFT"
+    )
+    epochs: int = Field(3, ge=1, description="passes over the training examples")
+    learning_rate: float = Field(2e-4, gt=0, le=1, description="peak, of AdamW")
+    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="after the warm-up")
+    warmup_epochs: float = Field(0.1, ge=0, description="linear warm-up, in epochs, whatever the horizon is")
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    effective_batch: int = Field(16, ge=1, description="examples per optimiser step, over all workers")
+    micro_batch: int | None = Field(None, ge=1, description="examples per forward pass and worker; null: automatic")
+    gradient_checkpointing: bool = False
+    # The adapter
+    lora_rank: int = Field(16, ge=1, le=1024)
+    lora_alpha: int = Field(32, ge=1, description="scale × rank; left out: twice the rank")
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    lora_targets: Literal["all_linear", "attention", "qv"] = "all_linear"
+    # The answer
+    permutations: int = Field(1, ge=1, le=20, description="candidate orders averaged at inference")
+    seed: int = Field(0, ge=0, lt=2**31)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alpha_follows_rank(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("lora_alpha") is None:
+            rank = data.get("lora_rank", cls.model_fields["lora_rank"].default)
+            if isinstance(rank, int):
+                return {**data, "lora_alpha": 2 * rank}
+        return data
+
+
+class _DataBase(StrictModel):
+    min_user: int = Field(5, ge=3, description="users with fewer interactions are dropped (3: train, validation, test)")
+    min_item: int = Field(5, ge=1, description="items with fewer interactions are dropped")
+    seed: int = Field(0, ge=0, lt=2**31, description="of tied timestamps and of the evaluation lists")
+    evaluation_negatives: Literal["uniform", "popularity"] = Field(
+        "uniform", description="how the negatives of validation and test lists are drawn; the same for all trials"
+    )
+    evaluation_users: int | None = Field(None, ge=1, description="score a seeded sample of users; null: all")
+    training_users: int | None = Field(None, ge=1, description="train on a seeded sample of users; null: all")
+
+
+class DemoData(_DataBase):
+    """A generated catalogue whose sequences follow a known rule, so that the best reachable score is known."""
+
+    source: Literal["demo"] = "demo"
+    min_item: int = Field(1, ge=1)
+    users: int = Field(2000, ge=10)
+    interactions_per_user: int = Field(10, ge=4)
+
+
+class MovieLensData(_DataBase):
+    """A MovieLens folder or zip; left out, `ml-latest-small` is looked for, then fetched."""
+
+    source: Literal["movielens"] = "movielens"
+    path: Path | None = Field(None, strict=False)
+    min_rating: float = Field(0.0, ge=0, le=5)
+
+
+class TablesData(_DataBase):
+    """Your own tables, CSV or Parquet: interactions (user_id, item_id, timestamp) and items (item_id, text)."""
+
+    source: Literal["tables"] = "tables"
+    interactions: Path = Field(strict=False)
+    items: Path = Field(strict=False)
+    min_rating: float | None = None
+
+
+DataConfig = Annotated[DemoData | MovieLensData | TablesData, Field(discriminator="source")]
+
+
+def build_trial_config(values: dict[str, Any], *, file: str = "", line: int | None = None) -> TrialConfig:
+    """Validate the values of all knobs.
+
+    Raises:
+        InputError: with one fault for each knob that is unknown or breaks its rule.
+    """
+    try:
+        return TrialConfig.model_validate(values)
+    except ValidationError as error:
+        raise InputError(validation_faults(error, TrialConfig, file=file, line=line)) from None
+
+
+def validation_faults(
+    error: ValidationError, model: type[BaseModel], *, file: str = "", line: int | None = None
+) -> list[Fault]:
+    """Pydantic's findings in the project's words: the field, the rule, the value, and the nearest name."""
+    faults = []
+    for item in error.errors():
+        field = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            hint = nearest(str(item["loc"][-1]), model.model_fields) if len(item["loc"]) == 1 else ""
+            faults.append(Fault("there is no such knob", file, line, field, hint=hint))
+        else:
+            rule = item["msg"].removeprefix("Value error, ")
+            value = None if item["type"] == "missing" or isinstance(item["input"], dict) else item["input"]
+            faults.append(Fault(rule[0].lower() + rule[1:], file, line, field, value))
+    return faults

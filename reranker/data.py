@@ -1,0 +1,68 @@
+"""A DataConfig → everything that a trial is trained and scored on, the same for all trials of a study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reranker import datasets
+from reranker.candidates import CandidateSampler, Example, training_prefixes
+from reranker.config import DataConfig, DemoData, TrialConfig
+from reranker.datasets import demo
+from reranker.interactions import Interactions, Split, split
+
+
+@dataclass(frozen=True, eq=False)
+class RerankingData:
+    """Interactions, their split, and the sampler that draws lists from them."""
+
+    config: DataConfig
+    interactions: Interactions
+    split: Split
+    sampler: CandidateSampler
+
+    @staticmethod
+    def prepare(config: DataConfig) -> RerankingData:
+        """Read, filter and split.
+
+        Raises:
+            InputError: the files break rules, or nothing is left after the filters.
+            EnvironmentFault: a file is missing or cannot be fetched.
+        """
+        interactions = datasets.load(config)
+        parts = split(interactions)
+        return RerankingData(config, interactions, parts, CandidateSampler(interactions, parts))
+
+    def training_examples(self, config: TrialConfig, epoch: int) -> list[Example]:
+        """The lists of one epoch (counted from 0), which differ from epoch to epoch in their negatives and order."""
+        prefixes = training_prefixes(self.split, config.examples_per_user, self.config.training_users, self.config.seed)
+        return self.sampler.training_examples(config, prefixes, epoch)
+
+    def validation(self, config: TrialConfig) -> list[Example]:
+        """The lists that the search looks at; of the configuration only `candidates` matters."""
+        return self.sampler.evaluation_examples(
+            "validation",
+            n=config.candidates,
+            negatives=self.config.evaluation_negatives,
+            users=self.config.evaluation_users,
+            seed=self.config.seed,
+        )
+
+    def best_reachable(self, config: TrialConfig) -> float | None:
+        """Expected Recall@1 on the validation lists of a ranker that knows the demo's rule; None for real data."""
+        if not isinstance(self.config, DemoData):
+            return None
+        return demo.best_reachable(self.interactions.item_ids, self.validation(config))
+
+    def describe(self, config: TrialConfig) -> str:
+        """What was read, what the filters took, and what is trained and scored on, a line each."""
+        kept = self.interactions
+        total = sum(len(sequence) for sequence in kept.sequences)
+        lines = [
+            f"data: {self.config.source}, {len(kept.user_ids)} users, {len(kept.item_ids)} items, {total} interactions"
+            f" (fingerprint {kept.fingerprint[:12]})",
+            *(f"  {removal}" for removal in kept.removed if removal.rows),
+            f"  {len(self.training_examples(config, 0))} training examples an epoch, "
+            f"{len(self.validation(config))} validation lists of {config.candidates} candidates",
+        ]
+        best = self.best_reachable(config)
+        return "\n".join(lines if best is None else [*lines, f"  best reachable Recall@1: {best:.3f}"])

@@ -1,0 +1,23 @@
+"""A data configuration → filtered interactions, by the importer of its source."""
+
+from __future__ import annotations
+
+from reranker.config import DataConfig, DemoData, MovieLensData
+from reranker.datasets import movielens, tables
+from reranker.interactions import Interactions, build_interactions
+
+
+def load(config: DataConfig) -> Interactions:
+    """Read the tables of the configured source, filter them, and order each user's items by time.
+
+    Raises:
+        InputError: the files or the filters' result break a rule.
+        EnvironmentFault: a file cannot be read or fetched.
+    """
+    if isinstance(config, DemoData):
+        from reranker.datasets import demo
+
+        return build_interactions(*demo.read(config), config)
+    if isinstance(config, MovieLensData):
+        return build_interactions(*movielens.read(config), config)
+    return build_interactions(*tables.read(config), config, items_file=str(config.items))

@@ -1,0 +1,343 @@
+"""CSV or Parquet files → the tables of interactions and items, or every fault of both files in one error."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from reranker.config import TablesData
+from reranker.errors import EnvironmentFault, Fault, InputError, nearest
+
+_SHOWN_FAULTS = 20
+_INTERACTIONS = ("user_id", "item_id", "timestamp")
+_ITEMS = ("item_id", "text")
+_Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """Delimited text in memory, UTF-8.
+
+    Attributes:
+        name: how errors call it.
+        header: its columns, where the file has no header line; else empty.
+        quoted: whether a field may stand in double quotes.
+    """
+
+    name: str
+    data: bytes
+    delimiter: str = ","
+    header: tuple[str, ...] = ()
+    quoted: bool = True
+
+
+@dataclass
+class FaultList:
+    """The faults of one file: the first 20 by line, and the count of all."""
+
+    file: str
+    shown: list[Fault] = field(default_factory=list)
+    total: int = 0
+
+    def add(self, rule: str, line: int | None = None, column: str = "", value: object = None, hint: str = "") -> None:
+        self._keep([Fault(rule, self.file, line, column, value, hint)], 1)
+
+    def add_rows(self, rule: str, column: str, values: pd.Series[Any], bad: _Mask) -> None:
+        """A fault for each bad row; the index of `values` holds the lines."""
+        found = values[bad].iloc[:_SHOWN_FAULTS]
+        rows = [Fault(rule, self.file, int(str(line)), column, value) for line, value in found.items()]
+        self._keep(rows, int(bad.sum()))
+
+    def _keep(self, faults: list[Fault], count: int) -> None:
+        self.total += count
+        self.shown = sorted([*self.shown, *faults], key=lambda fault: fault.line or 0)[:_SHOWN_FAULTS]
+
+
+def read(config: TablesData) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables, see `read_interactions` and `read_items`.
+
+    Raises:
+        InputError: with the first 20 faults of each file, and the count of all.
+        EnvironmentFault: a file may not be read.
+    """
+    of_interactions, of_items = FaultList(str(config.interactions)), FaultList(str(config.items))
+    interactions = read_interactions(config.interactions, of_interactions)
+    items = read_items(config.items, of_items)
+    if config.min_rating is not None and not of_interactions.total and "rating" not in interactions:
+        of_interactions.add("min_rating needs a column 'rating'", column="data.min_rating", value=config.min_rating)
+    raise_faults(of_interactions, of_items)
+    return interactions, items
+
+
+def raise_faults(*lists: FaultList) -> None:
+    """Raise what the lists hold together, if anything.
+
+    Raises:
+        InputError: with the faults shown of every list, and the total.
+    """
+    shown = [fault for faults in lists for fault in faults.shown]
+    if shown:
+        raise InputError(shown, total=sum(faults.total for faults in lists))
+
+
+def read_interactions(
+    source: Path | TextFile, faults: FaultList, names: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Columns user_id, item_id (text, as written), timestamp, and rating (float64) where the file has it.
+
+    Timestamps are all numbers (of any unit, kept as they are, int64 or float64) or all ISO 8601 dates (turned into
+    int64 microseconds since 1970; without a zone: UTC). The index holds the line of each row, 1-based, with the header
+    counted; in a Parquet file the number of the row.
+
+    Args:
+        faults: takes up what is wrong; the table is of use only if nothing was added.
+        names: how the file calls the columns, where it calls them otherwise.
+    """
+    names = dict(names or {})
+    table = _read(source, _INTERACTIONS, ("rating",), names, faults)
+    result = pd.DataFrame(index=table.index)
+    for column in ("user_id", "item_id"):
+        if column in table:
+            result[column] = _texts(table[column], names.get(column, column), faults)
+    if "timestamp" in table:
+        result["timestamp"] = _timestamps(table["timestamp"], names.get("timestamp", "timestamp"), faults)
+    if "rating" in table:
+        result["rating"] = _ratings(table["rating"], names.get("rating", "rating"), faults)
+    return result
+
+
+def read_items(source: Path | TextFile, faults: FaultList, names: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Columns item_id and text; index and arguments as in `read_interactions`."""
+    names = dict(names or {})
+    table = _read(source, _ITEMS, (), names, faults)
+    if table.empty:
+        return table
+    id_name = names.get("item_id", "item_id")
+    ids = _texts(table["item_id"], id_name, faults)
+    texts = _texts(table["text"], names.get("text", "text"), faults)
+    repeated = (ids.duplicated() & (ids.str.strip() != "")).to_numpy(dtype=bool)
+    faults.add_rows("an item must have one row only", id_name, ids, repeated)
+    return pd.DataFrame({"item_id": ids, "text": texts})
+
+
+def _read(
+    source: Path | TextFile, required: Sequence[str], optional: Sequence[str], names: dict[str, str], faults: FaultList
+) -> pd.DataFrame:
+    """The wanted columns under our names; no rows where the file as a whole is unfit."""
+    if isinstance(source, TextFile):
+        table = _read_text(source, required, optional, names, faults)
+    elif not source.is_file():
+        faults.add("the file must exist", hint=f"looked for {source.absolute()}")
+        return pd.DataFrame()
+    elif source.suffix.lower() not in (".csv", ".parquet"):
+        faults.add("the file's name must end in .csv or .parquet", value=source.name)
+        return pd.DataFrame()
+    else:
+        try:
+            if source.suffix.lower() == ".csv":
+                file = TextFile(str(source), source.read_bytes())
+                table = _read_text(file, required, optional, names, faults)
+            else:
+                table = _read_parquet(source, required, optional, names, faults)
+        except PermissionError as error:
+            raise EnvironmentFault(f"cannot read {source}: no permission") from error
+    if table.empty and not faults.total:
+        faults.add("the file must hold at least one row")
+    return table
+
+
+def _present(
+    header: Sequence[str],
+    required: Sequence[str],
+    optional: Sequence[str],
+    names: dict[str, str],
+    faults: FaultList,
+    line: int | None,
+) -> list[str]:
+    """The wanted columns that the header has, by our names; empty after a fault."""
+    before = faults.total
+    for column in required:
+        name = names.get(column, column)
+        if name not in header:
+            faults.add("the file must have this column", line, name, hint=nearest(name, header))
+    present = [column for column in (*required, *optional) if names.get(column, column) in header]
+    for column in present:
+        name = names.get(column, column)
+        if header.count(name) > 1:
+            faults.add("a column must occur once", line, name)
+    return present if faults.total == before else []
+
+
+def _read_text(
+    file: TextFile, required: Sequence[str], optional: Sequence[str], names: dict[str, str], faults: FaultList
+) -> pd.DataFrame:
+    if not file.data.strip():
+        faults.add("the file must not be empty")
+        return pd.DataFrame()
+    try:
+        header = list(file.header) or next(csv.reader(_decoded(file), delimiter=file.delimiter))
+    except csv.Error as error:
+        faults.add("the first line must hold the names of the columns", 1, hint=str(error))
+        return pd.DataFrame()
+    columns = _present(header, required, optional, names, faults, None if file.header else 1)
+    if not columns:
+        return pd.DataFrame()
+    in_file = [names.get(column, column) for column in columns]
+    table = _read_regular(file, in_file)
+    if table is None:
+        table = _read_by_line(file, header, in_file, faults)
+    return table.set_axis(columns, axis=1)
+
+
+def _read_regular(file: TextFile, columns: list[str]) -> pd.DataFrame | None:
+    """A file with one whole record on each line, fast; None for any other."""
+    try:
+        table = pyarrow.csv.read_csv(
+            pa.BufferReader(file.data),
+            read_options=pyarrow.csv.ReadOptions(column_names=list(file.header) or None),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=file.delimiter, quote_char='"' if file.quoted else False, newlines_in_values=file.quoted
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(
+                include_columns=columns,
+                column_types=dict.fromkeys(columns, pa.string()),
+                strings_can_be_null=False,
+            ),
+        )
+    except pa.ArrowInvalid:  # a wrong number of fields, or not UTF-8
+        return None
+    first = 1 if file.header else 2
+    lines = file.data.count(b"\n") + (not file.data.endswith(b"\n"))
+    if table.num_rows + first - 1 != lines:  # blank lines, or quotes that reach over several, perhaps by mistake
+        return None
+    frame: pd.DataFrame = table.to_pandas()
+    return frame.set_axis(pd.RangeIndex(first, first + len(frame)), axis=0)
+
+
+def _read_by_line(file: TextFile, header: list[str], columns: list[str], faults: FaultList) -> pd.DataFrame:
+    """Any file, some seconds for a million rows: good rows with the line that each begins on, and faults for the others.
+
+    After a quote that is never closed, the lines up to where reading can go on count as one faulty row.
+    """
+    reader = csv.reader(
+        _decoded(file),
+        delimiter=file.delimiter,
+        quoting=csv.QUOTE_MINIMAL if file.quoted else csv.QUOTE_NONE,
+        strict=True,
+    )
+    wanted = [header.index(column) for column in columns]
+    lines: list[int] = []
+    rows: list[list[str]] = []
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            faults.add("quotes must be closed, and doubled within a quoted field", line, hint=str(error))
+            continue
+        if not row or (line == 1 and not file.header):
+            continue
+        if len(row) != len(header):
+            faults.add(f"a row must have {len(header)} fields", line, value=len(row))
+            continue
+        values = [row[position] for position in wanted]
+        try:
+            "".join(values).encode()
+        except UnicodeEncodeError:
+            broken = ascii("".join(values).encode(errors="surrogateescape"))
+            faults.add("the text must be UTF-8", line, hint=f"found {broken[:80]}")
+            continue
+        lines.append(line)
+        rows.append(values)
+    return pd.DataFrame(rows, columns=columns, index=lines, dtype="str")
+
+
+def _decoded(file: TextFile) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(file.data), encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _read_parquet(
+    path: Path, required: Sequence[str], optional: Sequence[str], names: dict[str, str], faults: FaultList
+) -> pd.DataFrame:
+    try:
+        columns = _present(pyarrow.parquet.read_schema(path).names, required, optional, names, faults, None)
+        if not columns:
+            return pd.DataFrame()
+        table = pyarrow.parquet.read_table(path, columns=[names.get(column, column) for column in columns])
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, PermissionError):
+            raise
+        faults.add("the file must be readable as Parquet", hint=str(error).splitlines()[0])
+        return pd.DataFrame()
+    series = {}
+    for column, values in zip(columns, table.columns, strict=True):
+        plain = values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
+        kind = plain.type
+        is_id = column in ("user_id", "item_id")
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or (is_id and pa.types.is_integer(kind)):
+            series[column] = plain.cast(pa.string()).to_pandas().astype("str").fillna("")
+        elif column == "timestamp" and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+            series[column] = plain.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_pandas()
+        elif column in ("timestamp", "rating") and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            series[column] = plain.to_pandas()
+        else:
+            name, fitting = names.get(column, column), _FITTING_TYPES[column]
+            faults.add(f"the column must hold {fitting}", column=name, value=str(kind))
+    return pd.DataFrame(series).set_axis(pd.RangeIndex(1, table.num_rows + 1), axis=0) if series else pd.DataFrame()
+
+
+_FITTING_TYPES = {
+    "user_id": "text or whole numbers",
+    "item_id": "text or whole numbers",
+    "text": "text",
+    "timestamp": "numbers, dates or ISO dates as text",
+    "rating": "numbers",
+}
+
+
+def _texts(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Series[Any]:
+    faults.add_rows("must not be empty", column, values, (values.str.strip() == "").to_numpy(dtype=bool))
+    return values
+
+
+def _ratings(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Series[Any]:
+    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
+    faults.add_rows("a rating must be a finite number", column, values, ~np.isfinite(numbers.to_numpy()))
+    return numbers
+
+
+def _timestamps(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Series[Any]:
+    numbers = pd.to_numeric(values, errors="coerce")
+    is_number = np.isfinite(numbers.to_numpy(dtype="float64"))
+    if is_number.all():
+        return numbers
+    rule = "a timestamp must be a number or an ISO date"
+    if pd.api.types.is_numeric_dtype(values):
+        faults.add_rows(rule, column, values, ~is_number)
+        return numbers
+    others = values[~is_number]
+    dated = others.where(others.str.match(r"\s*\d{4}-?\d"))  # "now" and "today" are words
+    dates = pd.to_datetime(dated, format="ISO8601", errors="coerce", utc=True)
+    is_date = np.zeros(len(values), dtype=bool)
+    is_date[~is_number] = dates.notna().to_numpy()
+    faults.add_rows(rule, column, values, ~is_number & ~is_date)
+    if is_number.any():
+        most, few, bad = ("numbers", "a date", is_date)
+        if is_date.sum() > is_number.sum():
+            most, few, bad = ("ISO dates", "a number", is_number)
+        faults.add_rows(f"timestamps must be all of one kind: most are {most}, this is {few}", column, values, bad)
+        return numbers
+    return dates.dt.as_unit("us").astype("int64") if is_date.all() else numbers

@@ -1,0 +1,71 @@
+"""One fault as data, and the project's exceptions: each states the rule and the value, and says whose fault it is."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with an input, and where."""
+
+    rule: str  # what should hold, as a sentence
+    file: str = ""
+    line: int | None = None  # 1-based
+    field: str = ""
+    value: object = None
+    hint: str = ""  # the nearest valid name, or the next step
+
+    def __str__(self) -> str:
+        where = self.file + (f":{self.line}" if self.line is not None else "")
+        head = ": ".join(part for part in (where, self.field) if part)
+        got = "" if self.value is None else f" (got {self.value!r})"
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{head}: {self.rule}{got}{hint}" if head else f"{self.rule}{got}{hint}"
+
+
+class RerankerError(Exception):
+    """Any failure that the project understands. `exit_code` is 2 for a fault that the user can mend, 1 for ours."""
+
+    exit_code = 2
+
+
+class InputError(RerankerError, ValueError):
+    """The user's input breaks rules: carries every fault that was found, not just the first.
+
+    Args:
+        faults: what was found, in the order of the file; must not be empty.
+        total: how many there were, where only the first ones are carried.
+    """
+
+    def __init__(self, faults: Iterable[Fault], total: int | None = None) -> None:
+        self.faults = tuple(faults)
+        if not self.faults:
+            raise ValueError("an InputError needs at least one fault")
+        self.total = len(self.faults) if total is None else total
+        lines = [str(fault) for fault in self.faults]
+        if self.total > len(self.faults):
+            lines.append(f"… and {self.total - len(self.faults)} more like these")
+        super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[type, tuple[tuple[Fault, ...], int]]:
+        return type(self), (self.faults, self.total)
+
+
+class EnvironmentFault(RerankerError, OSError):
+    """The machine refuses what the run needs: no file, no permission, no space, no port, no network."""
+
+
+class TrainingError(RerankerError, RuntimeError):
+    """A training run ended without a result; the message is its cause in one sentence."""
+
+    exit_code = 1
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A hint that names the closest valid spelling, or lists what is valid when nothing is close."""
+    options = sorted(valid)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else "valid: " + ", ".join(options)

@@ -1,0 +1,210 @@
+"""Tables of interactions and items → one filtered sequence of item codes a user, split leave-one-out by time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from reranker.config import DataConfig, DemoData
+from reranker.errors import Fault, InputError
+
+ItemCodes = NDArray[np.int32]
+_SHOWN_FAULTS = 20
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What one filter took away: rows of interactions, and the users and items that vanished with them."""
+
+    step: str
+    rows: int
+    users: int
+    items: int
+
+    def __str__(self) -> str:
+        return f"{self.step}: {self.rows} interactions, {self.users} users, {self.items} items"
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """What the users touched, after the filters. A user or item is named by its position in `user_ids`, `item_ids`.
+
+    Attributes:
+        user_ids: in ascending order of the text.
+        item_ids: in ascending order of the text.
+        item_texts: one for each item code.
+        sequences: for each user the item codes in the order of time, int32, at least 3, without repeats.
+        removed: what each filter took away, in the order in which they ran.
+        fingerprint: SHA-256 in hex of all that decides results: ids, texts, sequences and settings, but not the
+            place of the files.
+    """
+
+    user_ids: list[str]
+    item_ids: list[str]
+    item_texts: list[str]
+    sequences: list[ItemCodes]
+    removed: list[Removal]
+    fingerprint: str
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Leave-one-out by time, one entry for each user.
+
+    Attributes:
+        train: item codes before the last two, oldest first, at least 1. A single one gives no training example,
+            but the user is evaluated all the same.
+        validation: int32 [users], the last item but one.
+        test: int32 [users], the last item.
+    """
+
+    train: list[ItemCodes]
+    validation: ItemCodes
+    test: ItemCodes
+
+
+def build_interactions(
+    interactions: pd.DataFrame, items: pd.DataFrame, config: DataConfig, *, items_file: str = ""
+) -> Interactions:
+    """Filter the raw tables and order each user's items by time; the order of the rows changes nothing.
+
+    In turn: items without interactions are set aside, ratings below `min_rating` dropped, repeated (user, item) rows
+    reduced to the first in time, then users and items with too few interactions dropped until none is left (k-core).
+
+    Args:
+        interactions: columns user_id and item_id (text), timestamp (a number of any unit), optionally rating.
+        items: columns item_id (text, without repeats) and text.
+        items_file: where an item without a text should have been, for the error.
+
+    Raises:
+        InputError: an item of the interactions has no text, or the filters leave nothing.
+    """
+    _check_texts(interactions, items, items_file)
+    unused = len(items) - interactions["item_id"].nunique()
+    removed = [Removal("items without interactions", 0, 0, unused)]
+    rows = interactions
+    min_rating = None if isinstance(config, DemoData) else config.min_rating
+    if min_rating is not None and "rating" in rows:
+        kept = rows[rows["rating"] >= min_rating]
+        removed.append(_removal("min_rating", rows, kept))
+        rows = kept
+    rows = _in_order_of_time(rows, config.seed)
+    kept = rows.drop_duplicates(["user_id", "item_id"], keep="first")
+    removed.append(_removal("repeated (user, item)", rows, kept))
+    rows, core_removed = _core(kept, config.min_user, config.min_item)
+    removed.extend(core_removed)
+    if rows.empty:
+        given = f"of {len(interactions)} interactions the filters removed: " + "; ".join(map(str, removed))
+        rule = f"the filters min_user={config.min_user} and min_item={config.min_item} must leave interactions"
+        raise InputError([Fault(rule, field="data.min_user, data.min_item", hint=f"lower them; {given}")])
+
+    users, user_index = pd.factorize(rows["user_id"], sort=True)
+    codes, item_index = pd.factorize(rows["item_id"], sort=True)
+    order = np.argsort(users, kind="stable")
+    bounds = np.flatnonzero(np.diff(users[order])) + 1
+    sequences = [part.copy() for part in np.split(codes[order].astype(np.int32), bounds)]
+    user_ids, item_ids = [str(u) for u in user_index], [str(i) for i in item_index]
+    item_texts = [str(t) for t in items.set_index("item_id")["text"].loc[item_ids]]
+    return Interactions(
+        user_ids=user_ids,
+        item_ids=item_ids,
+        item_texts=item_texts,
+        sequences=sequences,
+        removed=removed,
+        fingerprint=_fingerprint(user_ids, item_ids, item_texts, sequences, config),
+    )
+
+
+def split(interactions: Interactions) -> Split:
+    """Last item = test, last but one = validation, the rest = train.
+
+    Raises:
+        InputError: a user has under 3 items, or an item twice, which would put a held-out item into training.
+    """
+    sequences = interactions.sequences
+    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+    faults = [
+        Fault("a user must have 3 interactions: train, validation, test", field=interactions.user_ids[u])
+        for u in np.flatnonzero(lengths < 3)
+    ]
+    keys = pair_keys(np.repeat(np.arange(len(sequences)), lengths), np.concatenate(sequences), interactions)
+    values, counts = np.unique(keys, return_counts=True)
+    for key in values[counts > 1]:
+        user, item = divmod(int(key), len(interactions.item_ids))
+        rule = "an item must occur once in a user's sequence, or it leaks from one part of the split into another"
+        faults.append(Fault(rule, field=interactions.user_ids[user], value=interactions.item_ids[item]))
+    if faults:
+        raise InputError(faults[:_SHOWN_FAULTS], total=len(faults))
+    return Split(
+        train=[sequence[:-2] for sequence in sequences],
+        validation=np.array([sequence[-2] for sequence in sequences], dtype=np.int32),
+        test=np.array([sequence[-1] for sequence in sequences], dtype=np.int32),
+    )
+
+
+def pair_keys(users: NDArray[np.integer], items: NDArray[np.integer], interactions: Interactions) -> NDArray[np.int64]:
+    """One number for each (user, item): user · items of the catalogue + item."""
+    return users.astype(np.int64) * len(interactions.item_ids) + items
+
+
+def _check_texts(interactions: pd.DataFrame, items: pd.DataFrame, items_file: str) -> None:
+    missing = interactions.loc[~interactions["item_id"].isin(items["item_id"]), "item_id"]
+    if missing.empty:
+        return
+    counts = missing.value_counts().sort_index()
+    faults = [
+        Fault("every item of the interactions must have a text", items_file, None, "item_id", item, f"in {rows} rows")
+        for item, rows in counts.head(_SHOWN_FAULTS).items()
+    ]
+    raise InputError(faults, total=len(counts))
+
+
+def _removal(step: str, before: pd.DataFrame, after: pd.DataFrame) -> Removal:
+    users, items = (before[name].nunique() - after[name].nunique() for name in ("user_id", "item_id"))
+    return Removal(step, len(before) - len(after), users, items)
+
+
+def _in_order_of_time(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Rows by time; those of one user at one time by a hash of (seed, user, item), so that the file's order is no tie-break."""
+    pairs = rows[["user_id", "item_id"]].astype(object)
+    tie = pd.util.hash_pandas_object(pairs, index=False, hash_key=f"{seed:016d}")
+    return rows.assign(_tie=tie).sort_values(["timestamp", "_tie", "user_id", "item_id"], kind="stable")
+
+
+def _core(rows: pd.DataFrame, min_user: int, min_item: int) -> tuple[pd.DataFrame, list[Removal]]:
+    """The largest subset in which every user has min_user rows and every item min_item; removals by knob."""
+    users, user_index = pd.factorize(rows["user_id"])
+    items, item_index = pd.factorize(rows["item_id"])
+    kept = np.ones(len(rows), dtype=bool)
+    removed = {"min_item": np.zeros(3, dtype=np.int64), "min_user": np.zeros(3, dtype=np.int64)}
+
+    def sizes() -> NDArray[np.int64]:
+        left = [np.count_nonzero(np.bincount(codes[kept])) for codes in (users, items)]
+        return np.array([np.count_nonzero(kept), *left], dtype=np.int64)
+
+    while True:
+        before_round = np.count_nonzero(kept)
+        for knob, codes, count, least in (
+            ("min_item", items, len(item_index), min_item),
+            ("min_user", users, len(user_index), min_user),
+        ):
+            before = sizes()
+            kept &= (np.bincount(codes[kept], minlength=count) >= least)[codes]
+            removed[knob] += before - sizes()
+        if np.count_nonzero(kept) == before_round:
+            return rows[kept], [Removal(knob, *(int(n) for n in counts)) for knob, counts in removed.items()]
+
+
+def _fingerprint(
+    user_ids: list[str], item_ids: list[str], item_texts: list[str], sequences: list[ItemCodes], config: DataConfig
+) -> str:
+    settings = config.model_dump(mode="json", exclude={"path", "interactions", "items"})
+    digest = hashlib.sha256(json.dumps([settings, user_ids, item_ids, item_texts], sort_keys=True).encode())
+    digest.update(np.array([len(sequence) for sequence in sequences], dtype="<i8").tobytes())
+    digest.update(np.concatenate(sequences).astype("<i4").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,122 @@
+"""Scores of the candidates → ranks of the targets → recall_at_k, ndcg_at_k, mrr_at_k, with ties counted exactly.
+
+Each list has one relevant item. Where the target ties with others, a metric is its exact expectation over a uniformly
+random order of the tied candidates, so a constant scorer gets exactly the value of chance. The mean rank alone would
+not do: NDCG of a mean rank is not the mean NDCG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """Where the target of each list stands: uniformly on one of the ranks greater + 1 … greater + ties + 1.
+
+    Attributes:
+        greater: int64 [lists], candidates that score higher than the target.
+        ties: int64 [lists], other candidates that score the same.
+    """
+
+    greater: IntArray
+    ties: IntArray
+
+    @property
+    def expected(self) -> FloatArray:
+        """Mean rank over the order of the ties, [lists], 1 is the best."""
+        return self.greater + 1 + self.ties / 2
+
+
+def ranks_of_target(scores: ArrayLike, targets: ArrayLike) -> Ranks:
+    """Rank the target of each list among its candidates, the highest score first.
+
+    A NaN never wins: candidates scored NaN stand behind all others, and a target scored NaN stands last of all.
+
+    Args:
+        scores: [lists, candidates]; compared in the precision they come in.
+        targets: int [lists], column of each list's target.
+
+    Raises:
+        ValueError: the shapes don't fit, or a target isn't a column.
+    """
+    table = np.asarray(scores)
+    columns = np.asarray(targets, dtype=np.int64)
+    if table.ndim != 2 or columns.shape != table.shape[:1]:
+        raise ValueError(f"scores must be [lists, candidates] and targets [lists], got {table.shape}, {columns.shape}")
+    if columns.size and (columns.min() < 0 or columns.max() >= table.shape[1]):
+        raise ValueError(f"targets must be columns 0…{table.shape[1] - 1}, got {columns.min()}…{columns.max()}")
+    own = table[np.arange(len(table)), columns, None]
+    lost = np.isnan(own[:, 0])
+    greater = np.where(lost, table.shape[1] - 1, (table > own).sum(axis=1))
+    ties = np.where(lost, 0, (table == own).sum(axis=1) - 1)
+    return Ranks(greater.astype(np.int64), ties.astype(np.int64))
+
+
+def _mean_gain(ranks: Ranks, gains: FloatArray) -> FloatArray:
+    """Mean over the ranks a target may stand on of gains[rank - 1], which is 0 beyond the cut.
+
+    With G(m) = Σ_{r≤m} gains: (G(greater + ties + 1) − G(greater)) / (ties + 1).
+    """
+    total = np.concatenate([[0.0], np.cumsum(gains)])
+    cut = len(gains)
+    first, last = np.minimum(ranks.greater, cut), np.minimum(ranks.greater + ranks.ties + 1, cut)
+    result: FloatArray = (total[last] - total[first]) / (ranks.ties + 1)
+    return result
+
+
+def recall_at_k(ranks: Ranks, k: int) -> FloatArray:
+    """Probability that the target is among the first k, [lists]. With one relevant item this is also hit@k."""
+    return _mean_gain(ranks, np.ones(k))
+
+
+def ndcg_at_k(ranks: Ranks, k: int) -> FloatArray:
+    """1 / log2(rank + 1) within the first k, else 0, [lists]; the ideal DCG of one relevant item is 1.
+
+    Source: Järvelin & Kekäläinen, ACM TOIS 20(4), 2002, in the form with log2(rank + 1).
+    """
+    return _mean_gain(ranks, 1 / np.log2(np.arange(1, k + 1) + 1))
+
+
+def mrr_at_k(ranks: Ranks, k: int) -> FloatArray:
+    """1 / rank within the first k, else 0, [lists]."""
+    return _mean_gain(ranks, 1 / np.arange(1, k + 1))
+
+
+METRICS: dict[str, tuple[Callable[[Ranks, int], FloatArray], int]] = {
+    "recall_at_1": (recall_at_k, 1),
+    "recall_at_5": (recall_at_k, 5),
+    "recall_at_10": (recall_at_k, 10),
+    "ndcg_at_5": (ndcg_at_k, 5),
+    "ndcg_at_10": (ndcg_at_k, 10),
+    "mrr_at_10": (mrr_at_k, 10),
+}
+METRIC_NAMES = tuple(METRICS)
+
+
+def per_list(ranks: Ranks) -> dict[str, FloatArray]:
+    """Every metric of `METRIC_NAMES`, one value a list: what paired comparisons start from."""
+    return {name: metric(ranks, k) for name, (metric, k) in METRICS.items()}
+
+
+def summarise(ranks: Ranks) -> dict[str, float]:
+    """Mean of every metric of `METRIC_NAMES` over the lists.
+
+    Raises:
+        ValueError: there is no list to average over.
+    """
+    if not len(ranks.greater):
+        raise ValueError("metrics need at least one list")
+    return {name: float(values.mean()) for name, values in per_list(ranks).items()}
+
+
+def chance(n: int) -> dict[str, float]:
+    """What a scorer without knowledge gets on lists of n: k/n, (1/n) Σ_{r≤k} 1/log2(r+1), H_k/n, with k ≤ n."""
+    return summarise(Ranks(np.array([0]), np.array([n - 1])))

@@ -1,0 +1,338 @@
+"""A TrialConfig and its data → a LoRA adapter, by trl's SFTTrainer, with a scored report after every epoch."""
+
+from __future__ import annotations
+
+import math
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from datasets import Dataset
+from torch import Tensor
+from transformers import TrainerCallback, set_seed
+from trl import SFTConfig, SFTTrainer
+
+from reranker.candidates import Example
+from reranker.config import TrialConfig
+from reranker.data import RerankingData
+from reranker.errors import Fault, InputError, TrainingError
+from reranker.metrics import Ranks, ranks_of_target, summarise
+from reranker.models import attach_lora, load_base, load_tokenizer
+from reranker.prompts import PromptEncoder
+from reranker.scoring import FloatArray, pad_left, score
+from reranker.trial_folder import TrialFolder
+
+_SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+_MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # per forward pass, where micro_batch is automatic
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one epoch gave, the same on every worker.
+
+    Attributes:
+        figures: `epoch`, `train_loss`, `val_loss` (nats, of the label softmax), the metrics of `reranker.metrics`,
+            `seconds` (since the trial began), `tokens_per_second` (trained, all workers), `peak_memory_mb` (largest
+            worker), and `applied/…`: what the optimiser really held.
+        ranks: of each validation example's target, in the order of the examples.
+        best: whether no earlier epoch was better by the study's metric.
+    """
+
+    figures: dict[str, float]
+    ranks: Ranks
+    best: bool
+
+
+def fine_tune(
+    config: TrialConfig,
+    data: RerankingData,
+    *,
+    metric: str = "ndcg_at_10",
+    folder: TrialFolder | None = None,
+    on_epoch: Callable[[EpochReport], bool] = lambda report: True,
+) -> EpochReport:
+    """Train one configuration and score the validation lists after each epoch.
+
+    Runs alone or as one of several distributed workers (torch.distributed already initialised); the effective batch
+    and the examples of a step are the same either way. The adapter of the best epoch so far is kept in `folder`.
+
+    Args:
+        metric: which figure makes an epoch the best; losses are minimised, the rest maximised.
+        on_epoch: called on every worker; False ends the training after this epoch.
+
+    Returns:
+        The report of the best epoch.
+
+    Raises:
+        InputError: the configuration cannot work with this data, model or number of workers.
+        TrainingError: the loss became non-finite.
+        EnvironmentFault: the model cannot be loaded or the folder not be written.
+    """
+    started = time.perf_counter()
+    device = _device()
+    set_seed(config.seed)
+    encoder = PromptEncoder(load_tokenizer(config.model), data.interactions.item_texts, config)
+    encoder.check_vocabulary()
+    collator = _Collator(config, data, encoder)
+    micro_batch, accumulation = batch_plan(config, collator.longest_of(64), device)
+    model = attach_lora(load_base(config, device), config)
+    steps_per_epoch = math.ceil(len(collator.examples) / config.effective_batch)
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = SFTConfig(
+            output_dir=scratch,
+            num_train_epochs=config.epochs,
+            learning_rate=config.learning_rate,
+            lr_scheduler_type=_SCHEDULES[config.schedule],
+            warmup_steps=round(config.warmup_epochs * steps_per_epoch),
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.max_grad_norm,
+            per_device_train_batch_size=micro_batch,
+            gradient_accumulation_steps=accumulation,
+            activation_checkpointing=config.gradient_checkpointing,
+            bf16=device.type == "cuda" and next(model.parameters()).dtype == torch.bfloat16,
+            use_cpu=device.type == "cpu",
+            seed=config.seed,
+            eval_strategy="epoch",
+            logging_strategy="epoch",
+            logging_nan_inf_filter=False,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            max_length=None,
+            dataloader_pin_memory=device.type == "cuda",
+            ddp_find_unused_parameters=False,
+            ddp_backend="gloo" if device.type == "cpu" and workers() > 1 else None,
+        )
+        trainer = _Trainer(_Job(config, data, encoder, collator, metric, folder, on_epoch, started), model, arguments)
+        trainer.train()
+    assert trainer.best is not None
+    return trainer.best
+
+
+def workers() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def worker_rank() -> int:
+    return dist.get_rank() if workers() > 1 else 0
+
+
+def batch_plan(config: TrialConfig, prompt_tokens: int, device: torch.device) -> tuple[int, int]:
+    """(micro batch, accumulation steps) of one worker, whose product times the workers is the effective batch.
+
+    Where `micro_batch` is null it is the largest divisor that keeps a forward pass within the device's token budget.
+
+    Raises:
+        InputError: the effective batch cannot be shared evenly.
+    """
+    share, rest = divmod(config.effective_batch, workers())
+    if rest:
+        rule = f"the effective batch must be a multiple of the {workers()} workers"
+        raise InputError([Fault(rule, field="effective_batch", value=config.effective_batch)])
+    if config.micro_batch is not None:
+        if share % config.micro_batch:
+            rule = f"the micro batch must divide a worker's share of the effective batch, {share}"
+            raise InputError([Fault(rule, field="micro_batch", value=config.micro_batch)])
+        return config.micro_batch, share // config.micro_batch
+    fits = max(1, _MICRO_BATCH_TOKENS[device.type] // prompt_tokens)
+    micro = max(size for size in range(1, share + 1) if share % size == 0 and size <= fits)
+    return micro, share // micro
+
+
+def _device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+class _Collator(TrainerCallback):
+    """Positions in the training set → a batch of this epoch's prompts; draws the lists anew when an epoch begins."""
+
+    def __init__(self, config: TrialConfig, data: RerankingData, encoder: PromptEncoder) -> None:
+        self.config, self.data, self.encoder = config, data, encoder
+        self.examples: Sequence[Example] = data.training_examples(config, epoch=0)
+        self.seen = 0  # examples of this worker, since the trial began
+        self.tokens = 0  # theirs, without padding
+        self.cut_prompts = 0  # prompts that lost history or title text to fit
+        if not self.examples:
+            raise InputError([Fault("no user has a history to train on", field="training_users")])
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.examples = self.data.training_examples(self.config, epoch=round(state.epoch or 0))
+
+    def longest_of(self, sample: int) -> int:
+        """Tokens of the longest prompt with its answer among evenly spread examples."""
+        spread = np.linspace(0, len(self.examples) - 1, min(sample, len(self.examples))).astype(int)
+        prompts = self.encoder.encode([self.examples[i] for i in spread])
+        return max(len(p.input_ids) + len(self.encoder.answer_ids[p.target]) for p in prompts)
+
+    def __call__(self, rows: Sequence[dict[str, int]]) -> dict[str, Tensor]:
+        prompts = self.encoder.encode([self.examples[row["position"]] for row in rows])
+        self.cut_prompts += sum(1 for p in prompts if p.history_dropped or p.title_tokens)
+        if self.config.objective == "label_ce":
+            ids, mask, positions = pad_left([p.input_ids for p in prompts], self.encoder.pad_id)
+            wanted = {"targets": torch.tensor([p.target for p in prompts])}
+        else:
+            answers = [self.encoder.answer_ids[p.target] for p in prompts]
+            full = [[*p.input_ids, *answer] for p, answer in zip(prompts, answers, strict=True)]
+            ids, mask, positions = pad_left(full, self.encoder.pad_id)
+            labels = torch.full_like(ids, -100)
+            for row, answer in zip(labels, answers, strict=True):
+                row[-len(answer) :] = torch.tensor(answer)
+            wanted = {"labels": labels}
+        self.seen += len(rows)
+        self.tokens += int(mask.sum())
+        return {"input_ids": ids, "attention_mask": mask, "position_ids": positions, **wanted}
+
+
+@dataclass(frozen=True)
+class _Job:
+    config: TrialConfig
+    data: RerankingData
+    encoder: PromptEncoder
+    collator: _Collator
+    metric: str
+    folder: TrialFolder | None
+    on_epoch: Callable[[EpochReport], bool]
+    started: float  # of time.perf_counter
+
+
+class _Trainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer with the label objective, and with our scoring in the place of its evaluation."""
+
+    def __init__(self, job: _Job, model: Any, arguments: SFTConfig) -> None:
+        rows = Dataset.from_dict({"position": list(range(len(job.collator.examples)))})
+        super().__init__(
+            model,
+            arguments,
+            train_dataset=rows,
+            eval_dataset=rows.select(range(1)),  # asked for by eval_strategy; `evaluate` scores the validation lists
+            data_collator=job.collator,
+            processing_class=job.encoder.tokenizer,
+            callbacks=[job.collator],
+        )
+        self.job = job
+        self.best: EpochReport | None = None
+        self._validation = job.data.validation(job.config)
+        self._label_ids = torch.tensor(job.encoder.label_ids, device=self.args.device)
+        self._training_seconds = 0.0
+        self._epoch_started = time.perf_counter()
+        self._largest_rate = 0.0
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean cross-entropy over the list's labels, from the logits of the last position; or trl's own loss."""
+        self._largest_rate = max(self._largest_rate, *(group["lr"] for group in self.optimizer.param_groups))
+        if self.job.config.objective == "token_ce":
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        targets = inputs.pop("targets")
+        outputs = model(**inputs, use_cache=False, logits_to_keep=1)
+        return F.cross_entropy(outputs.logits[:, -1, self._label_ids].float(), targets)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Score the validation lists over all workers, keep the adapter if it is the best, report."""
+        self._training_seconds += time.perf_counter() - self._epoch_started
+        scores = self._score_together()
+        targets = np.array([e.target for e in self._validation])
+        ranks = ranks_of_target(scores, targets)
+        train_loss = float(self.state.log_history[-1]["loss"])
+        val_loss = float(-np.log(_softmax(scores)[np.arange(len(targets)), targets]).mean())
+        epoch = round(self.state.epoch or 0)
+        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+            rate = self.job.config.learning_rate
+            raise TrainingError(f"diverged in epoch {epoch}: the loss is not finite (learning_rate {rate:g})")
+        figures = {
+            "epoch": epoch,
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+            **summarise(ranks),
+            **self._resources(),
+            **self._applied(),
+        }
+        figures["seconds"] = time.perf_counter() - self.job.started
+        best = self.best is None or _better(figures, self.best.figures, self.job.metric)
+        report = EpochReport(figures, ranks, best)
+        if best:
+            self.best = report
+        if self.job.folder is not None and self.is_world_process_zero():
+            self._store(report)
+        if not self.job.on_epoch(report):
+            self.control.should_training_stop = True
+        self._epoch_started = time.perf_counter()
+        return {}
+
+    def _store(self, report: EpochReport) -> None:
+        assert self.job.folder is not None
+        if report.best:
+            self.job.folder.keep_adapter(self.accelerator.unwrap_model(self.model))
+            users = self.job.data.interactions.user_ids
+            self.job.folder.keep_ranks([users[e.user] for e in self._validation], report.ranks)
+        self.job.folder.append_epoch(report.figures)
+
+    def _score_together(self) -> FloatArray:
+        """fp32 [validation examples, candidates]; each worker scores its share, every worker gets all."""
+        model = self.accelerator.unwrap_model(self.model)
+        count, rank = workers(), worker_rank()
+        mine = score(model, self.job.encoder, self._validation[rank::count])
+        if count == 1:
+            return mine
+        shares: list[Any] = [None] * count
+        dist.all_gather_object(shares, mine)
+        everything = np.empty((len(self._validation), mine.shape[1]), dtype=np.float32)
+        for other, part in enumerate(shares):
+            everything[other::count] = part
+        return everything
+
+    def _resources(self) -> dict[str, float]:
+        if torch.cuda.is_available():
+            peak = torch.cuda.max_memory_allocated() / 2**20
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        tokens, peak = self._over_workers(self.job.collator.tokens, sum), self._over_workers(peak, max)
+        return {"tokens_per_second": tokens / self._training_seconds, "peak_memory_mb": peak}
+
+    def _applied(self) -> dict[str, float]:
+        """What was really done so far, read off the optimiser, the trainer and the adapter."""
+        trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        return {
+            "applied/learning_rate": self._largest_rate,
+            "applied/optimizer_steps": self.state.global_step,
+            "applied/examples": self._over_workers(self.job.collator.seen, sum),
+            "applied/micro_batch": self.args.per_device_train_batch_size,
+            "applied/workers": workers(),
+            "applied/trainable_parameters": trainable,
+            "applied/cut_prompts": self._over_workers(self.job.collator.cut_prompts, sum),
+        }
+
+    def _over_workers(self, value: float, reduce: Callable[[list[float]], float]) -> float:
+        if workers() == 1:
+            return value
+        values: list[Any] = [None] * workers()
+        dist.all_gather_object(values, value)
+        return reduce(values)
+
+
+def _softmax(scores: FloatArray) -> FloatArray:
+    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def is_loss(metric: str) -> bool:
+    """Losses are minimised, everything else is maximised."""
+    return metric.endswith("_loss")
+
+
+def _better(figures: dict[str, float], other: dict[str, float], metric: str) -> bool:
+    sign = -1 if is_loss(metric) else 1
+    return sign * figures[metric] > sign * other[metric]

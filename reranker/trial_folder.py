@@ -1,0 +1,127 @@
+"""One trial's folder: its configuration, a line of figures an epoch, and the best epoch's ranks and adapter.
+
+Every file is complete or absent: it is written beside its place and renamed into it, so that a full disk or a kill
+loses the epoch that was being written and nothing before it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from peft import PeftModel
+
+from reranker.config import TrialConfig
+from reranker.errors import EnvironmentFault
+from reranker.metrics import Ranks
+
+_ADVICE = {
+    errno.ENOSPC: "no space is left on the disk; what was written before is intact",
+    errno.EDQUOT: "the disk quota is used up; what was written before is intact",
+    errno.EACCES: "no permission to write there",
+    errno.EPERM: "no permission to write there",
+    errno.EROFS: "the file system is read-only",
+}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write into one sentence that names the path and the cause.
+
+    Raises:
+        EnvironmentFault: the disk is full, read-only, or not ours to write.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentFault(f"cannot write {path}: {_ADVICE.get(error.errno or 0, str(error))}") from error
+    except Exception as error:  # safetensors reports a full disk in an exception of its own
+        if "os error 28" in str(error).lower() or "no space left" in str(error).lower():
+            raise EnvironmentFault(f"cannot write {path}: {_ADVICE[errno.ENOSPC]}") from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's content as a whole."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
+            try:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.unlink(file.name)
+                raise
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """`config.json`, `epochs.jsonl`, `ranks.parquet` and `adapter/` of one trial."""
+
+    path: Path
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    def write_config(self, config: TrialConfig) -> None:
+        write_text(self.path / "config.json", config.model_dump_json(indent=2) + "\n")
+
+    def read_config(self) -> TrialConfig:
+        return TrialConfig.model_validate_json((self.path / "config.json").read_text(encoding="utf-8"))
+
+    def append_epoch(self, figures: dict[str, Any]) -> None:
+        """Add one epoch's figures; a line that a kill has cut short is dropped when it is read."""
+        path = self.path / "epochs.jsonl"
+        with writing(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(figures) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_epochs(self) -> list[dict[str, Any]]:
+        """The figures of each finished epoch, in order; empty before the first."""
+        path = self.path / "epochs.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1]]
+
+    def keep_ranks(self, user_ids: list[str], ranks: Ranks) -> None:
+        """Per user how many candidates stood before the target and how many tied with it."""
+        path = self.path / "ranks.parquet"
+        table = pd.DataFrame({"user_id": user_ids, "greater": ranks.greater, "ties": ranks.ties})
+        beside = path.with_suffix(".tmp")
+        with writing(path):
+            table.to_parquet(beside, index=False)
+            os.replace(beside, path)
+
+    def read_ranks(self) -> tuple[list[str], Ranks]:
+        table = pd.read_parquet(self.path / "ranks.parquet")
+        greater, ties = (np.asarray(table[name], dtype=np.int64) for name in ("greater", "ties"))
+        return list(table["user_id"]), Ranks(greater, ties)
+
+    def keep_adapter(self, model: PeftModel) -> None:
+        """Replace the kept adapter, safetensors and its configuration, file by file."""
+        beside = self.path / "adapter.tmp"
+        with writing(self.adapter):
+            try:
+                model.save_pretrained(str(beside))
+                (beside / "README.md").unlink(missing_ok=True)  # peft's model card template, with nothing filled in
+                self.adapter.mkdir(exist_ok=True)
+                for file in sorted(beside.iterdir()):
+                    os.replace(file, self.adapter / file.name)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)

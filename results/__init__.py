@@ -1,0 +1,1 @@
+"""What was found: reads a study's folder; never imports the search."""

@@ -1,0 +1,139 @@
+"""A study's stored trials → its leaderboard and a verdict in one sentence. `python -m results.compare STUDY`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from reranker.errors import RerankerError
+from reranker.metrics import METRIC_NAMES
+from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+
+RUNS = Path(__file__).resolve().parents[1] / "results" / "runs"
+PRETTY = {"recall_at_1": "Recall@1", "ndcg_at_10": "NDCG@10", "train_loss": "train loss", "val_loss": "val. loss"}
+_COLUMNS = ["rank", "name", "kind", "status", "epoch", *METRIC_NAMES, "train_loss", "val_loss", "seconds"]
+
+
+def leaderboard(study: StudyFolder) -> pd.DataFrame:
+    """One row a trial, a baseline, and chance, best first by the study's metric at each trial's best epoch.
+
+    Columns: rank, name, kind (trial, baseline, chance), status, epoch, the metrics, train_loss, val_loss, seconds,
+    then a column for each searched knob. Trials without a finished epoch come last and have no rank.
+    """
+    manifest = study.read_manifest()
+    metric, knobs = manifest["metric"], manifest["knobs"]
+    rows = [_trial_row(trial, metric, knobs) for trial in study.trials()]
+    for name, figures in manifest["references"].items():
+        kind = "chance" if name == "chance" else "baseline"
+        rows.append({"name": name, "kind": kind, "status": "completed", **figures})
+    table = pd.DataFrame(rows, columns=[*_COLUMNS, *knobs])
+    table = table.sort_values(metric, ascending=metric.endswith("_loss"), kind="stable", na_position="last")
+    scored = table[metric].notna()
+    table["rank"] = pd.array([i + 1 if ok else None for i, ok in enumerate(scored)], dtype="Int64")
+    table["epoch"] = table["epoch"].astype("Int64")
+    return table.reset_index(drop=True)
+
+
+def winner(study: StudyFolder) -> StoredTrial | None:
+    """The trial whose best epoch is the best of all, pruned ones included; None if no epoch was finished."""
+    metric = study.read_manifest()["metric"]
+    sign = -1 if metric.endswith("_loss") else 1
+    scored = [(trial, figures) for trial in study.trials() if (figures := trial.best(metric)) is not None]
+    return max(scored, key=lambda pair: sign * pair[1][metric])[0] if scored else None
+
+
+def verdict(study: StudyFolder) -> str:
+    """What the search found, in one sentence."""
+    manifest = study.read_manifest()
+    best = winner(study)
+    figures = best.best(manifest["metric"]) if best else None
+    if best is None or figures is None:
+        return "No trial finished an epoch: there is nothing to compare."
+    references = manifest["references"]
+    others = [f"{name} {row['recall_at_1']:.0%}" for name, row in references.items()]
+    if manifest["best_reachable_recall_at_1"] is not None:
+        others.append(f"best reachable {manifest['best_reachable_recall_at_1']:.0%}")
+    return (
+        f"The best trial (number {best.number}, epoch {figures['epoch']}) ranks the true item first for "
+        f"{figures['recall_at_1']:.0%} of users; {', '.join(others)}."
+    )
+
+
+def pretty(table: pd.DataFrame, knobs: list[str]) -> Table:
+    """The leaderboard for a terminal."""
+    shown = [
+        "rank",
+        "name",
+        "status",
+        "epoch",
+        "recall_at_1",
+        "ndcg_at_10",
+        "train_loss",
+        "val_loss",
+        "seconds",
+        *knobs,
+    ]
+    view = Table(header_style="bold", box=None, pad_edge=False)
+    for column in shown:
+        words = column in ("name", "status", "model")
+        view.add_column(PRETTY.get(column, column), justify="left" if words else "right", no_wrap=True)
+    for row in table.to_dict("records"):
+        style = None if row["kind"] == "trial" else "dim"
+        view.add_row(*(_cell(column, row[column]) for column in shown), style=style)
+    return view
+
+
+def _trial_row(trial: StoredTrial, metric: str, knobs: list[str]) -> dict[str, Any]:
+    figures = trial.best(metric) or {}
+    row = {"name": f"trial {trial.number}", "kind": "trial", "status": trial.status.value}
+    row |= {knob: trial.values[knob] for knob in knobs}
+    row |= {column: figures[column] for column in _COLUMNS if column in figures}
+    if trial.epochs:
+        row["seconds"] = trial.epochs[-1]["seconds"]
+    return row
+
+
+def _cell(column: str, value: Any) -> str:
+    if value is None or value is pd.NA or value != value:
+        return ""
+    if column == "seconds":
+        return f"{value:.0f}"
+    if column == "learning_rate":
+        return f"{value:.1e}"
+    return (
+        f"{value:.3f}"
+        if isinstance(value, float) and not float(value).is_integer()
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m results.compare", description=__doc__)
+    parser.add_argument("study", help="a study's name, or the path of its folder")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where studies are kept")
+    args = parser.parse_args(argv)
+    try:
+        study = StudyFolder.open(args.runs, args.study)
+    except RerankerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    table = leaderboard(study)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(pretty(table, study.read_manifest()["knobs"]))
+    console.print(f"\n{verdict(study)}")
+    failed = [trial for trial in study.trials() if trial.status is TrialStatus.FAILED]
+    for trial in failed:
+        console.print(f"trial {trial.number} failed: {trial.cause}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

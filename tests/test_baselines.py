@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reranker import baselines
+from reranker.baselines import BASELINES, baseline_ranks
+from reranker.candidates import CandidateSampler, Example
+from reranker.config import MovieLensData
+from reranker.datasets import load
+from reranker.interactions import Interactions, split
+from reranker.metrics import chance, summarise
+
+ARCHIVE = Path(__file__).parents[1].parent / "shared" / "data" / "ml-latest-small.zip"
+
+
+def world(*sequences: list[int], items: int = 8) -> Interactions:
+    names = [f"i{i}" for i in range(items)]
+    arrays = [np.array(s, dtype=np.int32) for s in sequences]
+    return Interactions([f"u{i}" for i in range(len(arrays))], names, names, arrays, [], "")
+
+
+SEQUENCES = [np.array(s, dtype=np.int32) for s in ([0, 1, 2], [0, 1, 3], [0, 2, 4, 3], [5, 4, 3])]
+EXAMPLE = Example(user=0, history=(5, 0), candidates=(1, 2, 3, 4, 6), target=0)
+
+
+def test_popularity_counts_users():
+    assert baselines.popularity(SEQUENCES, 8, [EXAMPLE]).tolist() == [[2, 2, 3, 2, 0]]
+
+
+def test_markov_counts_what_followed_the_last_item_and_falls_back_to_popularity():
+    # 0 → 1 twice, 0 → 2 once, nothing else after 0; the 13 interactions order the rest: 3, then 4, then 6.
+    assert baselines.markov(SEQUENCES, 8, [EXAMPLE]).tolist() == [[2 + 2 / 14, 1 + 2 / 14, 3 / 14, 2 / 14, 0]]
+
+
+def test_markov_of_single_items_is_popularity():
+    alone = [np.array([item], dtype=np.int32) for item in (1, 1, 3)]
+    assert baselines.markov(alone, 8, [EXAMPLE]).tolist() == [[2, 0, 1, 0, 0]]
+
+
+def test_each_part_is_ranked_by_what_came_before_it():
+    # Item 3 is the validation item of all users: unseen before validation, seen by all before test.
+    data = world([0, 3, 1], [0, 3, 2], [0, 3, 4], [0, 3, 5])
+    parts = split(data)
+    validation = [Example(0, (0,), (6, 3), 1)]
+    test = [Example(0, (0, 3), (6, 1), 1)]
+    before_validation = baseline_ranks(data, parts, validation, "validation")
+    assert before_validation["popularity"].ties.tolist() == [1]
+    assert before_validation["markov"].ties.tolist() == [1]
+    swapped = [Example(0, (0, 3), (3, 1), 1)]
+    assert baseline_ranks(data, parts, swapped, "test")["popularity"].greater.tolist() == [1]
+    assert baseline_ranks(data, parts, test, "test")["popularity"].ties.tolist() == [1], "item 1 is the test item"
+
+
+def test_random_is_exactly_chance():
+    data = world([0, 1, 2, 3], [3, 2, 1, 0])
+    parts = split(data)
+    lists = CandidateSampler(data, parts).evaluation_examples(
+        "validation", n=5, negatives="uniform", users=None, seed=0
+    )
+    found = baseline_ranks(data, parts, lists, "validation")
+    assert list(found) == list(BASELINES) == ["random", "popularity", "markov"]
+    assert summarise(found["random"]) == pytest.approx(chance(5), abs=1e-15)
+
+
+@pytest.mark.skipif(not ARCHIVE.exists(), reason="ml-latest-small.zip is not beside the project")
+def test_movielens_figures_agree_with_the_published_ones():
+    data = load(MovieLensData(path=ARCHIVE))
+    assert (len(data.user_ids), len(data.item_ids)) == (610, 3650)
+    assert sum(len(sequence) for sequence in data.sequences) == 90_274
+    parts = split(data)
+    sampler = CandidateSampler(data, parts)
+    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in BASELINES}
+    for seed in range(5):
+        lists = sampler.evaluation_examples("test", n=50, negatives="uniform", users=None, seed=seed)
+        for name, ranks in baseline_ranks(data, parts, lists, "test").items():
+            summary = summarise(ranks)
+            figures[name].append((summary["recall_at_1"], summary["ndcg_at_10"]))
+    # Standard deviation between draws of the negatives: 0.008 and 0.004; the references are one draw.
+    means = {name: np.mean(values, axis=0).tolist() for name, values in figures.items()}
+    assert means["random"] == pytest.approx([0.020, 0.0909], abs=5e-5)
+    assert means["popularity"] == pytest.approx([0.131, 0.325], abs=0.02)
+    assert means["markov"] == pytest.approx([0.195, 0.369], abs=0.02)

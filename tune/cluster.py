@@ -1,0 +1,90 @@
+"""Command-line wishes → a running Ray, our own on this machine or one that is joined, and its dashboard's address."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+# Read when Ray is imported or its processes start.
+_QUIET = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # how often reports are fetched; 2 s would be too late for ASHA
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else bytecode dumps flood the log
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train runs appear in the dashboard
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own snapshots are not what a study is resumed from
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+for _name, _value in _QUIET.items():
+    os.environ.setdefault(_name, _value)
+
+import ray
+
+from reranker.errors import EnvironmentFault
+
+DASHBOARD_PORT = 8265
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """`dashboard` is a URL, empty where there is none; `logs` is where Ray's processes write."""
+
+    dashboard: str
+    logs: str
+    joined: bool
+
+
+@contextmanager
+def cluster(address: str | None, dashboard_port: int | None) -> Iterator[Cluster]:
+    """Ray for the time of the search; one that was started here is shut down at the end.
+
+    Args:
+        address: of a running cluster, or "auto"; None starts a Ray of this machine's own.
+        dashboard_port: on 127.0.0.1; None takes 8265 or the next free one.
+
+    Raises:
+        EnvironmentFault: the port is taken, or no cluster answers.
+    """
+    if address is None and dashboard_port is not None and _is_taken(dashboard_port):
+        raise EnvironmentFault(
+            f"port {dashboard_port} on 127.0.0.1 is in use; name a free one with --dashboard-port, or leave it out"
+        )
+    runtime_env = {"env_vars": _QUIET}
+    try:
+        if address is None:
+            context = ray.init(
+                address="local",
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                dashboard_port=dashboard_port,
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env=runtime_env,
+            )
+        else:
+            context = ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=runtime_env)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = "on this machine" if address is None else f"at {address}"
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise EnvironmentFault(f"no Ray cluster could be had {where}: {first}") from error
+    url = context.dashboard_url
+    logs = os.path.join(context.address_info["session_dir"], "logs")
+    try:
+        yield Cluster(f"http://{url}" if url else "", logs, joined=address is not None)
+    finally:
+        ray.shutdown()
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
