@@ -223,7 +223,11 @@ def check_no_leak(examples: Sequence[Example], interactions: Interactions, split
         rules["the item held out for validation must not be seen before"] = seen_row[seen == validation[seen_row]]
 
     faults = [
-        Fault(rule, field=f"{part} list of user {interactions.user_ids[examples[row].user]!r}", value=examples[row])
+        Fault(
+            rule,
+            field=f"{part} list of user {interactions.user_ids[users[row]]!r}",
+            hint=f"its target is item {interactions.item_ids[targets[row]]!r}",
+        )
         for rule, rows in rules.items()
         for row in np.unique(rows)
     ]

@@ -57,12 +57,12 @@ class RerankingData:
         """What was read, what the filters took, and what is trained and scored on, a line each."""
         kept = self.interactions
         total = sum(len(sequence) for sequence in kept.sequences)
+        training, validation = self.training_examples(config, epoch=0), self.validation(config)
         lines = [
-            f"data: {self.config.source}, {len(kept.user_ids)} users, {len(kept.item_ids)} items, {total} interactions"
-            f" (fingerprint {kept.fingerprint[:12]})",
-            *(f"  {removal}" for removal in kept.removed if removal.rows),
-            f"  {len(self.training_examples(config, 0))} training examples an epoch, "
-            f"{len(self.validation(config))} validation lists of {config.candidates} candidates",
+            f"data: {self.config.source}, {len(kept.user_ids)} users, {len(kept.item_ids)} items, {total} interactions",
+            f"  fingerprint {kept.fingerprint[:12]}",
+            *(f"  left out by {removal}" for removal in kept.removed if removal.rows or removal.items),
+            f"  {len(training)} training examples an epoch, {len(validation)} lists of {config.candidates} to score",
         ]
         best = self.best_reachable(config)
         return "\n".join(lines if best is None else [*lines, f"  best reachable Recall@1: {best:.3f}"])

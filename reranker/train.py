@@ -125,7 +125,7 @@ def _data_fields() -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m reranker.train", description=__doc__.split("\n")[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(prog="python -m reranker.train", description=__doc__.split("\n")[0])
     parser.add_argument("--config", type=Path, help="YAML with knobs, such as a study's best_config.yaml")
     parser.add_argument("--output", default="trained", help="folder for the adapter and the figures (%(default)s)")
     parser.add_argument("--metric", default="ndcg_at_10", help="what makes an epoch the best (%(default)s)")

@@ -100,19 +100,11 @@ def _trial_row(trial: StoredTrial, metric: str, knobs: list[str]) -> dict[str, A
 
 
 def _cell(column: str, value: Any) -> str:
-    if value is None or value is pd.NA or value != value:
+    if pd.isna(value):
         return ""
-    if column == "seconds":
-        return f"{value:.0f}"
-    if column == "learning_rate":
-        return f"{value:.1e}"
-    return (
-        f"{value:.3f}"
-        if isinstance(value, float) and not float(value).is_integer()
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if column in ("seconds", "learning_rate"):
+        return f"{value:.0f}" if column == "seconds" else f"{value:.1e}"
+    return f"{value:.3f}" if isinstance(value, float) and not value.is_integer() else f"{value}"
 
 
 def main(argv: list[str] | None = None) -> int:

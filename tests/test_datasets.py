@@ -17,11 +17,12 @@ TEXTS = "item_id,text\na,Apple\nb,Bread\nc,Cheese\n"
 
 @pytest.fixture
 def write(tmp_path):
-    def write(interactions: str | bytes = GOOD, items: str | bytes = TEXTS, **values) -> TablesData:
-        for name, content in (("interactions.csv", interactions), ("items.csv", items)):
-            data = content if isinstance(content, bytes) else content.encode()
-            (tmp_path / name).write_bytes(data)
-        paths = {"interactions": tmp_path / "interactions.csv", "items": tmp_path / "items.csv"}
+    def write(interactions: str | Path = GOOD, items: str | bytes | Path = TEXTS, **values) -> TablesData:
+        paths = {}
+        for table, content in (("interactions", interactions), ("items", items)):
+            paths[table] = content if isinstance(content, Path) else tmp_path / f"{table}.csv"
+            if not isinstance(content, Path):
+                paths[table].write_bytes(content if isinstance(content, bytes) else content.encode())
         return TablesData(**{**paths, "min_user": 3, "min_item": 1, **values})
 
     return write
@@ -127,12 +128,10 @@ def test_text_that_is_not_utf8_is_reported(write):
 
 def test_a_mixture_of_numbers_and_dates_is_refused(write):
     assert faults(write(HEADER + "u,a,1\nu,b,2020-01-01\nu,c,3\n")) == [
-        "interactions.csv:3: timestamp: timestamps must be all of one kind: most are numbers, this is a date "
-        "(got '2020-01-01')"
+        "interactions.csv:3: timestamp: timestamps must be of one kind: most are numbers, this is a date (got '2020-01-01')"
     ]
     assert faults(write(HEADER + "u,a,1\nu,b,2020-01-01\nu,c,2020-01-01\n")) == [
-        "interactions.csv:2: timestamp: timestamps must be all of one kind: most are ISO dates, this is a number "
-        "(got '1')"
+        "interactions.csv:2: timestamp: timestamps must be of one kind: most are ISO dates, this is a number (got '1')"
     ]
 
 
@@ -155,6 +154,8 @@ def test_the_first_twenty_of_a_file_are_shown_and_all_counted(write):
             "item_id;text\na;Apple\n",
             "items.csv:1: item_id: the file must have this column; did you mean 'item_id;text'?",
         ),
+        (TEXTS.encode("utf-16"), "items.csv:1: the first line must hold the names of the columns, in UTF-8"),
+        (b"\0" * 200_000, "items.csv:1: the first line must hold the names of the columns, in UTF-8"),
         ("item_id,text,text\na,b,c\n", "items.csv:1: text: a column must occur once"),
     ],
 )

