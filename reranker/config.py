@@ -99,7 +99,7 @@ class DemoData(_DataBase):
     source: Literal["demo"] = "demo"
     min_item: int = Field(1, ge=1)
     users: int = Field(2000, ge=10)
-    interactions_per_user: int = Field(10, ge=4)
+    interactions_per_user: int = Field(8, ge=4)
 
 
 class MovieLensData(_DataBase):

@@ -7,39 +7,35 @@ python tune/run_search.py search_spaces/qwen3_lora.yaml    your study
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import subprocess
 import sys
-import uuid
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # Python puts this script's folder first, where modules would load twice under two names
     sys.path[0] = str(ROOT)
 
-from tune.cluster import DASHBOARD_PORT, Cluster, cluster
+from tune.cluster import DASHBOARD_PORT, cluster  # isort: skip  (before ray: sets what Ray reads on import)
 
-import ray  # isort: skip
+import ray
 from ray import tune as ray_tune
 from rich.console import Console
 
-from reranker.baselines import baseline_ranks
 from reranker.data import RerankingData
-from reranker.errors import Fault, InputError, RerankerError
-from reranker.metrics import chance, summarise
+from reranker.errors import RerankerError
 from reranker.models import check_name
 from reranker.trial_folder import write_text
 from results.compare import RUNS, leaderboard, pretty, verdict, winner
-from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study_folder import StudyFolder, TrialStatus
 from tune import search_space
+from tune.announce import plan, where_it_is, where_to_look
+from tune.manifest import make_manifest
 from tune.preflight import check_models, check_writable
 from tune.progress import Progress
 from tune.recorder import Recorder
 from tune.search_space import Study
-from tune.searcher import LedgerSearch, make_scheduler, rungs
-from tune.tracking import Tracker, default_uri, ui_command
-from tune.trainable import TrialResources, concurrent_trials, make_trainable
+from tune.searcher import LedgerSearch, make_scheduler
+from tune.tracking import Tracker, default_uri
+from tune.trainable import concurrent_trials, make_trainable, trial_resources
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,12 +59,12 @@ def search(args: argparse.Namespace, console: Console) -> int:
     # Check
     check_writable(args.runs)
     check_models(study, data)
-    console.print(_plan(study, data), highlight=False)
+    console.print(plan(study, data), highlight=False)
     if args.check:
         return 0
     folder = StudyFolder.create(args.runs, study.name)
     tracking_uri = args.tracking_uri or default_uri(folder)
-    folder.write_manifest(_manifest(study, data, tracking_uri))
+    folder.write_manifest(make_manifest(study, data, tracking_uri))
     write_text(folder.study_file, study.dump())
 
     # Search
@@ -76,7 +72,7 @@ def search(args: argparse.Namespace, console: Console) -> int:
     tracker.start()
     progress = Progress(study.trials, study.metric, console)
     with cluster(args.address, args.dashboard_port) as ray_cluster:
-        console.print(_where_to_look(folder, ray_cluster, tracking_uri), highlight=False, soft_wrap=True)
+        console.print(where_to_look(folder, ray_cluster, tracking_uri), highlight=False, soft_wrap=True)
         recorder = Recorder(folder, progress, tracker, study.knobs)
         with progress:
             _run_trials(study, data, folder, recorder)
@@ -91,12 +87,12 @@ def search(args: argparse.Namespace, console: Console) -> int:
     delivered = tracker.finish()
     console.print(pretty(table, study.knobs))
     console.print(f"\n{verdict(folder)}", style="bold", highlight=False)
-    console.print(_where_it_is(folder, tracking_uri, best, "" if delivered else tracker.trouble), highlight=False)
+    console.print(where_it_is(folder, tracking_uri, best, "" if delivered else tracker.trouble), highlight=False)
     return _exit_code(folder)
 
 
 def _run_trials(study: Study, data: RerankingData, folder: StudyFolder, recorder: Recorder) -> None:
-    resources = _resources(study)
+    resources = trial_resources(study)
     concurrency = min(study.concurrency or study.trials, concurrent_trials(resources))
     tuner = ray_tune.Tuner(
         make_trainable(folder.path, ray.put(data), study.metric, resources),
@@ -113,103 +109,6 @@ def _run_trials(study: Study, data: RerankingData, folder: StudyFolder, recorder
         ),
     )
     tuner.fit()
-
-
-def _resources(study: Study) -> TrialResources:
-    """What a trial takes; `auto` is one GPU a worker where the cluster has any.
-
-    Raises:
-        InputError: the cluster does not hold one trial.
-    """
-    wanted, have = study.resources, ray.cluster_resources()
-    gpus = wanted.gpus_per_trial
-    per_worker = float(have.get("GPU", 0) > 0) if gpus == "auto" else gpus / wanted.workers
-    resources = TrialResources(wanted.workers, wanted.cpus_per_worker, per_worker)
-    for name, needed in (("CPU", resources.cpus), ("GPU", resources.gpus)):
-        if needed > have.get(name, 0):
-            rule = f"a trial must fit the cluster, which has {have.get(name, 0):g} {name}s; it needs {needed:g}"
-            raise InputError([Fault(rule, field="resources", hint="lower workers, cpus_per_worker or gpus_per_trial")])
-    return resources
-
-
-def _plan(study: Study, data: RerankingData) -> str:
-    config = study.config({})
-    marks = ", ".join(str(mark) for mark in rungs(study)) or "none"
-    lines = [
-        f"study {study.name}: {study.trials} trials by {study.metric}, searching {', '.join(study.knobs)}",
-        f"  sampler {study.sampler}, ASHA compares trials at epochs {marks} and keeps the best 1/{study.asha.reduction:g}",
-        data.describe(config),
-    ]
-    return "\n".join(lines)
-
-
-def _manifest(study: Study, data: RerankingData, tracking_uri: str) -> dict[str, Any]:
-    """What is known before the first trial: enough to compare, track and repeat the study."""
-    config = study.config({})
-    ranks = baseline_ranks(data.interactions, data.split, data.validation(config), "validation")
-    references = {name: summarise(value) for name, value in ranks.items() if name != "random"}
-    names = ("ray", "torch", "transformers", "peft", "trl", "optuna", "mlflow")
-    return {
-        "study_id": uuid.uuid4().hex,
-        "metric": study.metric,
-        "knobs": study.knobs,
-        "references": {**references, "chance": chance(config.candidates)},
-        "best_reachable_recall_at_1": data.best_reachable(config),
-        "tags": {"data_fingerprint": data.interactions.fingerprint, "code_version": _code_version()},
-        "plan": {
-            "metric": study.metric,
-            "trials": study.trials,
-            "sampler": study.sampler,
-            "seed": study.seed,
-            "candidates": config.candidates,
-            "source": study.data.source,
-            "validation_lists": len(data.validation(config)),
-        },
-        "tracking_uri": tracking_uri,
-        "command": sys.argv,
-        "versions": {name: importlib.metadata.version(name) for name in names} | {"python": sys.version.split()[0]},
-    }
-
-
-def _code_version() -> str:
-    version = importlib.metadata.version("reranker-tuner")
-    git = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return f"{version}+{git.stdout.strip()}" if git.returncode == 0 and git.stdout.strip() else version
-
-
-def _where_to_look(folder: StudyFolder, running: Cluster, tracking_uri: str) -> str:
-    token = "" if running.joined else "  (asks for a token: `ray get-auth-token` prints it)"
-    return "\n".join(
-        [
-            f"folder:        {folder.path}",
-            f"Ray dashboard: {running.dashboard or 'none'}{token if running.dashboard else ''}",
-            f"Ray's logs:    {running.logs}",
-            f"MLflow:        {ui_command(tracking_uri)}",
-            "",
-        ]
-    )
-
-
-def _where_it_is(folder: StudyFolder, tracking_uri: str, best: StoredTrial | None, trouble: str) -> str:
-    lines = [
-        "",
-        *(
-            f"trial {trial.number} failed: {trial.cause}"
-            for trial in folder.trials()
-            if trial.status is TrialStatus.FAILED
-        ),
-        f"leaderboard:   {folder.leaderboard}",
-    ]
-    if best is not None:
-        lines += [f"adapter:       {folder.trial(best.number).adapter}", f"configuration: {folder.best_config}"]
-    if trouble:
-        lines += [
-            f"MLflow does not have everything ({trouble}); nothing is lost. To deliver it:",
-            f"               {sys.executable} -m tune.tracking {folder.path}",
-        ]
-    return "\n".join([*lines, f"MLflow:        {ui_command(tracking_uri)}"])
 
 
 def _exit_code(folder: StudyFolder) -> int:

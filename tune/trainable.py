@@ -20,10 +20,11 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from reranker.config import TrialConfig
-from reranker.errors import RerankerError
+from reranker.errors import Fault, InputError, RerankerError
 from reranker.trial_folder import TrialFolder
 from reranker.worker import WorkerJob, train_worker
 from results.study_folder import StudyFolder, TrialStatus
+from tune.search_space import Study
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,23 @@ def concurrent_trials(resources: TrialResources) -> int:
     by_cpu = have.get("CPU", 0) // max(1, resources.cpus)
     by_gpu = have.get("GPU", 0) // resources.gpus if resources.gpus else by_cpu
     return max(1, int(min(by_cpu, by_gpu)))
+
+
+def trial_resources(study: Study) -> TrialResources:
+    """What a trial takes; `auto` is one GPU a worker where the cluster has any.
+
+    Raises:
+        InputError: the cluster does not hold one trial.
+    """
+    wanted, have = study.resources, ray.cluster_resources()
+    gpus = wanted.gpus_per_trial
+    per_worker = float(have.get("GPU", 0) > 0) if gpus == "auto" else gpus / wanted.workers
+    resources = TrialResources(wanted.workers, wanted.cpus_per_worker, per_worker)
+    for name, needed in (("CPU", resources.cpus), ("GPU", resources.gpus)):
+        if needed > have.get(name, 0):
+            rule = f"a trial must fit the cluster, which has {have.get(name, 0):g} {name}s; it needs {needed:g}"
+            raise InputError([Fault(rule, field="resources", hint="lower workers, cpus_per_worker or gpus_per_trial")])
+    return resources
 
 
 def _per_worker(resources: TrialResources) -> dict[str, float]:

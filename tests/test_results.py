@@ -1,0 +1,200 @@
+"""A study's folder, its leaderboard and its mirror in a real MLflow store."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from reranker.config import TrialConfig
+from reranker.errors import EnvironmentFault
+from reranker.metrics import METRIC_NAMES, chance
+from reranker.trial_folder import TrialFolder, write_text
+from results import compare
+from results.compare import leaderboard, verdict, winner
+from results.study_folder import StudyFolder, TrialStatus
+from tune.tracking import StudyMirror, Tracker, default_uri
+
+
+def figures(epoch: int, recall: float) -> dict[str, float]:
+    return {
+        **dict.fromkeys(METRIC_NAMES, recall), "epoch": epoch, "train_loss": 3 - recall, "val_loss": 3 - recall,
+        "seconds": 10.0 * epoch, "tokens_per_second": 1e4, "peak_memory_mb": 500.0,
+        "applied/learning_rate": 1e-2, "applied/optimizer_steps": 250 * epoch, "applied/examples": 4000 * epoch,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def study(tmp_path) -> StudyFolder:
+    """Three trials: one whose middle epoch is the best, one stopped, one failed before its first epoch."""
+    folder = StudyFolder.create(tmp_path, "films")
+    folder.write_manifest(
+        {
+            "study_id": "abc", "metric": "ndcg_at_10", "knobs": ["learning_rate", "model"],
+            "references": {"popularity": dict.fromkeys(METRIC_NAMES, 0.13), "chance": chance(20)},
+            "best_reachable_recall_at_1": 0.49, "tags": {"data_fingerprint": "f00", "code_version": "0.1.0"},
+            "plan": {"metric": "ndcg_at_10", "trials": 3}, "tracking_uri": "",
+        }
+    )  # fmt: skip
+    write_text(folder.study_file, "study: {name: films}\n")
+    for number, scores in enumerate([[0.30, 0.41, 0.35], [0.12], []]):
+        config = TrialConfig(model="demo-tiny", learning_rate=10.0**-number / 100, epochs=3)
+        folder.start_trial(number, config.model_dump())
+        for epoch, score in enumerate(scores, start=1):
+            folder.trial(number).append_epoch(figures(epoch, score))
+        folder.trial(number).adapter.mkdir()
+        (folder.trial(number).adapter / "adapter_config.json").write_text("{}")
+    folder.write_status(0, TrialStatus.COMPLETED)
+    folder.write_status(1, TrialStatus.PRUNED)
+    folder.write_status(2, TrialStatus.FAILED, cause="diverged in epoch 1")
+    write_text(folder.leaderboard, leaderboard(folder).to_csv(index=False))
+    return folder
+
+
+def test_the_leaderboard_has_the_best_epoch_of_each_trial_and_the_references(study):
+    table = leaderboard(study)
+    assert list(table["name"]) == ["trial 0", "chance", "popularity", "trial 1", "trial 2"]
+    assert list(table["kind"]) == ["trial", "chance", "baseline", "trial", "trial"]
+    assert list(table["status"]) == ["completed", "completed", "completed", "pruned", "failed"]
+    assert table["rank"].tolist()[:4] == [1, 2, 3, 4]
+    assert pd.isna(table["rank"][4])
+    assert table.loc[0, ["epoch", "recall_at_1", "seconds"]].tolist() == [2, 0.41, 30.0]
+    assert table.loc[0, "learning_rate"] == 0.01
+
+
+def test_the_leaderboard_has_the_columns_that_others_rely_on(study):
+    expected = (
+        "rank,name,kind,status,epoch,recall_at_1,recall_at_5,recall_at_10,ndcg_at_5,ndcg_at_10,mrr_at_10,"
+        "train_loss,val_loss,seconds,learning_rate,model"
+    )
+    assert study.leaderboard.read_text().split("\n")[0] == expected
+
+
+def test_a_loss_ranks_the_other_way_round(study):
+    manifest = study.read_manifest() | {"metric": "val_loss"}
+    study.write_manifest(manifest)
+    assert winner(study).number == 0
+    assert leaderboard(study)["name"][0] == "trial 0"
+
+
+def test_the_verdict_says_it_in_one_sentence(study):
+    assert verdict(study) == (
+        "The best trial (number 0, epoch 2) ranks the true item first for 41% of users; "
+        "popularity 13%, chance 5%, best reachable 49%."
+    )
+
+
+def test_the_command_prints_the_table_and_why_trials_failed(study, capsys):
+    assert compare.main(["films", "--runs", str(study.path.parent)]) == 0
+    out = capsys.readouterr().out
+    assert "41% of users" in out
+    assert "trial 2 failed: diverged in epoch 1" in out
+
+
+def test_an_unknown_study_lists_those_that_exist(study, capsys):
+    assert compare.main(["film", "--runs", str(study.path.parent)]) == 2
+    assert "films" in capsys.readouterr().err
+
+
+def test_two_studies_of_one_name_get_two_folders(tmp_path):
+    assert [StudyFolder.create(tmp_path, "x").name for _ in range(3)] == ["x", "x-2", "x-3"]
+
+
+def test_a_line_that_a_kill_cut_short_is_not_an_epoch(study):
+    with (study.trial(1).path / "epochs.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "recall')
+    assert [epoch["epoch"] for epoch in study.trial(1).read_epochs()] == [1]
+
+
+def test_mlflow_gets_one_parent_and_a_nested_run_a_trial(study):
+    uri = default_uri(study)
+    StudyMirror(study, uri).bring_up(ended=True)
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("films").experiment_id
+    runs = {run.data.tags.get("trial", "study"): run for run in client.search_runs([experiment])}
+    assert set(runs) == {"study", "0", "1", "2"}
+    parent = runs["study"]
+    assert {runs[t].data.tags["mlflow.parentRunId"] for t in "012"} == {parent.info.run_id}
+    assert [runs[t].data.tags["status"] for t in "012"] == ["completed", "pruned", "failed"]
+    assert runs["2"].data.tags["cause"] == "diverged in epoch 1"
+    assert runs["0"].data.params["learning_rate"] == "0.01"
+    assert runs["0"].data.params["applied/learning_rate"] == "0.01"
+    assert runs["0"].data.params["applied/optimizer_steps"] == "750"
+    assert runs["0"].data.metrics["best/recall_at_1"] == 0.41
+    assert runs["0"].data.metrics["chance/recall_at_1"] == 0.05
+    history = client.get_metric_history(runs["0"].info.run_id, "recall_at_1")
+    assert [(point.step, point.value) for point in history] == [(1, 0.30), (2, 0.41), (3, 0.35)]
+    assert [artifact.path for artifact in client.list_artifacts(runs["0"].info.run_id)] == ["adapter"]
+    assert parent.data.tags["mlflow.note.content"].startswith("The best trial")
+
+
+def test_delivering_again_makes_no_second_run_and_no_second_point(study):
+    uri = default_uri(study)
+    StudyMirror(study, uri).bring_up()
+    StudyMirror(study, uri).bring_up(ended=True)  # a new process knows nothing but the store
+    client = MlflowClient(tracking_uri=uri)
+    runs = client.search_runs([client.get_experiment_by_name("films").experiment_id])
+    assert len(runs) == 4
+    trial = next(run for run in runs if run.data.tags.get("trial") == "0")
+    assert len(client.get_metric_history(trial.info.run_id, "recall_at_1")) == 3
+
+
+def test_a_store_that_is_down_stops_nothing_and_is_delivered_later(study):
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    tracker = Tracker(study, "http://127.0.0.1:9")
+    tracker.start()
+    tracker.nudge()
+    assert tracker.finish(timeout_s=30) is False
+    assert tracker.trouble
+    uri = default_uri(study)
+    command = [sys.executable, "-m", "tune.tracking", str(study.path), "--tracking-uri", uri]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    client = MlflowClient(tracking_uri=uri)
+    assert len(client.search_runs([client.get_experiment_by_name("films").experiment_id])) == 4
+
+
+def test_metric_names_are_ones_that_mlflow_takes(study):
+    client = MlflowClient(tracking_uri=default_uri(study))
+    StudyMirror(study, default_uri(study)).bring_up()
+    experiment = client.get_experiment_by_name("films").experiment_id
+    run = client.create_run(experiment)
+    with pytest.raises(MlflowException):
+        client.log_metric(run.info.run_id, "recall@1", 0.1)
+    assert all("@" not in name for name in METRIC_NAMES)
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A real file system of 1 MB."""
+    place = tmp_path / "full"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_one_clear_error_and_loses_nothing_written(full_disk: Path):
+    folder = TrialFolder(full_disk)
+    folder.append_epoch(figures(1, 0.3))
+    with pytest.raises(EnvironmentFault, match="no space is left"):
+        write_text(full_disk / "large.txt", "x" * 2_000_000)
+    assert folder.read_epochs()[0]["recall_at_1"] == 0.3
+    assert sorted(path.name for path in full_disk.iterdir()) == ["epochs.jsonl"]
+
+
+def test_the_errno_of_a_full_disk_has_its_sentence(tmp_path):
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    from reranker.trial_folder import writing
+
+    with pytest.raises(EnvironmentFault, match="no space is left") as caught, writing(tmp_path / "adapter"):
+        raise error
+    assert caught.value.exit_code == 2

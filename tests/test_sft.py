@@ -1,0 +1,226 @@
+"""Training on a tiny real model: every knob's value arrives where it acts, and the figures mean what they say."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reranker.config import DemoData, NegativesMix, TrialConfig
+from reranker.data import RerankingData
+from reranker.errors import EnvironmentFault, InputError, TrainingError
+from reranker.metrics import chance, ranks_of_target, summarise
+from reranker.models import attach_lora, load_base, load_tokenizer
+from reranker.prompts import PromptEncoder
+from reranker.scoring import label_logits, pad_left, score
+from reranker.sft import EpochReport, batch_plan, fine_tune
+from reranker.trial_folder import TrialFolder
+
+CPU = torch.device("cpu")
+TINY = TrialConfig(model="demo-tiny", epochs=1, examples_per_user=1, learning_rate=1e-2, lora_rank=4)
+
+
+@pytest.fixture(scope="module")
+def small() -> RerankingData:
+    return RerankingData.prepare(DemoData(users=64))
+
+
+def train(config: TrialConfig, data: RerankingData, folder: Path | None = None) -> list[EpochReport]:
+    reports: list[EpochReport] = []
+    kept = TrialFolder(folder) if folder else None
+    fine_tune(config, data, folder=kept, on_epoch=lambda report: reports.append(report) or True)
+    return reports
+
+
+def test_rate_rank_and_epochs_arrive_in_the_optimiser_the_adapter_and_the_steps(small, tmp_path):
+    config = TINY.model_copy(update={"epochs": 3, "learning_rate": 3.7e-3, "lora_rank": 5, "lora_alpha": 11})
+    reports = train(config, small, tmp_path)
+    assert [report.figures["epoch"] for report in reports] == [1, 2, 3]
+    assert reports[-1].figures["applied/learning_rate"] == pytest.approx(3.7e-3, abs=0)
+    assert reports[-1].figures["applied/optimizer_steps"] == 3 * math.ceil(64 / config.effective_batch)
+    assert reports[-1].figures["applied/examples"] == 3 * 64
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert {w.shape[0] for name, w in weights.items() if "lora_A" in name} == {5}
+    assert {w.shape[1] for name, w in weights.items() if "lora_B" in name} == {5}
+    adapter = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (adapter["r"], adapter["lora_alpha"]) == (5, 11)
+
+
+def test_a_warm_up_that_never_ends_is_seen_in_what_was_applied(small):
+    config = TINY.model_copy(update={"warmup_epochs": 10.0})
+    assert train(config, small)[-1].figures["applied/learning_rate"] < config.learning_rate / 5
+
+
+def test_overfits_32_examples():
+    data = RerankingData.prepare(DemoData(users=32))
+    config = TrialConfig(
+        model="demo-tiny", epochs=40, examples_per_user=1, learning_rate=1e-2, lora_rank=32, effective_batch=8,
+        candidates=10, schedule="linear",
+    )  # fmt: skip
+    fixed = data.training_examples(config, 0)
+    frozen = _Frozen(data, fixed)
+    best = max(report.figures["recall_at_1"] for report in train(config, frozen))
+    assert best >= 0.95
+
+
+class _Frozen(RerankingData):
+    """Trains on the same lists in every epoch and scores those very lists."""
+
+    def __init__(self, data, examples):
+        super().__init__(data.config, data.interactions, data.split, data.sampler)
+        object.__setattr__(self, "examples", examples)
+
+    def training_examples(self, config, epoch):
+        return self.examples
+
+    def validation(self, config):
+        return self.examples
+
+
+class _Shuffled(RerankingData):
+    """Training targets drawn at random: there is nothing to learn."""
+
+    def training_examples(self, config, epoch):
+        rng = np.random.default_rng(epoch)
+        examples = super().training_examples(config, epoch)
+        return [type(e)(e.user, e.history, e.candidates, int(rng.integers(len(e.candidates)))) for e in examples]
+
+
+def test_shuffled_labels_stay_within_chance(demo):
+    data = _Shuffled(demo.config, demo.interactions, demo.split, demo.sampler)
+    config = TINY.model_copy(update={"epochs": 3, "examples_per_user": 4})
+    last = train(config, data)[-1].figures["recall_at_1"]
+    expected = chance(config.candidates)["recall_at_1"]
+    spread = math.sqrt(expected * (1 - expected) / 300)
+    assert abs(last - expected) < 3 * spread
+
+
+def test_a_constant_scorer_gets_exactly_chance(demo):
+    examples = demo.validation(TINY)
+    ranks = ranks_of_target(np.zeros((len(examples), 20), np.float32), [e.target for e in examples])
+    assert summarise(ranks) == pytest.approx(chance(20), abs=1e-12)
+
+
+def test_learns_the_rule_of_the_demo():
+    data = RerankingData.prepare(DemoData(users=600))
+    config = TrialConfig(model="demo-tiny", epochs=3, learning_rate=1e-2, lora_rank=8, examples_per_user=5)
+    reports = train(config, data)
+    assert reports[-1].figures["recall_at_1"] > 0.2
+    assert reports[-1].figures["val_loss"] < math.log(20) - 0.5
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_one_others(small):
+    first, again = (train(TINY, small)[-1].figures["val_loss"] for _ in range(2))
+    other = train(TINY.model_copy(update={"seed": 1}), small)[-1].figures["val_loss"]
+    assert first == again
+    assert first != other
+
+
+def test_gradient_accumulation_takes_the_same_steps(small):
+    whole = train(TINY.model_copy(update={"micro_batch": 16}), small)[-1].figures
+    parts = train(TINY.model_copy(update={"micro_batch": 4}), small)[-1].figures
+    assert parts["applied/optimizer_steps"] == whole["applied/optimizer_steps"]
+    assert parts["val_loss"] == pytest.approx(whole["val_loss"], abs=1e-4)
+
+
+def test_token_ce_learns_the_label_too(small):
+    config = TINY.model_copy(update={"objective": "token_ce", "epochs": 2})
+    first, second = train(config, small)
+    assert second.figures["train_loss"] < first.figures["train_loss"]
+
+
+def test_every_knob_changes_something(small):
+    """No dead knobs: another value of any field changes a prompt, a list, the adapter, the steps or a figure."""
+    base = TINY.model_copy(update={"effective_batch": 8, "epochs": 2, "schedule": "linear", "warmup_epochs": 0.5})
+    other = {
+        "model": "demo-small", "precision": "bf16", "candidates": 10, "negatives": NegativesMix(uniform=0, popularity=1),
+        "label_position": "before", "prompt_order": "history_first", "history_length": 2, "max_title_tokens": 1,
+        "max_prompt_tokens": 84, "examples_per_user": 2, "shuffle_candidates": False, "objective": "token_ce",
+        "epochs": 3, "learning_rate": 5e-3, "schedule": "cosine", "warmup_epochs": 1.0, "weight_decay": 0.5,
+        "max_grad_norm": 0.01, "effective_batch": 4, "micro_batch": 2, "lora_rank": 2, "lora_alpha": 1,
+        "lora_dropout": 0.5, "lora_targets": "qv", "permutations": 3, "seed": 7,
+    }  # fmt: skip
+    untested = {"label_style", "gradient_checkpointing"}  # one value so far; changes memory and time only
+    assert set(other) | untested == set(TrialConfig.model_fields)
+    reference = _figures(base, small)
+    for knob, value in other.items():
+        assert _figures(base.model_copy(update={knob: value}), small) != reference, knob
+
+
+def _figures(config: TrialConfig, data: RerankingData) -> dict[str, float]:
+    figures = train(config, data)[-1].figures
+    timed = ("seconds", "tokens_per_second", "peak_memory_mb")
+    return {name: value for name, value in figures.items() if name not in timed}
+
+
+def test_gradient_checkpointing_gives_the_same_result(small):
+    plain = train(TINY, small)[-1].figures["val_loss"]
+    saved = train(TINY.model_copy(update={"gradient_checkpointing": True}), small)[-1].figures["val_loss"]
+    assert saved == pytest.approx(plain, abs=1e-5)
+
+
+def test_the_kept_adapter_is_that_of_the_best_epoch(demo, tmp_path):
+    config = TINY.model_copy(update={"epochs": 3, "examples_per_user": 3, "learning_rate": 2e-2})
+    reports = train(config, demo, tmp_path)
+    best = max(reports, key=lambda report: report.figures["ndcg_at_10"])
+    model = attach_lora(load_base(config, CPU), config)
+    model.load_adapter(str(tmp_path / "adapter"), adapter_name="kept")
+    model.set_adapter("kept")
+    encoder = PromptEncoder(load_tokenizer("demo-tiny"), demo.interactions.item_texts, config)
+    examples = demo.validation(config)
+    ranks = ranks_of_target(score(model, encoder, examples), [e.target for e in examples])
+    assert summarise(ranks)["ndcg_at_10"] == pytest.approx(best.figures["ndcg_at_10"], abs=1e-9)
+    users, kept = TrialFolder(tmp_path).read_ranks()
+    assert users == [demo.interactions.user_ids[e.user] for e in examples]
+    assert kept.greater.tolist() == best.ranks.greater.tolist()
+
+
+def test_label_logits_are_those_of_the_whole_model_whatever_the_padding(demo):
+    encoder = PromptEncoder(load_tokenizer("demo-tiny"), demo.interactions.item_texts, TINY)
+    model = load_base(TINY, CPU).eval()
+    prompts = encoder.encode(demo.validation(TINY)[:6])
+    prompts.append(type(prompts[0])(prompts[0].input_ids[:40], 0))
+    ids, mask, positions = pad_left([p.input_ids for p in prompts], encoder.pad_id)
+    with torch.no_grad():
+        ours = label_logits(model, ids, mask, positions, torch.tensor(encoder.label_ids))
+        for row, prompt in zip(ours, prompts, strict=True):
+            alone = model(torch.tensor([prompt.input_ids])).logits[0, -1, encoder.label_ids]
+            assert torch.allclose(row, alone, atol=1e-5)
+
+
+def test_permutations_average_over_the_order_of_the_candidates(demo):
+    model = load_base(TINY, CPU)
+    config = TINY.model_copy(update={"permutations": 20})
+    encoder = PromptEncoder(load_tokenizer("demo-tiny"), demo.interactions.item_texts, config)
+    example = demo.validation(config)[0]
+    turned = type(example)(example.user, example.history, example.candidates[7:] + example.candidates[:7], 0)
+    scores, of_turned = score(model, encoder, [example])[0], score(model, encoder, [turned])[0]
+    assert np.allclose(np.roll(scores, -7), of_turned, atol=1e-4)
+
+
+def test_divergence_is_a_failure_with_its_cause(small):
+    config = TINY.model_copy(update={"learning_rate": 1.0, "max_grad_norm": 1e9, "lora_alpha": 10**30, "epochs": 3})
+    with pytest.raises(TrainingError, match="diverged in epoch"):
+        train(config, small)
+
+
+def test_an_effective_batch_that_the_micro_batch_does_not_divide_is_refused():
+    with pytest.raises(InputError, match="micro_batch"):
+        batch_plan(TINY.model_copy(update={"effective_batch": 16, "micro_batch": 5}), 100, CPU)
+
+
+def test_the_micro_batch_follows_the_length_of_the_prompts():
+    config = TINY.model_copy(update={"effective_batch": 64})
+    assert batch_plan(config, 100, CPU) == (32, 2)
+    assert batch_plan(config, 5000, CPU) == (1, 64)
+
+
+def test_an_unwritable_folder_is_one_clear_error(small, tmp_path):
+    (tmp_path / "adapter").write_text("a file where the folder should be")
+    with pytest.raises(EnvironmentFault, match="cannot write"):
+        train(TINY, small, tmp_path)

@@ -1,0 +1,59 @@
+"""A study, its folder and its cluster → what the user reads before and after the search."""
+
+from __future__ import annotations
+
+import sys
+
+from reranker.data import RerankingData
+from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+from tune.cluster import Cluster
+from tune.search_space import Study
+from tune.searcher import rungs
+from tune.tracking import ui_command
+
+
+def plan(study: Study, data: RerankingData) -> str:
+    """What will be searched, and on what."""
+    config = study.config({})
+    marks = ", ".join(str(mark) for mark in rungs(study)) or "none"
+    lines = [
+        f"study {study.name}: {study.trials} trials by {study.metric}, searching {', '.join(study.knobs)}",
+        f"  sampler {study.sampler}, ASHA compares trials at epochs {marks} and keeps the best 1/{study.asha.reduction:g}",
+        data.describe(config),
+    ]
+    return "\n".join(lines)
+
+
+def where_to_look(folder: StudyFolder, running: Cluster, tracking_uri: str) -> str:
+    """Where to watch the search, in commands to type."""
+    token = "" if running.joined else "  (asks for a token: `ray get-auth-token` prints it)"
+    return "\n".join(
+        [
+            f"folder:        {folder.path}",
+            f"Ray dashboard: {running.dashboard or 'none'}{token if running.dashboard else ''}",
+            f"Ray's logs:    {running.logs}",
+            f"MLflow:        {ui_command(tracking_uri)}",
+            "",
+        ]
+    )
+
+
+def where_it_is(folder: StudyFolder, tracking_uri: str, best: StoredTrial | None, trouble: str) -> str:
+    """What failed, where the results are, and how to open them."""
+    lines = [
+        "",
+        *(
+            f"trial {trial.number} failed: {trial.cause}"
+            for trial in folder.trials()
+            if trial.status is TrialStatus.FAILED
+        ),
+        f"leaderboard:   {folder.leaderboard}",
+    ]
+    if best is not None:
+        lines += [f"adapter:       {folder.trial(best.number).adapter}", f"configuration: {folder.best_config}"]
+    if trouble:
+        lines += [
+            f"MLflow does not have everything ({trouble}); nothing is lost. To deliver it:",
+            f"               {sys.executable} -m tune.tracking {folder.path}",
+        ]
+    return "\n".join([*lines, f"MLflow:        {ui_command(tracking_uri)}"])

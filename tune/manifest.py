@@ -1,0 +1,56 @@
+"""A study and its data → the manifest: what is known before the first trial, enough to compare, track and repeat it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+from reranker.baselines import baseline_ranks
+from reranker.data import RerankingData
+from reranker.metrics import chance, summarise
+from tune.search_space import Study
+
+_LIBRARIES = ("ray", "torch", "transformers", "peft", "trl", "optuna", "mlflow")
+
+
+def make_manifest(study: Study, data: RerankingData, tracking_uri: str) -> dict[str, Any]:
+    """The study's identity, metric and searched knobs, the reference scores on its lists, versions and command."""
+    config = study.config({})
+    ranks = baseline_ranks(data.interactions, data.split, data.validation(config), "validation")
+    references = {name: summarise(value) for name, value in ranks.items() if name != "random"}
+    return {
+        "study_id": uuid.uuid4().hex,
+        "metric": study.metric,
+        "knobs": study.knobs,
+        "references": {**references, "chance": chance(config.candidates)},
+        "best_reachable_recall_at_1": data.best_reachable(config),
+        "tags": {"data_fingerprint": data.interactions.fingerprint, "code_version": _code_version()},
+        "plan": {
+            "metric": study.metric,
+            "trials": study.trials,
+            "sampler": study.sampler,
+            "seed": study.seed,
+            "candidates": config.candidates,
+            "source": study.data.source,
+            "validation_lists": len(data.validation(config)),
+        },
+        "tracking_uri": tracking_uri,
+        "command": sys.argv,
+        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES}
+        | {"python": sys.version.split()[0]},
+    }
+
+
+def _code_version() -> str:
+    version = importlib.metadata.version("reranker-tuner")
+    git = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return f"{version}+{git.stdout.strip()}" if git.returncode == 0 and git.stdout.strip() else version
