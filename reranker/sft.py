@@ -6,6 +6,7 @@ import math
 import resource
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from datasets import Dataset
 from torch import Tensor
-from transformers import TrainerCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from reranker.candidates import Example
@@ -28,6 +29,8 @@ from reranker.models import attach_lora, load_base, load_tokenizer
 from reranker.prompts import PromptEncoder
 from reranker.scoring import FloatArray, pad_left, score
 from reranker.trial_folder import TrialFolder
+
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # one option of theirs by another
 
 _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 _MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # per forward pass, where micro_batch is automatic
@@ -221,6 +224,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             processing_class=job.encoder.tokenizer,
             callbacks=[job.collator],
         )
+        self.remove_callback(PrinterCallback)  # the reports say it all
         self.job = job
         self.best: EpochReport | None = None
         self._validation = job.data.validation(job.config)

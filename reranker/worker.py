@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,7 @@ def train_worker(loop_config: dict[str, WorkerJob]) -> None:
     group = get_current_placement_group()
 
     def report(epoch: EpochReport) -> bool:
+        print(json.dumps(epoch.figures))
         group_id = group.id.hex() if group is not None else ""
         ray_train.report({**epoch.figures, "best": epoch.best, "placement_group": group_id})
         return True

@@ -36,8 +36,7 @@ def leaderboard(study: StudyFolder) -> pd.DataFrame:
     table = table.sort_values(metric, ascending=metric.endswith("_loss"), kind="stable", na_position="last")
     scored = table[metric].notna()
     table["rank"] = pd.array([i + 1 if ok else None for i, ok in enumerate(scored)], dtype="Int64")
-    table["epoch"] = table["epoch"].astype("Int64")
-    return table.reset_index(drop=True)
+    return table.convert_dtypes().reset_index(drop=True)
 
 
 def winner(study: StudyFolder) -> StoredTrial | None:

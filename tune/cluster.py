@@ -13,6 +13,7 @@ _QUIET = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # how often reports are fetched; 2 s would be too late for ASHA
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else bytecode dumps flood the log
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train runs appear in the dashboard
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables, which `verbose` does not silence altogether
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",

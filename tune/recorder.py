@@ -23,6 +23,9 @@ class Recorder(ray_tune.Callback):  # type: ignore[misc]
     def __init__(self, folder: StudyFolder, progress: Progress, tracker: Tracker, knobs: list[str]) -> None:
         self._folder, self._progress, self._tracker, self._knobs = folder, progress, tracker, knobs
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # for Tune's own snapshots, from which nothing is ever restored; threads and tables can't be pickled
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number, values = trial.config["number"], trial.config["values"]
         self._folder.start_trial(number, values)
@@ -41,7 +44,7 @@ class Recorder(ray_tune.Callback):  # type: ignore[misc]
         if "epoch" not in result:
             self._end(number, TrialStatus.FAILED, "it ended without a report")
         else:
-            self._end(number, outcome(result))
+            self._end(number, outcome(result["epoch"], trial.config["values"]["epochs"]))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number = trial.config["number"]

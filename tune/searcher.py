@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from ray.tune.schedulers import AsyncHyperBandScheduler
@@ -25,6 +27,7 @@ class LedgerSearch(OptunaSearch):  # type: ignore[misc]
 
     def __init__(self, study: Study, folder: StudyFolder) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=ExperimentalWarning)  # of `group`, which is years old
         super().__init__(
             space=study.draw,
             metric=study.metric,
@@ -35,13 +38,14 @@ class LedgerSearch(OptunaSearch):  # type: ignore[misc]
             points_to_evaluate=None,
         )
         self._study = study
+        self._epochs: dict[str, int] = {}  # that each trial is to train
         for point in study.start_from:
             self._ot_study.enqueue_trial(point, user_attrs={"start_from": True})
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         trial = self._ot_study.ask()
         values = self._study.draw(trial)
-        self._ot_trials[trial_id] = trial
+        self._ot_trials[trial_id], self._epochs[trial_id] = trial, values["epochs"]
         return {"number": trial.number, "values": values}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -54,19 +58,20 @@ class LedgerSearch(OptunaSearch):  # type: ignore[misc]
         if error or not result or self.metric not in result:
             self._ot_study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return
-        trial.report(result[self.metric], result["epoch"])  # of a stopped trial this is the first that Optuna hears
-        reports = self._ot_study.trials[trial.number].intermediate_values.values()
-        if outcome(result) is TrialStatus.COMPLETED:
-            best = min(reports) if self.mode == "min" else max(reports)
+        reports = self._ot_study.trials[trial.number].intermediate_values
+        if result["epoch"] not in reports:  # of the report that a trial is stopped at, Optuna has not heard
+            trial.report(result[self.metric], result["epoch"])
+            reports = {**reports, result["epoch"]: result[self.metric]}
+        if outcome(result["epoch"], self._epochs[trial_id]) is TrialStatus.COMPLETED:
+            best = min(reports.values()) if self.mode == "min" else max(reports.values())
             self._ot_study.tell(trial, best)
         else:
             self._ot_study.tell(trial, state=optuna.trial.TrialState.PRUNED)
 
 
-def outcome(result: dict[str, Any]) -> TrialStatus:
+def outcome(epoch: int, epochs: int) -> TrialStatus:
     """A trial that ended before the last of its own epochs was stopped by the scheduler."""
-    finished = result["epoch"] >= result["config"]["values"]["epochs"]
-    return TrialStatus.COMPLETED if finished else TrialStatus.PRUNED
+    return TrialStatus.COMPLETED if epoch >= epochs else TrialStatus.PRUNED
 
 
 def make_sampler(study: Study) -> optuna.samplers.BaseSampler:
@@ -79,7 +84,7 @@ def make_sampler(study: Study) -> optuna.samplers.BaseSampler:
         return optuna.samplers.CmaEsSampler(seed=study.seed)
     startup = max(3, min(10, study.trials // 4))
     return optuna.samplers.TPESampler(
-        seed=study.seed, multivariate=True, group=True, n_startup_trials=startup, warn_independent_sampling=False
+        seed=study.seed, multivariate=True, group=True, n_startup_trials=startup
     )
 
 
