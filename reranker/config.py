@@ -77,7 +77,7 @@ class TrialConfig(StrictModel):
     def _alpha_follows_rank(cls, data: Any) -> Any:
         if isinstance(data, dict) and data.get("lora_alpha") is None:
             rank = data.get("lora_rank", cls.model_fields["lora_rank"].default)
-            if isinstance(rank, int):
+            if isinstance(rank, int) and rank >= 1:
                 return {**data, "lora_alpha": 2 * rank}
         return data
 

@@ -14,11 +14,11 @@ from tune.tracking import ui_command
 
 def plan(study: Study, data: RerankingData) -> str:
     """What will be searched, and on what."""
-    config = study.config({})
+    config = study.base()
     marks = ", ".join(str(mark) for mark in rungs(study)) or "none"
     lines = [
-        f"study {study.name}: {study.trials} trials by {study.metric}, searching {', '.join(study.knobs)}",
-        f"  sampler {study.sampler}, ASHA compares trials at epochs {marks} and keeps the best 1/{study.asha.reduction:g}",
+        f"study {study.name}: {study.settings.trials} trials by {study.metric}, searching {', '.join(study.knobs)}",
+        f"  sampler {study.settings.sampler}, ASHA compares trials at epochs {marks} and keeps the best 1/{study.settings.asha.reduction:g}",
         data.describe(config),
     ]
     return "\n".join(lines)

@@ -19,7 +19,7 @@ _LIBRARIES = ("ray", "torch", "transformers", "peft", "trl", "optuna", "mlflow")
 
 def make_manifest(study: Study, data: RerankingData, tracking_uri: str) -> dict[str, Any]:
     """The study's identity, metric and searched knobs, the reference scores on its lists, versions and command."""
-    config = study.config({})
+    config = study.base()
     ranks = baseline_ranks(data.interactions, data.split, data.validation(config), "validation")
     references = {name: summarise(value) for name, value in ranks.items() if name != "random"}
     return {
@@ -31,9 +31,9 @@ def make_manifest(study: Study, data: RerankingData, tracking_uri: str) -> dict[
         "tags": {"data_fingerprint": data.interactions.fingerprint, "code_version": _code_version()},
         "plan": {
             "metric": study.metric,
-            "trials": study.trials,
-            "sampler": study.sampler,
-            "seed": study.seed,
+            "trials": study.settings.trials,
+            "sampler": study.settings.sampler,
+            "seed": study.settings.seed,
             "candidates": config.candidates,
             "source": study.data.source,
             "validation_lists": len(data.validation(config)),

@@ -70,7 +70,7 @@ def search(args: argparse.Namespace, console: Console) -> int:
     # Search
     tracker = Tracker(folder, tracking_uri)
     tracker.start()
-    progress = Progress(study.trials, study.metric, console)
+    progress = Progress(study.settings.trials, study.metric, console)
     with cluster(args.address, args.dashboard_port) as ray_cluster:
         console.print(where_to_look(folder, ray_cluster, tracking_uri), highlight=False, soft_wrap=True)
         recorder = Recorder(folder, progress, tracker, study.knobs)
@@ -93,13 +93,13 @@ def search(args: argparse.Namespace, console: Console) -> int:
 
 def _run_trials(study: Study, data: RerankingData, folder: StudyFolder, recorder: Recorder) -> None:
     resources = trial_resources(study)
-    concurrency = min(study.concurrency or study.trials, concurrent_trials(resources))
+    concurrency = min(study.settings.concurrency or study.settings.trials, concurrent_trials(resources))
     tuner = ray_tune.Tuner(
         make_trainable(folder.path, ray.put(data), study.metric, resources),
         tune_config=ray_tune.TuneConfig(
             search_alg=LedgerSearch(study, folder),
             scheduler=make_scheduler(study),
-            num_samples=study.trials,
+            num_samples=study.settings.trials,
             max_concurrent_trials=concurrency,
             time_budget_s=study.time_budget_s,
             trial_dirname_creator=lambda trial: f"{trial.config['number']:03d}",

@@ -39,7 +39,7 @@ class LedgerSearch(OptunaSearch):  # type: ignore[misc]
         )
         self._study = study
         self._epochs: dict[str, int] = {}  # that each trial is to train
-        for point in study.start_from:
+        for point in study.start_points:
             self._ot_study.enqueue_trial(point, user_attrs={"start_from": True})
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
@@ -76,16 +76,14 @@ def outcome(epoch: int, epochs: int) -> TrialStatus:
 
 def make_sampler(study: Study) -> optuna.samplers.BaseSampler:
     """Optuna's sampler of the study's choice, seeded. TPE is multivariate, and grouped for conditional knobs."""
-    if study.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=study.seed)
-    if study.sampler == "gp":
-        return optuna.samplers.GPSampler(seed=study.seed, deterministic_objective=False)
-    if study.sampler == "cmaes":
-        return optuna.samplers.CmaEsSampler(seed=study.seed)
-    startup = max(3, min(10, study.trials // 4))
-    return optuna.samplers.TPESampler(
-        seed=study.seed, multivariate=True, group=True, n_startup_trials=startup
-    )
+    if study.settings.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=study.settings.seed)
+    if study.settings.sampler == "gp":
+        return optuna.samplers.GPSampler(seed=study.settings.seed, deterministic_objective=False)
+    if study.settings.sampler == "cmaes":
+        return optuna.samplers.CmaEsSampler(seed=study.settings.seed)
+    startup = max(3, min(10, study.settings.trials // 4))
+    return optuna.samplers.TPESampler(seed=study.settings.seed, multivariate=True, group=True, n_startup_trials=startup)
 
 
 def make_scheduler(study: Study) -> AsyncHyperBandScheduler:
@@ -97,8 +95,8 @@ def make_scheduler(study: Study) -> AsyncHyperBandScheduler:
         time_attr="epoch",
         metric=study.metric,
         mode=study.mode,
-        grace_period=study.asha.grace,
-        reduction_factor=study.asha.reduction,
+        grace_period=study.settings.asha.grace,
+        reduction_factor=study.settings.asha.reduction,
         max_t=study.max_epochs + 1,
         stop_last_trials=False,
     )
@@ -106,6 +104,6 @@ def make_scheduler(study: Study) -> AsyncHyperBandScheduler:
 
 def rungs(study: Study) -> list[int]:
     """The epochs at which ASHA compares trials."""
-    count = int(math.log((study.max_epochs + 1) / study.asha.grace, study.asha.reduction))
-    marks = [round(study.asha.grace * study.asha.reduction**k) for k in range(count + 1)]
+    count = int(math.log((study.max_epochs + 1) / study.settings.asha.grace, study.settings.asha.reduction))
+    marks = [round(study.settings.asha.grace * study.settings.asha.reduction**k) for k in range(count + 1)]
     return [mark for mark in marks if mark < study.max_epochs]

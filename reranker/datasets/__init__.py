@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reranker.config import DataConfig, DemoData, MovieLensData
-from reranker.datasets import movielens, tables
+from reranker.datasets import demo, movielens, tables
 from reranker.interactions import Interactions, build_interactions
 
 
@@ -15,8 +15,6 @@ def load(config: DataConfig) -> Interactions:
         EnvironmentFault: a file cannot be read or fetched.
     """
     if isinstance(config, DemoData):
-        from reranker.datasets import demo
-
         return build_interactions(*demo.read(config), config)
     if isinstance(config, MovieLensData):
         return build_interactions(*movielens.read(config), config)

@@ -1,0 +1,118 @@
+"""YAML text → plain values, each with the place where it stands, so that a fault can name its file and line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reranker.errors import Fault, InputError, nearest
+
+Location = tuple[str | int, ...]  # keys and positions from the top of the file
+
+_INT = re.compile(r"[-+]?\d+")
+_FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # 1e-5 too, which plain YAML reads as text
+_WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
+
+
+@dataclass
+class Document:
+    """The values of a file, and for each location its (file, line); faults found while reading, in order."""
+
+    values: Any = None
+    places: dict[Location, tuple[str, int | None]] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+
+    def fault(self, location: Location, rule: str, value: object = None, hint: str = "") -> Fault:
+        """A fault at a location, or at the nearest enclosing one that the file has."""
+        known = next((location[:n] for n in range(len(location), -1, -1) if location[:n] in self.places), ())
+        file, line = self.places[known]
+        return Fault(rule, file, line, ".".join(str(part) for part in location), value, hint)
+
+
+def read(path: Path) -> Document:
+    """Read a study file.
+
+    Raises:
+        InputError: the file is missing, is not text, or is not YAML; a fault further in is left in `faults`.
+    """
+    name = str(path)
+    if not path.is_file():
+        rule = "a study file must be a file, not a folder" if path.is_dir() else "there is no such study file"
+        siblings = [str(p) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        raise InputError([Fault(rule, name, hint=nearest(name, siblings) if siblings else "")])
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        raise InputError([Fault(f"a study file must be UTF-8 text; byte {error.start} is not", name)]) from None
+    except PermissionError:
+        raise InputError([Fault("no permission to read this study file", name)]) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        rule = f"not YAML: {getattr(error, 'problem', None) or str(error).splitlines()[0]}"
+        raise InputError([Fault(rule, name, mark.line + 1 if mark else None)]) from None
+    document = Document(places={(): (name, 1)})
+    if not isinstance(node, yaml.MappingNode):
+        raise InputError([Fault("a study file must be a mapping with the sections study, data and space", name, 1)])
+    document.values = _value(node, (), document, name, frozenset())
+    return document
+
+
+def override(document: Document, location: Location, text: str, source: str) -> None:
+    """Put a value of the command line at a location; `source` is what a fault will cite."""
+    target = document.values
+    for part in location[:-1]:
+        if not isinstance(target.get(part), dict):
+            target[part] = {}
+        target = target[part]
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        document.faults.append(Fault("not a value", source, value=text))
+        return
+    for known in [place for place in document.places if place[: len(location)] == location]:
+        del document.places[known]
+    document.places[location] = (source, None)
+    target[location[-1]] = None if node is None else _value(node, location, document, source, frozenset())
+
+
+def _value(node: yaml.Node, at: Location, document: Document, file: str, above: frozenset[int]) -> Any:
+    document.places[at] = (file, node.start_mark.line + 1 if not file.startswith("--") else None)
+    if id(node) in above:
+        document.faults.append(document.fault(at, "an alias must not contain itself"))
+        return None
+    above = above | {id(node)}
+    if isinstance(node, yaml.MappingNode):
+        return {key: _value(child, (*at, key), document, file, above) for key, child in _pairs(node, at, document)}
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(child, (*at, i), document, file, above) for i, child in enumerate(node.value)]
+    if not node.tag.startswith("tag:yaml.org,2002:"):
+        document.faults.append(document.fault(at, "tags are not understood here", node.tag))
+    assert isinstance(node, yaml.ScalarNode)
+    return node.value if node.style in ("'", '"', "|", ">") else _scalar(node.value)
+
+
+def _pairs(node: yaml.MappingNode, at: Location, document: Document) -> Iterator[tuple[str, yaml.Node]]:
+    seen: dict[str, int] = {}
+    for key_node, child in node.value:
+        key, line = str(key_node.value), key_node.start_mark.line + 1
+        if key in seen:
+            file = document.places[at][0]
+            field_name = ".".join(str(part) for part in (*at, key))
+            document.faults.append(
+                Fault(f"a key must stand once; it stands in line {seen[key]} too", file, line, field_name)
+            )
+        seen[key] = line
+        yield key, child
+
+
+def _scalar(text: str) -> Any:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if _INT.fullmatch(text):
+        return int(text)
+    return float(text) if _FLOAT.fullmatch(text) else text
