@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 
 # Read when Ray is imported or its processes start.
 _QUIET = {
@@ -15,7 +16,6 @@ _QUIET = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train runs appear in the dashboard
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables, which `verbose` does not silence altogether
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_maximum_startup_concurrency": "8",  # a trial is five processes; with the default of one a CPU it warns of them
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -80,6 +80,13 @@ def cluster(address: str | None, dashboard_port: int | None) -> Iterator[Cluster
         yield Cluster(f"http://{url}" if url else "", logs, joined=address is not None)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def libraries_quiet(log: Path) -> Iterator[None]:
+    """Send what libraries print in this process to a file; our own console keeps the terminal."""
+    with log.open("a", encoding="utf-8", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
+        yield
 
 
 def _is_taken(port: int) -> bool:

@@ -54,7 +54,14 @@ class Progress:
         self._trials, self._metric, self._console = trials, metric, console
         self._rows: dict[int, _Row] = {}
         self._started = time.monotonic()
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2, transient=True)
+        self._live = Live(
+            console=console,
+            get_renderable=self._render,
+            refresh_per_second=2,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:

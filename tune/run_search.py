@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # Python puts this script's folder first, where modules would load twice under two names
     sys.path[0] = str(ROOT)
 
-from tune.cluster import DASHBOARD_PORT, cluster  # isort: skip  (before ray: sets what Ray reads on import)
+from tune.cluster import DASHBOARD_PORT, cluster, libraries_quiet  # isort: skip  (before ray: sets what Ray reads on import)
 
 import ray
 from ray import tune as ray_tune
@@ -41,7 +41,7 @@ from tune.trainable import concurrent_trials, make_trainable, trial_resources
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 the search ended with a result, 2 the user's fault, 1 ours, 130 stopped with Ctrl-C."""
     args = _arguments(argv)
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
     try:
         return search(args, console)
     except RerankerError as error:
@@ -71,7 +71,7 @@ def search(args: argparse.Namespace, console: Console) -> int:
     tracker = Tracker(folder, tracking_uri)
     tracker.start()
     progress = Progress(study.settings.trials, study.metric, console)
-    with cluster(args.address, args.dashboard_port) as ray_cluster:
+    with libraries_quiet(folder.path / "driver.log"), cluster(args.address, args.dashboard_port) as ray_cluster:
         console.print(where_to_look(folder, ray_cluster, tracking_uri), highlight=False, soft_wrap=True)
         recorder = Recorder(folder, progress, tracker, study.knobs)
         with progress:
