@@ -38,6 +38,8 @@ CHAT_TEMPLATE = (
 )
 """ChatML. In the tail of a prompt the whitespace control must leave the newlines inside the quotes alone."""
 
+_QUESTION_TOKENS = 13  # from the end of the history to the end of the prompt, where the answer is due
+
 IntArray = NDArray[np.int64]
 
 
@@ -52,8 +54,8 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(layers=2, hidden=64, heads=4, feed_forward=192, steps=1500),
-    "small": Size(layers=3, hidden=80, heads=5, feed_forward=240, steps=2000),
+    "tiny": Size(layers=2, hidden=64, heads=2, feed_forward=192, steps=1000),
+    "small": Size(layers=3, hidden=96, heads=3, feed_forward=240, steps=1000),
 }
 
 
@@ -87,7 +89,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_model(size: Size, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    """Random weights, fp32."""
+    """Random weights, fp32, but for the circuit of `_seed_induction`."""
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=size.hidden,
@@ -98,14 +100,62 @@ def build_model(size: Size, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausa
         head_dim=size.hidden // size.heads,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
-        initializer_range=0.05,
+        attention_bias=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        initializer_range=0.02,
         use_cache=False,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
         dtype="float32",
     )
-    return Qwen3ForCausalLM(config)
+    model = Qwen3ForCausalLM(config)
+    _seed_induction(model)
+    return model
+
+
+def _seed_induction(model: Qwen3ForCausalLM) -> None:
+    """Give the first two layers the beginnings of an induction circuit: "which label followed this title?".
+
+    From random weights this size stayed at chance for 500 steps, since neither layer is of use without the other; so
+    seeded, it is right 9 times of 10 after 20. In the first layer one head looks one token back (the rotation of its
+    constant query and key agree at distance 1) and copies what stands there into the second half of an orthonormal
+    basis of the residual stream. In the second, one head looks from a title to the tokens that carry its copy, in those
+    dimensions alone whose rotation over a prompt is less than a radian, and adds the label that stands there.
+    Elhage et al., A Mathematical Framework for Transformer Circuits, 2021, describe such circuits.
+    """
+    config = model.config
+    width, head, half = config.hidden_size, config.head_dim, config.head_dim // 2
+    scale = config.initializer_range
+    turns = [config.rope_parameters["rope_theta"] ** (-i / half) for i in range(half)]  # radians a token
+    slow = [i for i, turn in enumerate(turns) if turn * 120 < 1]
+    here, copied = torch.linalg.qr(torch.randn(width, width))[0].split(width // 2)
+    first, second = (layer.self_attn for layer in model.model.layers[:2])
+    carried = min(head, width // 2)
+    with torch.no_grad():
+        for norm in (first.q_norm, first.k_norm, second.q_norm, second.k_norm):
+            norm.weight.fill_(2.0 if norm in (first.q_norm, first.k_norm) else 1.5)
+        first.q_proj.weight[: 2 * head] *= 0.1
+        first.k_proj.weight[: 2 * head] *= 0.1
+        for start, distance in ((0, 1), (head, _QUESTION_TOKENS)):
+            for i, amount in enumerate((1.0, 1.0, 0.7, 0.5)):
+                first.k_proj.bias[start + i] = amount
+                first.q_proj.bias[start + i] = amount * math.cos(distance * turns[i])
+                first.q_proj.bias[start + half + i] = -amount * math.sin(distance * turns[i])
+        second.q_proj.weight[:head] = 0
+        second.k_proj.weight[:head] = 0
+        for row, slot in enumerate([*slow, *(half + i for i in slow)]):
+            second.q_proj.weight[slot] = here[row]
+            second.k_proj.weight[slot] = copied[row]
+        for attention, start, into, strength in (
+            (first, 0, copied, 4 * scale),
+            (first, head, here, 2 * scale),
+            (second, 0, here, 8 * scale),
+        ):
+            attention.v_proj.weight[start : start + head] = 0
+            attention.v_proj.weight[start : start + carried] = here[:carried]
+            attention.o_proj.weight[:, start : start + head] = 0
+            attention.o_proj.weight[:, start : start + carried] = strength * into[:carried].T
 
 
 @dataclass(frozen=True)
@@ -218,11 +268,11 @@ def warm_up(model: Qwen3ForCausalLM, tasks: Tasks, steps: int, learning_rate: fl
 
 def _mixture(progress: float) -> tuple[float, float, float]:
     """Shares of the three tasks at a point of the warm-up, 0 to 1."""
-    if progress < 0.13:
+    if progress < 0.1:
         return 1.0, 0.0, 0.0
-    if progress < 0.2:
-        return 0.5, 0.5, 0.0
-    return (0.2, 0.3, 0.5) if progress < 0.6 else (0.05, 0.1, 0.85)
+    if progress < 0.25:
+        return 0.4, 0.6, 0.0
+    return (0.1, 0.3, 0.6) if progress < 0.6 else (0.05, 0.1, 0.85)
 
 
 def main() -> None:
