@@ -54,8 +54,8 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(layers=2, hidden=64, heads=2, feed_forward=192, steps=1000),
-    "small": Size(layers=3, hidden=96, heads=3, feed_forward=240, steps=1000),
+    "tiny": Size(layers=2, hidden=64, heads=2, feed_forward=192, steps=600),
+    "small": Size(layers=3, hidden=96, heads=3, feed_forward=240, steps=600),
 }
 
 
