@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 RUNS = Path(__file__).resolve().parents[1] / "results" / "runs"
 PRETTY = {"recall_at_1": "Recall@1", "ndcg_at_10": "NDCG@10", "train_loss": "train loss", "val_loss": "val. loss"}
+_VAGUE = 0.05  # half a 95% interval of Recall@1, beyond which the verdict warns
 _COLUMNS = ["rank", "name", "kind", "status", "epoch", *METRIC_NAMES, "train_loss", "val_loss", "seconds"]
 
 
@@ -58,6 +60,12 @@ def verdict(study: StudyFolder) -> str:
     others = [f"{name} {row['recall_at_1']:.0%}" for name, row in references.items()]
     if manifest["best_reachable_recall_at_1"] is not None:
         others.append(f"best reachable {manifest['best_reachable_recall_at_1']:.0%}")
+    lists = manifest["plan"]["validation_lists"]
+    half_width = 1.96 * math.sqrt(max(figures["recall_at_1"] * (1 - figures["recall_at_1"]), 1 / lists) / lists)
+    if half_width > _VAGUE:
+        others[-1] += (
+            f". With {lists} lists that is uncertain by ±{half_width:.0%}: too few to tell configurations apart"
+        )
     return (
         f"The best trial (number {best.number}, epoch {figures['epoch']}) ranks the true item first for "
         f"{figures['recall_at_1']:.0%} of users; {', '.join(others)}."

@@ -40,7 +40,7 @@ def study(tmp_path) -> StudyFolder:
             "study_id": "abc", "metric": "ndcg_at_10", "knobs": ["learning_rate", "model"],
             "references": {"popularity": dict.fromkeys(METRIC_NAMES, 0.13), "chance": chance(20)},
             "best_reachable_recall_at_1": 0.49, "tags": {"data_fingerprint": "f00", "code_version": "0.1.0"},
-            "plan": {"metric": "ndcg_at_10", "trials": 3}, "tracking_uri": "",
+            "plan": {"metric": "ndcg_at_10", "trials": 3, "validation_lists": 2000}, "tracking_uri": "",
         }
     )  # fmt: skip
     write_text(folder.study_file, "study: {name: films}\n")
@@ -91,6 +91,13 @@ def test_the_verdict_says_it_in_one_sentence(study):
     )
 
 
+def test_the_verdict_warns_where_there_are_too_few_lists(study):
+    manifest = study.read_manifest()
+    manifest["plan"]["validation_lists"] = 32
+    study.write_manifest(manifest)
+    assert "With 32 lists that is uncertain by ±17%" in verdict(study)
+
+
 def test_the_command_prints_the_table_and_why_trials_failed(study, capsys):
     assert compare.main(["films", "--runs", str(study.path.parent)]) == 0
     out = capsys.readouterr().out
@@ -128,7 +135,8 @@ def test_mlflow_gets_one_parent_and_a_nested_run_a_trial(study):
     assert runs["0"].data.params["applied/learning_rate"] == "0.01"
     assert runs["0"].data.params["applied/optimizer_steps"] == "750"
     assert runs["0"].data.metrics["best/recall_at_1"] == 0.41
-    assert runs["0"].data.metrics["chance/recall_at_1"] == 0.05
+    assert runs["0"].data.metrics["epoch_of_best"] == 2
+    assert parent.data.metrics["chance/recall_at_1"] == 0.05
     history = client.get_metric_history(runs["0"].info.run_id, "recall_at_1")
     assert [(point.step, point.value) for point in history] == [(1, 0.30), (2, 0.41), (3, 0.35)]
     assert [artifact.path for artifact in client.list_artifacts(runs["0"].info.run_id)] == ["adapter"]

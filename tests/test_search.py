@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from reranker.trial_folder import TrialFolder
 from results.study_folder import StudyFolder
+from tune.run_search import main as run_search_main
 
 PROJECT = Path(__file__).resolve().parents[1]
 STUDY = """
@@ -42,6 +43,16 @@ def run_search(folder: Path, *options: str, study: str = STUDY, expect: int = 0)
     )  # from another folder than the project's
     assert done.returncode == expect, done.stdout + done.stderr
     return done
+
+
+def refused(folder: Path, capsys: pytest.CaptureFixture[str], *options: str, study: str = STUDY) -> str:
+    """What a search that ends before Ray starts says on the way out, with the user's exit code; in this process."""
+    file = folder / "study.yaml"
+    file.write_text(study, encoding="utf-8")
+    assert run_search_main([str(file), "--runs", str(folder / "runs"), *options]) == 2
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return err
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +163,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_clear_error_with_exit_code_2(case, tmp_path):
+def test_bad_input_is_one_clear_error_with_exit_code_2(case, tmp_path, capsys):
     study, options, expected = BAD[case]
     if study is None:
         (tmp_path / "i.csv").write_text("user_id,item_id,timestamp\n" + "".join(
@@ -161,25 +172,28 @@ def test_bad_input_is_one_clear_error_with_exit_code_2(case, tmp_path):
         study = STUDY.replace(
             "{source: demo, users: 64, interactions_per_user: 5}", "{source: tables, interactions: i.csv, items: t.csv}"
         )
-    done = run_search(tmp_path, *options, study=study, expect=2)
-    assert expected in done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+    assert expected in refused(tmp_path, capsys, *options, study=study)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_dashboard_port_in_use_is_said(tmp_path):
+def test_a_dashboard_port_in_use_is_said(tmp_path, capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = run_search(tmp_path, "--dashboard-port", str(port), expect=2)
-    assert f"port {port}" in done.stderr
+        assert f"port {port}" in refused(tmp_path, capsys, "--dashboard-port", str(port))
 
 
-def test_a_folder_without_permission_is_said(tmp_path):
+def test_a_folder_without_permission_is_said(tmp_path, capsys):
     target = "/proc/runs" if os.geteuid() == 0 else "/root/runs"  # root may write anywhere but in /proc
-    done = run_search(tmp_path, "--runs", target, expect=2)
-    assert "cannot write" in done.stderr or "no permission" in done.stderr
+    said = refused(tmp_path, capsys, "--runs", target)
+    assert "cannot write" in said or "no permission" in said
+
+
+def test_a_fault_of_the_user_ends_the_real_script_with_exit_code_2(tmp_path):
+    done = run_search(tmp_path, "--set", "lora_rnak=4", expect=2)
+    assert "did you mean 'lora_rank'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_check_prints_the_plan_and_starts_nothing(tmp_path):

@@ -1,17 +1,24 @@
 """A study file → a `Study`: its settings, and the space that configurations are drawn from, checked as a whole.
 
 Every fault of a file is found and reported at once, with file, line, field, rule, value and the nearest valid name,
-before anything is loaded or started. docs/STUDY_FILES.md describes the format.
+before anything is loaded or started.
+
+An entry of `space` is a knob and how it varies: `{choice: […]}`, `{int: [low, high]}` with `step` or `log`,
+`{uniform: [low, high]}`, `{log_uniform: [low, high]}`, or `{ratio_of: other, choice: [factors]}`, which multiplies
+another knob's value. Knobs joined by + vary together: `epochs+learning_rate: {choice: [[3, 1e-3], [10, 1e-4]]}`. With
+`when: {other: value or [values]}` an entry is drawn only where each condition holds; elsewhere its knobs keep their
+fixed or default value. A condition that no trial meets is no fault: a search narrowed by an override has such.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, get_args
 
 import optuna
 import yaml
@@ -27,6 +34,8 @@ FIXED_ONLY = {
     "candidates": "lists of different length can't be compared",
     "seed": "the luckiest seed is no finding; repeat the best trials with other seeds instead",
 }
+NO_KNOB = "there is no such knob"
+ALPHA_FOLLOWS = "lora_alpha, not given, is twice lora_rank; name lora_rank instead, or give lora_alpha"
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _KINDS = ("choice", "int", "uniform", "log_uniform")
 _MODIFIERS = {
@@ -45,7 +54,7 @@ class Asha(StrictModel):
 
 
 class StudySettings(StrictModel):
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    name: str = Field(max_length=100)
     metric: Literal[
         "recall_at_1", "recall_at_5", "recall_at_10", "ndcg_at_5", "ndcg_at_10", "mrr_at_10", "val_loss"
     ] = "ndcg_at_10"
@@ -57,11 +66,19 @@ class StudySettings(StrictModel):
     start_from: list[dict[str, Any]] = Field([], description="tried first; knobs left out are drawn")
     asha: Asha = Asha()
 
-    @field_validator("time_budget")
+    @field_validator("name")
     @classmethod
-    def _is_a_duration(cls, text: str | None) -> str | None:
-        if text is not None and (not text or not _DURATION.fullmatch(text)):
-            raise ValueError("a time budget must look like 6h, 90m, 45s or 1h30m")
+    def _is_a_folder_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError("must be letters, digits, '.', '_' and '-', the first one a letter or digit")
+        return name
+
+    @field_validator("time_budget", mode="before")
+    @classmethod
+    def _is_a_duration(cls, text: object) -> object:
+        match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+        if text is not None and not (match and any(int(group or 0) for group in match.groups())):
+            raise ValueError("a time budget must look like 6h, 90m, 45s or 1h30m, and be above 0")
         return text
 
 
@@ -70,11 +87,11 @@ class Resources(StrictModel):
     cpus_per_worker: int = Field(1, ge=1)
     gpus_per_trial: Literal["auto"] | float = Field("auto", description="auto: one a worker where there are any")
 
-    @field_validator("gpus_per_trial")
+    @field_validator("gpus_per_trial", mode="before")
     @classmethod
-    def _not_negative(cls, gpus: Literal["auto"] | float) -> Literal["auto"] | float:
-        if gpus != "auto" and gpus < 0:
-            raise ValueError("must not be negative")
+    def _auto_or_a_number(cls, gpus: object) -> object:
+        if gpus != "auto" and (isinstance(gpus, bool) or not isinstance(gpus, int | float) or gpus < 0):
+            raise ValueError("must be auto or a number from 0")
         return gpus
 
 
@@ -84,6 +101,27 @@ class _StudyFile(StrictModel):
     resources: Resources = Resources()
     fixed: dict[str, Any] = Field({})
     space: dict[str, Any] = Field(min_length=1)
+
+
+_DATA = {model.model_fields["source"].default: model for model in get_args(get_args(DataConfig)[0])}
+_SECTIONS: dict[Location, type[BaseModel]] = {
+    (): _StudyFile,
+    ("study",): StudySettings,
+    ("study", "asha"): Asha,
+    ("resources",): Resources,
+}
+_RULES = {  # of pydantic's findings that speak of Python
+    "missing": "this must be given",
+    "extra_forbidden": "there is no such field here",
+    "union_tag_not_found": "this must be given",
+    "union_tag_invalid": "there is no such source",
+    "dict_type": "must be a mapping of names to values",
+    "model_type": "must be a mapping of names to values",
+    "model_attributes_type": "must be a mapping of names to values",
+    "list_type": "must be a list",
+    "string_type": "must be text",
+    "too_short": "must name at least one knob to search",
+}
 
 
 @dataclass(frozen=True)
@@ -118,7 +156,7 @@ class Study:
     fixed: dict[str, Any]
     dimensions: tuple[Dimension, ...]
     source: dict[str, Any]  # the file's values, overrides included
-    start_points: tuple[dict[str, Any], ...]  # as Optuna's parameters
+    start_points: tuple[dict[str, Any], ...]  # as Optuna's parameters; what a point leaves out is drawn
 
     @property
     def name(self) -> str:
@@ -144,11 +182,18 @@ class Study:
     @property
     def knobs(self) -> list[str]:
         """The knobs that are searched, in the order of the file."""
-        return [knob for entry in self.source["space"] for knob in entry.split("+")]
+        return [knob for entry in self.source["space"] for knob in _names(entry)]
 
     @property
     def max_epochs(self) -> int:
-        return max(config.epochs for config in self.extremes())
+        """Of the longest trial that can be drawn."""
+        return int(max(_reach("epochs", self.fixed, self.dimensions)))
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for studies whose trials can be compared and share a sampler: same data, metric, fixed knobs, space."""
+        asked = [self.metric, self.data.model_dump(mode="json"), self.fixed, self.source["space"]]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
     def draw(self, trial: optuna.Trial) -> dict[str, Any]:
         """Values of all knobs: the searched ones from the trial, the others fixed or default."""
@@ -165,22 +210,21 @@ class Study:
     def extremes(self) -> list[TrialConfig]:
         """For each model, the configuration of all lowest and of all highest ends (of all first and last choices)."""
         configs = []
-        models = next((d.distribution.ends({}) for d in self.dimensions if d.knobs == ("model",)), [None])
-        for model in models:
+        for model in _reach("model", self.fixed, self.dimensions):
             for end in (0, -1):
                 drawn = _with_defaults(self.fixed)
                 for dimension in self.dimensions:
                     if dimension.applies(drawn):
                         ends = dimension.distribution.ends(drawn)
-                        drawn |= dimension.assign(max(ends, key=_size) if end else min(ends, key=_size))
-                    if model is not None and "model" in dimension.knobs:
+                        drawn |= dimension.assign(sorted(ends, key=_size)[end])
+                    if "model" in dimension.knobs:
                         drawn["model"] = model
                 configs.append(self._resolve(drawn))
         return configs
 
     def dump(self) -> str:
         """The study as YAML that loads again to an equal study."""
-        return yaml.safe_dump(self.source, sort_keys=False, allow_unicode=True)
+        return yaml.dump(self.source, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
     def _resolve(self, drawn: dict[str, Any]) -> TrialConfig:
         given = {knob for dimension in self.dimensions if dimension.applies(drawn) for knob in dimension.knobs}
@@ -198,45 +242,59 @@ def load(path: Path, overrides: Iterable[str] = (), check_model: Callable[[str],
         InputError: with every fault of the file and of the overrides.
     """
     document = read(path)
-    for text in overrides:
-        _override(document, text)
+    _apply_overrides(document, overrides)
     parsed = _parse_sections(document)
-    source: dict[str, Any] = document.values
-    fixed, space = _mapping(source, "fixed"), _mapping(source, "space")
-    faults = document.faults
-    _check_fixed(document, fixed, check_model)
-    dimensions = _in_order(document, [d for name in space if (d := _dimension(document, name, fixed))])
-    if parsed is None or faults:
-        raise InputError(_by_line(faults))
-    study = Study(
+    fixed, space = _check_fixed(document, check_model), _mapping(document.values, "space")
+    dimensions = _in_order(document, [entry for name in space if (entry := _dimension(document, name))])
+    sound = []
+    for dimension in dimensions:
+        before = len(document.faults)
+        _check_when(document, dimension, fixed, check_model)
+        _check_ends(document, dimension, fixed, dimensions, check_model)
+        sound += [dimension] if len(document.faults) == before else []
+    start_points = tuple(_start_point(document, at, point, fixed, sound) for at, point in _points(document))
+    if parsed and not document.faults:
+        longest, grace = max(_reach("epochs", fixed, dimensions)), parsed.study.asha.grace
+        if grace > longest:
+            rule = f"the grace period must not be beyond the longest trial, {longest} epochs"
+            document.faults.append(document.fault(("study", "asha", "grace"), rule, grace))
+    if parsed is None or document.faults:
+        raise InputError(sorted(document.faults, key=lambda fault: (fault.file, fault.line or 0)))
+    paths = _absolute_paths(parsed.data, path.parent)
+    return Study(
         parsed.study,
-        _resolve_paths(parsed.data, path.parent),
+        parsed.data.model_copy(update=paths),
         parsed.resources,
         fixed,
         dimensions,
-        source,
-        _start_points(document, parsed.study.start_from, fixed, dimensions),
+        {**document.values, "data": {**document.values["data"], **{name: str(path) for name, path in paths.items()}}},
+        start_points,
     )
-    _check_ends(document, study, check_model)
-    if faults:
-        raise InputError(_by_line(faults))
-    return study
 
 
-def _override(document: Document, text: str) -> None:
-    key, separator, value = text.partition("=")
-    source = f"--set {text}"
-    parts: Location = tuple(key.strip().split("."))
-    if not separator or not all(parts):
-        document.faults.append(Fault("an override must be KNOB=VALUE or section.field=VALUE", source))
-    elif len(parts) == 1 and parts[0] in KNOBS:
-        _mapping(document.values, "space").pop(parts[0], None)
-        override(document, ("fixed", parts[0]), value, source)
-    elif parts[0] in _StudyFile.model_fields and len(parts) > 1:
-        override(document, parts, value, source)
-    else:
-        hint = nearest(str(parts[0]), [*KNOBS, *_StudyFile.model_fields])
-        document.faults.append(Fault("there is no such knob or section", source, hint=hint))
+def _apply_overrides(document: Document, overrides: Iterable[str]) -> None:
+    """Put the values of the command line into the document. A knob that is fixed so leaves the space and start_from."""
+    fixed: set[Any] = set()
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        source = f"--set {text}"
+        parts: Location = tuple(part.strip() for part in key.split("."))
+        if not separator or not all(parts):
+            document.faults.append(Fault("an override must be KNOB=VALUE or section.field=VALUE", source))
+        elif len(parts) == 1 and parts[0] in KNOBS:
+            fixed.add(parts[0])
+            override(document, ("fixed", parts[0]), value, source)
+        elif parts[0] in _StudyFile.model_fields and len(parts) > 1:
+            override(document, parts, value, source)
+        else:
+            hint = nearest(str(parts[0]), [*KNOBS, *_StudyFile.model_fields])
+            document.faults.append(Fault("there is no such knob or section", source, hint=hint))
+    space = _mapping(document.values, "space")
+    for name in [name for name in space if fixed.issuperset(_names(name))]:
+        del space[name]
+    for _, point in _points(document):
+        for knob in fixed & point.keys():
+            del point[knob]
 
 
 def _parse_sections(document: Document) -> _StudyFile | None:
@@ -244,83 +302,66 @@ def _parse_sections(document: Document) -> _StudyFile | None:
         return _StudyFile.model_validate(document.values)
     except ValidationError as error:
         for item in error.errors():
-            at, model = _place(item["loc"])
-            if item["type"] == "extra_forbidden":
-                hint = nearest(str(at[-1]), model.model_fields) if model else ""
-                fault = document.fault(at, "there is no such field here", hint=hint)
-            elif item["type"] == "missing":
-                fault = document.fault(at, "this must be given")
+            kind, at, value, hint = item["type"], item["loc"], item["input"], ""
+            if at[0] == "data" and len(at) > 1:  # pydantic puts the source behind it, which is no part of the place
+                siblings, at = _DATA[at[1]], ("data", *at[2:])
             else:
-                rule = item["msg"].removeprefix("Value error, ")
-                value = None if isinstance(item["input"], dict | list) else item["input"]
-                fault = document.fault(at, rule[0].lower() + rule[1:], value)
-            document.faults.append(fault)
+                siblings = _SECTIONS.get(at[:-1], _StudyFile)
+            if kind == "extra_forbidden":
+                value, hint = None, nearest(str(at[-1]), siblings.model_fields)
+            elif kind.startswith("union_tag"):
+                at, value = ("data", "source"), item.get("ctx", {}).get("tag")
+                hint = nearest(str(value), _DATA)
+            elif kind == "literal_error":
+                hint = nearest(str(value), re.findall(r"'([^']*)'", item["ctx"]["expected"]))
+            rule = _RULES.get(kind, "") or _sentence(item["msg"])
+            document.faults.append(document.fault(at, rule, None if isinstance(value, dict | list) else value, hint))
         return None
 
 
-def _place(location: tuple[int | str, ...]) -> tuple[Location, type[BaseModel] | None]:
-    """A location of pydantic's, without the tags of unions, and the model that the last part is a field of."""
-    model: Any = _StudyFile
-    at: list[int | str] = []
-    for part in location:
-        choices = {tag: option for option in _models(model) for tag in _tags(option)}
-        if part in choices:  # the tag of a discriminated union is no part of the file
-            model = choices[part]
-            continue
-        at.append(part)
-        if part == location[-1]:
-            break
-        owner = next((option for option in _models(model) if part in option.model_fields), None)
-        model = owner.model_fields[str(part)].annotation if owner else None
-    last = _models(model)
-    return tuple(at), last[0] if len(last) == 1 else None
+def _check_fixed(document: Document, check_model: Callable[[str], None]) -> dict[str, Any]:
+    """The fixed knobs that have no fault."""
+    fixed = {}
+    for knob, value in _mapping(document.values, "fixed").items():
+        before = len(document.faults)
+        if knob in KNOBS:
+            _check_knobs(document, {knob: value}, ("fixed", knob), {knob}, check_model)
+        else:
+            document.faults.append(document.fault(("fixed", knob), NO_KNOB, hint=nearest(knob, KNOBS)))
+        if len(document.faults) == before:
+            fixed[knob] = value
+    return fixed
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if get_origin(annotation) in (Union, UnionType) or hasattr(annotation, "__metadata__"):
-        return [model for option in get_args(annotation) for model in _models(option)]
-    return []
-
-
-def _tags(model: type[BaseModel]) -> list[str]:
-    source = model.model_fields.get("source")
-    return [str(source.default)] if source else []
-
-
-def _check_fixed(document: Document, fixed: dict[str, Any], check_model: Callable[[str], None]) -> None:
-    for knob, value in fixed.items():
-        if knob not in KNOBS:
-            hint = nearest(knob, KNOBS)
-            document.faults.append(document.fault(("fixed", knob), "there is no such knob", hint=hint))
-        elif knob == "model":
-            _check_model(document, ("fixed", "model"), value, check_model)
-    known = {knob: value for knob, value in fixed.items() if knob in KNOBS}
-    _try_config(document, known, lambda knob: ("fixed", knob))
-
-
-def _dimension(document: Document, name: str, fixed: dict[str, Any]) -> Dimension | None:
+def _dimension(document: Document, name: str) -> Dimension | None:
     at: Location = ("space", name)
     entry = document.values["space"][name]
     before = len(document.faults)
-    knobs = tuple(name.split("+"))
-    for knob in knobs:
+    knobs = _names(name)
+    conditional = isinstance(entry, dict) and "when" in entry
+    elsewhere = [knob for other in document.values["space"] if other != name for knob in _names(other)]
+    for i, knob in enumerate(knobs):
         if knob not in KNOBS:
-            document.faults.append(document.fault(at, "there is no such knob", knob, nearest(knob, KNOBS)))
+            document.faults.append(document.fault(at, NO_KNOB, knob, nearest(knob, KNOBS)))
         elif knob in FIXED_ONLY:
             document.faults.append(document.fault(at, f"this knob can't be searched: {FIXED_ONLY[knob]}"))
-        elif knob in fixed:
-            document.faults.append(document.fault(at, "a knob must not be both fixed and searched"))
+        elif knob in elsewhere or knob in knobs[:i]:
+            document.faults.append(document.fault(at, "a knob must stand in one entry of the space", knob))
+        elif knob in _mapping(document.values, "fixed") and not (conditional and len(knobs) == 1):
+            rule = "a knob must not be both fixed and searched, but where its entry has a condition"
+            hint = f"{name} vary together: fix all of them or none" if len(knobs) > 1 else ""
+            document.faults.append(document.fault(at, rule, knob, hint))
     if not isinstance(entry, dict):
         rule = "how a knob varies must be a mapping, such as {choice: […]} or {log_uniform: [low, high]}"
         document.faults.append(document.fault(at, rule, entry))
         return None
     kinds = [key for key in entry if key in _KINDS]
     if len(kinds) != 1:
-        document.faults.append(document.fault(at, f"exactly one of {', '.join(_KINDS)} must be given", list(entry)))
+        hint = next((nearest(key, _KINDS) for key in entry if key not in {*_KINDS, "when", "ratio_of", "step"}), "")
+        rule = f"exactly one of {', '.join(_KINDS)} must be given"
+        document.faults.append(document.fault(at, rule, list(entry), hint if not kinds else ""))
         return None
-    for key in entry.keys() - {kinds[0]} - _MODIFIERS[kinds[0]]:
+    for key in [key for key in entry if key not in {kinds[0], *_MODIFIERS[kinds[0]]}]:
         hint = nearest(key, {kinds[0], *_MODIFIERS[kinds[0]]})
         document.faults.append(document.fault((*at, key), f"this does not go with {kinds[0]}", hint=hint))
     distribution = _distribution(document, at, kinds[0], entry, knobs)
@@ -380,9 +421,13 @@ def _distribution(
 def _ratio(
     document: Document, at: Location, other: Any, factors: list[Any], knobs: tuple[str, ...]
 ) -> Distribution | None:
-    if len(knobs) > 1 or other not in KNOBS or other == knobs[0]:
-        rule = "ratio_of must name another knob"
-        document.faults.append(document.fault((*at, "ratio_of"), rule, other, nearest(str(other), KNOBS)))
+    if len(knobs) > 1 or not isinstance(other, str) or other not in KNOBS or other == knobs[0]:
+        hint = nearest(str(other), KNOBS.keys() - set(knobs))
+        rule = "ratio_of must name another knob, for one knob alone"
+        document.faults.append(document.fault((*at, "ratio_of"), rule, other, hint))
+        return None
+    if _follows(document, other):
+        document.faults.append(document.fault((*at, "ratio_of"), ALPHA_FOLLOWS, other))
         return None
     if not all(isinstance(factor, int | float) and not isinstance(factor, bool) and factor > 0 for factor in factors):
         document.faults.append(document.fault((*at, "choice"), "a ratio must be a number above 0", factors))
@@ -399,105 +444,187 @@ def _when(document: Document, at: Location, condition: Any, knobs: tuple[str, ..
         return {}
     for knob in condition:
         if knob not in KNOBS or knob in knobs:
-            rule = "a condition must name another knob"
-            document.faults.append(document.fault((*at, "when", knob), rule, hint=nearest(knob, KNOBS)))
+            hint = nearest(knob, KNOBS.keys() - set(knobs))
+            document.faults.append(document.fault((*at, "when", knob), "a condition must name another knob", hint=hint))
+        elif _follows(document, knob):
+            document.faults.append(document.fault((*at, "when", knob), ALPHA_FOLLOWS))
     return {knob: tuple(value) if isinstance(value, list) else (value,) for knob, value in condition.items()}
 
 
+def _follows(document: Document, knob: str) -> bool:
+    """Alpha that is not given has no value of its own to depend on."""
+    space = _mapping(document.values, "space")
+    given = {name for entry in space if "when" not in _mapping(space, entry) for name in _names(entry)}
+    return knob == "lora_alpha" and knob not in given | _mapping(document.values, "fixed").keys()
+
+
 def _in_order(document: Document, dimensions: list[Dimension]) -> tuple[Dimension, ...]:
-    """Each after those it needs; otherwise as in the file."""
+    """Each after those it needs; otherwise as in the file. Those that need each other are a fault, and left out."""
     ordered: list[Dimension] = []
     waiting = list(dimensions)
     while waiting:
         open_knobs = {knob for dimension in waiting for knob in dimension.knobs}
-        ready = next((d for d in waiting if not d.needs() & (open_knobs - set(d.knobs))), None)
+        ready = next((d for d in waiting if not d.needs() & open_knobs), None)
         if ready is None:
             names = " and ".join(d.name for d in waiting)
             document.faults.append(document.fault(("space", waiting[0].name), f"{names} depend on each other"))
-            return ()
+            break
         waiting.remove(ready)
         ordered.append(ready)
     return tuple(ordered)
 
 
-def _start_points(
-    document: Document, points: list[dict[str, Any]], fixed: dict[str, Any], dimensions: tuple[Dimension, ...]
-) -> tuple[dict[str, Any], ...]:
-    """The configurations to start from as Optuna's parameters; a fault for each value that is not in the space."""
-    started = []
-    for i, point in enumerate(points):
-        at: Location = ("study", "start_from", i)
-        searched = {knob for dimension in dimensions for knob in dimension.knobs}
-        for knob, value in point.items():
-            if knob not in KNOBS:
-                document.faults.append(document.fault((*at, knob), "there is no such knob", hint=nearest(knob, KNOBS)))
-            elif knob not in searched and value != (have := _with_defaults(fixed)[knob]):
-                document.faults.append(document.fault((*at, knob), f"this knob is not searched and is {have!r}", value))
-        parameters, known = {}, {**_with_defaults(fixed), **{k: v for k, v in point.items() if k in KNOBS}}
-        for dimension in dimensions:
-            given = [knob for knob in dimension.knobs if knob in point]
-            if not given or not dimension.applies(known):
-                continue
-            if len(given) < len(dimension.knobs):
-                document.faults.append(document.fault(at, f"{dimension.name} must be given together", given))
-                continue
-            value = point[given[0]] if len(given) == 1 else [point[knob] for knob in dimension.knobs]
-            try:
-                parameters[dimension.name] = dimension.distribution.parameter(value, known)
-            except ValueError as error:
-                document.faults.append(document.fault((*at, given[0]), str(error), value))
-        started.append(parameters)
-    return tuple(started)
+def _check_when(
+    document: Document, dimension: Dimension, fixed: dict[str, Any], check_model: Callable[[str], None]
+) -> None:
+    """Each value of a condition must be one that its knob can have."""
+    for knob, allowed in dimension.when.items():
+        for value in allowed:
+            at: Location = ("space", dimension.name, "when", knob)
+            _check_knobs(document, {**fixed, knob: value}, at, {knob}, check_model)
 
 
-def _check_ends(document: Document, study: Study, check_model: Callable[[str], None]) -> None:
-    """Each end of each range, each choice, must build a configuration while the others are at an end of theirs."""
-    for dimension in study.dimensions:
-        drawn = _with_defaults(study.fixed)
-        for other in study.dimensions:
-            if other is not dimension and other.applies(drawn):
-                drawn |= other.assign(other.distribution.ends(drawn)[0])
-        drawn |= {knob: allowed[0] for knob, allowed in dimension.when.items()}
-        at: Location = ("space", dimension.name)
-        for end in dimension.distribution.ends(drawn):
-            assigned = dimension.assign(end)
-            if "model" in assigned:
-                _check_model(document, at, assigned["model"], check_model)
-            alpha = {} if "lora_alpha" in study.fixed or "lora_alpha" in study.knobs else {"lora_alpha": None}
-            _try_config(document, {**drawn, **alpha, **assigned}, lambda knob, at=at: at)  # type: ignore[misc]
-    if study.settings.asha.grace > 1 and not document.faults and study.settings.asha.grace > study.max_epochs:
-        rule = f"the grace period must not be beyond the longest trial, {study.max_epochs} epochs"
-        document.faults.append(document.fault(("study", "asha", "grace"), rule, study.settings.asha.grace))
+def _check_ends(
+    document: Document,
+    dimension: Dimension,
+    fixed: dict[str, Any],
+    dimensions: tuple[Dimension, ...],
+    check_model: Callable[[str], None],
+) -> None:
+    """Both ends of a range, each choice, must build a configuration, whatever value the knob is a ratio of."""
+    at: Location = ("space", dimension.name)
+    entry = document.values["space"][dimension.name]
+    kind = next(key for key in _KINDS if key in entry)
+    rule = "each choice must be valid: " if kind == "choice" else f"both ends of {entry[kind]} must be valid: "
+    base = {**fixed, **{knob: allowed[0] for knob, allowed in dimension.when.items()}}
+    knobs = set(dimension.knobs)
+    if not isinstance(dimension.distribution, RatioOf):
+        for i, end in enumerate(dimension.distribution.ends({})):
+            _check_knobs(document, {**base, **dimension.assign(end)}, (*at, kind, i), knobs, check_model, rule)
+        return
+    other = dimension.distribution.other
+    for value in _reach(other, fixed, dimensions):
+        if not _is_number(value):
+            rule = f"ratio_of must name a knob whose values are all numbers; {other} can be {json.dumps(value)}"
+            document.faults.append(document.fault((*at, "ratio_of"), rule))
+            return
+        before = len(document.faults)
+        for i, end in enumerate(dimension.distribution.ends({other: value})):
+            rule = f"{other} = {value} times each factor must be valid: "
+            _check_knobs(
+                document, {**base, other: value, **dimension.assign(end)}, (*at, kind, i), knobs, check_model, rule
+            )
+        if len(document.faults) > before:
+            return
 
 
-def _check_model(document: Document, at: Location, model: Any, check_model: Callable[[str], None]) -> None:
-    try:
-        check_model(str(model))
-    except InputError as error:
-        document.faults += [document.fault(at, fault.rule, fault.value, fault.hint) for fault in error.faults]
-
-
-def _try_config(document: Document, values: dict[str, Any], place: Callable[[str], Location]) -> None:
+def _check_knobs(
+    document: Document,
+    values: dict[str, Any],
+    at: Location,
+    about: set[str],
+    check_model: Callable[[str], None],
+    prefix: str = "",
+) -> None:
+    """A fault at this place for each rule that the knobs it is about break; other knobs have a place of their own."""
     try:
         TrialConfig.model_validate(values)
     except ValidationError as error:
         for item in error.errors():
-            knob = str(item["loc"][0]) if item["loc"] else ""
-            rule = item["msg"].removeprefix("Value error, ")
-            value = None if isinstance(item["input"], dict) else item["input"]
-            fault = document.fault(place(knob), f"{knob}: {rule[0].lower()}{rule[1:]}", value)
-            if fault not in document.faults:
-                document.faults.append(fault)
+            if not item["loc"] or item["loc"][0] in about:
+                value = None if isinstance(item["input"], dict) else item["input"]
+                knob = f"{item['loc'][0]}: " if len(about) > 1 and item["loc"] else ""
+                document.faults.append(document.fault(at, f"{prefix}{knob}{_sentence(item['msg'])}", value))
+    if "model" in about and isinstance(values["model"], str) and values["model"]:
+        try:
+            check_model(values["model"])
+        except InputError as refusal:
+            document.faults += [document.fault(at, fault.rule, fault.value, fault.hint) for fault in refusal.faults]
 
 
-def _resolve_paths(data: DataConfig, folder: Path) -> DataConfig:
-    """Relative paths are the study file's neighbours, or else stand in the current folder."""
-    changed = {
-        name: (folder / value if (folder / value).exists() else value.absolute())
+def _reach(knob: str, fixed: dict[str, Any], dimensions: tuple[Dimension, ...]) -> list[Any]:
+    """The ends of what a knob can be: each choice, of a range both ends and, of whole numbers, the step above the low
+    one, so that a factor which gives whole numbers for these does so for all between them."""
+    own = next((dimension for dimension in dimensions if knob in dimension.knobs), None)
+    values = [] if own and not own.when else [_with_defaults(fixed)[knob]]
+    if own is None:
+        return values
+    distribution = own.distribution
+    if isinstance(distribution, RatioOf):
+        others = [value for value in _reach(distribution.other, fixed, dimensions) if _is_number(value)]
+        ends = [end for other in others for end in distribution.ends({distribution.other: other})]
+    else:
+        ends = distribution.ends({})
+        if isinstance(distribution, IntRange):
+            ends = [*ends, distribution.low + distribution.step]
+    return values + [own.assign(end)[knob] for end in ends]
+
+
+def _points(document: Document) -> list[tuple[Location, dict[str, Any]]]:
+    """The configurations to start from, each with its place."""
+    points = _mapping(document.values, "study").get("start_from")
+    found = enumerate(points if isinstance(points, list) else [])
+    return [(("study", "start_from", i), point) for i, point in found if isinstance(point, dict)]
+
+
+def _start_point(
+    document: Document, at: Location, point: dict[str, Any], fixed: dict[str, Any], sound: list[Dimension]
+) -> dict[str, Any]:
+    """A configuration to start from as Optuna's parameters; a fault for each value that is not in the space."""
+    parameters: dict[str, Any] = {}
+    known, given = _with_defaults(fixed), dict(fixed)
+    drawn: set[str] = set()  # knobs that the search will draw, since the point leaves them out
+    faulty = {knob for name in _mapping(document.values, "space") for knob in _names(name)}
+    faulty -= {knob for dimension in sound for knob in dimension.knobs}
+    settled = faulty | (_mapping(document.values, "fixed").keys() - fixed.keys())  # they have a fault of their own
+    for dimension in sound:
+        if dimension.needs() & faulty:
+            settled |= set(dimension.knobs)
+            continue
+        if not drawn & dimension.when.keys() and not dimension.applies(known):
+            continue
+        settled |= set(dimension.knobs)
+        named = [knob for knob in dimension.knobs if knob in point]
+        if not named:
+            drawn |= set(dimension.knobs)
+            continue
+        missing = set(dimension.knobs) - point.keys() | (dimension.needs() - dimension.when.keys()) & drawn
+        if missing:
+            rule = f"this can't be given without {', '.join(sorted(missing))}, which it depends on"
+            document.faults.append(document.fault((*at, named[0]), rule, point[named[0]]))
+            continue
+        values = [point[knob] for knob in dimension.knobs]
+        value = values if len(values) > 1 else values[0]
+        try:
+            parameters[dimension.name] = dimension.distribution.parameter(value, known)
+        except ValueError as error:
+            document.faults.append(document.fault((*at, named[0]), str(error), value))
+        else:
+            known |= dimension.assign(value)
+            given |= dimension.assign(value)
+    for knob, value in point.items():
+        if knob not in KNOBS:
+            document.faults.append(document.fault((*at, knob), NO_KNOB, hint=nearest(knob, KNOBS)))
+        elif knob not in settled and value != (kept := _kept(knob, given)):
+            document.faults.append(
+                document.fault((*at, knob), f"this knob is not searched here and is {kept!r}", value)
+            )
+    return parameters
+
+
+def _kept(knob: str, given: dict[str, Any]) -> Any:
+    """What a knob that is not drawn is beside the given ones: its fixed value, its default, or alpha by the rank."""
+    beside = {name: given[name] for name in (knob, "lora_rank") if name in given}
+    return TrialConfig.model_validate(beside).model_dump()[knob]
+
+
+def _absolute_paths(data: DataConfig, folder: Path) -> dict[str, Path]:
+    """The fields that are paths. Relative ones are the study file's neighbours, or else stand in the current folder."""
+    return {
+        name: (folder / value if (folder / value).exists() else value).absolute()
         for name, value in data
-        if isinstance(value, Path) and not value.is_absolute()
+        if isinstance(value, Path)
     }
-    return data.model_copy(update=changed)
 
 
 def _with_defaults(fixed: dict[str, Any]) -> dict[str, Any]:
@@ -510,10 +637,28 @@ def _mapping(values: dict[str, Any], section: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _names(entry: str) -> tuple[str, ...]:
+    """The knobs of an entry of the space."""
+    return tuple(name.strip() for name in entry.split("+"))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _size(value: Any) -> tuple[bool, Any]:
     """Numbers by their value; what has no order keeps its place."""
-    return (True, value) if isinstance(value, int | float) else (False, 0)
+    return (True, value) if _is_number(value) else (False, 0)
 
 
-def _by_line(faults: list[Fault]) -> list[Fault]:
-    return sorted(faults, key=lambda fault: (fault.file, fault.line or 0))
+def _sentence(message: str) -> str:
+    """Pydantic's message as the rest of a line."""
+    rule = message.removeprefix("Value error, ")
+    return rule[0].lower() + rule[1:]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text such as 12e3, which a study file reads as a number and plain YAML does not."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[\d.]+[eE][-+]?\d+"), list("-+.0123456789"))

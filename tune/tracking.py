@@ -125,17 +125,18 @@ class StudyMirror:
             **manifest["tags"],
         }
         run = client.create_run(self._experiment, run_name=_run_name(trial, manifest["knobs"]), tags=tags)
-        params = [Param(name, _text(value)) for name, value in trial.values.items()]
-        chance = [Metric(f"chance/{m}", manifest["references"]["chance"][m], _now(), 0) for m in METRIC_NAMES]
-        client.log_batch(run.info.run_id, params=params, metrics=chance)
+        client.log_batch(run.info.run_id, params=[Param(name, _text(value)) for name, value in trial.values.items()])
         return str(run.info.run_id), 0
 
     def _end_trial(self, client: MlflowClient, run: str, trial: StoredTrial) -> None:
-        best = trial.best(self.study.read_manifest()["metric"])
+        metric = self.study.read_manifest()["metric"]
+        best = trial.best(metric)
         tags = [RunTag("status", trial.status.value)] + ([RunTag("cause", trial.cause)] if trial.cause else [])
         metrics, params = [], []
         if best is not None:
-            metrics = [Metric(f"best/{name}", float(best[name]), _now(), 0) for name in ("epoch", *METRIC_NAMES)]
+            # The compare page opens with the metric that comes first in the alphabet.
+            shown = {f"best/{metric}": metric, "best/recall_at_1": "recall_at_1", "epoch_of_best": "epoch"}
+            metrics = [Metric(name, float(best[figure]), _now(), 0) for name, figure in shown.items()]
             applied = trial.epochs[-1]
             params = [Param(name, _text(value)) for name, value in applied.items() if name.startswith("applied/")]
         client.log_batch(run, metrics=metrics, params=params, tags=tags)

@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray import train as ray_train
 from ray import tune as ray_tune
+from ray.exceptions import RayActorError
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.tune.integration.ray_train import TuneReportCallback
@@ -78,7 +79,9 @@ def make_trainable(study_folder: Path, data: Any, metric: str, resources: TrialR
         )
         try:
             trainer.fit()
-        except BaseException as error:
+        except RayActorError:
+            raise  # the search stopped the trial, or its controller died: the search itself says which
+        except Exception as error:
             _record_failure(StudyFolder(study_folder), assignment["number"], folder, error)
             raise
 

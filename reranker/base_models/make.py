@@ -8,7 +8,6 @@ demo's own rule, which genre follows which and which items are popular, stays fo
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import re
 import time
@@ -28,7 +27,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM,
 
 from reranker.candidates import Example
 from reranker.config import LETTERS, TrialConfig
-from reranker.datasets.demo import GENRE_OF_ITEM, GENRES, ITEM_IDS, TITLES
+from reranker.datasets.demo import GENRE_OF_ITEM, GENRES, TITLES
 from reranker.prompts import PromptEncoder, render
 
 PAD, UNKNOWN, BEGIN, END = "<|pad|>", "<|unk|>", "<|im_start|>", "<|im_end|>"
@@ -255,7 +254,7 @@ def warm_up(model: Qwen3ForCausalLM, tasks: Tasks, steps: int, learning_rate: fl
         wanted = batch.predicted[:, 1:]
         loss = F.cross_entropy(logits[wanted], batch.ids[:, 1:][wanted])
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

@@ -53,7 +53,9 @@ GENRES = (
     _genre("crime", "nature", "Corrupt Stolen Guilty Unsolved Crooked", "Detective Heist Alibi Mobster Verdict"),
     _genre("war", "comedy", "Fallen Armoured Besieged Valiant Wounded", "Battalion Trench Bunker Sergeant Siege"),
     _genre("fantasy", "crime", "Enchanted Mystic Elven Arcane Fabled", "Wizard Dragon Sword Prophecy Kingdom"),
-    _genre("sport", "history", "Undefeated Olympic Sprinting Relegated Athletic", "Striker Marathon Boxer Stadium Trophy"),
+    _genre(
+        "sport", "history", "Undefeated Olympic Sprinting Relegated Athletic", "Striker Marathon Boxer Stadium Trophy"
+    ),
     _genre("music", "horror", "Electric Melodic Acoustic Jazzy Symphonic", "Ballad Orchestra Guitar Encore Drummer"),
     _genre("nature", "western", "Wild Frozen Coral Tropical Alpine", "Glacier Rainforest Reef Savanna Migration"),
     _genre("comedy", "fantasy", "Clumsy Silly Hilarious Awkward Zany", "Roommate Prank Clown Nephew Mishap"),
