@@ -49,7 +49,12 @@ class IntRange:
         return [self.low, self.high]
 
     def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Any:
-        if not isinstance(value, int) or not self.low <= value <= self.high or (value - self.low) % self.step:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int)
+            or not self.low <= value <= self.high
+            or (value - self.low) % self.step
+        ):
             steps = f" in steps of {self.step}" if self.step > 1 else ""
             raise ValueError(f"must be a whole number from {self.low} to {self.high}{steps}")
         return value

@@ -7,6 +7,7 @@ python tune/run_search.py search_spaces/qwen3_lora.yaml    your study
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -122,7 +123,11 @@ def _exit_code(folder: StudyFolder) -> int:
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
-    named = {"study.name": args.name, "study.trials": args.trials, "study.concurrency": args.concurrency}
+    named = {
+        "study.name": args.name and json.dumps(args.name),
+        "study.trials": args.trials,
+        "study.concurrency": args.concurrency,
+    }
     named |= {"study.seed": args.seed, "resources.workers": args.workers}
     return [*(f"{key}={value}" for key, value in named.items() if value is not None), *args.set]
 

@@ -442,7 +442,9 @@ def _when(document: Document, at: Location, condition: Any, knobs: tuple[str, ..
     if not isinstance(condition, dict) or not condition:
         document.faults.append(document.fault((*at, "when"), "a condition must be a mapping {knob: value}", condition))
         return {}
-    for knob in condition:
+    for knob, allowed in condition.items():
+        if allowed == []:
+            document.faults.append(document.fault((*at, "when", knob), "a condition must allow at least one value"))
         if knob not in KNOBS or knob in knobs:
             hint = nearest(knob, KNOBS.keys() - set(knobs))
             document.faults.append(document.fault((*at, "when", knob), "a condition must name another knob", hint=hint))
@@ -577,6 +579,8 @@ def _start_point(
     faulty = {knob for name in _mapping(document.values, "space") for knob in _names(name)}
     faulty -= {knob for dimension in sound for knob in dimension.knobs}
     settled = faulty | (_mapping(document.values, "fixed").keys() - fixed.keys())  # they have a fault of their own
+    if "lora_rank" in settled:
+        settled.add("lora_alpha")
     for dimension in sound:
         if dimension.needs() & faulty:
             settled |= set(dimension.knobs)

@@ -51,6 +51,8 @@ def read(path: Path) -> Document:
         raise InputError([Fault(f"a study file must be UTF-8 text; byte {error.start} is not", name)]) from None
     except PermissionError:
         raise InputError([Fault("no permission to read this study file", name)]) from None
+    except RecursionError:
+        raise InputError([Fault("brackets are nested too deeply", name)]) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         rule = f"not YAML: {getattr(error, 'problem', None) or str(error).splitlines()[0]}"

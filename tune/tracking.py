@@ -35,7 +35,7 @@ _ENDED = {
     TrialStatus.FAILED: "FAILED",
     TrialStatus.CANCELLED: "KILLED",
 }
-_SHOWN = ["train_loss", "val_loss", *METRIC_NAMES, "seconds", "tokens_per_second", "peak_memory_mb"]
+_SHOWN = [*METRIC_NAMES, "train_loss", "val_loss", "seconds", "tokens_per_second", "peak_memory_mb"]
 
 
 def default_uri(study: StudyFolder) -> str:
@@ -97,10 +97,12 @@ class StudyMirror:
         if trial.number not in self._runs:
             self._runs[trial.number], self._sent[trial.number] = self._find_or_make_run(client, trial)
         run, sent = self._runs[trial.number], self._sent[trial.number]
+        # The compare page opens with the metric that was logged first.
+        searched = self.study.read_manifest()["metric"]
         metrics = [
             Metric(name, float(figures[name]), _now(), figures["epoch"])
             for figures in trial.epochs[sent:]
-            for name in _SHOWN
+            for name in sorted(_SHOWN, key=lambda name: name != searched)
         ]
         if metrics:
             client.log_batch(run, metrics=metrics)
@@ -134,7 +136,6 @@ class StudyMirror:
         tags = [RunTag("status", trial.status.value)] + ([RunTag("cause", trial.cause)] if trial.cause else [])
         metrics, params = [], []
         if best is not None:
-            # The compare page opens with the metric that comes first in the alphabet.
             shown = {f"best/{metric}": metric, "best/recall_at_1": "recall_at_1", "epoch_of_best": "epoch"}
             metrics = [Metric(name, float(best[figure]), _now(), 0) for name, figure in shown.items()]
             applied = trial.epochs[-1]

@@ -2,7 +2,7 @@
 
 Each of 12 genres has 25 items. The next item's genre is the one that usually follows the last item's genre with
 probability .65, the last item's own genre with .25, and any of the 12 with .10. Within its genre an item is drawn by
-Zipf's law (weight 1 / rank), among those that the user hasn't had yet.
+Zipf's law (weight 1 / rank^0.7), among those that the user hasn't had yet.
 """
 
 from __future__ import annotations
