@@ -48,8 +48,11 @@ class RerankingData:
         )
 
     def best_reachable(self, config: TrialConfig) -> float | None:
-        """Expected Recall@1 on the validation lists of a ranker that knows the demo's rule; None for real data."""
-        if not isinstance(self.config, DemoData):
+        """Expected Recall@1 on the validation lists of a ranker that knows the demo's rule.
+
+        None for real data, and for popular negatives, with which the list itself tells about its target.
+        """
+        if not isinstance(self.config, DemoData) or self.config.evaluation_negatives != "uniform":
             return None
         return demo.best_reachable(self.interactions.item_ids, self.validation(config))
 
