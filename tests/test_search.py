@@ -185,8 +185,10 @@ def test_a_dashboard_port_in_use_is_said(tmp_path, capsys):
 
 
 def test_a_folder_without_permission_is_said(tmp_path, capsys):
-    target = "/proc/runs" if os.geteuid() == 0 else "/root/runs"  # root may write anywhere but in /proc
-    said = refused(tmp_path, capsys, "--runs", target)
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    target = "/proc/runs" if os.geteuid() == 0 else locked / "runs"  # root may write anywhere but in /proc
+    said = refused(tmp_path, capsys, "--runs", str(target))
     assert "cannot write" in said or "no permission" in said
 
 
