@@ -84,6 +84,11 @@ def test_a_loss_ranks_the_other_way_round(study):
     assert leaderboard(study)["name"][0] == "trial 0"
 
 
+def test_a_trial_that_ended_with_the_search_counts_as_pruned(study):
+    study.write_status(0, TrialStatus.CANCELLED)
+    assert leaderboard(study)["status"][0] == "pruned"
+
+
 def test_the_verdict_says_it_in_one_sentence(study):
     assert verdict(study) == (
         "The best trial (number 0, epoch 2) ranks the true item first for 41% of users; "
