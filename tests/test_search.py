@@ -109,14 +109,15 @@ def test_the_output_is_not_flooded(searched):
     assert "Warning" not in out
 
 
-def test_optuna_is_told_every_report_and_the_best_epoch(searched):
+def test_optuna_is_told_every_report_the_best_epoch_and_who_was_stopped(searched):
     study, _ = searched
     storage = JournalStorage(JournalFileBackend(str(study.journal)))
-    trials = optuna.load_study(study_name="small", storage=storage).trials
-    assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
-    epochs = TrialFolder(study.path / "trials" / "000").read_epochs()
-    assert trials[0].intermediate_values == {e["epoch"]: e["ndcg_at_10"] for e in epochs}
-    assert trials[0].value == max(e["ndcg_at_10"] for e in epochs)
+    told = optuna.load_study(study_name="small", storage=storage).trials
+    states = {"completed": "COMPLETE", "pruned": "PRUNED"}
+    assert [trial.state.name for trial in told] == [states[stored.status] for stored in study.trials()]
+    for trial, stored in zip(told, study.trials(), strict=True):
+        assert trial.intermediate_values == {e["epoch"]: e["ndcg_at_10"] for e in stored.epochs}
+    assert told[0].value == max(e["ndcg_at_10"] for e in next(study.trials()).epochs)
 
 
 def test_the_winner_s_configuration_trains_again(searched, tmp_path):
