@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections import Counter
 from pathlib import Path
 
@@ -98,6 +99,13 @@ def test_presets_are_found_and_load():
             assert TrialConfig.model_validate(values).model_dump() == values
 
 
+def test_the_examples_of_the_documentation_load(study_of):
+    examples = re.findall(r"```yaml\n(.*?)```", (PROJECT / "docs" / "STUDY_FILES.md").read_text(), re.DOTALL)
+    assert len(examples) == 7
+    for example in examples:
+        assert study_of("space:\n" + textwrap.indent(example, "  ")).dimensions
+
+
 def test_the_settings_are_read_and_the_rest_is_default(study_of):
     study = study_of(
         "resources: {workers: 2, gpus_per_trial: 1}\nspace: {epochs: {int: [1, 4]}}\n",
@@ -125,6 +133,10 @@ def test_every_way_to_write_a_number_is_one(study_of, number):
     assert study_of(f"fixed: {{learning_rate: {number}}}\nspace: {{epochs: {{int: [1, 4]}}}}\n").fixed == {
         "learning_rate": 1e-5
     }
+
+
+def test_quoted_text_stays_text(study_of):
+    assert study_of("space: {epochs: {int: [1, 4]}}\n", head=HEAD.replace("name: a", "name: '2026'")).name == "2026"
 
 
 def test_anchors_and_aliases_are_understood(study_of):
@@ -352,6 +364,11 @@ def test_a_condition_that_an_override_leaves_without_use_is_no_fault(study_of):
         ("learning_rate", "", "KNOB=VALUE or section.field=VALUE"),
         ("epochs=[1", "", "not a value"),
         ("model=qwen3-1.6b", "fixed.model", "qwen3-1.7b"),
+        ("study=3", "", "KNOB=VALUE or section.field=VALUE"),
+        ("negatives.uniform=0.5", "", "KNOB=VALUE or section.field=VALUE"),
+        ("study.name.first=3", "study.name", "must be text"),
+        ("study.start_from.0.epochs=2", "study.start_from", "must be a list"),
+        ("space.lora_rnk.choice=[1]", "space.lora_rnk", "did you mean 'lora_rank'?"),
     ],
 )
 def test_a_fault_of_an_override_cites_it(tmp_path, override, field, text):

@@ -279,13 +279,13 @@ def _apply_overrides(document: Document, overrides: Iterable[str]) -> None:
         key, separator, value = text.partition("=")
         source = f"--set {text}"
         parts: Location = tuple(part.strip() for part in key.split("."))
-        if not separator or not all(parts):
-            document.faults.append(Fault("an override must be KNOB=VALUE or section.field=VALUE", source))
-        elif len(parts) == 1 and parts[0] in KNOBS:
+        if separator and len(parts) == 1 and parts[0] in KNOBS:
             fixed.add(parts[0])
             override(document, ("fixed", parts[0]), value, source)
-        elif parts[0] in _StudyFile.model_fields and len(parts) > 1:
+        elif separator and all(parts) and len(parts) > 1 and parts[0] in _StudyFile.model_fields:
             override(document, parts, value, source)
+        elif not separator or not all(parts) or parts[0] in {*KNOBS, *_StudyFile.model_fields}:
+            document.faults.append(Fault("an override must be KNOB=VALUE or section.field=VALUE", source))
         else:
             hint = nearest(str(parts[0]), [*KNOBS, *_StudyFile.model_fields])
             document.faults.append(Fault("there is no such knob or section", source, hint=hint))

@@ -14,7 +14,7 @@ from reranker.errors import Fault, InputError, nearest
 
 Location = tuple[str | int, ...]  # keys and positions from the top of the file
 
-_INT = re.compile(r"[-+]?\d+")
+_INT = re.compile(r"[-+]?\d{1,18}")  # longer ones, beyond any knob, are read as floats
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # 1e-5 too, which plain YAML reads as text
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 
@@ -66,16 +66,17 @@ def read(path: Path) -> Document:
 
 def override(document: Document, location: Location, text: str, source: str) -> None:
     """Put a value of the command line at a location; `source` is what a fault will cite."""
-    target = document.values
-    for part in location[:-1]:
-        if not isinstance(target.get(part), dict):
-            target[part] = {}
-        target = target[part]
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError:
         document.faults.append(Fault("not a value", source, value=text))
         return
+    target = document.values
+    for depth, part in enumerate(location[:-1], start=1):
+        if not isinstance(target.get(part), dict):
+            target[part] = {}
+            document.places[location[:depth]] = (source, None)
+        target = target[part]
     for known in [place for place in document.places if place[: len(location)] == location]:
         del document.places[known]
     document.places[location] = (source, None)
@@ -87,13 +88,13 @@ def _value(node: yaml.Node, at: Location, document: Document, file: str, above: 
     if id(node) in above:
         document.faults.append(document.fault(at, "an alias must not contain itself"))
         return None
+    if not node.tag.startswith("tag:yaml.org,2002:"):
+        document.faults.append(document.fault(at, "tags are not understood here", node.tag))
     above = above | {id(node)}
     if isinstance(node, yaml.MappingNode):
         return {key: _value(child, (*at, key), document, file, above) for key, child in _pairs(node, at, document)}
     if isinstance(node, yaml.SequenceNode):
         return [_value(child, (*at, i), document, file, above) for i, child in enumerate(node.value)]
-    if not node.tag.startswith("tag:yaml.org,2002:"):
-        document.faults.append(document.fault(at, "tags are not understood here", node.tag))
     assert isinstance(node, yaml.ScalarNode)
     return node.value if node.style in ("'", '"', "|", ">") else _scalar(node.value)
 
