@@ -64,6 +64,25 @@ class TrainingError(RerankerError, RuntimeError):
     exit_code = 1
 
 
+class OutOfMemory(TrainingError):
+    """A forward or backward pass did not fit the device.
+
+    Args:
+        micro_batch: the examples of the pass that did not fit.
+    """
+
+    def __init__(self, micro_batch: int) -> None:
+        self.micro_batch = micro_batch
+        super().__init__(f"out of memory at micro batch {micro_batch}")
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return type(self), (self.micro_batch,)
+
+
+class TrainingStopped(RerankerError):
+    """A training run was asked to end before its next epoch was finished."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint that names the closest valid spelling, or lists what is valid when nothing is close."""
     options = sorted(valid)

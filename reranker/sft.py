@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import resource
 import tempfile
@@ -9,12 +11,14 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback, set_seed
@@ -23,7 +27,7 @@ from trl import SFTConfig, SFTTrainer
 from reranker.candidates import Example
 from reranker.config import TrialConfig
 from reranker.data import RerankingData
-from reranker.errors import Fault, InputError, TrainingError
+from reranker.errors import Fault, InputError, OutOfMemory, TrainingError, TrainingStopped
 from reranker.metrics import Ranks, ranks_of_target, summarise
 from reranker.models import attach_lora, load_base, load_tokenizer
 from reranker.prompts import PromptEncoder
@@ -60,6 +64,9 @@ def fine_tune(
     metric: str = "ndcg_at_10",
     folder: TrialFolder | None = None,
     on_epoch: Callable[[EpochReport], bool] = lambda report: True,
+    should_stop: Callable[[], bool] = lambda: False,
+    micro_batch: int | None = None,
+    resume: bool = False,
 ) -> EpochReport:
     """Train one configuration and score the validation lists after each epoch.
 
@@ -69,6 +76,10 @@ def fine_tune(
     Args:
         metric: which figure makes an epoch the best; losses are minimised, the rest maximised.
         on_epoch: called on every worker; False ends the training after this epoch.
+        should_stop: asked on every worker after each optimiser step, and must answer all of them alike.
+        micro_batch: examples per forward pass and worker, in the place of the configuration's.
+        resume: keep the training state in `folder` after each epoch, and go on from the one that is there. Epochs that
+            the folder has the figures of are not reported again.
 
     Returns:
         The report of the best epoch.
@@ -76,6 +87,8 @@ def fine_tune(
     Raises:
         InputError: the configuration cannot work with this data, model or number of workers.
         TrainingError: the loss became non-finite.
+        OutOfMemory: a pass did not fit the device; the training can go on with a smaller micro batch.
+        TrainingStopped: `should_stop` said so.
         EnvironmentFault: the model cannot be loaded or the folder not be written.
     """
     started = time.perf_counter()
@@ -84,9 +97,11 @@ def fine_tune(
     encoder = PromptEncoder(load_tokenizer(config.model), data.interactions.item_texts, config)
     encoder.check_vocabulary()
     collator = _Collator(config, data, encoder)
-    micro_batch, accumulation = batch_plan(config, collator.longest_of(64), device)
+    asked = config if micro_batch is None else config.model_copy(update={"micro_batch": micro_batch})
+    micro_batch, accumulation = batch_plan(asked, collator.longest_of(64), device)
     model = attach_lora(load_base(config, device), config)
     steps_per_epoch = math.ceil(len(collator.examples) / config.effective_batch)
+    state = folder.state_after() if folder and resume else None
     with tempfile.TemporaryDirectory() as scratch:
         arguments = SFTConfig(
             output_dir=scratch,
@@ -115,8 +130,14 @@ def fine_tune(
             ddp_find_unused_parameters=False,
             ddp_backend="gloo" if device.type == "cpu" and workers() > 1 else None,
         )
-        trainer = _Trainer(_Job(config, data, encoder, collator, metric, folder, on_epoch, started), model, arguments)
-        trainer.train()
+        job = _Job(config, data, encoder, collator, metric, folder, on_epoch, should_stop, resume)
+        trainer = _Trainer(job, model, arguments, started)
+        try:
+            trainer.train(resume_from_checkpoint=str(state[1]) if state else None)
+        except RuntimeError as error:
+            if should_reduce_batch_size(error):
+                raise OutOfMemory(micro_batch) from error
+            raise
     assert trainer.best is not None
     return trainer.best
 
@@ -124,6 +145,11 @@ def fine_tune(
 def workers() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _wait_for_all() -> None:
+    if workers() > 1:
+        dist.barrier()
 
 
 def worker_rank() -> int:
@@ -207,13 +233,25 @@ class _Job:
     metric: str
     folder: TrialFolder | None
     on_epoch: Callable[[EpochReport], bool]
-    started: float  # of time.perf_counter
+    should_stop: Callable[[], bool]
+    keeps_state: bool
+
+
+class _StopWatch(TrainerCallback):  # type: ignore[misc]
+    """Ends the training at the next optimiser step once it is asked to."""
+
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        self._should_stop = should_stop
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._should_stop():
+            raise TrainingStopped(f"stopped at optimiser step {state.global_step}")
 
 
 class _Trainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer with the label objective, and with our scoring in the place of its evaluation."""
 
-    def __init__(self, job: _Job, model: Any, arguments: SFTConfig) -> None:
+    def __init__(self, job: _Job, model: Any, arguments: SFTConfig, started: float) -> None:
         rows = Dataset.from_dict({"position": list(range(len(job.collator.examples)))})
         super().__init__(
             model,
@@ -222,7 +260,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             eval_dataset=rows.select(range(1)),  # asked for by eval_strategy; `evaluate` scores the validation lists
             data_collator=job.collator,
             processing_class=job.encoder.tokenizer,
-            callbacks=[job.collator],
+            callbacks=[job.collator, _StopWatch(job.should_stop)],
         )
         self.remove_callback(PrinterCallback)  # the reports say it all
         self.job = job
@@ -230,8 +268,10 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         self._validation = job.data.validation(job.config)
         self._label_ids = torch.tensor(job.encoder.label_ids, device=self.args.device)
         self._training_seconds = 0.0
+        self._started = started
         self._epoch_started = time.perf_counter()
         self._largest_rate = 0.0
+        self._stored = job.folder.read_epochs() if job.folder and job.keeps_state else []
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -264,17 +304,63 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             **self._resources(),
             **self._applied(),
         }
-        figures["seconds"] = time.perf_counter() - self.job.started
+        figures["seconds"] = time.perf_counter() - self._started
         best = self.best is None or _better(figures, self.best.figures, self.job.metric)
         report = EpochReport(figures, ranks, best)
         if best:
             self.best = report
-        if self.job.folder is not None and self.is_world_process_zero():
+        known = epoch <= len(self._stored)  # trained again because its state was lost, or never written
+        if self.job.folder is not None and self.is_world_process_zero() and not known:
             self._store(report)
-        if not self.job.on_epoch(report):
+        if self.job.keeps_state:
+            self._keep_state(epoch)
+        if not known and not self.job.on_epoch(report):
             self.control.should_training_stop = True
         self._epoch_started = time.perf_counter()
         return {}
+
+    def _keep_state(self, epoch: int) -> None:
+        """Everything that the training goes on from: adapter, optimiser, schedule, random numbers, counters."""
+        assert self.job.folder is not None
+        first = self.is_world_process_zero()
+        beside = self.job.folder.path / "state.tmp"
+        with self.job.folder.keeping_state(epoch) if first else contextlib.nullcontext():
+            _wait_for_all()  # until the folder is there
+            if first:
+                self.accelerator.unwrap_model(self.model).save_pretrained(str(beside))
+                self.state.save_to_json(str(beside / "trainer_state.json"))
+            self._save_optimizer_and_scheduler(str(beside))
+            self._save_rng_state(str(beside))
+            (beside / f"counters-{worker_rank()}.json").write_text(json.dumps(self._counters()), encoding="utf-8")
+            _wait_for_all()  # until everybody has written
+
+    def _counters(self) -> dict[str, float]:
+        collator = self.job.collator
+        counted = {name: getattr(collator, name) for name in ("seen", "tokens", "cut_prompts")}
+        passed = time.perf_counter() - self._started
+        return {
+            **counted,
+            "training": self._training_seconds,
+            "passed": passed,
+            "largest_rate": self._largest_rate,
+        }
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Called by the trainer once, when it goes on from a state: where the counters stand is loaded with it."""
+        super()._load_rng_state(checkpoint)
+        if checkpoint is None or self.job.folder is None:
+            return
+        path = Path(checkpoint) / f"counters-{worker_rank()}.json"
+        counters = json.loads(path.read_text(encoding="utf-8"))
+        for name in ("seen", "tokens", "cut_prompts"):
+            setattr(self.job.collator, name, counters[name])
+        self._training_seconds, self._largest_rate = counters["training"], counters["largest_rate"]
+        self._started -= counters["passed"]
+        self._epoch_started = time.perf_counter()
+        done = self._stored[: round(self.state.epoch or 0)]
+        sign = -1 if is_loss(self.job.metric) else 1
+        best = max(done, key=lambda figures: sign * figures[self.job.metric])
+        self.best = EpochReport(best, self.job.folder.read_ranks()[1], best=True)
 
     def _store(self, report: EpochReport) -> None:
         assert self.job.folder is not None

@@ -69,7 +69,7 @@ def write_text(path: Path, text: str) -> None:
 
 @dataclass(frozen=True)
 class TrialFolder:
-    """`config.json`, `epochs.jsonl`, `ranks.parquet` and `adapter/` of one trial."""
+    """`config.json`, `epochs.jsonl`, `ranks.parquet`, `adapter/`, `notes.txt` and, until it ended, `state-N/` of a trial."""
 
     path: Path
 
@@ -98,6 +98,40 @@ class TrialFolder:
             return []
         lines = path.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines[:-1]]
+
+    def add_note(self, text: str) -> None:
+        """Something that happened to the trial and that its figures don't tell."""
+        path = self.path / "notes.txt"
+        with writing(path), path.open("a", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+
+    def read_notes(self) -> list[str]:
+        path = self.path / "notes.txt"
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+    def state_after(self) -> tuple[int, Path] | None:
+        """The last epoch whose training state is kept, and the folder of it; None before the first."""
+        states = {int(path.name.removeprefix("state-")): path for path in self.path.glob("state-*[0-9]")}
+        return max(states.items(), default=None)
+
+    @contextmanager
+    def keeping_state(self, epoch: int) -> Iterator[Path]:
+        """A folder to write the training state after this epoch into; it takes the place of the one before."""
+        beside = self.path / "state.tmp"
+        with writing(beside):
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir(parents=True)
+            yield beside
+            self.drop_state(of=epoch)
+            os.replace(beside, self.path / f"state-{epoch}")
+        self.drop_state(but=epoch)
+
+    def drop_state(self, *, of: int | None = None, but: int | None = None) -> None:
+        """Remove the kept training states: all, that of one epoch, or all but that of one."""
+        for path in self.path.glob("state-*[0-9]"):
+            epoch = int(path.name.removeprefix("state-"))
+            if of in (None, epoch) and epoch != but:
+                shutil.rmtree(path, ignore_errors=True)
 
     def keep_ranks(self, user_ids: list[str], ranks: Ranks) -> None:
         """Per user how many candidates stood before the target and how many tied with it."""

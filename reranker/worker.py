@@ -1,61 +1,187 @@
-"""`fine_tune` as the loop of a Ray Train worker: the one module of the package that knows Ray."""
+"""`fine_tune` behind a mailbox: a Ray Train worker group that trains job after job. The one module that knows Ray."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import json
 import os
-from dataclasses import dataclass
-from typing import Any
+import traceback
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import ray
 import torch
-from ray import train as ray_train
-from ray.util import get_current_placement_group
+import torch.distributed as dist
 
 from reranker.config import TrialConfig
-from reranker.sft import EpochReport, fine_tune, worker_rank
+from reranker.data import RerankingData
+from reranker.errors import OutOfMemory, RerankerError, TrainingStopped
+from reranker.sft import EpochReport, fine_tune, worker_rank, workers
 from reranker.trial_folder import TrialFolder
+
+_PATIENCE_S = 30.0  # how long one rank waits before it tells the others that it still does; collectives time out
 
 
 @dataclass(frozen=True)
 class WorkerJob:
-    """What a worker group is to train.
-
-    Attributes:
-        data: a reference to the study's `RerankingData`, put once into Ray's object store.
-        threads: torch threads of each worker; more than the CPUs assigned to it slows all of them down many times.
-    """
+    """What a worker group is to train. `micro_batch`, if given, takes the place of the configuration's."""
 
     config: TrialConfig
-    data: Any
     metric: str
     folder: TrialFolder
-    threads: int
+    micro_batch: int | None = None
 
 
-def train_worker(loop_config: dict[str, WorkerJob]) -> None:
-    """Train one configuration as this rank of the group, its output going to the trial's log file.
+@dataclass(frozen=True)
+class Event:
+    """What became of a job so far.
 
-    Reports after each epoch, on every rank alike, the figures of `EpochReport`, whether the epoch is the `best`, and
-    the group's `placement_group`, which the search removes itself if it stops the trial.
+    Attributes:
+        kind: `report` is the end of an epoch, after which the workers wait for an answer; the others end the job.
+        figures: of the epoch, as in `EpochReport`.
+        cause: of a failure, in one sentence; `ours` where it is not the user's to mend.
+        micro_batch: that did not fit the memory.
     """
-    job = loop_config["job"]
-    torch.set_num_threads(job.threads)
+
+    kind: Literal["report", "ended", "failed", "out_of_memory", "died"]
+    figures: dict[str, Any] = field(default_factory=dict)
+    cause: str = ""
+    ours: bool = True
+    micro_batch: int = 0
+
+
+@ray.remote(num_cpus=0)
+class Mailbox:
+    """Between one slot, which sends jobs and answers, and the first rank of its worker group, which sends events."""
+
+    def __init__(self) -> None:
+        self._jobs: asyncio.Queue[WorkerJob | None] = asyncio.Queue()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._answers: asyncio.Queue[bool] = asyncio.Queue()
+        self._stop = asyncio.Event()
+
+    async def send(self, job: WorkerJob | None) -> None:
+        """Hand over the next job; None sends the workers home."""
+        self._stop.clear()
+        await self._jobs.put(job)
+
+    async def job(self) -> WorkerJob | None:
+        return await self._jobs.get()
+
+    async def tell(self, event: Event) -> None:
+        await self._events.put(event)
+
+    async def report(self, event: Event) -> bool:
+        """Tell of an epoch's end and wait for the answer whether to go on."""
+        await self._events.put(event)
+        return await self._answers.get()
+
+    async def event(self) -> Event:
+        return await self._events.get()
+
+    async def answer(self, go_on: bool) -> None:
+        await self._answers.put(go_on)
+
+    async def stop(self) -> None:
+        """Ask the running job to end at its next optimiser step."""
+        self._stop.set()
+
+    async def stopped(self) -> bool:
+        await self._stop.wait()
+        return True
+
+
+def serve(loop_config: dict[str, Any]) -> None:
+    """The loop of a Ray Train worker: take a job, train it, tell of it, until there is none.
+
+    Args:
+        loop_config: `mailbox`; `data`, a list of one reference to the study's `RerankingData` in Ray's object store; `threads` of
+            each worker (more than the CPUs assigned to it slow all of them down many times).
+    """
+    mailbox = loop_config["mailbox"]
+    torch.set_num_threads(loop_config["threads"])
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    group = get_current_placement_group()
+    data = ray.get(loop_config["data"][0])
+    while (job := _first_rank_gets(mailbox.job)) is not None:
+        event = _train(job, data, mailbox)
+        if event.kind == "ended":
+            if worker_rank() == 0:
+                ray.get(mailbox.tell.remote(event))
+        else:
+            ray.get(mailbox.tell.remote(event))
+            if workers() > 1:  # the other ranks may wait for this one for ever
+                raise RuntimeError(event.cause)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _train(job: WorkerJob, data: RerankingData, mailbox: Any) -> Event:
+    """Train one job, its output going to the trial's log file."""
+    rank = worker_rank()
+    stopped = mailbox.stopped.remote() if rank == 0 else None
 
     def report(epoch: EpochReport) -> bool:
         print(json.dumps(epoch.figures))
-        group_id = group.id.hex() if group is not None else ""
-        ray_train.report({**epoch.figures, "best": epoch.best, "placement_group": group_id})
-        return True
+        event = Event("report", {**epoch.figures, "best": epoch.best})
+        return bool(_first_rank_gets(mailbox.report, event))
 
-    rank = worker_rank()
+    def should_stop() -> bool:
+        mine = stopped is not None and bool(ray.wait([stopped], timeout=0)[0])
+        return _any_rank(mine)
+
     log = job.folder.path / (f"train-{rank}.log" if rank else "train.log")
     with (
         log.open("a", encoding="utf-8", buffering=1) as stream,
         contextlib.redirect_stdout(stream),
         contextlib.redirect_stderr(stream),
     ):
-        fine_tune(job.config, ray.get(job.data), metric=job.metric, folder=job.folder, on_epoch=report)
+        try:
+            fine_tune(
+                job.config,
+                data,
+                metric=job.metric,
+                folder=job.folder,
+                on_epoch=report,
+                should_stop=should_stop,
+                micro_batch=job.micro_batch,
+                resume=True,
+            )
+        except TrainingStopped:
+            return Event("ended")
+        except OutOfMemory as error:
+            traceback.print_exc()
+            return Event("out_of_memory", cause=str(error), micro_batch=error.micro_batch)
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is this job's end and not the group's)
+            traceback.print_exc()
+            first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            known = isinstance(error, RerankerError)
+            cause = first_line if known else f"{type(error).__name__}: {first_line}"
+            return Event("failed", cause=cause, ours=getattr(error, "exit_code", 1) == 1)
+        finally:
+            if stopped is not None:
+                ray.cancel(stopped)
+    return Event("ended")
+
+
+def _first_rank_gets(call: Any, *arguments: Any) -> Any:
+    """What an actor's method returns to the first rank, on every rank, however long that takes."""
+    if workers() == 1:
+        return ray.get(call.remote(*arguments))
+    pending = call.remote(*arguments) if worker_rank() == 0 else None
+    while True:
+        ready = bool(ray.wait([pending], timeout=_PATIENCE_S)[0]) if pending is not None else False
+        box = [ready, ray.get(pending) if ready else None]
+        dist.broadcast_object_list(box, src=0)
+        if box[0]:
+            return box[1]
+
+
+def _any_rank(mine: bool) -> bool:
+    if workers() == 1:
+        return mine
+    flag = torch.tensor(int(mine), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+    return bool(flag.item())

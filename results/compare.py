@@ -100,7 +100,7 @@ def _trial_row(trial: StoredTrial, metric: str, knobs: list[str]) -> dict[str, A
     figures = trial.best(metric) or {}
     stopped = trial.status is TrialStatus.CANCELLED  # with the search itself; in the table it counts as pruned
     status = TrialStatus.PRUNED if stopped else trial.status
-    row = {"name": f"trial {trial.number}", "kind": "trial", "status": status.value}
+    row = {"name": trial.name, "kind": "trial", "status": status.value}
     row |= {knob: trial.values[knob] for knob in knobs}
     row |= {column: figures[column] for column in _COLUMNS if column in figures}
     if trial.epochs:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +22,7 @@ from reranker.trial_folder import TrialFolder, write_text, writing
 class TrialStatus(StrEnum):
     RUNNING = "running"
     COMPLETED = "completed"
-    PRUNED = "pruned"  # stopped by the scheduler before its last epoch
+    PRUNED = "pruned"  # stopped before its last epoch, by the scheduler or by hand
     FAILED = "failed"
     CANCELLED = "cancelled"  # the search ended while it ran
 
@@ -33,6 +36,12 @@ class StoredTrial:
     status: TrialStatus
     cause: str
     epochs: list[dict[str, Any]]
+    origin: str = ""  # how it came to be, where the sampler did not simply draw it: "start_from", "added", "retry of 3"
+    notes: tuple[str, ...] = ()  # what happened to it and its figures don't tell
+
+    @property
+    def name(self) -> str:
+        return f"trial {self.number}" + (f" ({self.origin})" if self.origin else "")
 
     def best(self, metric: str) -> dict[str, Any] | None:
         """The figures of its best epoch (the first one among equals); None before the first."""
@@ -99,20 +108,93 @@ class StudyFolder:
     def journal(self) -> Path:
         return self.path / "optuna.log"
 
+    @property
+    def control(self) -> Path:
+        """Where requests to the running search are left; see `tune/control.py`."""
+        return self.path / "control"
+
+    @property
+    def paused(self) -> Path:
+        """Exists while no trial may begin, nor go on to its next epoch."""
+        return self.control / "paused"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """The right to search in this folder, which the system takes back when the process ends, however it ends.
+
+        Raises:
+            EnvironmentFault: another process has it.
+        """
+        with writing(self.path), (self.path / "search.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise EnvironmentFault(f"a search is running in {self.path}; wait for it or stop it first") from None
+            yield
+
+    def is_searched(self) -> bool:
+        """Whether a search is running here now."""
+        try:
+            with self.locked():
+                return False
+        except EnvironmentFault:
+            return True
+
     def trial(self, number: int) -> TrialFolder:
         return TrialFolder(self.path / "trials" / f"{number:03d}")
 
-    def start_trial(self, number: int, values: dict[str, Any]) -> None:
+    def start_trial(self, number: int, values: dict[str, Any], origin: str = "") -> None:
+        """Also called for a trial that goes on: what it has already is kept."""
         folder = self.trial(number)
         with writing(folder.path):
             folder.path.mkdir(parents=True, exist_ok=True)
+            self._stop_file(number).unlink(missing_ok=True)
         folder.write_config(TrialConfig.model_validate(values))
-        self.write_status(number, TrialStatus.RUNNING)
+        self.write_status(number, TrialStatus.RUNNING, origin=origin)
 
-    def write_status(self, number: int, status: TrialStatus, cause: str = "", ours: bool = False) -> None:
-        """`ours` marks a failure that is not the user's to mend."""
-        facts = {"status": status.value, "cause": cause, "ours": ours}
+    def write_status(
+        self, number: int, status: TrialStatus, cause: str = "", ours: bool = False, origin: str | None = None
+    ) -> None:
+        """`ours` marks a failure that is not the user's to mend; `origin` stays what it was unless given."""
+        known = self.read_status(number).get("origin", "") if origin is None else origin
+        facts = {"status": status.value, "cause": cause, "ours": ours, "origin": known}
         write_text(self.trial(number).path / "status.json", json.dumps(facts) + "\n")
+
+    def ask_to_stop(self, number: int, status: TrialStatus, cause: str = "") -> None:
+        """Leave word for a running trial to end soon, and what it shall count as then."""
+        write_text(self._stop_file(number), json.dumps({"status": status.value, "cause": cause}) + "\n")
+
+    def asked_to_stop(self, number: int) -> tuple[TrialStatus, str] | None:
+        """(status, cause) of a trial that shall end, None if it may go on."""
+        try:
+            asked = json.loads(self._stop_file(number).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return TrialStatus(asked["status"]), asked["cause"]
+
+    def _stop_file(self, number: int) -> Path:
+        return self.trial(number).path / "stop.json"
+
+    def record_act(self, text: str) -> None:
+        """Something that was done to the search: by hand, by a budget, by a signal."""
+        path = self.path / "acts.jsonl"
+        with writing(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": time.strftime("%Y-%m-%d %H:%M:%S"), "act": text}) + "\n")
+
+    def acts(self) -> list[dict[str, str]]:
+        path = self.path / "acts.jsonl"
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def write_ending(self, reason: str, complete: bool) -> None:
+        """Why the search ended, and whether nothing is left to resume."""
+        write_text(self.path / "ending.json", json.dumps({"reason": reason, "complete": complete}) + "\n")
+
+    def read_ending(self) -> dict[str, Any]:
+        """`reason` and `complete`; of a search that runs, or died, the reason is empty."""
+        path = self.path / "ending.json"
+        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"reason": "", "complete": False}
+        return found
 
     def read_status(self, number: int) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads((self.trial(number).path / "status.json").read_text(encoding="utf-8"))
@@ -126,7 +208,15 @@ class StudyFolder:
         for number in self.numbers():
             folder, status = self.trial(number), self.read_status(number)
             values = folder.read_config().model_dump(mode="json")
-            yield StoredTrial(number, values, TrialStatus(status["status"]), status["cause"], folder.read_epochs())
+            yield StoredTrial(
+                number,
+                values,
+                TrialStatus(status["status"]),
+                status["cause"],
+                folder.read_epochs(),
+                status.get("origin", ""),
+                tuple(folder.read_notes()),
+            )
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Versions, command, data fingerprint, metric, searched knobs, and the scores of baselines and chance."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 
 from reranker.config import DemoData, NegativesMix, TrialConfig
 from reranker.data import RerankingData
-from reranker.errors import EnvironmentFault, InputError, TrainingError
+from reranker.errors import EnvironmentFault, InputError, TrainingError, TrainingStopped
 from reranker.metrics import chance, ranks_of_target, summarise
 from reranker.models import attach_lora, load_base, load_tokenizer
 from reranker.prompts import PromptEncoder
@@ -228,3 +229,61 @@ def test_an_unwritable_folder_is_one_clear_error(small, tmp_path):
     (tmp_path / "adapter").write_text("a file where the folder should be")
     with pytest.raises(EnvironmentFault, match="cannot write"):
         train(TINY, small, tmp_path)
+
+
+def stopped_after(epoch: int) -> Callable[[EpochReport], bool]:
+    """As a kill between two epochs leaves it: the state of this epoch, and nothing of the next."""
+
+    def on_epoch(report: EpochReport) -> bool:
+        if report.figures["epoch"] == epoch:
+            raise KeyboardInterrupt
+        return True
+
+    return on_epoch
+
+
+def same_training(folder: TrialFolder, other: TrialFolder) -> None:
+    timed = {"seconds", "tokens_per_second", "peak_memory_mb"}
+    figures = [[{k: v for k, v in e.items() if k not in timed} for e in f.read_epochs()] for f in (folder, other)]
+    assert figures[0] == figures[1]
+    kept, others = (load_file(f.adapter / "adapter_model.safetensors") for f in (folder, other))
+    assert all(torch.equal(kept[name], others[name]) for name in kept)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_training_that_goes_on_gives_exactly_what_one_without_a_break_gives(small, tmp_path, schedule):
+    config = TINY.model_copy(update={"epochs": 3, "lora_dropout": 0.1, "schedule": schedule})
+    whole, broken = TrialFolder(tmp_path / "whole"), TrialFolder(tmp_path / "broken")
+    fine_tune(config, small, folder=whole, resume=True)
+    for epoch in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            fine_tune(config, small, folder=broken, on_epoch=stopped_after(epoch), resume=True)
+    fine_tune(config, small, folder=broken, resume=True)
+    same_training(broken, whole)
+
+
+def test_an_epoch_whose_state_was_not_written_is_trained_again_and_not_reported_again(small, tmp_path):
+    config = TINY.model_copy(update={"epochs": 3})
+    whole, broken = TrialFolder(tmp_path / "whole"), TrialFolder(tmp_path / "broken")
+    fine_tune(config, small, folder=whole, resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(config, small, folder=broken, on_epoch=stopped_after(2), resume=True)
+    broken.drop_state()
+    reported: list[float] = []
+    fine_tune(config, small, folder=broken, on_epoch=lambda r: reported.append(r.figures["epoch"]) or True, resume=True)
+    assert reported == [3]
+    same_training(broken, whole)
+
+
+def test_a_stop_ends_the_training_at_the_next_step(small, tmp_path):
+    asked: list[bool] = []
+    with pytest.raises(TrainingStopped, match="optimiser step 2"):
+        fine_tune(TINY, small, folder=TrialFolder(tmp_path), should_stop=lambda: asked.append(True) or len(asked) == 2)
+    assert TrialFolder(tmp_path).read_epochs() == []
+
+
+def test_a_smaller_micro_batch_takes_the_same_steps(small):
+    reports = [fine_tune(TINY, small, micro_batch=size).figures for size in (16, 4)]
+    assert [report["applied/micro_batch"] for report in reports] == [16, 4]
+    assert reports[0]["applied/optimizer_steps"] == reports[1]["applied/optimizer_steps"]
+    assert reports[0]["val_loss"] == pytest.approx(reports[1]["val_loss"], abs=1e-3)

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from reranker.data import RerankingData
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 from tune.cluster import Cluster
+from tune.schedulers import rungs
 from tune.search_space import Study
-from tune.searcher import rungs
 from tune.tracking import ui_command
 
 
 def plan(study: Study, data: RerankingData) -> str:
     """What will be searched, and on what."""
     config = study.base()
-    marks = ", ".join(str(mark) for mark in rungs(study)) or "none"
     lines = [
         f"study {study.name}: {study.settings.trials} trials by {study.metric}, searching {', '.join(study.knobs)}",
-        f"  sampler {study.settings.sampler}, ASHA compares trials at epochs {marks} and keeps the best 1/{study.settings.asha.reduction:g}",
+        f"  sampler {study.settings.sampler}, {_early_stopping(study)}",
         data.describe(config),
     ]
     return "\n".join(lines)
+
+
+def _early_stopping(study: Study) -> str:
+    kind, reduction = study.settings.scheduler, study.settings.asha.reduction
+    if kind == "none":
+        return "no trial is stopped early"
+    marks = ", ".join(f"{mark:g}" for mark in rungs(study)) or "none"
+    where = f"epochs {marks}" if study.clock == "epoch" else f"{marks} % of each trial's own epochs"
+    if kind == "median":
+        return f"a trial below the median of the others is stopped, from {where.split(',')[0]} on"
+    name = "ASHA" if kind == "asha" else "asynchronous Hyperband"
+    return f"{name} compares trials at {where} and keeps the best 1/{reduction:g}"
 
 
 def where_to_look(folder: StudyFolder, running: Cluster, tracking_uri: str) -> str:
@@ -36,6 +48,12 @@ def where_to_look(folder: StudyFolder, running: Cluster, tracking_uri: str) -> s
             "",
         ]
     )
+
+
+def how_to_resume(folder: StudyFolder, ending: str) -> str:
+    """Why the search ended before its last trial, and the command that goes on with it."""
+    script = Path(__file__).with_name("run_search.py")
+    return f"ended early: {ending}. To go on:\n               {sys.executable} {script} --resume {folder.path}"
 
 
 def where_it_is(folder: StudyFolder, tracking_uri: str, best: StoredTrial | None, trouble: str) -> str:

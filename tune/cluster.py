@@ -11,7 +11,7 @@ from pathlib import Path
 
 # Read when Ray is imported or its processes start.
 _QUIET = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # how often reports are fetched; 2 s would be too late for ASHA
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # how soon a worker's death is noticed
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else bytecode dumps flood the log
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train runs appear in the dashboard
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables, which `verbose` does not silence altogether
@@ -19,6 +19,8 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: tune/conductor.py
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial may fail before its first report
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own snapshots are not what a study is resumed from
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }

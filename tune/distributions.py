@@ -25,6 +25,8 @@ class Choice:
     def ends(self, drawn: Mapping[str, Any]) -> list[Any]:
         return list(self.options)
 
+    all = ends
+
     def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Any:
         """What Optuna stores for this value; ValueError says why it cannot be drawn."""
         if value not in self.options:
@@ -47,6 +49,10 @@ class IntRange:
 
     def ends(self, drawn: Mapping[str, Any]) -> list[Any]:
         return [self.low, self.high]
+
+    def all(self, drawn: Mapping[str, Any]) -> list[Any]:
+        """Every value, for a grid."""
+        return list(range(self.low, self.high + 1, self.step))
 
     def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Any:
         if (
@@ -74,6 +80,9 @@ class FloatRange:
     def ends(self, drawn: Mapping[str, Any]) -> list[Any]:
         return [self.low, self.high]
 
+    def all(self, drawn: Mapping[str, Any]) -> list[Any]:
+        raise ValueError("a range of real numbers has no list of values")
+
     def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             raise ValueError(f"must be a number from {self.low:g} to {self.high:g}")
@@ -93,6 +102,8 @@ class RatioOf:
 
     def ends(self, drawn: Mapping[str, Any]) -> list[Any]:
         return [self._times(factor, drawn) for factor in self.factors]
+
+    all = ends
 
     def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Any:
         for factor in self.factors:

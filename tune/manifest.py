@@ -11,7 +11,9 @@ from typing import Any
 
 from reranker.baselines import baseline_ranks
 from reranker.data import RerankingData
+from reranker.errors import Fault, InputError
 from reranker.metrics import chance, summarise
+from results.study_folder import StudyFolder
 from tune.search_space import Study
 
 _LIBRARIES = ("ray", "torch", "transformers", "peft", "trl", "optuna", "mlflow")
@@ -24,6 +26,7 @@ def make_manifest(study: Study, data: RerankingData, tracking_uri: str) -> dict[
     references = {name: summarise(value) for name, value in ranks.items() if name != "random"}
     return {
         "study_id": uuid.uuid4().hex,
+        "fingerprint": study.fingerprint,
         "metric": study.metric,
         "knobs": study.knobs,
         "references": {**references, "chance": chance(config.candidates)},
@@ -43,6 +46,23 @@ def make_manifest(study: Study, data: RerankingData, tracking_uri: str) -> dict[
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES}
         | {"python": sys.version.split()[0]},
     }
+
+
+def check_same(folder: StudyFolder, study: Study, data: RerankingData) -> None:
+    """A study goes on only on the data and in the space that it was begun with.
+
+    Raises:
+        InputError: one of them has changed.
+    """
+    manifest = folder.read_manifest()
+    faults = []
+    if manifest["fingerprint"] != study.fingerprint:
+        hint = "begin a new study, with --warm-start if the space overlaps"
+        faults.append(Fault("metric, data, fixed knobs and space must stay as the study was begun with", hint=hint))
+    if manifest["tags"]["data_fingerprint"] != data.interactions.fingerprint:
+        faults.append(Fault("the data are not what the study was begun with", hint="begin a new study"))
+    if faults:
+        raise InputError(faults)
 
 
 def _code_version() -> str:

@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from results.study_folder import TrialStatus
+from tune.schedulers import rungs
+from tune.search_space import Study
 
 _COLOURS = {
     TrialStatus.RUNNING: "cyan",
@@ -27,12 +29,14 @@ _COLOURS = {
 class _Row:
     knobs: str
     epochs: int
+    origin: str = ""
     started: float = field(default_factory=time.monotonic)
     ended: float | None = None
     status: TrialStatus = TrialStatus.RUNNING
     figures: dict[str, Any] = field(default_factory=dict)
     cause: str = ""
     elapsed_at_report: float = 0.0
+    known: int = 0  # epochs that an earlier launch has trained
 
     @property
     def elapsed(self) -> float:
@@ -40,20 +44,30 @@ class _Row:
 
     def remaining(self) -> float | None:
         """Seconds left if the epochs to come take as long as those that passed."""
-        done = self.figures.get("epoch")
-        if self.status is not TrialStatus.RUNNING or not done:
+        done = self.figures.get("epoch", 0) - self.known
+        if self.status is not TrialStatus.RUNNING or done <= 0:
             return None
-        total = self.elapsed_at_report * self.epochs / float(done)
+        total = self.elapsed_at_report * (self.epochs - self.known) / float(done)
         return max(0.0, total - self.elapsed)
 
 
 class Progress:
-    """The table of trials. Everything it is told comes from the search's own process."""
+    """The table of trials. Everything it is told comes from the search's own process.
 
-    def __init__(self, trials: int, metric: str, console: Console) -> None:
-        self._trials, self._metric, self._console = trials, metric, console
+    Args:
+        done: trials that earlier launches have finished.
+        summary_s: seconds between two summaries where there is no live table.
+        quiet: say nothing.
+    """
+
+    def __init__(
+        self, study: Study, console: Console, *, done: int = 0, summary_s: float = 600, quiet: bool = False
+    ) -> None:
+        self._trials, self._metric, self._console = study.settings.trials, study.metric, console
+        self._fidelity, self._marks, self._mode = study.clock, rungs(study), study.mode
+        self._done, self._summary_s, self._quiet = done, summary_s, quiet
         self._rows: dict[int, _Row] = {}
-        self._started = time.monotonic()
+        self._started = self._summarised = time.monotonic()
         self._live = Live(
             console=console,
             get_renderable=self._render,
@@ -64,25 +78,40 @@ class Progress:
         )
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._is_live:
             self._live.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._console.is_terminal:
+        if self._is_live:
             self._live.stop()
             self._console.print(self._table())
 
-    def started(self, number: int, values: dict[str, Any], knobs: list[str]) -> None:
+    def say(self, line: str) -> None:
+        """Above the live table, or as a line of its own."""
+        if not self._quiet:
+            self._console.print(f"[{_clock(time.monotonic() - self._started)}] {line}", markup=False, highlight=False)
+
+    def tick(self) -> None:
+        """Where there is no live table, a summary now and then."""
+        now = time.monotonic()
+        if not self._is_live and now - self._summarised > self._summary_s:
+            self._summarised = now
+            self.say(self._summary())
+
+    def started(self, number: int, values: dict[str, Any], knobs: list[str], origin: str = "") -> None:
         shown = ", ".join(f"{knob} {_short(values[knob])}" for knob in knobs)
-        self._rows[number] = _Row(shown, values["epochs"])
-        self._say(f"trial {number} started: {shown}")
+        self._rows[number] = _Row(shown, values["epochs"], origin)
+        self._say(f"trial {number}{f' ({origin})' if origin else ''} started: {shown}")
 
     def reported(self, number: int, figures: dict[str, Any]) -> None:
         row = self._rows[number]
         row.figures, row.elapsed_at_report = figures, row.elapsed
+        if figures.get("replayed"):
+            row.known, row.started = figures["epoch"], time.monotonic()
         self._say(
-            f"trial {number} epoch {figures['epoch']}/{row.epochs}: loss {figures['train_loss']:.3f}, "
+            f"trial {number} epoch {figures['epoch']}/{row.epochs}{' (kept)' if figures.get('replayed') else ''}: "
+            f"loss {figures['train_loss']:.3f}, "
             f"Recall@1 {figures['recall_at_1']:.3f}, NDCG@10 {figures['ndcg_at_10']:.3f}, {row.elapsed:.0f} s"
         )
 
@@ -91,20 +120,38 @@ class Progress:
         row.status, row.ended, row.cause = status, time.monotonic(), cause
         self._say(f"trial {number} {status.value}" + (f": {cause}" if cause else ""))
 
+    @property
+    def _is_live(self) -> bool:
+        return self._console.is_terminal and not self._quiet
+
     def _say(self, line: str) -> None:
         if not self._console.is_terminal:
-            self._console.print(f"[{_clock(time.monotonic() - self._started)}] {line}", markup=False, highlight=False)
+            self.say(line)
+
+    def _summary(self) -> str:
+        done = sum(row.status is not TrialStatus.RUNNING for row in self._rows.values())
+        total, elapsed = max(self._trials, self._done + len(self._rows)), time.monotonic() - self._started
+        ahead = total - self._done - done
+        left = f", about {_clock(elapsed / done * ahead)} left" if done and ahead else ""
+        scored = [(row.figures[self._metric], number) for number, row in self._rows.items() if row.figures]
+        best = (min if self._mode == "min" else max)(scored, default=None)
+        leader = f", best {self._metric} {best[0]:.3f} (trial {best[1]})" if best else ""
+        return f"{self._done + done} of {total} trials done, {_clock(elapsed)} elapsed{left}{leader}"
 
     def _render(self) -> Group:
-        done = sum(row.status is not TrialStatus.RUNNING for row in self._rows.values())
-        elapsed = time.monotonic() - self._started
-        left = f", about {_clock(elapsed / done * (self._trials - done))} left" if done else ""
-        head = Text(f"{done} of {self._trials} trials done, {_clock(elapsed)} elapsed{left}", style="bold")
-        return Group(self._table(), head)
+        return Group(self._table(), Text(self._summary(), style="bold"))
+
+    def _next_rung(self, row: _Row) -> str:
+        """Where the trial is compared next, as an epoch of its own; "last" beyond the last rung."""
+        if row.status is not TrialStatus.RUNNING:
+            return ""
+        at = row.figures.get("epoch", 0)
+        marks = [m if self._fidelity == "epoch" else math.ceil(m * row.epochs / 100 - 1e-6) for m in self._marks]
+        return next((f"{mark:g}" for mark in marks if at < mark < row.epochs), "-")
 
     def _table(self) -> Table:
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for name in ("trial", "state", "epoch", "loss", "Recall@1", "NDCG@10", "elapsed", "remaining"):
+        for name in ("trial", "state", "epoch", "rung", "loss", "Recall@1", "NDCG@10", "elapsed", "remaining"):
             table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
         table.add_column("knobs", overflow="ellipsis", no_wrap=True)
         for number, row in sorted(self._rows.items()):
@@ -112,12 +159,13 @@ class Progress:
                 str(number),
                 Text(row.status.value, style=_COLOURS[row.status]),
                 f"{row.figures.get('epoch', 0)}/{row.epochs}",
+                self._next_rung(row),
                 _figure(row.figures.get("train_loss")),
                 _figure(row.figures.get("recall_at_1")),
                 _figure(row.figures.get("ndcg_at_10")),
                 _clock(row.elapsed),
                 _clock(row.remaining()),
-                row.cause or row.knobs,
+                row.cause or (f"{row.origin}: " if row.origin else "") + row.knobs,
             )
         return table
 

@@ -2,6 +2,8 @@
 
 python tune/run_search.py                                  the demo, on generated data
 python tune/run_search.py search_spaces/qwen3_lora.yaml    your study
+python tune/run_search.py --resume STUDY                   go on with a study that was stopped or killed
+python tune/run_search.py control STUDY stop|add|pause|resume …    steer a search while it runs
 """
 
 from __future__ import annotations
@@ -14,6 +16,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # Python puts this script's folder first, where modules would load twice under two names
     sys.path[0] = str(ROOT)
+    if sys.argv[1:2] == ["control"]:  # before the imports, which take seconds
+        from tune import control
+
+        sys.exit(control.main(sys.argv[2:]))
 
 from tune.cluster import DASHBOARD_PORT, cluster, libraries_quiet  # isort: skip  (before ray: sets what Ray reads on import)
 
@@ -26,17 +32,22 @@ from reranker.errors import RerankerError
 from reranker.models import check_name
 from reranker.trial_folder import write_text
 from results.compare import RUNS, leaderboard, pretty, verdict, winner
-from results.study_folder import StudyFolder, TrialStatus
+from results.study_folder import StudyFolder
 from tune import search_space
-from tune.announce import plan, where_it_is, where_to_look
-from tune.manifest import make_manifest
+from tune.announce import how_to_resume, plan, where_it_is, where_to_look
+from tune.conductor import Conductor
+from tune.ledger import Ledger
+from tune.manifest import check_same, make_manifest
+from tune.outcome import exit_code, tell_webhook
 from tune.preflight import check_models, check_writable
 from tune.progress import Progress
 from tune.recorder import Recorder
+from tune.schedulers import make_scheduler, replay
 from tune.search_space import Study
-from tune.searcher import LedgerSearch, make_scheduler
+from tune.searcher import LedgerSearch, make_sampler
 from tune.tracking import Tracker, default_uri
 from tune.trainable import concurrent_trials, make_trainable, trial_resources
+from tune.warm_start import warm_start
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,76 +61,104 @@ def main(argv: list[str] | None = None) -> int:
             console.print_exception()
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("ended at once; go on with --resume", file=sys.stderr)
+        return 130
 
 
 def search(args: argparse.Namespace, console: Console) -> int:
     # Load
-    study = search_space.load(args.study_file, overrides=_overrides(args), check_model=check_name)
+    folder = StudyFolder.open(args.runs, args.resume) if args.resume else None
+    file = folder.study_file if folder else args.study_file
+    study = search_space.load(file, overrides=_overrides(args), check_model=check_name)
     data = RerankingData.prepare(study.data)
 
     # Check
     check_writable(args.runs)
     check_models(study, data)
-    console.print(plan(study, data), highlight=False)
+    if not args.quiet:
+        console.print(plan(study, data), highlight=False)
+    if folder:
+        check_same(folder, study, data)
     if args.check:
         return 0
-    folder = StudyFolder.create(args.runs, study.name)
-    tracking_uri = args.tracking_uri or default_uri(folder)
-    folder.write_manifest(make_manifest(study, data, tracking_uri))
-    write_text(folder.study_file, study.dump())
+    folder = folder or _new_folder(study, data, args)
 
-    # Search
-    tracker = Tracker(folder, tracking_uri)
-    tracker.start()
-    progress = Progress(study.settings.trials, study.metric, console)
-    with libraries_quiet(folder.path / "driver.log"), cluster(args.address, args.dashboard_port) as ray_cluster:
-        console.print(where_to_look(folder, ray_cluster, tracking_uri), highlight=False, soft_wrap=True)
-        recorder = Recorder(folder, progress, tracker, study.knobs)
-        with progress:
-            _run_trials(study, data, folder, recorder)
-        recorder.close()
+    with folder.locked(), libraries_quiet(folder.path / "driver.log"):
+        write_text(folder.study_file, study.dump())
+        tracking_uri = folder.read_manifest()["tracking_uri"]
 
-    # Report
-    table = leaderboard(folder)
-    write_text(folder.leaderboard, table.to_csv(index=False))
-    best = winner(folder)
-    if best is not None:
-        folder.write_best_config(best)
-    delivered = tracker.finish()
+        # Search
+        tracker = Tracker(folder, tracking_uri)
+        tracker.start()
+        with cluster(args.address, args.dashboard_port) as ray_cluster:
+            if not args.quiet:
+                where = where_to_look(folder, ray_cluster, tracking_uri)
+                console.print(where, highlight=False, soft_wrap=True)
+            ending = _run_trials(study, data, folder, tracker, args, console)
+
+        # Report
+        table = leaderboard(folder)
+        write_text(folder.leaderboard, table.to_csv(index=False))
+        best = winner(folder)
+        if best is not None:
+            folder.write_best_config(best)
+        delivered = tracker.finish()
     console.print(pretty(table, study.knobs))
     console.print(f"\n{verdict(folder)}", style="bold", highlight=False)
     console.print(where_it_is(folder, tracking_uri, best, "" if delivered else tracker.trouble), highlight=False)
-    return _exit_code(folder)
+    if ending:
+        console.print(how_to_resume(folder, ending), highlight=False, soft_wrap=True)
+    tell_webhook(args.webhook, folder)
+    return exit_code(folder, ending)
 
 
-def _run_trials(study: Study, data: RerankingData, folder: StudyFolder, recorder: Recorder) -> None:
+def _run_trials(
+    study: Study, data: RerankingData, folder: StudyFolder, tracker: Tracker, args: argparse.Namespace, console: Console
+) -> str:
+    """Why the search ended before all trials did; empty if none is left."""
+    ledger = Ledger(study, folder, lambda number: make_sampler(study, number))
+    ledger.reconcile()
+    past = ledger.finished()
+    progress = Progress(study, console, done=len(past), summary_s=60 * args.summary_minutes, quiet=args.quiet)
+    conductor = Conductor(study, folder, ledger, progress.say)
+    if args.warm_start and not args.resume:
+        earlier = StudyFolder.open(args.runs, args.warm_start)
+        progress.say(warm_start(study, ledger, earlier, data.interactions.fingerprint))
+    ledger.enqueue_first()
+    if args.retry_failed:
+        progress.say(f"tried again: {', '.join(f'trial {n}' for n in ledger.retry_failed()) or 'none had failed'}")
+    scheduler = make_scheduler(study)
+    replay(scheduler, study, past)
     resources = trial_resources(study)
-    concurrency = min(study.settings.concurrency or study.settings.trials, concurrent_trials(resources))
-    tuner = ray_tune.Tuner(
-        make_trainable(folder.path, ray.put(data), study.metric, resources),
-        tune_config=ray_tune.TuneConfig(
-            search_alg=LedgerSearch(study, folder),
-            scheduler=make_scheduler(study),
-            num_samples=study.settings.trials,
-            max_concurrent_trials=concurrency,
-            time_budget_s=study.time_budget_s,
-            trial_dirname_creator=lambda trial: f"{trial.config['number']:03d}",
-        ),
-        run_config=ray_tune.RunConfig(
-            name="tune", storage_path=str(folder.path / "ray"), callbacks=[recorder], verbose=0
-        ),
-    )
-    tuner.fit()
+    recorder = Recorder(folder, progress, tracker, conductor, study.knobs)
+    with progress, conductor.listening():
+        ray_tune.Tuner(
+            make_trainable(folder.path, ray.put(data), study.metric, resources),
+            tune_config=ray_tune.TuneConfig(
+                search_alg=LedgerSearch(study, ledger, conductor),
+                scheduler=scheduler,
+                num_samples=-1,  # the searcher says when there are no more
+                max_concurrent_trials=min(study.settings.concurrency or 10**6, concurrent_trials(resources)),
+                trial_dirname_creator=lambda trial: f"{trial.config['number']:03d}",
+                reuse_actors=True,
+            ),
+            run_config=ray_tune.RunConfig(
+                name="tune",
+                storage_path=str(folder.path / "ray"),
+                callbacks=[recorder],
+                checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        ).fit()
+        recorder.close()
+    return conductor.close()
 
 
-def _exit_code(folder: StudyFolder) -> int:
-    """0 if any trial finished an epoch; else whose fault it was."""
-    trials = list(folder.trials())
-    if any(trial.status is TrialStatus.CANCELLED for trial in trials):
-        return 130
-    if any(trial.epochs for trial in trials):
-        return 0
-    return 1 if any(folder.read_status(trial.number)["ours"] for trial in trials) else 2
+def _new_folder(study: Study, data: RerankingData, args: argparse.Namespace) -> StudyFolder:
+    folder = StudyFolder.create(args.runs, study.name)
+    folder.write_manifest(make_manifest(study, data, args.tracking_uri or default_uri(folder)))
+    return folder
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
@@ -127,25 +166,36 @@ def _overrides(args: argparse.Namespace) -> list[str]:
         "study.name": args.name and json.dumps(args.name),
         "study.trials": args.trials,
         "study.concurrency": args.concurrency,
+        "study.sampler": args.sampler,
+        "study.seed": args.seed,
+        "resources.workers": args.workers,
     }
-    named |= {"study.seed": args.seed, "resources.workers": args.workers}
     return [*(f"{key}={value}" for key, value in named.items() if value is not None), *args.set]
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="run_search.py", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="run_search.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("study_file", nargs="?", type=Path, default=ROOT / "search_spaces" / "demo.yaml")
     parser.add_argument("--check", action="store_true", help="validate, print the plan, and stop")
     parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="override the study file")
     parser.add_argument("--name", help="of the study and its folder")
     parser.add_argument("--trials", type=int)
+    parser.add_argument("--sampler", help="tpe, random, gp, cmaes, or grid for every combination")
     parser.add_argument("--concurrency", type=int, help="trials at once; left out: as many as the cluster holds")
     parser.add_argument("--workers", type=int, help="distributed workers a trial")
     parser.add_argument("--seed", type=int, help="of the sampler")
+    parser.add_argument("--resume", metavar="STUDY", help="go on with a study, by its name or folder")
+    parser.add_argument("--retry-failed", action="store_true", help="with --resume: try failed trials again")
+    parser.add_argument("--warm-start", metavar="STUDY", help="let the sampler know an earlier study's trials")
     parser.add_argument("--runs", type=Path, default=RUNS, help="where studies are kept")
     parser.add_argument("--tracking-uri", help="an MLflow server; left out: a file in the study's folder")
     parser.add_argument("--address", help="of a running Ray cluster, or auto; left out: Ray on this machine")
     parser.add_argument("--dashboard-port", type=int, help=f"left out: {DASHBOARD_PORT}, or the next one that is free")
+    parser.add_argument("--quiet", action="store_true", help="print the result only")
+    parser.add_argument("--summary-minutes", type=float, default=10, help="between summaries without a terminal (10)")
+    parser.add_argument("--webhook", metavar="URL", help="told the verdict as JSON at the end")
     parser.add_argument("--debug", action="store_true", help="show stack traces")
     return parser.parse_args(argv)
 

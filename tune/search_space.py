@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -34,6 +34,7 @@ FIXED_ONLY = {
     "candidates": "lists of different length can't be compared",
     "seed": "the luckiest seed is no finding; repeat the best trials with other seeds instead",
 }
+DECAYING = {"linear", "cosine"}
 NO_KNOB = "there is no such knob"
 ALPHA_FOLLOWS = "lora_alpha, not given, is twice lora_rank; name lora_rank instead, or give lora_alpha"
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
@@ -47,7 +48,10 @@ _MODIFIERS = {
 
 
 class Asha(StrictModel):
-    """ASHA compares trials at epochs grace, grace·reduction, grace·reduction² … and lets the best 1/reduction go on."""
+    """ASHA compares trials at epochs grace, grace·reduction, grace·reduction² … and lets the best 1/reduction go on.
+
+    With a decaying schedule it compares them at as many fractions of their own epochs: … 1/reduction², 1/reduction.
+    """
 
     grace: int = Field(1, ge=1)
     reduction: int = Field(3, ge=2)
@@ -62,7 +66,10 @@ class StudySettings(StrictModel):
     time_budget: str | None = None
     seed: int = Field(0, ge=0, lt=2**31)
     concurrency: int | None = Field(None, ge=1, description="trials at once; null: as many as the cluster holds")
-    sampler: Literal["tpe", "random", "gp", "cmaes"] = "tpe"
+    sampler: Literal["tpe", "random", "gp", "cmaes", "grid"] = "tpe"
+    scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
+    patience: int | None = Field(None, ge=1, description="end after so many trials without a gain above the noise")
+    max_failures: int | None = Field(10, ge=1, description="end after so many failed trials; null: never")
     start_from: list[dict[str, Any]] = Field([], description="tried first; knobs left out are drawn")
     asha: Asha = Asha()
 
@@ -190,6 +197,11 @@ class Study:
         return int(max(_reach("epochs", self.fixed, self.dimensions)))
 
     @property
+    def clock(self) -> Literal["epoch", "progress"]:
+        """What trials are compared on: a rate that decays towards a trial's own end makes its epochs its own too."""
+        return "progress" if DECAYING & set(_reach("schedule", self.fixed, self.dimensions)) else "epoch"
+
+    @property
     def fingerprint(self) -> str:
         """Equal for studies whose trials can be compared and share a sampler: same data, metric, fixed knobs, space."""
         asked = [self.metric, self.data.model_dump(mode="json"), self.fixed, self.source["space"]]
@@ -202,6 +214,36 @@ class Study:
             if dimension.applies(drawn):
                 drawn |= dimension.assign(dimension.distribution.sample(trial, dimension.name, drawn))
         return self._resolve(drawn).model_dump()
+
+    def parameters(self, point: dict[str, Any], source: str) -> dict[str, Any]:
+        """A configuration as Optuna's parameters; what it leaves out is not among them.
+
+        Args:
+            source: what a fault will cite.
+
+        Raises:
+            InputError: with a fault for each value that is not in the space.
+        """
+        document = Document(self.source, {(): (source, None)})
+        parameters = _start_point(document, (), point, self.fixed, list(self.dimensions))
+        if document.faults:
+            raise InputError(document.faults)
+        return parameters
+
+    def grid(self) -> list[dict[str, Any]]:
+        """Every configuration of a space of lists, as Optuna's parameters, the last knob of the file varying fastest."""
+        points: list[tuple[dict[str, Any], dict[str, Any]]] = [({}, _with_defaults(self.fixed))]
+        for dimension in self.dimensions:
+            longer = []
+            for parameters, drawn in points:
+                if not dimension.applies(drawn):
+                    longer.append((parameters, drawn))
+                    continue
+                for value in dimension.distribution.all(drawn):
+                    parameter = dimension.distribution.parameter(value, drawn)
+                    longer.append(({**parameters, dimension.name: parameter}, {**drawn, **dimension.assign(value)}))
+            points = longer
+        return [parameters for parameters, _ in points]
 
     def base(self) -> TrialConfig:
         """The configuration of the fixed knobs and defaults: what all trials have in common."""
@@ -258,10 +300,11 @@ def load(path: Path, overrides: Iterable[str] = (), check_model: Callable[[str],
         if grace > longest:
             rule = f"the grace period must not be beyond the longest trial, {longest} epochs"
             document.faults.append(document.fault(("study", "asha", "grace"), rule, grace))
+        _check_fidelity(document, parsed.study, fixed, dimensions)
     if parsed is None or document.faults:
         raise InputError(sorted(document.faults, key=lambda fault: (fault.file, fault.line or 0)))
     paths = _absolute_paths(parsed.data, path.parent)
-    return Study(
+    study = Study(
         parsed.study,
         parsed.data.model_copy(update=paths),
         parsed.resources,
@@ -270,6 +313,28 @@ def load(path: Path, overrides: Iterable[str] = (), check_model: Callable[[str],
         {**document.values, "data": {**document.values["data"], **{name: str(path) for name, path in paths.items()}}},
         start_points,
     )
+    if parsed.study.sampler != "grid":
+        return study
+    return replace(study, settings=parsed.study.model_copy(update={"trials": len(study.grid())}))
+
+
+def _check_fidelity(
+    document: Document, settings: StudySettings, fixed: dict[str, Any], dimensions: tuple[Dimension, ...]
+) -> None:
+    """What trials are compared on before their end must mean the same for all of them; a grid needs lists."""
+    schedules = set(_reach("schedule", fixed, dimensions))
+    if settings.scheduler != "none" and schedules & DECAYING and schedules - DECAYING:
+        own = next(dimension.name for dimension in dimensions if "schedule" in dimension.knobs)
+        rule = (
+            "schedules that decay towards a trial's own end can't be compared early with a constant one: "
+            "search one kind, or stop nothing early (study.scheduler: none)"
+        )
+        document.faults.append(document.fault(("space", own), rule, ", ".join(sorted(schedules))))
+    if settings.sampler == "grid":
+        for dimension in dimensions:
+            if isinstance(dimension.distribution, FloatRange):
+                rule = "a grid needs the values one by one: {choice: […]}, or {int: [low, high]} with a step"
+                document.faults.append(document.fault(("space", dimension.name), rule))
 
 
 def _apply_overrides(document: Document, overrides: Iterable[str]) -> None:

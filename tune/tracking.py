@@ -56,6 +56,7 @@ class StudyMirror:
         self._runs: dict[int, str] = {}  # trial number → run id
         self._sent: dict[int, int] = {}  # trial number → epochs that the store has
         self._ended: set[int] = set()
+        self._acts_sent = 0
         self._parent = ""
 
     def bring_up(self, *, ended: bool = False) -> None:
@@ -70,6 +71,10 @@ class StudyMirror:
         for trial in self.study.trials():
             if trial.number not in self._ended:
                 self._send(client, trial)
+        acts = self.study.acts()
+        for i, act in enumerate(acts[self._acts_sent :], start=self._acts_sent + 1):
+            client.set_tag(self._parent, f"act.{i:03d}", f"{act['time']} {act['act']}")
+        self._acts_sent = len(acts)
         if ended:
             self._close(client)
 
@@ -84,6 +89,7 @@ class StudyMirror:
             self._experiment = known.experiment_id
         kind = "tags.kind = 'study'"
         for run in client.search_runs([self._experiment], f"{kind} and tags.study_id = '{manifest['study_id']}'"):
+            client.update_run(run.info.run_id, status="RUNNING")
             return str(run.info.run_id)
         tags = {"kind": "study", "study": name, "study_id": manifest["study_id"], **manifest["tags"]}
         run = client.create_run(self._experiment, run_name=f"study {name}", tags=tags)
@@ -114,6 +120,9 @@ class StudyMirror:
     def _find_or_make_run(self, client: MlflowClient, trial: StoredTrial) -> tuple[str, int]:
         query = f"tags.mlflow.parentRunId = '{self._parent}' and tags.trial = '{trial.number}'"
         for run in client.search_runs([self._experiment], query):
+            if trial.status is TrialStatus.RUNNING and run.info.status != "RUNNING":  # it goes on
+                client.update_run(run.info.run_id, status="RUNNING")
+                client.set_tag(run.info.run_id, "status", trial.status.value)
             steps = {metric.step for metric in client.get_metric_history(run.info.run_id, _SHOWN[0])}
             return str(run.info.run_id), len(steps)
         manifest = self.study.read_manifest()
@@ -124,6 +133,7 @@ class StudyMirror:
             "trial": str(trial.number),
             "model": trial.values["model"],
             "status": trial.status.value,
+            **({"origin": trial.origin} if trial.origin else {}),
             **manifest["tags"],
         }
         run = client.create_run(self._experiment, run_name=_run_name(trial, manifest["knobs"]), tags=tags)
@@ -134,6 +144,7 @@ class StudyMirror:
         metric = self.study.read_manifest()["metric"]
         best = trial.best(metric)
         tags = [RunTag("status", trial.status.value)] + ([RunTag("cause", trial.cause)] if trial.cause else [])
+        tags += [RunTag("notes", "; ".join(trial.notes))] if trial.notes else []
         metrics, params = [], []
         if best is not None:
             shown = {f"best/{metric}": metric, "best/recall_at_1": "recall_at_1", "epoch_of_best": "epoch"}
@@ -155,7 +166,7 @@ class StudyMirror:
         for path in (self.study.leaderboard, self.study.best_config):
             if path.exists():
                 client.log_artifact(self._parent, str(path))
-        client.set_terminated(self._parent, "FINISHED")
+        client.set_terminated(self._parent, "FINISHED" if self.study.read_ending()["complete"] else "KILLED")
 
 
 class Tracker:

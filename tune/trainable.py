@@ -1,13 +1,19 @@
-"""A Tune trial → a Ray Train run of its own: N workers, a report an epoch, a cause when it fails.
+"""A Tune trial → a job for a slot: a worker group that outlives the trial, a report an epoch, a cause when it fails.
 
 `make_trainable` is the whole interface between the search and the way in which a trial is run: the search gets a Tune
-trainable that takes `{"number", "values"}` and reports the figures of `reranker.sft.EpochReport` once an epoch.
+trainable that takes `{"number", "values"}` and reports the figures of `reranker.sft.EpochReport` once an epoch. Workers
+wait at each epoch's end until Tune says that the trial goes on, so what is reported never depends on who is faster.
+
+The last report says how the trial `ended`, in words of `TrialStatus`, with the `cause` where there is one; a trial that
+Tune itself stops has no such report.
 """
 
 from __future__ import annotations
 
 import os
-import traceback
+import threading
+import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +23,16 @@ from ray import train as ray_train
 from ray import tune as ray_tune
 from ray.exceptions import RayActorError
 from ray.train.torch import TorchTrainer
-from ray.train.v2.api.exceptions import WorkerGroupError
-from ray.tune.integration.ray_train import TuneReportCallback
 
 from reranker.config import TrialConfig
-from reranker.errors import Fault, InputError, RerankerError
-from reranker.trial_folder import TrialFolder
-from reranker.worker import WorkerJob, train_worker
+from reranker.errors import Fault, InputError
+from reranker.worker import Event, Mailbox, WorkerJob, serve
 from results.study_folder import StudyFolder, TrialStatus
+from tune.schedulers import progress
 from tune.search_space import Study
+
+_POLL_S = 0.5  # between two looks at whether the trial shall stop
+_LEAVE_S = 20.0  # for workers to end their step, or their epoch's scoring, when they are told to
 
 
 @dataclass(frozen=True)
@@ -46,47 +53,208 @@ class TrialResources:
 
 
 def make_trainable(study_folder: Path, data: Any, metric: str, resources: TrialResources) -> Any:
-    """A Tune trainable that runs each trial as a Ray Train run.
+    """A Tune trainable that trains each trial in a slot, which a next trial takes over where Tune reuses actors.
 
     Args:
         data: a reference to the study's `RerankingData` in Ray's object store.
     """
+    given = {"study": StudyFolder(study_folder), "data": [data], "metric": metric, "resources": resources}
+    # The slot itself only waits for its workers: a sliver of the head node, or it would take the CPU they need.
+    sliver = ray_tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}])
+    return ray_tune.with_resources(ray_tune.with_parameters(Slot, **given), sliver)
 
-    def trial(assignment: dict[str, Any]) -> None:
+
+class Slot(ray_tune.Trainable):  # type: ignore[misc]
+    """A worker group and the trial that it trains now."""
+
+    def setup(
+        self, config: dict[str, Any], *, study: StudyFolder, data: list[Any], metric: str, resources: TrialResources
+    ) -> None:
         os.environ["RAY_TRAIN_ENABLE_STATE_TRACKING"] = "1"  # Train runs appear in the dashboard
-        folder = StudyFolder(study_folder).trial(assignment["number"])
-        job = WorkerJob(
-            config=TrialConfig.model_validate(assignment["values"]),
-            data=data,
-            metric=metric,
-            folder=folder,
-            threads=max(1, resources.cpus_per_worker),
-        )
-        trainer = TorchTrainer(
-            train_worker,
-            train_loop_config={"job": job},
+        self._study, self._data, self._metric, self._resources = study, data[0], metric, resources
+        self._group: _WorkerGroup | None = None
+        self._training = False  # the group has this trial's job
+        self._waited_for = False  # the group waits for the answer to a report
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._leave()
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """The next epoch's figures: from the folder those that an earlier launch has trained, then new ones."""
+        if self._replayed < len(self._stored):
+            self._replayed += 1
+            return self._result(self._stored[self._replayed - 1], replayed=True)
+        self._wait_while_paused()
+        if (asked := self._study.asked_to_stop(self._number)) is not None:
+            self._leave()
+            return _end(*asked)
+        self._go_on()
+        deadline = None
+        while True:
+            assert self._group is not None
+            event = self._group.event(_POLL_S)
+            if event is not None and event.kind == "report":
+                self._waited_for = True
+                return self._result(event.figures)
+            if asked is None and (asked := self._study.asked_to_stop(self._number)) is not None:
+                self._group.stop()
+                deadline = time.monotonic() + _LEAVE_S
+            if asked is not None and (event is not None or time.monotonic() > (deadline or 0)):
+                self._training = event is None
+                self._leave()
+                return _end(*asked)
+            if event is not None:
+                self._training = False
+                if (event.kind in ("failed", "died") and self._resources.workers > 1) or event.kind == "died":
+                    self._drop_group()
+                cause = self._mend(event)
+                if cause:
+                    return _end(TrialStatus.FAILED, cause, event.ours)
+                self._go_on()
+
+    def cleanup(self) -> None:
+        self._leave()
+        self._drop_group()
+
+    def _begin(self, assignment: dict[str, Any]) -> None:
+        self._number = assignment["number"]
+        self._config = TrialConfig.model_validate(assignment["values"])
+        self._folder = self._study.trial(self._number)
+        self._stored = self._folder.read_epochs()
+        self._replayed = 0
+        self._micro_batch: int | None = None
+        self._deaths = 0
+        if len(self._stored) < self._config.epochs and self._group is None:
+            self._group = _WorkerGroup(self._study, self._data, self._resources)
+
+    def _go_on(self) -> None:
+        """Answer the workers, or give them the job."""
+        self._group = self._group or _WorkerGroup(self._study, self._data, self._resources)
+        if self._waited_for:
+            self._group.answer(True)
+            self._waited_for = False
+        elif not self._training:
+            self._group.send(WorkerJob(self._config, self._metric, self._folder, self._micro_batch))
+            self._training = True
+
+    def _result(self, figures: dict[str, Any], replayed: bool = False) -> dict[str, Any]:
+        last = figures["epoch"] >= self._config.epochs
+        ended = {"done": True, "ended": TrialStatus.COMPLETED.value} if last else {}
+        return {**figures, "progress": progress(figures["epoch"], self._config.epochs), "replayed": replayed, **ended}
+
+    def _wait_while_paused(self) -> None:
+        while self._study.paused.exists() and self._study.asked_to_stop(self._number) is None:
+            time.sleep(_POLL_S)
+
+    def _mend(self, event: Event) -> str:
+        """Make ready to go on after what went wrong; else the cause to fail with."""
+        if event.kind == "out_of_memory":
+            share = self._config.effective_batch // self._resources.workers
+            smaller = [
+                size for size in range(1, event.micro_batch) if share % size == 0 and 2 * size <= event.micro_batch
+            ]
+            if not smaller:
+                return "it does not fit the memory, not even at micro batch 1"
+            self._micro_batch = smaller[-1]
+            self._folder.add_note(f"out of memory at micro batch {event.micro_batch}; went on with {smaller[-1]}")
+            if self._resources.workers > 1:
+                self._drop_group()
+            return ""
+        if event.kind == "died" and self._deaths == 0:
+            self._deaths += 1
+            self._folder.add_note(f"its workers died ({event.cause}); new ones went on from the last epoch")
+            return ""
+        return event.cause
+
+    def _leave(self) -> None:
+        """Have the workers drop the job that they are at; a group that does not let go of it is dropped itself."""
+        if self._group is None or not self._training:
+            return
+        if self._waited_for:
+            self._group.answer(False)
+        else:
+            self._group.stop()
+        self._training = self._waited_for = False
+        event = self._group.event(_LEAVE_S)
+        if event is None or event.kind != "ended":
+            self._drop_group()
+
+    def _drop_group(self) -> None:
+        if self._group is not None:
+            self._group.close()
+            self._group = None
+
+
+class _WorkerGroup:
+    """A Ray Train run whose workers take jobs from a mailbox, in a thread of its own."""
+
+    def __init__(self, study: StudyFolder, data: Any, resources: TrialResources) -> None:
+        self._mailbox: Any = Mailbox.remote()  # type: ignore[attr-defined]
+        self._pending: Any = None  # the next event
+        self._failure: Exception | None = None
+        share: dict[str, float] = {"CPU": resources.cpus_per_worker}
+        if resources.gpus_per_worker:
+            share["GPU"] = resources.gpus_per_worker
+        self._trainer = TorchTrainer(
+            serve,
+            train_loop_config={
+                "mailbox": self._mailbox,
+                "data": [data],  # in a list, or Ray would put its value in the place of the reference
+                "threads": max(1, resources.cpus_per_worker),
+            },
             scaling_config=ray_train.ScalingConfig(
-                num_workers=resources.workers,
-                use_gpu=resources.gpus_per_worker > 0,
-                resources_per_worker=_per_worker(resources),
+                num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=share
             ),
             run_config=ray_train.RunConfig(
-                name=folder.path.name,
-                storage_path=str(study_folder / "ray"),
-                callbacks=[TuneReportCallback()],
+                name=f"slot-{uuid.uuid4().hex[:8]}",
+                storage_path=str(study.path / "ray"),
                 failure_config=ray_train.FailureConfig(max_failures=0),
             ),
         )
-        try:
-            trainer.fit()
-        except RayActorError:
-            raise  # the search stopped the trial, or its controller died: the search itself says which
-        except Exception as error:
-            _record_failure(StudyFolder(study_folder), assignment["number"], folder, error)
-            raise
+        self._thread = threading.Thread(target=self._run, name="worker-group", daemon=True)
+        self._thread.start()
 
-    # The trial itself only waits for its workers: a sliver of the head node, or it would take the CPU they need.
-    return ray_tune.with_resources(trial, ray_tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}]))
+    def send(self, job: WorkerJob) -> None:
+        self._mailbox.send.remote(job)
+
+    def answer(self, go_on: bool) -> None:
+        self._mailbox.answer.remote(go_on)
+
+    def stop(self) -> None:
+        self._mailbox.stop.remote()
+
+    def event(self, timeout_s: float) -> Event | None:
+        """What the workers tell next, None if they tell nothing in this time."""
+        if self._pending is None:
+            self._pending = self._mailbox.event.remote()
+        try:
+            ready, _ = ray.wait([self._pending], timeout=timeout_s)
+            if ready:
+                event: Event = ray.get(self._pending)
+                self._pending = None
+                return event
+        except RayActorError as error:
+            return Event("died", cause=_first_line(error))
+        if not self._thread.is_alive():
+            return Event("died", cause=_first_line(self._failure) if self._failure else "their loop ended")
+        return None
+
+    def close(self) -> None:
+        """Send the workers home, and take their reservation back if they don't go."""
+        self._mailbox.send.remote(None)
+        self._thread.join(timeout=5)
+        if self._thread.is_alive():
+            ray.kill(self._mailbox)  # every worker that waits for it fails
+            self._thread.join(timeout=_LEAVE_S)
+
+    def _run(self) -> None:
+        try:
+            self._trainer.fit()
+        except Exception as error:  # noqa: BLE001  (told as the group's death)
+            self._failure = error
 
 
 def concurrent_trials(resources: TrialResources) -> int:
@@ -114,21 +282,9 @@ def trial_resources(study: Study) -> TrialResources:
     return resources
 
 
-def _per_worker(resources: TrialResources) -> dict[str, float]:
-    share: dict[str, float] = {"CPU": resources.cpus_per_worker}
-    if resources.gpus_per_worker:
-        share["GPU"] = resources.gpus_per_worker
-    return share
+def _end(status: TrialStatus, cause: str = "", ours: bool = False) -> dict[str, Any]:
+    return {"done": True, "ended": status.value, "cause": cause, "ours": ours}
 
 
-def _record_failure(study: StudyFolder, number: int, folder: TrialFolder, error: BaseException) -> None:
-    """Leave the cause in the study's folder in one sentence, and the trace in the trial's log."""
-    cause = error
-    if isinstance(error, WorkerGroupError) and error.worker_failures:
-        cause = next(iter(error.worker_failures.values()))
-        cause = getattr(cause, "cause", None) or cause.__cause__ or cause  # out of Ray's wrapping
-    first_line = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-    sentence = first_line if isinstance(cause, RerankerError) else f"{type(cause).__name__}: {first_line}"
-    with (folder.path / "train.log").open("a", encoding="utf-8") as log:
-        log.write("".join(traceback.format_exception(error)))
-    study.write_status(number, TrialStatus.FAILED, cause=sentence, ours=getattr(cause, "exit_code", 1) == 1)
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"

@@ -1,0 +1,110 @@
+"""Requests to a running search, left as files in its study's folder, and the command line that leaves them.
+
+python tune/run_search.py control STUDY stop TRIAL
+python tune/run_search.py control STUDY add learning_rate=1e-4 lora_rank=8
+python tune/run_search.py control STUDY pause | resume
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from reranker.errors import EnvironmentFault, Fault, InputError, RerankerError
+from reranker.trial_folder import write_text
+from results.compare import RUNS
+from results.study_folder import StudyFolder
+from tune.study_yaml import Document, override
+
+_ANSWER_S = 30.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a running search. `trial` goes with stop, `values` (knobs) with add."""
+
+    id: str
+    act: Literal["stop", "add", "pause", "resume"]
+    trial: int | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def take_up(folder: StudyFolder) -> Iterator[Request]:
+    """The requests that nobody has answered yet, oldest first."""
+    for path in sorted(folder.control.glob("*.request")):
+        yield Request(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def answer(folder: StudyFolder, request: Request, text: str, accepted: bool = True) -> None:
+    """Tell whoever asked what came of it; the request is done with."""
+    write_text(folder.control / f"{request.id}.answer", json.dumps({"text": text, "accepted": accepted}))
+    (folder.control / f"{request.id}.request").unlink(missing_ok=True)
+
+
+def refusal(rule: str) -> InputError:
+    return InputError([Fault(rule)])
+
+
+def ask(folder: StudyFolder, act: str, **details: Any) -> str:
+    """Leave a request and wait for the search's answer.
+
+    Raises:
+        EnvironmentFault: no search is running in the folder, or it does not answer.
+        InputError: the search refuses.
+    """
+    if not folder.is_searched():
+        raise EnvironmentFault(f"no search is running in {folder.path}")
+    request = Request(f"{time.time_ns()}", act, **details)  # type: ignore[arg-type]
+    write_text(folder.control / f"{request.id}.request", json.dumps(asdict(request)))
+    answered = folder.control / f"{request.id}.answer"
+    deadline = time.monotonic() + _ANSWER_S
+    while not answered.exists():
+        if time.monotonic() > deadline:
+            (folder.control / f"{request.id}.request").unlink(missing_ok=True)
+            raise EnvironmentFault(f"the search in {folder.path} did not answer within {_ANSWER_S:.0f} s")
+        time.sleep(0.1)
+    reply = json.loads(answered.read_text(encoding="utf-8"))
+    answered.unlink()
+    if not reply["accepted"]:
+        raise refusal(reply["text"])
+    return str(reply["text"])
+
+
+def _knobs(texts: list[str]) -> dict[str, Any]:
+    """`knob=value` texts, read as a study file reads values."""
+    document = Document(values={}, places={(): ("add", None)})
+    for text in texts:
+        knob, separator, value = text.partition("=")
+        if not separator or not knob:
+            raise InputError([Fault("a knob must be given as knob=value", "add", value=text)])
+        override(document, (knob,), value, f"--add {text}")
+    if document.faults:
+        raise InputError(document.faults)
+    return dict(document.values)
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="run_search.py control", description="Steer a search while it runs.")
+    parser.add_argument("study", help="its name, or the path of its folder")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where studies are kept")
+    acts = parser.add_subparsers(dest="act", required=True)
+    acts.add_parser("stop", help="end one trial").add_argument("trial", type=int)
+    acts.add_parser("add", help="try this next").add_argument("knobs", nargs="+", metavar="KNOB=VALUE")
+    acts.add_parser("pause", help="begin no trial, and hold the running ones at their next epoch")
+    acts.add_parser("resume", help="go on after a pause")
+    args = parser.parse_args(argv)
+    try:
+        details: dict[str, Any] = {"trial": args.trial} if args.act == "stop" else {}
+        if args.act == "add":
+            details = {"values": _knobs(args.knobs)}
+        print(ask(StudyFolder.open(args.runs, args.study), args.act, **details))
+    except RerankerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0

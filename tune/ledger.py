@@ -1,0 +1,189 @@
+"""Optuna's journal in a study's folder: the one record of what was tried, from which every launch goes on.
+
+A trial is RUNNING in the journal from the moment it is asked for until it is complete, pruned or failed. So what a
+launch finds running there is what an earlier one was kept from finishing, and has to go on. Nothing else is needed to
+resume: draws depend on the seed, the trial's number and the finished trials only (`tune.searcher.make_sampler`).
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from reranker.errors import EnvironmentFault
+from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+from tune.search_space import Study
+
+ORIGIN = "origin"  # the attribute that says how a trial came to be
+_EXTRA = "extra"  # the attribute of trials beyond the study's number: added by hand, tried again, taken over
+_TAKEN_OVER = "warm start"
+
+
+@dataclass(frozen=True, eq=False)
+class PastTrial:
+    """A finished trial as schedulers know trials; `reports` are the metric's values by epoch."""
+
+    trial_id: str
+    config: dict[str, Any]  # {"number", "values"}
+    reports: dict[int, float]
+
+
+class Ledger:
+    """Asks and tells, and tells apart what is finished, running and waiting. For one process at a time.
+
+    Raises:
+        EnvironmentFault: the journal is not one.
+    """
+
+    def __init__(self, study: Study, folder: StudyFolder, make_sampler: Callable[[int], Any]) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=ExperimentalWarning)  # of TPE's `group`, which is years old
+        self._study, self._folder, self._make_sampler = study, folder, make_sampler
+        _repair(str(folder.journal))
+        try:
+            self._optuna = optuna.create_study(
+                study_name=folder.name,
+                storage=JournalStorage(JournalFileBackend(str(folder.journal))),
+                direction="minimize" if study.mode == "min" else "maximize",
+                sampler=make_sampler(0),
+                load_if_exists=True,
+            )
+        except (ValueError, KeyError) as error:
+            raise EnvironmentFault(f"{folder.journal} is not a journal that Optuna can read: {error}") from error
+        self._trials: dict[int, optuna.Trial] = {}  # that run in this process
+
+    def enqueue(self, parameters: dict[str, Any], origin: str, *, extra: bool = False) -> None:
+        """Have these parameters tried next; what they leave out is drawn."""
+        self._optuna.enqueue_trial(parameters, user_attrs={ORIGIN: origin, _EXTRA: extra})
+
+    def enqueue_first(self) -> None:
+        """The configurations to start from and those of a grid, but for what an earlier launch has enqueued."""
+        points = [(point, "start_from") for point in self._study.start_points]
+        if self._study.settings.sampler == "grid":
+            points += [(point, "") for point in self._study.grid() if point not in self._study.start_points]
+        trials = self._optuna.get_trials(deepcopy=False)
+        known = sum("fixed_params" in t.system_attrs and not t.user_attrs.get(_EXTRA) for t in trials)
+        for point, origin in points[known:]:
+            self.enqueue(point, origin)
+
+    def interrupted(self) -> list[int]:
+        """Trials of earlier launches that have to go on."""
+        return [t.number for t in self._in_state(TrialState.RUNNING) if t.number not in self._trials]
+
+    def finished(self) -> list[PastTrial]:
+        """Complete and pruned trials, in the order in which they ended."""
+        trials = self._in_state(TrialState.COMPLETE) + self._in_state(TrialState.PRUNED)
+        past = []
+        for trial in sorted(trials, key=lambda trial: trial.datetime_complete):
+            values = self._study.draw(optuna.trial.FixedTrial(trial.params))
+            config = {"number": trial.number, "values": values}
+            past.append(PastTrial(f"past-{trial.number}", config, trial.intermediate_values))
+        return past
+
+    def asked(self) -> int:
+        """How many trials of the study's own number were asked for, or wait to be."""
+        return sum(not trial.user_attrs.get(_EXTRA) for trial in self._optuna.get_trials(deepcopy=False))
+
+    def waiting(self) -> int:
+        return len(self._in_state(TrialState.WAITING))
+
+    def ask(self, number: int | None = None) -> tuple[int, dict[str, Any], str]:
+        """(number, knobs, origin) of an interrupted trial, or of the next one: enqueued, else drawn."""
+        if number is None:
+            waiting = [trial.number for trial in self._in_state(TrialState.WAITING)]
+            self._optuna.sampler = self._make_sampler(
+                min(waiting, default=len(self._optuna.get_trials(deepcopy=False)))
+            )
+            trial = self._optuna.ask()
+        else:
+            self._optuna.sampler = self._make_sampler(number)
+            frozen = self._optuna.get_trials(deepcopy=False)[number]
+            trial = optuna.Trial(self._optuna, frozen._trial_id)
+        values = self._study.draw(trial)
+        self._trials[trial.number] = trial
+        return trial.number, values, str(trial.user_attrs.get(ORIGIN, ""))
+
+    def report(self, number: int, epoch: int, value: float) -> None:
+        """Epochs that the journal knows are left as they are."""
+        if epoch not in self._reports(number):
+            self._trials[number].report(value, epoch)
+
+    def end(self, number: int, status: TrialStatus) -> None:
+        """A complete trial's value is its best epoch. A cancelled one stays as it is, to go on another time."""
+        trial = self._trials.pop(number)
+        if status is TrialStatus.COMPLETED:
+            reports = self._reports(number).values()
+            self._optuna.tell(trial, min(reports) if self._study.mode == "min" else max(reports))
+        elif status is not TrialStatus.CANCELLED:
+            state = TrialState.FAIL if status is TrialStatus.FAILED else TrialState.PRUNED
+            self._optuna.tell(trial, state=state)
+
+    def reconcile(self) -> None:
+        """Make folder and journal agree after a kill between two writes."""
+        metric = self._study.metric
+        for number in self._folder.numbers():
+            status = TrialStatus(self._folder.read_status(number)["status"])
+            state = self._optuna.get_trials(deepcopy=False)[number].state
+            if state is TrialState.RUNNING and status in (
+                TrialStatus.COMPLETED,
+                TrialStatus.PRUNED,
+                TrialStatus.FAILED,
+            ):
+                self.ask(number)
+                for figures in self._folder.trial(number).read_epochs():
+                    self.report(number, figures["epoch"], figures[metric])
+                self.end(number, status)
+            elif state.is_finished() and status in (TrialStatus.RUNNING, TrialStatus.CANCELLED):
+                told = {TrialState.COMPLETE: TrialStatus.COMPLETED, TrialState.PRUNED: TrialStatus.PRUNED}
+                cause = "the search was killed before the cause was written" if state is TrialState.FAIL else ""
+                self._folder.write_status(number, told.get(state, TrialStatus.FAILED), cause, ours=True)
+
+    def retry_failed(self) -> list[int]:
+        """Enqueue every failed trial's parameters again, once; returns the failed numbers."""
+        failed = self._in_state(TrialState.FAIL)
+        tried = {trial.user_attrs.get(ORIGIN) for trial in self._optuna.get_trials(deepcopy=False)}
+        again = [trial for trial in failed if f"retry of {trial.number}" not in tried]
+        for trial in again:
+            self.enqueue(trial.params, f"retry of {trial.number}", extra=True)
+        return [trial.number for trial in again]
+
+    def take_over(self, trial: StoredTrial, parameters: dict[str, Any]) -> None:
+        """Let the sampler know a finished trial of another study."""
+        self.enqueue(parameters, _TAKEN_OVER, extra=True)
+        number, _, _ = self.ask()
+        for figures in trial.epochs:
+            self.report(number, figures["epoch"], figures[self._study.metric])
+        self.end(number, trial.status)
+
+    def taken_over(self) -> int:
+        trials = self._optuna.get_trials(deepcopy=False)
+        return sum(trial.user_attrs.get(ORIGIN) == _TAKEN_OVER for trial in trials)
+
+    def _reports(self, number: int) -> dict[int, float]:
+        reports: dict[int, float] = self._optuna.get_trials(deepcopy=False)[number].intermediate_values
+        return reports
+
+    def _in_state(self, state: TrialState) -> list[Any]:
+        return list(self._optuna.get_trials(deepcopy=False, states=(state,)))
+
+
+def _repair(journal: str) -> None:
+    """After a kill: remove Optuna's lock, which nobody holds any more, and a last line that was cut short."""
+    if os.path.lexists(f"{journal}.lock"):
+        os.unlink(f"{journal}.lock")
+    if not os.path.exists(journal):
+        return
+    with open(journal, "rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)

@@ -1,0 +1,94 @@
+"""A study → the scheduler that stops weak trials early, its clock, and what it has seen in earlier launches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from tune.ledger import PastTrial
+from tune.search_space import Study
+
+_HYPERBAND_BRACKETS = 3
+_WHOLE = 100.0  # progress of a trial that has trained all its epochs
+
+
+def make_scheduler(study: Study) -> TrialScheduler:
+    """Trials are compared on our own clock, never on Tune's count of reports, which restarts with each launch.
+
+    The clock is `epoch`, or, for schedules whose rate decays towards each trial's own last epoch, `progress`: the
+    percentage of its epochs that a trial has trained. By epochs a short trial would look better than a long one only
+    because its rate has decayed already.
+    """
+    kind, settings = study.settings.scheduler, study.settings.asha
+    if kind == "none":
+        return FIFOScheduler()
+    marks = rungs(study)
+    common = {"time_attr": study.clock, "metric": study.metric, "mode": study.mode}
+    if kind == "median":
+        return _Median(**common, grace_period=marks[0] if marks else _WHOLE, min_time_slice=math.inf)
+    brackets = min(_HYPERBAND_BRACKETS, max(1, len(marks))) if kind == "hyperband" else 1
+    longest = study.max_epochs if study.clock == "epoch" else _WHOLE
+    return _Asha(
+        study.settings.seed,
+        **common,
+        grace_period=marks[0] if marks else longest,
+        reduction_factor=settings.reduction,
+        max_t=longest + 1,  # at `max_t` itself ASHA would stop a trial at its last report
+        brackets=brackets,
+        stop_last_trials=False,
+    )
+
+
+def rungs(study: Study) -> list[float]:
+    """Where ASHA compares trials, on the study's clock: epochs, or percentages of a trial's own epochs."""
+    grace, reduction = study.settings.asha.grace, study.settings.asha.reduction
+    count = math.ceil(math.log(study.max_epochs / grace, reduction) - 1e-9) if study.max_epochs > grace else 0
+    if study.clock == "epoch":
+        return [grace * reduction**k for k in range(count)]
+    return [_WHOLE / reduction**k for k in range(count, 0, -1)]
+
+
+def progress(epoch: int, epochs: int) -> float:
+    """On the clock of decaying schedules; a hair above, so that a third is not short of 33.33 %."""
+    return _WHOLE * epoch / epochs + 1e-9
+
+
+def replay(scheduler: TrialScheduler, study: Study, trials: Iterable[PastTrial]) -> None:
+    """Let a new scheduler see what finished trials of earlier launches have reported, in their order."""
+    for past in trials:
+        epochs = past.config["values"]["epochs"]
+        result: dict[str, Any] = {}
+        scheduler.on_trial_add(None, past)
+        for epoch, value in past.reports.items():
+            result = {"epoch": epoch, "progress": progress(epoch, epochs), study.metric: value}
+            if scheduler.on_trial_result(None, past, result) == TrialScheduler.STOP:
+                break
+        scheduler.on_trial_complete(None, past, result)
+
+
+class _Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
+    """Ray's, whose draw of a bracket depends on the study's seed and the trial alone."""
+
+    def __init__(self, seed: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._seed = seed
+
+    def on_trial_add(self, controller: Any, trial: Any) -> None:
+        before = np.random.get_state()
+        np.random.seed([self._seed, trial.config["number"]])
+        try:
+            super().on_trial_add(controller, trial)
+        finally:
+            np.random.set_state(before)
+
+
+class _Median(MedianStoppingRule):  # type: ignore[misc]
+    """Ray's, which cannot bear trials that end without a report."""
+
+    def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        if self._time_attr in result and self._metric in result:
+            super().on_trial_complete(controller, trial, result)
