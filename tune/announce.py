@@ -8,18 +8,20 @@ from pathlib import Path
 from reranker.data import RerankingData
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 from tune.cluster import Cluster
+from tune.preflight import ModelCheck, describe_memory
 from tune.schedulers import rungs
 from tune.search_space import Study
 from tune.tracking import ui_command
 
 
-def plan(study: Study, data: RerankingData) -> str:
-    """What will be searched, and on what."""
+def plan(study: Study, data: RerankingData | None, checks: list[ModelCheck]) -> str:
+    """What will be searched, on what, and what it takes; without `data` where they are not here yet."""
     config = study.base()
     lines = [
         f"study {study.name}: {study.settings.trials} trials by {study.metric}, searching {', '.join(study.knobs)}",
         f"  sampler {study.settings.sampler}, {_early_stopping(study)}",
-        data.describe(config),
+        data.describe(config) if data else f"data: {study.data.source}, not here yet, fetched when the search begins",
+        *describe_memory(study, checks),
     ]
     return "\n".join(lines)
 

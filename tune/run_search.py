@@ -27,6 +27,7 @@ import ray
 from ray import tune as ray_tune
 from rich.console import Console
 
+from reranker import datasets
 from reranker.data import RerankingData
 from reranker.errors import RerankerError
 from reranker.models import check_name
@@ -71,16 +72,16 @@ def search(args: argparse.Namespace, console: Console) -> int:
     folder = StudyFolder.open(args.runs, args.resume) if args.resume else None
     file = folder.study_file if folder else args.study_file
     study = search_space.load(file, overrides=_overrides(args), check_model=check_name)
-    data = RerankingData.prepare(study.data)
+    data = RerankingData.prepare(study.data) if not args.check or datasets.is_here(study.data) else None
 
     # Check
     check_writable(args.runs)
-    check_models(study, data)
-    if not args.quiet:
-        console.print(plan(study, data), highlight=False)
-    if folder:
+    models = check_models(study, data, fetch=not args.check)
+    if not args.quiet or args.check:
+        console.print(plan(study, data, models), highlight=False)
+    if folder and data:
         check_same(folder, study, data)
-    if args.check:
+    if args.check or data is None:
         return 0
     folder = folder or _new_folder(study, data, args)
 

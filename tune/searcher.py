@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 from results.study_folder import TrialStatus
 from tune.conductor import Conductor
 from tune.ledger import Ledger
-from tune.search_space import Study
+from tune.search_space import Study, StudySettings
 
 
 class LedgerSearch(Searcher):  # type: ignore[misc]
@@ -77,12 +77,45 @@ def make_sampler(study: Study, number: int) -> optuna.samplers.BaseSampler:
     Made anew for each trial and seeded with its number, so that a draw depends on the finished trials and nothing else:
     a search that was killed and resumed draws what an undisturbed one draws.
     """
-    seed = int(np.random.SeedSequence([study.settings.seed, number]).generate_state(1)[0])
-    if study.settings.sampler in ("random", "grid"):
-        return optuna.samplers.RandomSampler(seed=seed)
-    if study.settings.sampler == "gp":
-        return optuna.samplers.GPSampler(seed=seed, deterministic_objective=False)
-    if study.settings.sampler == "cmaes":
-        return optuna.samplers.CmaEsSampler(seed=seed)
-    startup = max(3, min(10, study.settings.trials // 4))
-    return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=startup)
+    return _OwnDraws(study.settings, number)
+
+
+class _OwnDraws(optuna.samplers.BaseSampler):  # type: ignore[misc]
+    """One trial's sampler, in which each knob that is drawn by itself has a seed by its name.
+
+    So it makes no difference which of them an earlier launch has drawn before it was killed.
+    """
+
+    def __init__(self, settings: StudySettings, number: int) -> None:
+        self._settings, self._number = settings, number
+        self._together = self._make("")
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+        space: dict[str, Any] = self._together.infer_relative_search_space(study, trial)
+        return space
+
+    def sample_relative(self, study: Any, trial: Any, search_space: dict[str, Any]) -> dict[str, Any]:
+        drawn: dict[str, Any] = self._together.sample_relative(study, trial, search_space)
+        return drawn
+
+    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+        return self._make(param_name).sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Any, trial: Any) -> None:
+        self._together.before_trial(study, trial)
+
+    def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
+        self._together.after_trial(study, trial, state, values)
+
+    def _make(self, knob: str) -> optuna.samplers.BaseSampler:
+        entropy = [self._settings.seed, self._number, *knob.encode()]
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        kind = self._settings.sampler
+        if kind in ("random", "grid"):
+            return optuna.samplers.RandomSampler(seed=seed)
+        if kind == "gp":
+            return optuna.samplers.GPSampler(seed=seed, deterministic_objective=False)
+        if kind == "cmaes":
+            return optuna.samplers.CmaEsSampler(seed=seed)
+        startup = max(3, min(10, self._settings.trials // 4))
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=startup)

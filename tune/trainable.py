@@ -26,7 +26,7 @@ from ray.train.torch import TorchTrainer
 
 from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError
-from reranker.worker import Event, Mailbox, WorkerJob, serve
+from reranker.mailbox import Event, Mailbox, WorkerJob
 from results.study_folder import StudyFolder, TrialStatus
 from tune.schedulers import progress
 from tune.search_space import Study
@@ -199,7 +199,7 @@ class _WorkerGroup:
         if resources.gpus_per_worker:
             share["GPU"] = resources.gpus_per_worker
         self._trainer = TorchTrainer(
-            serve,
+            _serve,
             train_loop_config={
                 "mailbox": self._mailbox,
                 "data": [data],  # in a list, or Ray would put its value in the place of the reference
@@ -255,6 +255,12 @@ class _WorkerGroup:
             self._trainer.fit()
         except Exception as error:  # noqa: BLE001  (told as the group's death)
             self._failure = error
+
+
+def _serve(loop_config: dict[str, Any]) -> None:
+    from reranker.worker import serve  # here, since it takes seconds that only the workers need to wait for
+
+    serve(loop_config)
 
 
 def concurrent_trials(resources: TrialResources) -> int:

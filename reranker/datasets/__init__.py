@@ -19,3 +19,8 @@ def load(config: DataConfig) -> Interactions:
     if isinstance(config, MovieLensData):
         return build_interactions(*movielens.read(config), config)
     return build_interactions(*tables.read(config), config, items_file=str(config.items))
+
+
+def is_here(config: DataConfig) -> bool:
+    """Whether the data can be loaded without fetching anything."""
+    return not isinstance(config, MovieLensData) or config.path is not None or movielens.find_local() is not None

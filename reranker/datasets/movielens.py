@@ -107,10 +107,16 @@ def find_small() -> Path:
         InputError: the zip that was found isn't the published one.
         EnvironmentFault: there is none, and it could not be fetched.
     """
-    own = os.environ.get("RERANKER_DATA")
-    places = [Path(own).expanduser()] if own else []
-    places += [Path("data"), _PROJECT / "data", _PROJECT.parent / "shared" / "data", cache_folder()]
-    for place in places:
+    return find_local() or _fetch(cache_folder() / "ml-latest-small.zip", _places())
+
+
+def find_local() -> Path | None:
+    """The zip or folder of `ml-latest-small` in a known place, None if it is in none.
+
+    Raises:
+        InputError: the zip that was found isn't the published one.
+    """
+    for place in _places():
         if (place / "ml-latest-small").is_dir():
             return place / "ml-latest-small"
         archive = place / "ml-latest-small.zip"
@@ -120,7 +126,13 @@ def find_small() -> Path:
                 hint = "remove it to have it fetched again, or name it as data.path to use it as it is"
                 raise InputError([Fault(rule, str(archive), value=found, hint=hint)])
             return archive
-    return _fetch(cache_folder() / "ml-latest-small.zip", places)
+    return None
+
+
+def _places() -> list[Path]:
+    own = os.environ.get("RERANKER_DATA")
+    places = [Path(own).expanduser()] if own else []
+    return [*places, Path("data"), _PROJECT / "data", _PROJECT.parent / "shared" / "data", cache_folder()]
 
 
 def _fetch(target: Path, searched: list[Path]) -> Path:

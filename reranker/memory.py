@@ -1,0 +1,120 @@
+"""A configuration and its model's shape → an estimate of the memory that a training takes, without loading anything."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from reranker.config import TrialConfig
+from reranker.models import MODELS, Shape, local_folder
+
+GIB = 2**30
+_CUDA_CONTEXT = 0.8 * GIB  # of the driver and its libraries, a process
+_CPU_LIBRARIES = 0.7 * GIB  # torch, transformers, trl and Ray in a worker process
+_SLACK = 1.1  # fragmentation
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on one worker's device.
+
+    Attributes:
+        weights: the frozen base.
+        adapter: LoRA's matrices with their gradients and AdamW's two moments, all in fp32.
+        activations: kept from the forward pass of one micro batch for its backward pass, and the logits.
+        rest: what libraries and the device's context take, and fragmentation.
+    """
+
+    weights: float
+    adapter: float
+    activations: float
+    rest: float
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.adapter + self.activations + self.rest
+
+
+def estimate(config: TrialConfig, shape: Shape, *, tokens: int, micro_batch: int, on_gpu: bool) -> MemoryEstimate:
+    """What a worker needs at its largest moment, the backward pass of one micro batch.
+
+    A layer keeps for each token: the inputs of its norms and of its linear layers, the rotated queries and keys and the
+    values, and the three products of the gated MLP. LoRA adds the low-rank products. With gradient checkpointing only
+    each layer's input is kept, and one layer is computed again at a time.
+
+    Args:
+        tokens: of the longest prompt.
+        on_gpu: bf16 unless the configuration says otherwise; on a CPU fp32.
+    """
+    width = 2 if config.precision == "bf16" or (config.precision == "auto" and on_gpu) else 4
+    heads, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    lora = sum(config.lora_rank * (i + o) for i, o in _targets(shape, config.lora_targets)) * shape.layers
+    norms = 2 * shape.hidden * (4 + width)  # both norms keep their input in fp32 and their result
+    attention = 4 * heads + 5 * kv + shape.hidden  # before and after the rotation, the output, what is added
+    mlp = 4 * shape.intermediate + shape.hidden
+    low_rank = len(_targets(shape, config.lora_targets)) * config.lora_rank
+    layer = norms + (attention + mlp) * width + low_rank * 4
+    kept = layer * shape.layers
+    if config.gradient_checkpointing:
+        kept = layer + shape.hidden * width * shape.layers
+    batch = micro_batch * tokens
+    positions = micro_batch if config.objective == "label_ce" else batch
+    logits = positions * shape.vocabulary * (width + (0 if config.objective == "label_ce" else 8))
+    weights, adapter = shape.parameters * width, lora * 4 * 4.0
+    activations = batch * kept + logits
+    libraries = _CUDA_CONTEXT if on_gpu else _CPU_LIBRARIES
+    return MemoryEstimate(weights, adapter, activations, libraries + (_SLACK - 1) * (weights + adapter + activations))
+
+
+def shape_of(model: str) -> Shape | None:
+    """A model's shape from our own table or its folder's config.json; None where neither is at hand."""
+    if model in MODELS and (known := MODELS[model].shape) is not None:
+        return known
+    folder = local_folder(model)
+    return None if folder is None else read_shape(folder / "config.json")
+
+
+def read_shape(path: Path) -> Shape | None:
+    """A shape out of a transformers configuration; None if the file is not one of a decoder."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        heads = facts["num_attention_heads"]
+        return Shape(
+            layers=facts["num_hidden_layers"],
+            hidden=facts["hidden_size"],
+            heads=heads,
+            kv_heads=facts.get("num_key_value_heads", heads),
+            head_dim=facts.get("head_dim") or facts["hidden_size"] // heads,
+            intermediate=facts["intermediate_size"],
+            vocabulary=facts["vocab_size"],
+            tied=facts.get("tie_word_embeddings", True),
+        )
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def device_memory() -> tuple[str, float]:
+    """(name, bytes) of the smallest GPU here, asked of the driver without using it; else of this machine's memory."""
+    if shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+        done = subprocess.run(query, capture_output=True, text=True, check=False)
+        found = [line.rsplit(",", 1) for line in done.stdout.strip().splitlines() if "," in line]
+        if done.returncode == 0 and found:
+            name, mebibytes = min(found, key=lambda pair: float(pair[1]))
+            return name, float(mebibytes) * 2**20
+    return "this machine's memory", float(psutil.virtual_memory().total)
+
+
+def _targets(shape: Shape, names: str) -> list[tuple[int, int]]:
+    """(input, output) widths of the linear layers of one block that get an adapter."""
+    heads, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    q, k, v, o = (shape.hidden, heads), (shape.hidden, kv), (shape.hidden, kv), (heads, shape.hidden)
+    if names == "qv":
+        return [q, v]
+    mlp = [(shape.hidden, shape.intermediate)] * 2 + [(shape.intermediate, shape.hidden)]
+    return [q, k, v, o] + (mlp if names == "all_linear" else [])
