@@ -43,9 +43,10 @@ class MemoryEstimate:
 def estimate(config: TrialConfig, shape: Shape, *, tokens: int, micro_batch: int, on_gpu: bool) -> MemoryEstimate:
     """What a worker needs at its largest moment, the backward pass of one micro batch.
 
-    A layer keeps for each token: the inputs of its norms and of its linear layers, the rotated queries and keys and the
-    values, and the three products of the gated MLP. LoRA adds the low-rank products. With gradient checkpointing only
-    each layer's input is kept, and one layer is computed again at a time.
+    A layer keeps for each token: the inputs of its norms (in fp32), the inputs of the linear layers that have an adapter,
+    queries, keys, values and what attention gives, the two sides of the gated MLP, one of them after its activation,
+    and the low-rank products. Counted with torch's saved_tensors_hooks (tests/test_memory.py). On top comes what the
+    backward pass of one layer needs at once. With gradient checkpointing only each layer's input is kept.
 
     Args:
         tokens: of the longest prompt.
@@ -54,14 +55,16 @@ def estimate(config: TrialConfig, shape: Shape, *, tokens: int, micro_batch: int
     width = 2 if config.precision == "bf16" or (config.precision == "auto" and on_gpu) else 4
     heads, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     lora = sum(config.lora_rank * (i + o) for i, o in _targets(shape, config.lora_targets)) * shape.layers
-    norms = 2 * shape.hidden * (4 + width)  # both norms keep their input in fp32 and their result
-    attention = 4 * heads + 5 * kv + shape.hidden  # before and after the rotation, the output, what is added
-    mlp = 4 * shape.intermediate + shape.hidden
-    low_rank = len(_targets(shape, config.lora_targets)) * config.lora_rank
-    layer = norms + (attention + mlp) * width + low_rank * 4
-    kept = layer * shape.layers
+    targets = _targets(shape, config.lora_targets)
+    inputs = shape.hidden + (shape.intermediate + shape.hidden if config.lora_targets == "all_linear" else 0)
+    dropped = sum(i for i, _ in targets) if config.lora_dropout else 0
+    attention, mlp = 2 * heads + 2 * kv, 3 * shape.intermediate
+    norms = 2 * shape.hidden + (heads + kv if shape.qk_norm else 0)
+    layer = (inputs + dropped + attention + mlp) * width + (norms + len(targets) * config.lora_rank) * 4
+    at_once = (4 * shape.intermediate + 4 * shape.hidden) * width
+    kept = layer * shape.layers + at_once
     if config.gradient_checkpointing:
-        kept = layer + shape.hidden * width * shape.layers
+        kept = layer + at_once + shape.hidden * width * shape.layers
     batch = micro_batch * tokens
     positions = micro_batch if config.objective == "label_ce" else batch
     logits = positions * shape.vocabulary * (width + (0 if config.objective == "label_ce" else 8))
@@ -93,6 +96,7 @@ def read_shape(path: Path) -> Shape | None:
             intermediate=facts["intermediate_size"],
             vocabulary=facts["vocab_size"],
             tied=facts.get("tie_word_embeddings", True),
+            qk_norm=facts.get("model_type", "").startswith(("qwen3", "gemma3")),
         )
     except (OSError, KeyError, ValueError):
         return None

@@ -47,6 +47,7 @@ class Shape:
     intermediate: int
     vocabulary: int
     tied: bool = True  # the output layer's weights are the embeddings
+    qk_norm: bool = False  # queries and keys are normalised
 
     @property
     def parameters(self) -> int:
@@ -88,37 +89,37 @@ MODELS: dict[str, ModelEntry] = {
         268,
         "google/gemma-3-270m-it",
         note="under the Gemma terms, gated",
-        shape=Shape(18, 640, 4, 1, 256, 2048, 262144),
+        shape=Shape(18, 640, 4, 1, 256, 2048, 262144, qk_norm=True),
     ),
     "gemma3-1b": ModelEntry(
         1000,
         "google/gemma-3-1b-it",
         note="under the Gemma terms, gated",
-        shape=Shape(26, 1152, 4, 1, 256, 6912, 262144),
+        shape=Shape(26, 1152, 4, 1, 256, 6912, 262144, qk_norm=True),
     ),
     "qwen3-0.6b": ModelEntry(
         596,
         "Qwen/Qwen3-0.6B",
         note="Apache-2.0; thinking is switched off",
-        shape=Shape(28, 1024, 16, 8, 128, 3072, 151936),
+        shape=Shape(28, 1024, 16, 8, 128, 3072, 151936, qk_norm=True),
     ),
     "qwen3-1.7b": ModelEntry(
         1721,
         "Qwen/Qwen3-1.7B",
         note="Apache-2.0; thinking is switched off",
-        shape=Shape(28, 2048, 16, 8, 128, 6144, 151936),
+        shape=Shape(28, 2048, 16, 8, 128, 6144, 151936, qk_norm=True),
     ),
     "qwen3-4b": ModelEntry(
         4022,
         "Qwen/Qwen3-4B",
         note="Apache-2.0; thinking is switched off",
-        shape=Shape(36, 2560, 32, 8, 128, 9728, 151936),
+        shape=Shape(36, 2560, 32, 8, 128, 9728, 151936, qk_norm=True),
     ),
     "qwen3-8b": ModelEntry(
         8191,
         "Qwen/Qwen3-8B",
         note="Apache-2.0; thinking is switched off",
-        shape=Shape(36, 4096, 32, 8, 128, 12288, 151936, tied=False),
+        shape=Shape(36, 4096, 32, 8, 128, 12288, 151936, tied=False, qk_norm=True),
     ),
 }
 

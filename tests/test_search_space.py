@@ -15,6 +15,7 @@ import yaml
 from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError
 from reranker.models import check_name
+from tune.schedulers import rungs
 from tune.search_space import Study, load
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -194,7 +195,8 @@ space:
   lora_dropout: {uniform: [0.0, 0.1], when: {schedule: constant}}
   schedule: {choice: [constant, linear, cosine]}
   lora_rank: {choice: [4, 8]}
-"""
+""",
+        "study.scheduler=none",
     )
     asked = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     met = Counter()
@@ -222,7 +224,7 @@ def test_knobs_joined_by_plus_vary_together(study_of):
         ("epochs: {int: [1, 20]}", 20),
         ("epochs: {choice: [9, 2]}", 9),
         ("epochs+learning_rate: {choice: [[3, 1e-3], [10, 1e-4], [4, 1e-5]]}", 10),
-        ("epochs: {int: [1, 20], when: {schedule: cosine}}\n  schedule: {choice: [constant, cosine]}", 20),
+        ("epochs: {int: [1, 20], when: {schedule: cosine}}\n  schedule: {choice: [linear, cosine]}", 20),
         ("epochs: {ratio_of: lora_rank, choice: [1, 2]}\n  lora_rank: {choice: [4, 8]}", 16),
     ],
 )
@@ -376,3 +378,43 @@ def test_a_fault_of_an_override_cites_it(tmp_path, override, field, text):
     (fault,) = faults_of(tmp_path / "a.yaml", override)
     assert (fault.file, fault.line, fault.field) == (f"--set {override}", None, field)
     assert text in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "clock", "expected"),
+    [("constant", "epoch", [1, 3, 9]), ("cosine", "progress", [100 / 27, 100 / 9, 100 / 3])],
+)
+def test_rungs_are_epochs_or_with_a_decaying_schedule_shares_of_a_trial_s_own(study_of, fixed, clock, expected):
+    study = study_of(f"fixed: {{schedule: {fixed}}}\nspace: {{epochs: {{int: [2, 27]}}}}\n")
+    assert study.clock == clock
+    assert rungs(study) == pytest.approx(expected)
+
+
+def test_a_grid_holds_every_combination_once(study_of):
+    study = study_of(
+        """space:
+  schedule: {choice: [linear, cosine]}
+  weight_decay: {choice: [0.1, 0.2], when: {schedule: cosine}}
+  lora_rank: {choice: [4, 8]}
+  lora_alpha: {ratio_of: lora_rank, choice: [1, 2]}
+  epochs: {int: [1, 5], step: 2}
+""",
+        "study.sampler=grid",
+    )
+    drawn = [study.draw(optuna.trial.FixedTrial(point)) for point in study.grid()]
+    knobs = ("schedule", "weight_decay", "lora_rank", "lora_alpha", "epochs")
+    found = Counter(tuple(values[knob] for knob in knobs) for values in drawn)
+    ranks = [(rank, rank * factor, epochs) for rank in (4, 8) for factor in (1, 2) for epochs in (1, 3, 5)]
+    decays = [("linear", 0.0), ("cosine", 0.1), ("cosine", 0.2)]
+    assert found == Counter((*decay, *rest) for decay in decays for rest in ranks)
+    assert study.settings.trials == 36
+
+
+def test_a_whole_configuration_is_placed_in_the_space_or_refused_with_every_reason(study_of):
+    study = study_of("fixed: {epochs: 2}\nspace: {lora_rank: {choice: [4, 8]}, learning_rate: {uniform: [0.1, 0.2]}}\n")
+    inside = TrialConfig(epochs=2, lora_rank=8, learning_rate=0.15).model_dump()
+    assert study.parameters(inside, "there") == {"lora_rank": 8, "learning_rate": 0.15}
+    with pytest.raises(InputError) as refusal:
+        study.parameters({**inside, "epochs": 3, "lora_rank": 5}, "there")
+    assert {fault.field for fault in refusal.value.faults} == {"epochs", "lora_rank", "lora_alpha"}
+    assert {fault.file for fault in refusal.value.faults} == {"there"}

@@ -150,7 +150,8 @@ class StudyMirror:
             shown = {f"best/{metric}": metric, "best/recall_at_1": "recall_at_1", "epoch_of_best": "epoch"}
             metrics = [Metric(name, float(best[figure]), _now(), 0) for name, figure in shown.items()]
             applied = trial.epochs[-1]
-            params = [Param(name, _text(value)) for name, value in applied.items() if name.startswith("applied/")]
+            if trial.status is not TrialStatus.CANCELLED:  # it may go on, and MLflow lets no parameter change
+                params = [Param(name, _text(value)) for name, value in applied.items() if name.startswith("applied/")]
         client.log_batch(run, metrics=metrics, params=params, tags=tags)
         client.set_terminated(run, _ENDED[trial.status])
 

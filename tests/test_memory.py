@@ -1,0 +1,109 @@
+"""The memory estimate against what torch really keeps, and how a training that does not fit goes on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from reranker.config import TrialConfig
+from reranker.memory import estimate, read_shape, shape_of
+from reranker.models import MODELS, attach_lora, load_base
+
+BATCH, TOKENS = 4, 120
+
+
+def kept_bytes(config: TrialConfig) -> int:
+    """What one forward pass keeps for its backward pass, weights left out, counted by torch."""
+    model = attach_lora(load_base(config, torch.device("cpu")), config).train()
+    shape = shape_of(config.model)
+    weights = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    ids = torch.randint(5, shape.vocabulary, (BATCH, TOKENS))
+    logits = {"logits_to_keep": 1} if config.objective == "label_ce" else {}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **logits)
+        F.cross_entropy(outputs.logits.float().flatten(0, 1), outputs.logits.argmax(-1).flatten())
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("targets", ["all_linear", "qv"])
+@pytest.mark.parametrize("model", ["demo-tiny", "demo-small"])
+def test_the_estimate_is_what_is_kept_and_a_little_for_the_backward_pass(model, targets):
+    config = TrialConfig(model=model, lora_targets=targets)
+    guess = estimate(config, shape_of(model), tokens=TOKENS, micro_batch=BATCH, on_gpu=False)
+    assert 1.0 <= guess.activations / kept_bytes(config) <= 1.6  # of two layers, one layer's backward pass is much
+
+
+def test_the_estimate_for_a_real_model_is_what_is_kept_and_a_little(smollm2_tokenizer):
+    config = TrialConfig(model="smollm2-135m")
+    guess = estimate(config, shape_of("smollm2-135m"), tokens=TOKENS, micro_batch=BATCH, on_gpu=False)
+    assert 1.0 <= guess.activations / kept_bytes(config) <= 1.15
+
+
+@pytest.mark.parametrize("model", [name for name, entry in MODELS.items() if entry.shape])
+def test_the_shapes_give_the_parameters_of_the_table(model):
+    assert MODELS[model].shape.parameters / 1e6 == pytest.approx(MODELS[model].parameters, rel=0.01)
+
+
+def test_a_shape_is_read_from_a_folder(tmp_path):
+    facts = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
+    (tmp_path / "config.json").write_text(json.dumps({**facts, "vocab_size": 100, "model_type": "llama"}))
+    shape = read_shape(tmp_path / "config.json")
+    assert (shape.layers, shape.kv_heads, shape.head_dim, shape.qk_norm) == (3, 4, 16, False)
+    (tmp_path / "config.json").write_text("{}")
+    assert read_shape(tmp_path / "config.json") is None
+
+
+def test_checkpointing_a_smaller_batch_and_a_smaller_rank_take_less():
+    def total(micro_batch: int = 8, **knobs: object) -> float:
+        config = TrialConfig(model="qwen3-0.6b", **knobs)
+        return estimate(config, shape_of("qwen3-0.6b"), tokens=1000, micro_batch=micro_batch, on_gpu=True).total
+
+    assert total(gradient_checkpointing=True) < total() / 2
+    assert total(micro_batch=4) < total()
+    assert total(lora_rank=8) < total(lora_rank=128)
+    assert total(objective="label_ce") < total(objective="token_ce")
+
+
+LIMITED = """
+import gc, resource, sys, torch
+from pathlib import Path
+from reranker.config import DemoData, TrialConfig
+from reranker.data import RerankingData
+from reranker.errors import OutOfMemory
+from reranker.sft import fine_tune
+from reranker.trial_folder import TrialFolder
+
+torch.set_num_threads(1)
+data = RerankingData.prepare(DemoData(users=256))
+config = TrialConfig(model="demo-small", epochs=1, examples_per_user=1, effective_batch=256, learning_rate=1e-2)
+fine_tune(config, data, micro_batch=8)  # everything is imported and allocated once
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+limit = used + int(sys.argv[1]) * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+for size in (256, 8):
+    try:
+        print(size, fine_tune(config, data, micro_batch=size).figures["applied/micro_batch"])
+    except OutOfMemory as error:
+        print("out", error.micro_batch)
+    gc.collect()
+"""
+
+
+def test_a_pass_that_does_not_fit_is_told_with_its_micro_batch_and_a_smaller_one_goes_on():
+    command = [sys.executable, "-c", LIMITED, "120"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    assert done.stdout.splitlines() == ["out 256", "8 8"], done.stderr[-2000:]
