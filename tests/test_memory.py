@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,9 @@ for size in (256, 8):
 
 
 def test_a_pass_that_does_not_fit_is_told_with_its_micro_batch_and_a_smaller_one_goes_on():
-    command = [sys.executable, "-c", LIMITED, "120"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    command = [sys.executable, "-c", LIMITED, "170"]
+    one_arena = {**os.environ, "MALLOC_ARENA_MAX": "1"}  # or each new thread would reserve 64 MB of the limit
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1], env=one_arena
+    )
     assert done.stdout.splitlines() == ["out 256", "8 8"], done.stderr[-2000:]
