@@ -89,13 +89,13 @@ from reranker.sft import fine_tune
 from reranker.trial_folder import TrialFolder
 
 torch.set_num_threads(1)
-data = RerankingData.prepare(DemoData(users=256))
-config = TrialConfig(model="demo-small", epochs=1, examples_per_user=1, effective_batch=256, learning_rate=1e-2)
+data = RerankingData.prepare(DemoData(users=512))
+config = TrialConfig(model="demo-small", epochs=1, examples_per_user=1, effective_batch=512, learning_rate=1e-2)
 fine_tune(config, data, micro_batch=8)  # everything is imported and allocated once
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 limit = used + int(sys.argv[1]) * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-for size in (256, 8):
+for size in (512, 8):
     try:
         print(size, fine_tune(config, data, micro_batch=size).figures["applied/micro_batch"])
     except OutOfMemory as error:
@@ -105,9 +105,9 @@ for size in (256, 8):
 
 
 def test_a_pass_that_does_not_fit_is_told_with_its_micro_batch_and_a_smaller_one_goes_on():
-    command = [sys.executable, "-c", LIMITED, "170"]
+    command = [sys.executable, "-c", LIMITED, "700"]  # MiB. Passes of 512 take over 1,200, those of 8 under 250
     one_arena = {**os.environ, "MALLOC_ARENA_MAX": "1"}  # or each new thread would reserve 64 MB of the limit
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1], env=one_arena
     )
-    assert done.stdout.splitlines() == ["out 256", "8 8"], done.stderr[-2000:]
+    assert done.stdout.splitlines() == ["out 512", "8 8"], done.stderr[-2000:]
