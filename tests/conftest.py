@@ -26,9 +26,6 @@ from reranker.models import load_tokenizer
 
 torch.set_num_threads(1)
 
-PROJECT = Path(__file__).resolve().parents[1]
-MOVIELENS = PROJECT.parent / "shared" / "data" / "ml-latest-small.zip"
-
 # The chat template of Qwen3 as far as it concerns a conversation without tools: thinking is on unless switched off.
 QWEN3_TEMPLATE = """
 {%- for message in messages %}

@@ -303,7 +303,7 @@ def nowhere(tmp_path, monkeypatch):
 def test_what_is_missing_without_a_network_is_said(nowhere):
     with pytest.raises(EnvironmentFault) as caught:
         load(MovieLensData())
-    for part in ("own", "data", "project/data", "shared/data", "cache", "published.zip", "data.path"):
+    for part in ("own", "data", "project/data", "cache", "published.zip", "data.path"):
         assert part in str(caught.value)
 
 

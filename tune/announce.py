@@ -8,6 +8,7 @@ from pathlib import Path
 from reranker.data import RerankingData
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 from tune.cluster import Cluster
+from tune.cost import estimate_cost
 from tune.preflight import ModelCheck, describe_memory
 from tune.schedulers import rungs
 from tune.search_space import Study
@@ -21,6 +22,7 @@ def plan(study: Study, data: RerankingData | None, checks: list[ModelCheck]) -> 
         f"study {study.name}: {study.settings.trials} trials by {study.metric}, searching {', '.join(study.knobs)}",
         f"  sampler {study.settings.sampler}, {_early_stopping(study)}",
         data.describe(config) if data else f"data: {study.data.source}, not here yet, fetched when the search begins",
+        f"cost: {estimate_cost(study)}",
         *describe_memory(study, checks),
     ]
     return "\n".join(lines)

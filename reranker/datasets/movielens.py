@@ -132,7 +132,7 @@ def find_local() -> Path | None:
 def _places() -> list[Path]:
     own = os.environ.get("RERANKER_DATA")
     places = [Path(own).expanduser()] if own else []
-    return [*places, Path("data"), _PROJECT / "data", _PROJECT.parent / "shared" / "data", cache_folder()]
+    return [*places, Path("data"), _PROJECT / "data", cache_folder()]
 
 
 def _fetch(target: Path, searched: list[Path]) -> Path:

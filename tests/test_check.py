@@ -1,0 +1,85 @@
+"""`--check`: what a user is told of a study before any resource is asked for."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+
+from reranker.datasets import movielens
+from tune.run_search import main as run_search_main
+
+PROJECT = Path(__file__).resolve().parents[1]
+PRESETS = sorted((PROJECT / "search_spaces").glob("*.yaml"))
+
+
+@pytest.fixture
+def nothing_may_be_touched(monkeypatch):
+    """No network, no GPU, no Ray: each is an error from here on."""
+
+    def refuse(*_, **__):
+        raise AssertionError("--check touched what it must not")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", refuse)
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # so that a hub would be asked
+
+
+@pytest.mark.usefixtures("nothing_may_be_touched")
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_every_preset_prints_its_plan_without_gpu_or_network(preset, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("RERANKER_CACHE", str(tmp_path))
+    monkeypatch.setattr(movielens, "_places", list)
+    assert run_search_main([str(preset), "--check", "--runs", str(tmp_path / "runs")]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert re.search(r"\d+ trials by ndcg_at_10", out)
+    assert "ASHA compares trials at epochs 1" in out
+    assert re.search(r"cost: at most [\d,]+ epochs, about [\d,]+ expected", out)
+    assert "memory of a worker, estimated" in out
+    assert ("not here yet" in out) == (preset.stem not in ("demo", "quick"))
+    assert not (tmp_path / "runs").exists()
+
+
+def plan(tmp_path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    assert run_search_main([str(PROJECT / "search_spaces" / "quick.yaml"), "--check", *options]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    {
+        "asha": ([], "ASHA compares trials at epochs 1 and keeps the best 1/3"),
+        "later": (["--set", "study.asha={grace: 2, reduction: 2}"], "ASHA compares trials at epochs 2 and keeps"),
+        "decaying": (["--set", "schedule=cosine"], "% of each trial's own epochs"),
+        "hyperband": (["--set", "study.scheduler=hyperband"], "asynchronous Hyperband compares"),
+        "median": (["--set", "study.scheduler=median"], "below the median of the others"),
+        "none": (["--set", "study.scheduler=none"], "no trial is stopped early"),
+        "sampler": (["--sampler", "gp"], "sampler gp"),
+    }.values(),
+)
+def test_the_plan_tells_how_trials_are_drawn_and_stopped(options, expected, tmp_path, capsys):
+    assert expected in plan(tmp_path, capsys, *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    {
+        # 5 trials of 3 epochs.
+        "none": (["--set", "study.scheduler=none"], "at most 15 epochs, about 15 expected"),
+        # A third goes on after the first: 5 × (1 + 2 / 3).
+        "asha": ([], "at most 15 epochs, about 8 expected"),
+        # Half goes on after the first: 5 × (1 + 2 / 2).
+        "median": (["--set", "study.scheduler=median"], "at most 15 epochs, about 10 expected"),
+        # 33 % of three epochs is the first.
+        "decaying": (["--set", "schedule=linear"], "at most 15 epochs, about 8 expected"),
+    }.values(),
+)
+def test_the_plan_tells_the_cost(options, expected, tmp_path, capsys):
+    assert expected in plan(tmp_path, capsys, "--trials", "5", "--set", "epochs=3", *options)
