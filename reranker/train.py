@@ -71,6 +71,7 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
     folder = TrialFolder(output)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
+    folder.clear()
     folder.write_config(config)
     best = fine_tune(config, data, metric=metric, folder=folder, on_epoch=show)
     applied = {k.removeprefix("applied/"): v for k, v in best.figures.items() if k.startswith("applied/")}

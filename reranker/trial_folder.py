@@ -85,6 +85,12 @@ class TrialFolder:
     def read_config(self) -> TrialConfig:
         return TrialConfig.model_validate_json((self.path / "config.json").read_text(encoding="utf-8"))
 
+    def clear(self) -> None:
+        """Remove the figures that an earlier training has left; its adapter stays until there is a new one."""
+        with writing(self.path):
+            for name in ("epochs.jsonl", "ranks.parquet", "notes.txt"):
+                (self.path / name).unlink(missing_ok=True)
+
     def append_epoch(self, figures: dict[str, Any]) -> None:
         """Add one epoch's figures; a line that a kill has cut short is dropped when it is read."""
         path = self.path / "epochs.jsonl"

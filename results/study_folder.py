@@ -73,7 +73,7 @@ class StudyFolder:
                     attempt += 1
                     continue
                 (path / "trials").mkdir()
-                return StudyFolder(path)
+                return StudyFolder(path.resolve())
 
     @staticmethod
     def open(runs: Path, study: str) -> StudyFolder:

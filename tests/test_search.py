@@ -124,9 +124,11 @@ def test_the_winner_s_configuration_trains_again(searched, tmp_path):
     study, _ = searched
     command = [sys.executable, "-m", "reranker.train", "--config", str(study.best_config), "--epochs", "1"]
     data = ["--data-users", "64", "--data-interactions-per-user", "5", "--output", str(tmp_path)]
+    TrialFolder(tmp_path).append_epoch({"epoch": 7})  # of an earlier run into the same folder
     done = subprocess.run([*command, *data], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+    assert [figures["epoch"] for figures in TrialFolder(tmp_path).read_epochs()] == [1]
 
 
 def test_the_same_seed_gives_the_same_table(searched, tmp_path):
