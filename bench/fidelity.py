@@ -3,20 +3,21 @@
     python bench/fidelity.py [--seeds 200]
 
 The search's own sampler and scheduler run on curves that are computed in microseconds, so that hundreds of searches can
-be compared. A curve has the traits that matter to early stopping: a rate and a rank that suit the task, a quality that
-grows with the sum of rates so far, over-fitting after some epochs, an excess loss in proportion to the current rate
-(which decays with a decaying schedule, and makes a short trial look good early), and the noise of a finite validation
-set. Nothing is trained, and no time is measured: costs are epochs.
+be compared. Nothing is trained, and no time is measured: costs are epochs.
 """
 
 from __future__ import annotations
 
 import argparse
 import heapq
+import json
 import math
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -34,26 +35,44 @@ from tune.search_space import Study
 from tune.searcher import make_sampler
 
 WORKERS = 4
+GOALS = (0.01, 0.02, 0.05)
+MOST = 3000  # epochs of a search
+SEARCHES: dict[str, dict[str, Any]] = {
+    "random, no early stopping": {"sampler": "random", "scheduler": "none"},
+    "TPE, no early stopping": {"scheduler": "none"},
+    "TPE, plain ASHA": {"asha": {"grace": 1, "pace": 0}},
+    "TPE, ASHA (the default)": {},
+    "TPE, median": {"scheduler": "median"},
+}
+COMPARED = 200
+LONGEST = 27
+RANKS = (4, 8, 16, 32, 64, 128)
+MODELS = ("qwen3-0.6b", "qwen3-1.7b", "qwen3-4b")
+POSITIONS = ("before", "after")
 CHANCE = 0.227  # NDCG@10 of lists of 20
 NOISE = 0.004  # of NDCG@10 with some thousand lists
 FILE = """
-study: {{name: simulated, trials: {trials}, seed: {seed}, scheduler: {scheduler}, sampler: {sampler}}}
+study: {settings}
 data: {{source: demo}}
 fixed: {{schedule: {schedule}}}
 space:
+  model: {{choice: [qwen3-0.6b, qwen3-1.7b, qwen3-4b]}}
   epochs: {{int: [1, 27]}}
   learning_rate: {{log_uniform: [1.0e-5, 1.0e-2]}}
   lora_rank: {{choice: [4, 8, 16, 32, 64, 128]}}
+  label_position: {{choice: [before, after]}}
+  history_length: {{int: [5, 40]}}
+  lora_dropout: {{uniform: [0, 0.2]}}
 """
 
 
-def load(
-    seed: int, schedule: str = "constant", scheduler: str = "asha", sampler: str = "tpe", trials: int = 64
-) -> Study:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "study.yaml"
-        path.write_text(FILE.format(**locals() | {"path": "", "folder": ""}), encoding="utf-8")
-        return search_space.load(path)
+def load(seed: int, schedule: str, **settings: Any) -> Study:
+    settings = {"name": "simulated", "trials": 250, "seed": seed, **settings}
+    text = FILE.format(settings=json.dumps(settings), schedule=schedule)
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(text)
+        file.flush()
+        return search_space.load(Path(file.name))
 
 
 class World:
@@ -70,6 +89,10 @@ class World:
         self.rank = 2 ** draw.uniform(2.5, 5.5)
         self.speed = draw.uniform(0.6, 1.2)
         self.overfit = draw.uniform(60, 200)  # in epochs at the best rate
+        self.models = dict(zip(MODELS, draw.permutation([0.0, 0.015, 0.03]), strict=True))
+        self.positions = dict(zip(POSITIONS, draw.permutation([0.0, 0.05]), strict=True))
+        self.history = draw.uniform(5, 40)
+        self.dropout = draw.uniform(0, 0.2)
         self.noise = np.random.default_rng([seed, 2])
 
     def curve(self, values: dict[str, Any]) -> list[float]:
@@ -77,40 +100,43 @@ class World:
         horizon, off = values["epochs"], math.log10(values["learning_rate"] / self.rate)
         if off > 1.1:
             return [CHANCE] * horizon
-        reachable = 0.70 - 0.004 * math.log2(values["lora_rank"] / self.rank) ** 2
+        reachable = 0.70 - self.models[values["model"]] - self.positions[values["label_position"]]
+        reachable -= 0.002 * math.log2(values["lora_rank"] / self.rank) ** 2
+        reachable -= 0.015 * abs(values["history_length"] - self.history) / 35
+        reachable -= 0.01 * abs(values["lora_dropout"] - self.dropout) / 0.2
         learnt, curve = 0.0, []
         for epoch in range(1, horizon + 1):
             share = 1.0
             if values["schedule"] == "cosine":
                 share = 0.5 * (1 + math.cos(math.pi * (epoch - 0.5) / horizon))
             learnt += share * 10**off
-            noise = 0.02 * (share * 10**off) ** 0.6  # of the steps, in proportion to the rate of the moment
+            coarse = 0.01 * (10**off) ** 0.6 + 0.01 * (share * 10**off) ** 0.6  # steps too large; half of it heals
             fitted = (reachable - CHANCE) * (1 - math.exp(-self.speed * learnt**0.6))
-            curve.append(max(CHANCE, CHANCE + fitted - noise - 0.001 * max(0.0, learnt - self.overfit)))
+            curve.append(max(CHANCE, CHANCE + fitted - coarse - 0.001 * max(0.0, learnt - self.overfit)))
         return curve
 
-    def best(self, study: Study, draws: int = 4000) -> float:
-        """The best of many random configurations, without noise."""
-        draw = np.random.default_rng(0)
-        best = 0.0
-        for _ in range(draws):
-            values = {
-                "epochs": int(draw.integers(1, 28)),
-                "learning_rate": 10 ** draw.uniform(-5, -2),
-                "lora_rank": int(draw.choice([4, 8, 16, 32, 64, 128])),
-                "schedule": study.fixed["schedule"],
-            }
-            best = max(best, *self.curve(values))
-        return best
+    def best(self, schedule: str = "constant") -> float:
+        """The best configuration's score without noise; its other knobs are known, so only the rate is looked for."""
+        values = {
+            "model": min(self.models, key=lambda model: self.models[model]),
+            "label_position": min(self.positions, key=lambda position: self.positions[position]),
+            "lora_rank": min(RANKS, key=lambda rank: abs(math.log2(rank / self.rank))),
+            "history_length": round(self.history),
+            "lora_dropout": self.dropout,
+            "epochs": LONGEST,
+            "schedule": schedule,
+        }
+        rates = np.geomspace(1e-5, 1e-2, 200)
+        return max(max(self.curve({**values, "learning_rate": rate})) for rate in rates)
 
 
 def search(study: Study, world: World) -> Iterator[tuple[int, float]]:
-    """(epochs spent, true score of the incumbent) after each epoch of a simulated search on several workers."""
+    """(epochs spent, the best true score so far) after each epoch of a simulated search on several workers."""
     optuna_study = optuna.create_study(direction="maximize")
     scheduler = make_scheduler(study)
     running: list[tuple[float, int]] = []
     live: dict[int, tuple[Any, PastTrial, list[float], list[float]]] = {}
-    spent, incumbent = 0, (-1.0, 0.0)
+    spent, best = 0, 0.0
 
     def begin(now: float) -> None:
         number = len(optuna_study.trials)
@@ -133,8 +159,8 @@ def search(study: Study, world: World) -> Iterator[tuple[int, float]]:
         spent += 1
         epoch, epochs = len(seen), len(curve)
         trial.report(seen[-1], epoch)
-        incumbent = max(incumbent, (seen[-1], curve[epoch - 1]))
-        yield spent, incumbent[1]
+        best = max(best, curve[epoch - 1])
+        yield spent, best
         result = {"epoch": epoch, "progress": progress(epoch, epochs), study.metric: seen[-1]}
         stopped = scheduler.on_trial_result(None, past, result) == TrialScheduler.STOP
         if not stopped and epoch < epochs:
@@ -148,33 +174,34 @@ def search(study: Study, world: World) -> Iterator[tuple[int, float]]:
         begin(now)
 
 
-def epochs_to_reach(study: Study, world: World, share: float = 0.99) -> tuple[float, float]:
-    """Epochs until the incumbent's true score is within 1 % of the best there is (infinite if never); and in all."""
-    goal = share * world.best(study)
-    reached, spent = math.inf, 0
-    for spent, score in search(study, world):
-        if score >= goal and reached == math.inf:
-            reached = spent
-    return reached, spent
+def epochs_to_reach(kind: str, seed: int) -> list[float]:
+    """Epochs until a trial's true score was within each of GOALS of the best there is; infinite if it never was."""
+    world = World(seed)
+    best, reached = world.best(), [math.inf] * len(GOALS)
+    for spent, score in search(load(seed, "constant", **SEARCHES[kind]), world):
+        if spent > MOST:
+            break
+        reached = [
+            min(before, spent) if score >= (1 - goal) * best else before
+            for before, goal in zip(reached, GOALS, strict=True)
+        ]
+    return reached
 
 
-def rung_and_final(schedule: str, clock: str, seed: int, count: int = 200) -> tuple[float, float, float]:
-    """Spearman's correlations over random configurations: rung 1 with the end, horizon with rung 1, with the end."""
-    world, draw = World(seed), np.random.default_rng([seed, 3])
-    early, final, horizons = [], [], []
-    for _ in range(count):
-        values = {
-            "epochs": int(draw.integers(3, 28)),
-            "learning_rate": 10 ** draw.uniform(-5, -2),
-            "lora_rank": int(draw.choice([4, 8, 16, 32, 64, 128])),
-            "schedule": schedule,
-        }
-        curve = world.curve(values)
-        at = 3 if clock == "epoch" else max(1, math.ceil(len(curve) / 3))
+def rung_and_end(schedule: str, clock: str, seed: int) -> tuple[float, float, float]:
+    """Spearman's correlations over random configurations: rung with end, epochs with rung, epochs with end."""
+    study, world = load(seed, schedule, sampler="random"), World(seed)
+    drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    early, final, epochs = [], [], []
+    while len(final) < COMPARED:
+        curve = world.curve(study.draw(drawn.ask()))
+        if len(curve) < 3:  # ends before the rung
+            continue
+        at = 3 if clock == "epoch" else math.ceil(len(curve) / 3)
         early.append(curve[at - 1] + world.noise.normal(0, NOISE))
         final.append(max(curve))
-        horizons.append(len(curve))
-    pairs = ((early, final), (horizons, early), (horizons, final))
+        epochs.append(len(curve))
+    pairs = ((early, final), (epochs, early), (epochs, final))
     first, second, third = (float(spearmanr(a, b).statistic) for a, b in pairs)
     return first, second, third
 
@@ -182,41 +209,59 @@ def rung_and_final(schedule: str, clock: str, seed: int, count: int = 200) -> tu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--seeds", type=int, default=200)
-    seeds = parser.parse_args().seeds
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    import warnings
+    parser.add_argument("--processes", type=int, default=2)
+    args = parser.parse_args()
+    with ProcessPoolExecutor(args.processes, initializer=_quiet) as pool:
+        _print_searches(pool, args.seeds)
+        _print_correlations(pool, args.seeds)
 
-    warnings.filterwarnings("ignore")
 
-    print(f"Epochs until the incumbent is within 1 % of the best configuration, {seeds} seeds, {WORKERS} at a time")
-    print(f"{'search':<34}{'reached':>9}{'median':>8}{'quarter':>9}{'3 quarters':>12}{'random / this':>15}")
-    kinds = {
-        "random, every trial to its end": ("none", "random", 200),
-        "TPE, every trial to its end": ("none", "tpe", 200),
-        "random, ASHA": ("asha", "random", 600),
-        "TPE, ASHA": ("asha", "tpe", 200),
-        "TPE, Hyperband": ("hyperband", "tpe", 200),
-    }
-    base: list[float] = []
-    for name, (scheduler, sampler, trials) in kinds.items():
-        needed = [
-            epochs_to_reach(load(seed, scheduler=scheduler, sampler=sampler, trials=trials), World(seed))[0]
-            for seed in range(seeds)
-        ]
-        base = base or needed
-        low, middle, high = (float(np.quantile(needed, q, method="lower")) for q in (0.25, 0.5, 0.75))
-        reached = np.mean(np.isfinite(needed))
-        ratio = float(np.quantile(base, 0.5, method="lower")) / middle
-        print(f"{name:<34}{reached:>9.0%}{middle:>8.0f}{low:>9.0f}{high:>12.0f}{ratio:>14.1f}×", flush=True)
+def _print_searches(pool: ProcessPoolExecutor, seeds: int) -> None:
+    print(f"Epochs until a trial is within … of the best configuration: median (searches that got there by {MOST:,})")
+    print(f"{seeds} seeds, {WORKERS} trials at a time\n")
+    print(f"{'search':<34}" + "".join(f"{goal:>16.0%}" for goal in GOALS) + f"{'random / this':>22}")
+    reference: list[float] = []
+    for kind in SEARCHES:
+        reached = np.array(list(pool.map(epochs_to_reach, repeat(kind), range(seeds))))
+        medians = [float(np.quantile(column, 0.5, method="lower")) for column in reached.T]
+        shares = np.isfinite(reached).mean(axis=0)
+        reference = reference or medians
+        cells = [f"{median:.0f}" if math.isfinite(median) else f"> {MOST}" for median in medians]
+        ratios = [_ratio(first, median) for first, median in zip(reference, medians, strict=True)]
+        print(
+            f"{kind:<34}"
+            + "".join(f"{f'{cell} ({share:.0%})':>16}" for cell, share in zip(cells, shares, strict=True))
+            + f"{'  '.join(ratios):>22}",
+            flush=True,
+        )
 
-    print("\nRank correlation of 200 random configurations (Spearman, mean over seeds)")
+
+def _ratio(random: float, this: float) -> str:
+    if not math.isfinite(this):
+        return "-"
+    return f"{random / this:.1f}" if math.isfinite(random) else f"> {MOST / this:.1f}"
+
+
+def _print_correlations(pool: ProcessPoolExecutor, seeds: int) -> None:
+    print(f"\nOrder of {COMPARED} random configurations (Spearman's correlation, mean of {seeds} seeds)\n")
     print(
-        f"{'schedule, clock of the rungs':<34}{'rung 1, end':>12}{'epochs, rung 1':>16}{'epochs, end':>13}{'bias':>8}"
+        "horizon bias: how much more a trial's number of epochs has to do with its score at the rung than at its end\n"
     )
-    for schedule, clock in (("constant", "epoch"), ("cosine", "epoch"), ("cosine", "progress")):
-        found = np.array([rung_and_final(schedule, clock, seed) for seed in range(seeds)]).mean(axis=0)
-        name = f"{schedule}, {clock}"
-        print(f"{name:<34}{found[0]:>12.2f}{found[1]:>16.2f}{found[2]:>13.2f}{found[1] - found[2]:>8.2f}", flush=True)
+    print(f"{'schedule, rung':<34}{'rung and end':>16}{'horizon bias':>16}")
+    rungs = {
+        "constant, epoch 3": ("constant", "epoch"),
+        "cosine, epoch 3": ("cosine", "epoch"),
+        "cosine, a third of its epochs": ("cosine", "progress"),
+    }
+    for name, (schedule, clock) in rungs.items():
+        found = list(pool.map(rung_and_end, repeat(schedule), repeat(clock), range(seeds)))
+        both, early, final = np.array(found).mean(axis=0)
+        print(f"{name:<34}{both:>16.2f}{early:>+18.2f}{final:>+18.2f}", flush=True)
+
+
+def _quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore")
 
 
 if __name__ == "__main__":

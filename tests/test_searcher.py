@@ -221,6 +221,32 @@ def test_a_scheduler_remembers_the_trials_of_earlier_launches(tmp_path, schedule
     assert TrialScheduler.STOP in decisions(knowing, study, bad)
 
 
+@pytest.mark.parametrize(
+    ("pace", "values", "stopped_at"),
+    {
+        "a slow learner goes on": (0.6, [0.40, 0.48, 0.54, 0.57, 0.60, 0.62, 0.64, 0.65, 0.66], None),
+        "but not in plain ASHA": (0.0, [0.40, 0.48, 0.54], 1),
+        "who is slow and low is stopped at the first rung": (0.6, [0.30, 0.33, 0.35], 1),
+        "who has stopped learning is stopped at the next": (0.6, [0.42, 0.43, 0.43], 3),
+    }.values(),
+)
+def test_who_is_behind_goes_on_if_it_is_catching_up(tmp_path, pace, values, stopped_at):
+    study = study_of(tmp_path, f"asha: {{pace: {pace}}}")
+    scheduler = make_scheduler(study)
+    replay(scheduler, study, [curve(number, [0.55, 0.57] + [0.58] * 7) for number in range(8)])
+    said = decisions(scheduler, study, curve(8, values))
+    assert (len(said) if said[-1] == TrialScheduler.STOP else None) == stopped_at
+
+
+def test_a_falling_loss_is_catching_up_too(tmp_path):
+    study = study_of(tmp_path, "metric: val_loss")
+    scheduler = make_scheduler(study)
+    replay(scheduler, study, [curve(number, [1.9, 1.85] + [1.8] * 7) for number in range(8)])
+    falling = [2.4, 2.2, 2.0, 1.9, 1.8, 1.7, 1.7, 1.7, 1.7]  # from ln 20 = 3.0
+    assert TrialScheduler.STOP not in decisions(scheduler, study, curve(8, falling))
+    assert decisions(scheduler, study, curve(9, [2.9, 2.8]))[0] == TrialScheduler.STOP
+
+
 def test_without_a_scheduler_nothing_is_stopped(tmp_path):
     study = study_of(tmp_path, "scheduler: none")
     scheduler = make_scheduler(study)

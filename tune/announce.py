@@ -37,7 +37,8 @@ def _early_stopping(study: Study) -> str:
     if kind == "median":
         return f"a trial below the median of the others is stopped, from {where.split(',')[0]} on"
     name = "ASHA" if kind == "asha" else "asynchronous Hyperband"
-    return f"{name} compares trials at {where} and keeps the best 1/{reduction:g}"
+    slow = " and who is catching up" if study.settings.asha.pace else ""
+    return f"{name} compares trials at {where} and keeps the best 1/{reduction:g}{slow}"
 
 
 def where_to_look(folder: StudyFolder, running: Cluster, tracking_uri: str) -> str:

@@ -19,8 +19,8 @@ class Cost:
 
     Attributes:
         most: if each trial had the most epochs and none were stopped.
-        expected: of configurations drawn at random, if at each rung the scheduler kept its share. ASHA keeps more while
-            it knows few trials, and a sampler that has learnt draws better ones.
+        expected: of configurations drawn at random, if at each rung the scheduler kept its share. It keeps more while
+            it knows few trials, or where many are catching up.
     """
 
     most: int

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
+from reranker.metrics import chance
 from tune.ledger import PastTrial
 from tune.search_space import Study
 
@@ -34,6 +35,8 @@ def make_scheduler(study: Study) -> TrialScheduler:
     longest = study.max_epochs if study.clock == "epoch" else _WHOLE
     return _Asha(
         study.settings.seed,
+        _at_chance(study),
+        settings.pace,
         **common,
         grace_period=marks[0] if marks else longest,
         reduction_factor=settings.reduction,
@@ -43,9 +46,15 @@ def make_scheduler(study: Study) -> TrialScheduler:
     )
 
 
+def _at_chance(study: Study) -> float:
+    """The metric of a model that knows nothing."""
+    candidates = study.base().candidates
+    return math.log(candidates) if study.metric == "val_loss" else chance(candidates)[study.metric]
+
+
 def rungs(study: Study) -> list[float]:
     """Where ASHA compares trials, on the study's clock: epochs, or percentages of a trial's own epochs."""
-    grace, reduction = study.settings.asha.grace, study.settings.asha.reduction
+    grace, reduction = study.grace, study.settings.asha.reduction
     count = math.ceil(math.log(study.max_epochs / grace, reduction) - 1e-9) if study.max_epochs > grace else 0
     if study.clock == "epoch":
         return [grace * reduction**k for k in range(count)]
@@ -71,11 +80,17 @@ def replay(scheduler: TrialScheduler, study: Study, trials: Iterable[PastTrial])
 
 
 class _Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
-    """Ray's, whose draw of a bracket depends on the study's seed and the trial alone."""
+    """Ray's, which gives slow learners a chance and whose draw of a bracket depends on the seed and the trial alone.
 
-    def __init__(self, seed: int, **options: Any) -> None:
+    Plain ASHA keeps whoever is ahead at a rung. In fine-tuning that is the higher rate, which is ahead for the first
+    epochs and ends lower (docs/LOG.md). So a trial that is behind goes on if it would be at the cutoff by the next rung,
+    were each doubling of its epochs to bring `pace` times what the last one has brought, counted from chance at 0.
+    """
+
+    def __init__(self, seed: int, start: float, pace: float, **options: Any) -> None:
         super().__init__(**options)
-        self._seed = seed
+        self._seed, self._start, self._pace = seed, start, pace
+        self._curves: dict[str, list[tuple[float, float]]] = {}
 
     def on_trial_add(self, controller: Any, trial: Any) -> None:
         before = np.random.get_state()
@@ -84,6 +99,24 @@ class _Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
             super().on_trial_add(controller, trial)
         finally:
             np.random.set_state(before)
+        self._curves[trial.trial_id] = [(0.0, self._metric_op * self._start)]
+
+    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if self._time_attr in result and self._metric in result:
+            self._curves[trial.trial_id].append((result[self._time_attr], self._metric_op * result[self._metric]))
+        action: str = super().on_trial_result(controller, trial, result)
+        if action == TrialScheduler.STOP and self._catches_up(trial.trial_id):
+            self._num_stopped -= 1
+            return str(TrialScheduler.CONTINUE)
+        return action
+
+    def _catches_up(self, trial_id: str) -> bool:
+        bracket, curve = self._trial_info[trial_id], self._curves[trial_id]
+        now, value = curve[-1]
+        _, earlier = max(point for point in curve if point[0] <= now / 2)
+        recorded = next(recorded for _, recorded in bracket._rungs if trial_id in recorded)  # the rung it is judged at
+        cutoff = bracket.cutoff({other: reward for other, reward in recorded.items() if other != trial_id})
+        return bool(value + self._pace * (value - earlier) * math.log2(bracket.rf) >= cutoff)
 
 
 class _Median(MedianStoppingRule):  # type: ignore[misc]

@@ -51,10 +51,12 @@ class Asha(StrictModel):
     """ASHA compares trials at epochs grace, grace·reduction, grace·reduction² … and lets the best 1/reduction go on.
 
     With a decaying schedule it compares them at as many fractions of their own epochs: … 1/reduction², 1/reduction.
+    Those that are behind go on as well if they would catch up by the next rung, at `pace` times their pace.
     """
 
-    grace: int = Field(1, ge=1)
+    grace: int | None = Field(None, ge=1, description="null: a ninth of the longest trial's epochs, at least 1")
     reduction: int = Field(3, ge=2)
+    pace: float = Field(0.6, ge=0, le=1, description="0: plain ASHA, which prefers rates that are fast at first")
 
 
 class StudySettings(StrictModel):
@@ -197,6 +199,11 @@ class Study:
         return int(max(_reach("epochs", self.fixed, self.dimensions)))
 
     @property
+    def grace(self) -> int:
+        """The epoch of the first rung."""
+        return self.settings.asha.grace or max(1, self.max_epochs // 9)
+
+    @property
     def clock(self) -> Literal["epoch", "progress"]:
         """What trials are compared on: a rate that decays towards a trial's own end makes its epochs its own too."""
         return "progress" if DECAYING & set(_reach("schedule", self.fixed, self.dimensions)) else "epoch"
@@ -296,7 +303,7 @@ def load(path: Path, overrides: Iterable[str] = (), check_model: Callable[[str],
         sound += [dimension] if len(document.faults) == before else []
     start_points = tuple(_start_point(document, at, point, fixed, sound) for at, point in _points(document))
     if parsed and not document.faults:
-        longest, grace = max(_reach("epochs", fixed, dimensions)), parsed.study.asha.grace
+        longest, grace = max(_reach("epochs", fixed, dimensions)), parsed.study.asha.grace or 1
         if grace > longest:
             rule = f"the grace period must not be beyond the longest trial, {longest} epochs"
             document.faults.append(document.fault(("study", "asha", "grace"), rule, grace))
