@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pandas as pd
 import pytest
@@ -20,6 +23,8 @@ from reranker.trial_folder import TrialFolder, write_text
 from results import compare
 from results.compare import leaderboard, verdict, winner
 from results.study_folder import StudyFolder, TrialStatus
+from tune.conductor import INTERRUPTED, TOO_MANY_FAILURES
+from tune.outcome import exit_code, tell_webhook
 from tune.tracking import StudyMirror, Tracker, default_uri
 
 
@@ -211,3 +216,58 @@ def test_the_errno_of_a_full_disk_has_its_sentence(tmp_path):
     with pytest.raises(EnvironmentFault, match="no space is left") as caught, writing(tmp_path / "adapter"):
         raise error
     assert caught.value.exit_code == 2
+
+
+# What other programs learn of a search
+
+
+@pytest.mark.parametrize(
+    ("ending", "ours", "expected"),
+    [
+        ("", False, 0),
+        (INTERRUPTED, False, 130),
+        (f"{TOO_MANY_FAILURES}: 10 (max_failures)", False, 2),
+        (f"{TOO_MANY_FAILURES}: 10 (max_failures)", True, 1),
+        ("the time budget of 6h is used up", False, 0),
+    ],
+)
+def test_exit_codes(study, ending, ours, expected):
+    study.write_status(2, TrialStatus.FAILED, cause="diverged in epoch 1", ours=ours)
+    assert exit_code(study, ending) == expected
+
+
+def test_a_search_without_any_result_is_no_success(study):
+    for number in (0, 1):
+        study.trial(number).clear()
+    assert exit_code(study, "") == 2
+
+
+def test_a_webhook_is_told_the_verdict(study):
+    told = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.handle_request).start()
+        study.write_ending("", complete=True)
+        tell_webhook(f"http://127.0.0.1:{server.server_port}/done", study)
+    (content,) = told
+    assert content == {
+        "study": "films",
+        "folder": str(study.path),
+        "verdict": verdict(study),
+        "reason": "",
+        "complete": True,
+    }
+
+
+def test_a_webhook_that_is_down_is_worth_a_line(study, capsys):
+    tell_webhook("http://127.0.0.1:9/done", study)
+    assert "the webhook http://127.0.0.1:9/done was not told" in capsys.readouterr().err

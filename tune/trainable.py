@@ -22,6 +22,7 @@ import ray
 from ray import train as ray_train
 from ray import tune as ray_tune
 from ray.exceptions import RayActorError
+from ray.train import WorkerGroupError
 from ray.train.torch import TorchTrainer
 
 from reranker.config import TrialConfig
@@ -293,4 +294,6 @@ def _end(status: TrialStatus, cause: str = "", ours: bool = False) -> dict[str, 
 
 
 def _first_line(error: BaseException) -> str:
+    while isinstance(error, WorkerGroupError) and error.worker_failures:
+        error = next(iter(error.worker_failures.values()))
     return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
