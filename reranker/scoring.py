@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from reranker.candidates import Example
 from reranker.prompts import Prompt, PromptEncoder
+
+_BATCH_TOKENS = {"cpu": 4096, "mps": 16_384, "cuda": 65_536}  # on CPU what stays in the cache is fastest
 
 FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
@@ -52,8 +56,6 @@ def score(
     model: PreTrainedModel | PeftModel,
     encoder: PromptEncoder,
     examples: Sequence[Example],
-    *,
-    batch_tokens: int = 16_384,
 ) -> FloatArray:
     """Log-probabilities among the labels, fp32 [examples, candidates], in each example's own candidate order.
 
@@ -62,20 +64,44 @@ def score(
     """
     device = next(model.parameters()).device
     labels = torch.tensor(encoder.label_ids, device=device)
+    total = np.zeros((len(examples), len(encoder.label_ids)), dtype=np.float64)
+    with _for_inference(model):
+        for turn in range(encoder.config.permutations):
+            orders = [_rotation(len(e.candidates), turn, encoder.config.permutations) for e in examples]
+            prompts = encoder.encode([_reordered(e, order) for e, order in zip(examples, orders, strict=True)])
+            for rows in _batches(prompts, _BATCH_TOKENS[device.type]):
+                ids, mask, positions = pad_left([prompts[i].input_ids for i in rows], encoder.pad_id)
+                logits = label_logits(model, ids.to(device), mask.to(device), positions.to(device), labels)
+                shares = torch.log_softmax(logits, dim=-1).cpu().numpy()
+                for i, row in zip(rows, shares, strict=True):
+                    total[i, orders[i]] += row
+    return (total / encoder.config.permutations).astype(np.float32)
+
+
+@contextmanager
+def _for_inference(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """Without dropout, and with an fp32 base's adapter merged into it; afterwards every weight is what it was, exactly.
+
+    A bf16 base is left alone, since a merged adapter would be rounded to eight bits.
+    """
     was_training = model.training
     model.eval()
-    total = np.zeros((len(examples), len(encoder.label_ids)), dtype=np.float64)
-    for turn in range(encoder.config.permutations):
-        orders = [_rotation(len(e.candidates), turn, encoder.config.permutations) for e in examples]
-        prompts = encoder.encode([_reordered(e, order) for e, order in zip(examples, orders, strict=True)])
-        for rows in _batches(prompts, batch_tokens):
-            ids, mask, positions = pad_left([prompts[i].input_ids for i in rows], encoder.pad_id)
-            logits = label_logits(model, ids.to(device), mask.to(device), positions.to(device), labels)
-            shares = torch.log_softmax(logits, dim=-1).cpu().numpy()
-            for i, row in zip(rows, shares, strict=True):
-                total[i, orders[i]] += row
-    model.train(was_training)
-    return (total / encoder.config.permutations).astype(np.float32)
+    layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+    kept = {
+        layer: layer.get_base_layer().weight.data
+        for layer in layers
+        if layer.get_base_layer().weight.dtype == torch.float32
+    }
+    try:
+        for layer, weight in kept.items():
+            layer.get_base_layer().weight.data = weight.clone()
+            layer.merge()
+        yield
+    finally:
+        for layer, weight in kept.items():
+            layer.get_base_layer().weight.data = weight
+            layer.merged_adapters.clear()
+        model.train(was_training)
 
 
 def _rotation(count: int, turn: int, turns: int) -> list[int]:

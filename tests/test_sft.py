@@ -194,6 +194,33 @@ def test_label_logits_are_those_of_the_whole_model_whatever_the_padding(demo):
             assert torch.allclose(row, alone, atol=1e-5)
 
 
+def test_scoring_merges_the_adapter_and_leaves_every_weight_as_it_was(demo, demo_tokenizer):
+    config = TINY.model_copy(update={"lora_dropout": 0.5})
+    encoder = PromptEncoder(demo_tokenizer, demo.interactions.item_texts, config)
+    examples = demo.validation(config)[:20]
+    model = attach_lora(load_base(config, torch.device("cpu")), config)
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    scores = score(model, encoder, examples)
+    assert {name: parameter.equal(before[name]) for name, parameter in model.named_parameters()} == dict.fromkeys(
+        before, True
+    )
+    assert model.training
+
+    ids, mask, positions = pad_left([prompt.input_ids for prompt in encoder.encode(examples)], encoder.pad_id)
+    model.eval()
+    with torch.no_grad():
+        logits = label_logits(model, ids, mask, positions, torch.tensor(encoder.label_ids))
+    expected = torch.log_softmax(logits, dim=-1).numpy()
+    assert np.abs(scores - expected).max() < 1e-4
+    with torch.no_grad(), model.disable_adapter():
+        without = torch.log_softmax(label_logits(model, ids, mask, positions, torch.tensor(encoder.label_ids)), dim=-1)
+    assert np.abs(scores - without.numpy()).max() > 0.1
+
+
 def test_permutations_average_over_the_order_of_the_candidates(demo):
     model = load_base(TINY, CPU)
     config = TINY.model_copy(update={"permutations": 20})
