@@ -21,15 +21,16 @@ import torch.nn.functional as F
 from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
 from torch import Tensor
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from reranker.bases import BaseModels
 from reranker.candidates import Example
 from reranker.config import TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import Fault, InputError, OutOfMemory, TrainingError, TrainingStopped
 from reranker.metrics import Ranks, ranks_of_target, summarise
-from reranker.models import attach_lora, load_base, load_tokenizer
+from reranker.models import base_dtype, load_tokenizer
 from reranker.prompts import PromptEncoder
 from reranker.scoring import FloatArray, pad_left, score
 from reranker.trial_folder import TrialFolder
@@ -67,6 +68,7 @@ def fine_tune(
     should_stop: Callable[[], bool] = lambda: False,
     micro_batch: int | None = None,
     resume: bool = False,
+    bases: BaseModels | None = None,
 ) -> EpochReport:
     """Train one configuration and score the validation lists after each epoch.
 
@@ -80,6 +82,7 @@ def fine_tune(
         micro_batch: examples per forward pass and worker, in the place of the configuration's.
         resume: keep the training state in `folder` after each epoch, and go on from the one that is there. Epochs that
             the folder has the figures of are not reported again.
+        bases: those that are loaded already, where trainings follow each other in one process.
 
     Returns:
         The report of the best epoch.
@@ -93,16 +96,15 @@ def fine_tune(
     """
     started = time.perf_counter()
     device = _device()
-    set_seed(config.seed)
     encoder = PromptEncoder(load_tokenizer(config.model), data.interactions.item_texts, config)
     encoder.check_vocabulary()
     collator = _Collator(config, data, encoder)
     asked = config if micro_batch is None else config.model_copy(update={"micro_batch": micro_batch})
     micro_batch, accumulation = batch_plan(asked, collator.longest_of(64), device)
-    model = attach_lora(load_base(config, device), config)
     steps_per_epoch = math.ceil(len(collator.examples) / config.effective_batch)
     state = folder.state_after() if folder and resume else None
-    with tempfile.TemporaryDirectory() as scratch:
+    bases = BaseModels() if bases is None else bases
+    with tempfile.TemporaryDirectory() as scratch, bases.adapted(config, device) as model:
         arguments = SFTConfig(
             output_dir=scratch,
             num_train_epochs=config.epochs,
@@ -114,7 +116,7 @@ def fine_tune(
             per_device_train_batch_size=micro_batch,
             gradient_accumulation_steps=accumulation,
             activation_checkpointing=config.gradient_checkpointing,
-            bf16=device.type == "cuda" and next(model.parameters()).dtype == torch.bfloat16,
+            bf16=device.type == "cuda" and base_dtype(config, device) == torch.bfloat16,
             use_cpu=device.type == "cpu",
             seed=config.seed,
             eval_strategy="epoch",
