@@ -1,6 +1,6 @@
 """Synthetic learning curves: does early stopping find the best configuration sooner, and does it compare like with like?
 
-    python bench/fidelity.py [--seeds 200]
+    python -m bench.fidelity [--seeds 200]
 
 The search's own sampler and scheduler run on curves that are computed in microseconds, so that hundreds of searches can
 be compared. Nothing is trained, and no time is measured: costs are epochs.
@@ -12,7 +12,6 @@ import argparse
 import heapq
 import json
 import math
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -25,8 +24,6 @@ import numpy as np
 import optuna
 from ray.tune.schedulers import TrialScheduler
 from scipy.stats import spearmanr
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tune import search_space
 from tune.ledger import PastTrial

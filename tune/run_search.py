@@ -142,7 +142,7 @@ def _run_trials(
                 num_samples=-1,  # the searcher says when there are no more
                 max_concurrent_trials=min(study.settings.concurrency or 10**6, concurrent_trials(resources)),
                 trial_dirname_creator=lambda trial: f"{trial.config['number']:03d}",
-                reuse_actors=True,
+                reuse_actors=study.resources.isolation == "slot",
             ),
             run_config=ray_tune.RunConfig(
                 name="tune",
@@ -170,6 +170,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
         "study.sampler": args.sampler,
         "study.seed": args.seed,
         "resources.workers": args.workers,
+        "resources.isolation": args.isolation,
     }
     return [*(f"{key}={value}" for key, value in named.items() if value is not None), *args.set]
 
@@ -186,6 +187,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sampler", help="tpe, random, gp, cmaes, or grid for every combination")
     parser.add_argument("--concurrency", type=int, help="trials at once; left out: as many as the cluster holds")
     parser.add_argument("--workers", type=int, help="distributed workers a trial")
+    parser.add_argument("--isolation", help="trial: new worker processes for each trial, as a reference (slot)")
     parser.add_argument("--seed", type=int, help="of the sampler")
     parser.add_argument("--resume", metavar="STUDY", help="go on with a study, by its name or folder")
     parser.add_argument("--retry-failed", action="store_true", help="with --resume: try failed trials again")

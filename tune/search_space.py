@@ -95,6 +95,7 @@ class Resources(StrictModel):
     workers: int = Field(1, ge=1, description="distributed processes a trial")
     cpus_per_worker: int = Field(1, ge=1)
     gpus_per_trial: Literal["auto"] | float = Field("auto", description="auto: one a worker where there are any")
+    isolation: Literal["slot", "trial"] = Field("slot", description="trial: new worker processes for each trial")
 
     @field_validator("gpus_per_trial", mode="before")
     @classmethod
