@@ -16,9 +16,9 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from tune import run_search  # isort: skip  (first: sets what Ray reads on import)
 
 from results.study_folder import StudyFolder
-from tune.distributions import FloatRange
 from tune.ledger import Ledger
 from tune.recorder import Recorder
+from tune.searcher import _OwnDraws
 from tune.tracking import MlflowClient
 
 
@@ -57,7 +57,7 @@ def when_seen(pattern: str) -> None:
 
 
 MOMENTS: dict[str, Callable[[], None]] = {
-    "sampling": lambda: at_call(FloatRange, "sample", after=True),  # some knobs of the first trial are drawn
+    "sampling": lambda: at_call(_OwnDraws, "sample_independent", after=True),  # some knobs are told, one is not
     "training": lambda: when_seen("*/trials/*/train.log"),
     "storing": lambda: when_seen("*/trials/*/epochs.jsonl"),
     "saving": lambda: when_seen("*/trials/*/state.tmp"),
