@@ -39,6 +39,7 @@ class BaseModels:
         yield model
         base.activation_checkpointing_disable()
         base.disable_input_require_grads()
+        vars(base).pop("forward", None)  # trl wraps it for each training, and would wrap it once more the next time
         self._bases[key] = cast(PreTrainedModel, model.unload())
         while len(self._bases) > 1 and sum(map(_bytes, self._bases.values())) > self._most:
             del self._bases[next(iter(self._bases))]

@@ -278,13 +278,29 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean cross-entropy over the list's labels, from the logits of the last position; or trl's own loss."""
+        """Mean cross-entropy over the list's labels, from the logits of the last position; or over the answer's tokens."""
         self._largest_rate = max(self._largest_rate, *(group["lr"] for group in self.optimizer.param_groups))
         if self.job.config.objective == "token_ce":
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return self._answer_loss(model, inputs, num_items_in_batch)
         targets = inputs.pop("targets")
         outputs = model(**inputs, use_cache=False, logits_to_keep=1)
         return F.cross_entropy(outputs.logits[:, -1, self._label_ids].float(), targets)
+
+    def _answer_loss(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None) -> Tensor:
+        """The loss of plain SFT on completions, whose logits are made for the answers' positions alone.
+
+        trl's own makes them for every position where there is no Triton.
+        """
+        labels = inputs.pop("labels")
+        width = int((labels != -100).any(dim=0).sum())  # of the longest answer; all end in the last column
+        logits = model(**inputs, use_cache=False, logits_to_keep=width + 1).logits[:, :-1].float()
+        wanted = labels[:, -width:]
+        loss: Tensor = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum")
+        if num_items_in_batch is None:
+            return loss / (wanted != -100).sum()
+        if self.args.average_tokens_across_devices:  # the items of all workers are counted, and gradients averaged
+            loss = loss * workers()
+        return loss / num_items_in_batch
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Score the validation lists over all workers, keep the adapter if it is the best, report."""

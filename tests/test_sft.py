@@ -135,6 +135,26 @@ def test_token_ce_learns_the_label_too(small):
     assert second.figures["train_loss"] < first.figures["train_loss"]
 
 
+def test_token_ce_is_the_loss_of_the_answer_s_tokens(small):
+    config = TINY.model_copy(update={"objective": "token_ce", "learning_rate": 1e-12})
+    encoder = PromptEncoder(load_tokenizer(config.model), small.interactions.item_texts, config)
+    model, losses = load_base(config, CPU).eval(), []
+    for prompt in encoder.encode(small.training_examples(config, epoch=0)):
+        answer = encoder.answer_ids[prompt.target]
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt.input_ids, *answer]])).logits[0, -len(answer) - 1 : -1]
+        losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(answer)).item())
+    assert train(config, small)[-1].figures["train_loss"] == pytest.approx(np.mean(losses), abs=1e-4)
+
+
+def test_token_ce_takes_the_same_steps_in_smaller_passes(small):
+    whole, parts = (
+        train(TINY.model_copy(update={"objective": "token_ce", "micro_batch": size}), small)[-1].figures
+        for size in (16, 4)
+    )
+    assert parts["val_loss"] == pytest.approx(whole["val_loss"], abs=1e-4)
+
+
 def test_every_knob_changes_something(small):
     """No dead knobs: another value of any field changes a prompt, a list, the adapter, the steps or a figure."""
     base = TINY.model_copy(update={"effective_batch": 8, "epochs": 2, "schedule": "linear", "warmup_epochs": 0.5})
