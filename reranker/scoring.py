@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from reranker.candidates import Example
 from reranker.prompts import Prompt, PromptEncoder
 
-_BATCH_TOKENS = {"cpu": 4096, "mps": 16_384, "cuda": 65_536}  # on CPU what stays in the cache is fastest
+_BATCH_TOKENS = {"cpu": 4096, "mps": 16_384, "cuda": 16_384}  # on CPU what stays in the cache is fastest
 
 FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
