@@ -43,9 +43,9 @@ SEARCHES: dict[str, dict[str, Any]] = {
 }
 COMPARED = 200
 LONGEST = 27
-RANKS = (4, 8, 16, 32, 64, 128)
-MODELS = ("qwen3-0.6b", "qwen3-1.7b", "qwen3-4b")
-POSITIONS = ("before", "after")
+RANKS = [4, 8, 16, 32, 64, 128]
+MODELS = ["qwen3-0.6b", "qwen3-1.7b", "qwen3-4b"]
+POSITIONS = ["before", "after"]
 CHANCE = 0.227  # NDCG@10 of lists of 20
 NOISE = 0.004  # of NDCG@10 with some thousand lists
 FILE = """
@@ -53,11 +53,11 @@ study: {settings}
 data: {{source: demo}}
 fixed: {{schedule: {schedule}}}
 space:
-  model: {{choice: [qwen3-0.6b, qwen3-1.7b, qwen3-4b]}}
-  epochs: {{int: [1, 27]}}
+  model: {{choice: {models}}}
+  epochs: {{int: [1, {longest}]}}
   learning_rate: {{log_uniform: [1.0e-5, 1.0e-2]}}
-  lora_rank: {{choice: [4, 8, 16, 32, 64, 128]}}
-  label_position: {{choice: [before, after]}}
+  lora_rank: {{choice: {ranks}}}
+  label_position: {{choice: {positions}}}
   history_length: {{int: [5, 40]}}
   lora_dropout: {{uniform: [0, 0.2]}}
 """
@@ -65,7 +65,14 @@ space:
 
 def load(seed: int, schedule: str, **settings: Any) -> Study:
     settings = {"name": "simulated", "trials": 250, "seed": seed, **settings}
-    text = FILE.format(settings=json.dumps(settings), schedule=schedule)
+    text = FILE.format(
+        settings=json.dumps(settings),
+        schedule=schedule,
+        models=MODELS,
+        longest=LONGEST,
+        ranks=RANKS,
+        positions=POSITIONS,
+    )
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(text)
         file.flush()
@@ -112,7 +119,7 @@ class World:
             curve.append(max(CHANCE, CHANCE + fitted - coarse - 0.001 * max(0.0, learnt - self.overfit)))
         return curve
 
-    def best(self, schedule: str = "constant") -> float:
+    def best(self) -> float:
         """The best configuration's score without noise; its other knobs are known, so only the rate is looked for."""
         values = {
             "model": min(self.models, key=lambda model: self.models[model]),
@@ -121,7 +128,7 @@ class World:
             "history_length": round(self.history),
             "lora_dropout": self.dropout,
             "epochs": LONGEST,
-            "schedule": schedule,
+            "schedule": "constant",
         }
         rates = np.geomspace(1e-5, 1e-2, 200)
         return max(max(self.curve({**values, "learning_rate": rate})) for rate in rates)
@@ -206,11 +213,10 @@ def rung_and_end(schedule: str, clock: str, seed: int) -> tuple[float, float, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--seeds", type=int, default=200)
-    parser.add_argument("--processes", type=int, default=2)
-    args = parser.parse_args()
-    with ProcessPoolExecutor(args.processes, initializer=_quiet) as pool:
-        _print_searches(pool, args.seeds)
-        _print_correlations(pool, args.seeds)
+    seeds = parser.parse_args().seeds
+    with ProcessPoolExecutor(initializer=_quiet) as pool:
+        _print_searches(pool, seeds)
+        _print_correlations(pool, seeds)
 
 
 def _print_searches(pool: ProcessPoolExecutor, seeds: int) -> None:
@@ -241,10 +247,7 @@ def _ratio(random: float, this: float) -> str:
 
 def _print_correlations(pool: ProcessPoolExecutor, seeds: int) -> None:
     print(f"\nOrder of {COMPARED} random configurations (Spearman's correlation, mean of {seeds} seeds)\n")
-    print(
-        "horizon bias: how much more a trial's number of epochs has to do with its score at the rung than at its end\n"
-    )
-    print(f"{'schedule, rung':<34}{'rung and end':>16}{'horizon bias':>16}")
+    print(f"{'schedule, rung':<34}{'rung and end':>16}{'epochs and rung':>18}{'epochs and end':>18}")
     rungs = {
         "constant, epoch 3": ("constant", "epoch"),
         "cosine, epoch 3": ("cosine", "epoch"),

@@ -44,8 +44,10 @@ class BaseModels:
         while len(self._bases) > 1 and sum(map(_bytes, self._bases.values())) > self._most:
             del self._bases[next(iter(self._bases))]
 
-    def __len__(self) -> int:
-        return len(self._bases)
+    @property
+    def loaded(self) -> list[str]:
+        """The models that are here, the most recently used last."""
+        return [model for model, _ in self._bases]
 
 
 def _bytes(model: PreTrainedModel) -> int:

@@ -63,15 +63,15 @@ def test_the_least_recently_used_base_goes_first(data):
     bases = BaseModels(most_bytes=1)
     for config in (TINY, SMALL):
         fine_tune(config, data, bases=bases)
-        assert len(bases) == 1
+        assert bases.loaded == [config.model]
     roomy = BaseModels(most_bytes=2**30)
     for config in (TINY, SMALL, TINY):
         fine_tune(config, data, bases=roomy)
-    assert len(roomy) == 2
+    assert roomy.loaded == ["demo-small", "demo-tiny"]
 
 
 def test_a_base_is_not_used_again_after_a_training_that_was_cut_short(data):
     bases = BaseModels()
     with pytest.raises(TrainingStopped):
         fine_tune(TINY, data, bases=bases, should_stop=lambda: True)
-    assert len(bases) == 0
+    assert bases.loaded == []

@@ -21,14 +21,19 @@ PRESETS = sorted((PROJECT / "search_spaces").glob("*.yaml"))
 def nothing_may_be_touched(monkeypatch):
     """No network, no GPU, no Ray: each is an error from here on."""
 
-    def refuse(*_, **__):
-        raise AssertionError("--check touched what it must not")
+    touched = []
+
+    def refuse(*what, **_):
+        touched.append(what)
+        raise OSError("--check touched what it must not")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(torch.cuda, "_lazy_init", refuse)
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # so that a hub would be asked
+    yield
+    assert touched == []
 
 
 @pytest.mark.usefixtures("nothing_may_be_touched")

@@ -51,7 +51,7 @@ class Asha(StrictModel):
     """ASHA compares trials at epochs grace, grace·reduction, grace·reduction² … and lets the best 1/reduction go on.
 
     With a decaying schedule it compares them at as many fractions of their own epochs: … 1/reduction², 1/reduction.
-    Those that are behind go on as well if they would catch up by the next rung, at `pace` times their pace.
+    Those that are behind go on too if they would catch up by the next rung, `pace` times as fast as they come.
     """
 
     grace: int | None = Field(None, ge=1, description="null: a ninth of the longest trial's epochs, at least 1")
