@@ -31,6 +31,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from reranker.catalogue import Catalogue
 from reranker.config import DemoData, MovieLensData, TrialConfig
 from reranker.data import RerankingData
 from reranker.datasets import is_here
@@ -90,7 +91,7 @@ def ours(config: TrialConfig, data: RerankingData, steps: int) -> _Clock:
 
 
 def plain(config: TrialConfig, data: RerankingData, steps: int) -> _Clock:
-    encoder = PromptEncoder(load_tokenizer(config.model), data.interactions.item_texts, config)
+    encoder = PromptEncoder(Catalogue(load_tokenizer(config.model), data.interactions.item_texts), config)
     prompts = encoder.encode(data.training_examples(config, epoch=0)[: (steps + WARM_UP + 1) * config.effective_batch])
     rows = [
         {
@@ -123,7 +124,7 @@ def measure(way: Callable[[TrialConfig, RerankingData, int], _Clock], model: str
     """Tokens a second and MiB, of this process."""
     torch.set_num_threads(1)
     config, data = task(model)
-    encoder = PromptEncoder(load_tokenizer(model), data.interactions.item_texts, config)
+    encoder = PromptEncoder(Catalogue(load_tokenizer(model), data.interactions.item_texts), config)
     some = encoder.encode(data.training_examples(config, epoch=0)[:64])
     length = statistics.mean(len(prompt.input_ids) for prompt in some)
     load_base(config, torch.device("cpu"))

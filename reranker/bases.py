@@ -1,8 +1,8 @@
-"""Base models that stay loaded from one training to the next."""
+"""What stays loaded from one training to the next: base models, their tokenizers, and the catalogue in their tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -10,9 +10,10 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, set_seed
 
+from reranker.catalogue import Catalogue
 from reranker.config import TrialConfig
 from reranker.memory import device_memory
-from reranker.models import attach_lora, base_dtype, load_base
+from reranker.models import attach_lora, base_dtype, load_base, load_tokenizer
 
 
 class BaseModels:
@@ -24,7 +25,20 @@ class BaseModels:
 
     def __init__(self, most_bytes: float | None = None) -> None:
         self._most = device_memory()[1] / 4 if most_bytes is None else most_bytes
+        self._catalogues: dict[str, Catalogue] = {}
         self._bases: dict[tuple[str, torch.dtype], PreTrainedModel] = {}  # the most recently used last
+
+    def catalogue(self, model: str, item_texts: Sequence[str]) -> Catalogue:
+        """The items as the model's tokenizer reads them; made once, for the items of the first call.
+
+        Raises:
+            InputError: the model does not know their words.
+        """
+        if model not in self._catalogues:
+            catalogue = Catalogue(load_tokenizer(model), item_texts)
+            catalogue.check_vocabulary(model)
+            self._catalogues[model] = catalogue
+        return self._catalogues[model]
 
     @contextmanager
     def adapted(self, config: TrialConfig, device: torch.device) -> Iterator[PeftModel]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from reranker.candidates import Example
+from reranker.catalogue import FORMS, Catalogue
 from reranker.config import LETTERS, TrialConfig
 from reranker.errors import Fault, InputError
 
 QUESTION = "Answer with the label of the candidate that comes next."
 _SHORTEST_TITLE = 4  # tokens: below this a title says nothing
+Piece = str | tuple[int, int]
 _USER_MARK, _ANSWER_MARK = "USER0MARK", "ANSWER0MARK"
 
 
@@ -34,15 +38,33 @@ def labels(count: int) -> list[str]:
 
 def render(history: Sequence[str], candidates: Sequence[str], config: TrialConfig) -> str:
     """The user's message: candidates with their labels, history oldest first, and the question."""
+    titles = [*history, *candidates]
+    listed = range(len(history), len(titles))
+    return _text(_pieces(range(len(history)), listed, config), titles)
+
+
+def _pieces(history: Sequence[int], candidates: Sequence[int], config: TrialConfig) -> list[Piece]:
+    """The user's message in pieces that a tokenizer can take one by one: texts, and titles as (form, item)."""
+    title, line, last = range(len(FORMS))
     named = zip(labels(len(candidates)), candidates, strict=True)
     if config.label_position == "after":
-        lines = [f"{title}: {label}" for label, title in named]
+        listed: list[tuple[Piece, Piece]] = [((title, item), f" {label}\n") for label, item in named]
     else:
-        lines = [f"{label}. {title}" for label, title in named]
-    listed = "\n".join(["Candidates:", *lines])
-    seen = "\n".join(["Seen by the user, oldest first:", *(f"- {title}" for title in history)])
-    blocks = [listed, seen] if config.prompt_order == "candidates_first" else [seen, listed]
-    return "\n\n".join([*blocks, QUESTION])
+        listed = [(f"{label}.", (line, item)) for label, item in named]
+    blocks: list[tuple[str, list[tuple[Piece, Piece]]]] = [
+        ("Candidates:\n", listed),
+        ("Seen by the user, oldest first:\n", [("-", (line, item)) for item in history]),
+    ]
+    pieces: list[Piece] = []
+    for heading, lines in blocks if config.prompt_order == "candidates_first" else reversed(blocks):
+        pieces += [heading, *chain.from_iterable(lines)]
+        end = pieces[-1]
+        pieces[-1] = f"{end}\n" if isinstance(end, str) else (last, end[1])  # a blank line after each block
+    return [*pieces, QUESTION]
+
+
+def _text(pieces: Sequence[Piece], titles: Sequence[str]) -> str:
+    return "".join(p if isinstance(p, str) else FORMS[p[0]].format(titles[p[1]]) for p in pieces)
 
 
 def chat(tokenizer: PreTrainedTokenizerBase, content: str, answer: str | None = None) -> str:
@@ -63,26 +85,31 @@ def chat(tokenizer: PreTrainedTokenizerBase, content: str, answer: str | None = 
 
 
 class PromptEncoder:
-    """Turns examples into prompts for one tokenizer, one catalogue and one configuration.
+    """Turns examples into prompts for one catalogue, as its tokenizer reads it, and one configuration.
+
+    Titles are tokenised once for all prompts and put together, which gives exactly the tokens of the whole text; a
+    tokenizer with which it would not gets the whole text each time.
 
     Attributes:
         label_ids: token id of each of the list's labels, in order; length `config.candidates`.
-        answer_ids: for each label the tokens of the whole answer: the label and the end of the turn.
+        answer_ids: for each label the tokens of the whole answer, the label and the end of the turn; of one length.
         pad_id: token id that fills a batch.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, item_texts: Sequence[str], config: TrialConfig) -> None:
-        self.tokenizer = tokenizer
-        self.config = config
-        self._head, self._tail = chat(tokenizer, _USER_MARK).split(_USER_MARK)
+    def __init__(self, catalogue: Catalogue, config: TrialConfig) -> None:
+        self.catalogue, self.tokenizer, self.config = catalogue, catalogue.tokenizer, config
+        self._head, self._tail = chat(self.tokenizer, _USER_MARK).split(_USER_MARK)
         self.label_ids = [self._label_id(label) for label in labels(config.candidates)]
         end = self._end_of_turn()
         self.answer_ids = [[label, *end] for label in self.label_ids]
-        pad = tokenizer.pad_token_id
+        pad = self.tokenizer.pad_token_id
         self.pad_id = pad if isinstance(pad, int) else 0
-        special = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
-        self._texts = [_one_line(text, special) for text in item_texts]
-        self._titles = {config.max_title_tokens: self._cut(config.max_title_tokens)}
+        self._fixed = self._tokenize_fixed()
+
+    @property
+    def tokenizes_whole_prompts(self) -> bool:
+        """Whether this tokenizer's tokens reach over the ends of titles, so that nothing can be kept."""
+        return self._fixed is None
 
     def encode(self, examples: Sequence[Example]) -> list[Prompt]:
         """Prompts in the order of the examples, each within `max_prompt_tokens`.
@@ -96,25 +123,12 @@ class PromptEncoder:
         titles = self.config.max_title_tokens
         limit = self.config.max_prompt_tokens
         shown = [example.history[-self.config.history_length :] for example in examples]
-        encoded = self._encode_as(examples, shown, titles)
+        encoded = self._encode_as(examples, shown, titles, self._fixed)
         prompts = []
         for example, history, ids in zip(examples, shown, encoded, strict=True):
             prompt = Prompt(ids, example.target)
             prompts.append(prompt if len(ids) <= limit else self._fit(example, history, prompt))
         return prompts
-
-    def check_vocabulary(self) -> None:
-        """Refuse a tokenizer that cannot read the catalogue, as the demo models' can't read any but the demo's.
-
-        Raises:
-            InputError: over 5% of the titles' tokens are unknown to the tokenizer.
-        """
-        tokens = [token for ids in self._tokenize(self._texts[:1000]) for token in ids]
-        unknown = tokens.count(self.tokenizer.unk_token_id) if self.tokenizer.unk_token_id is not None else 0
-        if unknown > 0.05 * len(tokens):
-            rule = f"the model must know the words of the catalogue; {unknown / len(tokens):.0%} are unknown to it"
-            hint = "the demo models read the demo catalogue only"
-            raise InputError([Fault(rule, field="model", value=self.config.model, hint=hint)])
 
     def _fit(self, example: Example, history: tuple[int, ...], prompt: Prompt) -> Prompt:
         full, limit, titles = len(history), self.config.max_prompt_tokens, self.config.max_title_tokens
@@ -126,7 +140,7 @@ class PromptEncoder:
                 prompt = replace(prompt, title_tokens=titles)
             prompt = replace(
                 prompt,
-                input_ids=self._encode_as([example], [history], titles)[0],
+                input_ids=self._encode_as([example], [history], titles, self._fixed)[0],
                 history_dropped=full - len(history),
             )
         if len(prompt.input_ids) > limit:
@@ -144,35 +158,51 @@ class PromptEncoder:
         return prompt
 
     def _encode_as(
-        self, examples: Sequence[Example], histories: Sequence[tuple[int, ...]], title_tokens: int
+        self,
+        examples: Sequence[Example],
+        histories: Sequence[tuple[int, ...]],
+        title_tokens: int,
+        fixed: dict[str, NDArray[np.int32]] | None,
     ) -> list[list[int]]:
-        if title_tokens not in self._titles:
-            self._titles[title_tokens] = self._cut(title_tokens)
-        titles = self._titles[title_tokens]
-        texts = [
-            self._head
-            + render([titles[i] for i in history], [titles[i] for i in example.candidates], self.config)
-            + self._tail
+        titles = self.catalogue.titles(title_tokens)
+        rendered = [
+            _pieces(history, example.candidates, self.config)
             for example, history in zip(examples, histories, strict=True)
         ]
-        return self._tokenize(texts)
+        table, count = titles.tokens, len(titles.texts)
+        if fixed is None or table is None:
+            texts = [self._head + _text(pieces, titles.texts) + self._tail for pieces in rendered]
+            return self.catalogue.tokenize(texts)
+        rows = ([self._head, *pieces] for pieces in rendered)
+        return [
+            np.concatenate([fixed[p] if isinstance(p, str) else table[p[0] * count + p[1]] for p in row]).tolist()
+            for row in rows
+        ]
 
-    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        encoding: Any = self.tokenizer(list(texts), add_special_tokens=False)
-        ids: list[list[int]] = encoding["input_ids"]
-        return ids
+    def _tokenize_fixed(self) -> dict[str, NDArray[np.int32]] | None:
+        """What prompts hold besides titles, each piece with its tokens; the question's go on to the prompt's end.
 
-    def _cut(self, tokens: int) -> list[str]:
-        cut = []
-        for text, ids in zip(self._texts, self._tokenize(self._texts), strict=True):
-            cut.append(text if len(ids) <= tokens else str(self.tokenizer.decode(ids[:tokens])).strip())
-        return cut
+        None if a prompt that is put together of them is not the whole text's tokens.
+        """
+        titles = self.catalogue.titles(self.config.max_title_tokens)
+        some = [i % len(titles.texts) for i in range(self.config.candidates)]
+        both = (_pieces(history, some, self.config) for history in ([], some[:2]))
+        texts = sorted({self._head, *(p for pieces in both for p in pieces if isinstance(p, str))})
+        found = self.catalogue.tokenize_pieces(texts)
+        if found is None or titles.tokens is None:
+            return None
+        end = self.catalogue.tokenize([QUESTION + self._tail])[0]
+        fixed = {text: np.array(ids, np.int32) for text, ids in zip([*texts, QUESTION], [*found, end], strict=True)}
+        example = Example(0, tuple(some[:2]), tuple(some), 0)
+        whole, put_together = (
+            self._encode_as([example], [example.history], self.config.max_title_tokens, known)
+            for known in (None, fixed)
+        )
+        return fixed if put_together == whole else None
 
     def _label_id(self, label: str) -> int:
         """The label's token where the answer begins: the prompt's own tokens must not change by adding it."""
-        before, after = self._tokenize([self._tail, self._tail + label])
+        before, after = self.catalogue.tokenize([self._tail, self._tail + label])
         if after[:-1] != before or len(after) != len(before) + 1 or after[-1] == self.tokenizer.unk_token_id:
             raise InputError(
                 [Fault("every label must be one token of the model's tokenizer", field="label_style", value=label)]
@@ -183,17 +213,9 @@ class PromptEncoder:
         """The tokens that close an answer: up to the template's first special token, or the tokenizer's end of text."""
         closing = chat(self.tokenizer, _USER_MARK, _ANSWER_MARK).split(_ANSWER_MARK)[-1]
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.get_added_vocab().values())
-        ids = self._tokenize([closing])[0]
+        ids = self.catalogue.tokenize([closing])[0]
         for position, token in enumerate(ids):
             if token in special:
                 return ids[: position + 1]
         eos = self.tokenizer.eos_token_id
         return [eos] if isinstance(eos, int) else []
-
-
-def _one_line(text: str, special: Sequence[str]) -> str:
-    """A title that cannot break the prompt: on one line, and without the tokenizer's control tokens."""
-    for token in special:
-        if token in text:
-            text = text.replace(token, " ")
-    return " ".join(text.split())

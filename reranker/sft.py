@@ -24,21 +24,23 @@ from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from reranker.answers import only_answers
 from reranker.bases import BaseModels
+from reranker.batches import by_length, pad_left
 from reranker.candidates import Example
 from reranker.config import TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import Fault, InputError, OutOfMemory, TrainingError, TrainingStopped
 from reranker.metrics import Ranks, ranks_of_target, summarise
-from reranker.models import base_dtype, load_tokenizer
+from reranker.models import base_dtype
 from reranker.prompts import PromptEncoder
-from reranker.scoring import FloatArray, pad_left, score
+from reranker.scoring import EncodedLists, FloatArray, score
 from reranker.trial_folder import TrialFolder
 
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # one option of theirs by another
 
 _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
-_MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # per forward pass, where micro_batch is automatic
+_PASS_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # with padding, where micro_batch is automatic
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def fine_tune(
         metric: which figure makes an epoch the best; losses are minimised, the rest maximised.
         on_epoch: called on every worker; False ends the training after this epoch.
         should_stop: asked on every worker after each optimiser step, and must answer all of them alike.
-        micro_batch: examples per forward pass and worker, in the place of the configuration's.
+        micro_batch: the most examples per forward pass and worker, in the place of the configuration's.
         resume: keep the training state in `folder` after each epoch, and go on from the one that is there. Epochs that
             the folder has the figures of are not reported again.
         bases: those that are loaded already, where trainings follow each other in one process.
@@ -96,14 +98,12 @@ def fine_tune(
     """
     started = time.perf_counter()
     device = _device()
-    encoder = PromptEncoder(load_tokenizer(config.model), data.interactions.item_texts, config)
-    encoder.check_vocabulary()
-    collator = _Collator(config, data, encoder)
-    asked = config if micro_batch is None else config.model_copy(update={"micro_batch": micro_batch})
-    micro_batch, accumulation = batch_plan(asked, collator.longest_of(64), device)
+    bases = BaseModels() if bases is None else bases
+    encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
+    most_tokens = None if config.micro_batch else _PASS_TOKENS[device.type]
+    collator = _Collator(config, data, encoder, most_tokens, micro_batch or config.micro_batch)
     steps_per_epoch = math.ceil(len(collator.examples) / config.effective_batch)
     state = folder.state_after() if folder and resume else None
-    bases = BaseModels() if bases is None else bases
     with tempfile.TemporaryDirectory() as scratch, bases.adapted(config, device) as model:
         arguments = SFTConfig(
             output_dir=scratch,
@@ -113,8 +113,7 @@ def fine_tune(
             warmup_steps=round(config.warmup_epochs * steps_per_epoch),
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
-            per_device_train_batch_size=micro_batch,
-            gradient_accumulation_steps=accumulation,
+            per_device_train_batch_size=share_of_batch(config, workers()),
             activation_checkpointing=config.gradient_checkpointing,
             bf16=device.type == "cuda" and base_dtype(config, device) == torch.bfloat16,
             use_cpu=device.type == "cpu",
@@ -138,7 +137,7 @@ def fine_tune(
             trainer.train(resume_from_checkpoint=str(state[1]) if state else None)
         except RuntimeError as error:
             if should_reduce_batch_size(error):
-                raise OutOfMemory(micro_batch) from error
+                raise OutOfMemory(trainer.rows_of_pass) from error
             raise
     assert trainer.best is not None
     return trainer.best
@@ -158,26 +157,23 @@ def worker_rank() -> int:
     return dist.get_rank() if workers() > 1 else 0
 
 
-def batch_plan(config: TrialConfig, prompt_tokens: int, device: torch.device) -> tuple[int, int]:
-    """(micro batch, accumulation steps) of one worker, whose product times the workers is the effective batch.
-
-    Where `micro_batch` is null it is the largest divisor that keeps a forward pass within the device's token budget.
+def share_of_batch(config: TrialConfig, workers: int) -> int:
+    """Examples of an optimiser step that one worker takes.
 
     Raises:
         InputError: the effective batch cannot be shared evenly.
     """
-    share, rest = divmod(config.effective_batch, workers())
+    share, rest = divmod(config.effective_batch, workers)
     if rest:
-        rule = f"the effective batch must be a multiple of the {workers()} workers"
+        rule = f"the effective batch must be a multiple of the {workers} workers"
         raise InputError([Fault(rule, field="effective_batch", value=config.effective_batch)])
-    if config.micro_batch is not None:
-        if share % config.micro_batch:
-            rule = f"the micro batch must divide a worker's share of the effective batch, {share}"
-            raise InputError([Fault(rule, field="micro_batch", value=config.micro_batch)])
-        return config.micro_batch, share // config.micro_batch
-    fits = max(1, _MICRO_BATCH_TOKENS[device.type] // prompt_tokens)
-    micro = max(size for size in range(1, share + 1) if share % size == 0 and size <= fits)
-    return micro, share // micro
+    return share
+
+
+def largest_pass(config: TrialConfig, workers: int, prompt_tokens: int, device: str) -> int:
+    """Examples of one worker's largest forward pass, where all prompts have this length."""
+    fits = config.micro_batch or _PASS_TOKENS[device] // prompt_tokens
+    return max(1, min(fits, share_of_batch(config, workers)))
 
 
 def _device() -> torch.device:
@@ -187,43 +183,43 @@ def _device() -> torch.device:
 
 
 class _Collator(TrainerCallback):  # type: ignore[misc]
-    """Positions in the training set → a batch of this epoch's prompts; draws the lists anew when an epoch begins."""
+    """Positions in the training set → prompts of this epoch, in passes; draws the lists anew when an epoch begins."""
 
-    def __init__(self, config: TrialConfig, data: RerankingData, encoder: PromptEncoder) -> None:
+    def __init__(
+        self,
+        config: TrialConfig,
+        data: RerankingData,
+        encoder: PromptEncoder,
+        most_tokens: int | None,
+        most_rows: int | None,
+    ) -> None:
         self.config, self.data, self.encoder = config, data, encoder
+        self._most_tokens, self._most_rows = most_tokens, most_rows
         self.examples: Sequence[Example] = data.training_examples(config, epoch=0)
         self.seen = 0  # examples of this worker, since the trial began
         self.tokens = 0  # theirs, without padding
         self.cut_prompts = 0  # prompts that lost history or title text to fit
+        self.largest_pass = 0  # in examples
         if not self.examples:
             raise InputError([Fault("no user has a history to train on", field="training_users")])
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.examples = self.data.training_examples(self.config, epoch=round(state.epoch or 0))
 
-    def longest_of(self, sample: int) -> int:
-        """Tokens of the longest prompt with its answer among evenly spread examples."""
-        spread = np.linspace(0, len(self.examples) - 1, min(sample, len(self.examples))).astype(int)
-        prompts = self.encoder.encode([self.examples[i] for i in spread])
-        return max(len(p.input_ids) + len(self.encoder.answer_ids[p.target]) for p in prompts)
-
-    def __call__(self, rows: Sequence[dict[str, int]]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[dict[str, int]]) -> dict[str, list[dict[str, Tensor]]]:
+        """The examples of a step, those of similar length together; with the targets, or with the answers appended."""
         prompts = self.encoder.encode([self.examples[row["position"]] for row in rows])
-        self.cut_prompts += sum(1 for p in prompts if p.history_dropped or p.title_tokens)
-        if self.config.objective == "label_ce":
-            ids, mask, positions = pad_left([p.input_ids for p in prompts], self.encoder.pad_id)
-            wanted = {"targets": torch.tensor([p.target for p in prompts])}
-        else:
-            answers = [self.encoder.answer_ids[p.target] for p in prompts]
-            full = [[*p.input_ids, *answer] for p, answer in zip(prompts, answers, strict=True)]
-            ids, mask, positions = pad_left(full, self.encoder.pad_id)
-            labels = torch.full_like(ids, -100)
-            for row, answer in zip(labels, answers, strict=True):
-                row[-len(answer) :] = torch.tensor(answer)
-            wanted = {"labels": labels}
+        with_answers = self.config.objective == "token_ce"
+        texts = [p.input_ids + self.encoder.answer_ids[p.target] * with_answers for p in prompts]
+        passes = []
+        for some in by_length([len(ids) for ids in texts], self._most_tokens, self._most_rows):
+            batch = pad_left([texts[i] for i in some], self.encoder.pad_id)
+            passes.append({**batch, "targets": torch.tensor([prompts[i].target for i in some])})
+            self.largest_pass = max(self.largest_pass, len(some))
         self.seen += len(rows)
-        self.tokens += int(mask.sum())
-        return {"input_ids": ids, "attention_mask": mask, "position_ids": positions, **wanted}
+        self.tokens += sum(len(ids) for ids in texts)
+        self.cut_prompts += sum(1 for p in prompts if p.history_dropped or p.title_tokens)
+        return {"passes": passes}
 
 
 @dataclass(frozen=True)
@@ -267,40 +263,55 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         self.remove_callback(PrinterCallback)  # the reports say it all
         self.job = job
         self.best: EpochReport | None = None
+        self.rows_of_pass = arguments.per_device_train_batch_size
         self._validation = job.data.validation(job.config)
-        self._label_ids = torch.tensor(job.encoder.label_ids, device=self.args.device)
+        self._lists = EncodedLists.of(job.encoder, self._validation[worker_rank() :: workers()])
+        label_ids = torch.tensor(job.encoder.label_ids, device=self.args.device)
+        answer = len(job.encoder.answer_ids[0])
+        by_label = job.config.objective == "label_ce"
+        self._needed: Any = {"labels": label_ids, "positions": 1} if by_label else {"positions": answer + 1}
         self._training_seconds = 0.0
         self._started = started
         self._epoch_started = time.perf_counter()
         self._largest_rate = 0.0
         self._stored = job.folder.read_epochs() if job.folder and job.keeps_state else []
 
+    def training_step(
+        self, model: Any, inputs: dict[str, list[dict[str, Tensor]]], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """The gradient of the mean loss over a step's examples, gathered pass by pass."""
+        model.train()
+        self._largest_rate = max(self._largest_rate, *(group["lr"] for group in self.optimizer.param_groups))
+        passes = self._prepare_inputs(inputs)["passes"]
+        count = sum(len(batch["targets"]) for batch in passes)
+        total = torch.zeros((), device=self.args.device)
+        with only_answers(self.accelerator.unwrap_model(model), **self._needed):
+            for number, batch in enumerate(passes, start=1):
+                self.rows_of_pass = len(batch["targets"])
+                share = self.rows_of_pass / count
+                last = number == len(passes)
+                with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                    with self.compute_loss_context_manager():
+                        loss = share * self.compute_loss(model, batch)
+                    self.accelerator.backward(loss)
+                total += loss.detach()
+        return total
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Mean cross-entropy over the list's labels, from the logits of the last position; or over the answer's tokens."""
-        self._largest_rate = max(self._largest_rate, *(group["lr"] for group in self.optimizer.param_groups))
-        if self.job.config.objective == "token_ce":
-            return self._answer_loss(model, inputs, num_items_in_batch)
-        targets = inputs.pop("targets")
-        outputs = model(**inputs, use_cache=False, logits_to_keep=1)
-        return F.cross_entropy(outputs.logits[:, -1, self._label_ids].float(), targets)
+    ) -> Tensor:
+        """Mean cross-entropy over the list's labels at the last position; or over the answer's tokens, as in plain SFT."""
+        positions = self._needed["positions"]
+        tokens = {name: inputs[name] for name in ("input_ids", "attention_mask", "position_ids")}
+        logits = model(**tokens, use_cache=False, logits_to_keep=positions).logits
+        if self.job.config.objective == "label_ce":
+            return F.cross_entropy(logits[:, -1].float(), inputs["targets"])
+        answers = inputs["input_ids"][:, 1 - positions :]
+        return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), answers.flatten())
 
-    def _answer_loss(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None) -> Tensor:
-        """The loss of plain SFT on completions, whose logits are made for the answers' positions alone.
-
-        trl's own makes them for every position where there is no Triton.
-        """
-        labels = inputs.pop("labels")
-        width = int((labels != -100).any(dim=0).sum())  # of the longest answer; all end in the last column
-        logits = model(**inputs, use_cache=False, logits_to_keep=width + 1).logits[:, :-1].float()
-        wanted = labels[:, -width:]
-        loss: Tensor = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum")
-        if num_items_in_batch is None:
-            return loss / (wanted != -100).sum()
-        if self.args.average_tokens_across_devices:  # the items of all workers are counted, and gradients averaged
-            loss = loss * workers()
-        return loss / num_items_in_batch
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: the trainer's rule knows nothing of what is left out."""
+        return 0
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Score the validation lists over all workers, keep the adapter if it is the best, report."""
@@ -354,7 +365,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
 
     def _counters(self) -> dict[str, float]:
         collator = self.job.collator
-        counted = {name: getattr(collator, name) for name in ("seen", "tokens", "cut_prompts")}
+        counted = {name: getattr(collator, name) for name in ("seen", "tokens", "cut_prompts", "largest_pass")}
         passed = time.perf_counter() - self._started
         return {
             **counted,
@@ -370,7 +381,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             return
         path = Path(checkpoint) / f"counters-{worker_rank()}.json"
         counters = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("seen", "tokens", "cut_prompts"):
+        for name in ("seen", "tokens", "cut_prompts", "largest_pass"):
             setattr(self.job.collator, name, counters[name])
         self._training_seconds, self._largest_rate = counters["training"], counters["largest_rate"]
         self._started -= counters["passed"]
@@ -391,8 +402,8 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
     def _score_together(self) -> FloatArray:
         """fp32 [validation examples, candidates]; each worker scores its share, every worker gets all."""
         model = self.accelerator.unwrap_model(self.model)
-        count, rank = workers(), worker_rank()
-        mine = score(model, self.job.encoder, self._validation[rank::count])
+        count = workers()
+        mine = score(model, self._lists)
         if count == 1:
             return mine
         shares: list[Any] = [None] * count
@@ -417,7 +428,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             "applied/learning_rate": self._largest_rate,
             "applied/optimizer_steps": self.state.global_step,
             "applied/examples": self._over_workers(self.job.collator.seen, sum),
-            "applied/micro_batch": self.args.per_device_train_batch_size,
+            "applied/micro_batch": self._over_workers(self.job.collator.largest_pass, max),
             "applied/workers": workers(),
             "applied/trainable_parameters": trainable,
             "applied/cut_prompts": self._over_workers(self.job.collator.cut_prompts, sum),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from reranker.candidates import Example
+from reranker.catalogue import Catalogue
 from reranker.config import LETTERS, DemoData, TrialConfig
 from reranker.data import RerankingData
 from reranker.datasets import demo as world
@@ -16,7 +17,7 @@ from reranker.errors import InputError
 from reranker.metrics import ranks_of_target, summarise
 from reranker.models import BUNDLED, load_base, load_tokenizer
 from reranker.prompts import PromptEncoder
-from reranker.scoring import score
+from reranker.scoring import EncodedLists, score
 
 MODELS = ["demo-tiny", "demo-small"]
 
@@ -127,7 +128,7 @@ def test_the_oracle_works_on_a_catalogue_with_items_missing(large):
 def test_the_shipped_tokenizer_reads_every_prompt_with_the_label_after_its_title(model, large):
     tokenizer = load_tokenizer(model)
     config = TrialConfig(model=model, candidates=52, history_length=6)
-    encoder = PromptEncoder(tokenizer, large.interactions.item_texts, config)
+    encoder = PromptEncoder(Catalogue(tokenizer, large.interactions.item_texts), config)
     assert tokenizer.convert_ids_to_tokens(encoder.label_ids) == list(LETTERS)
     prompts = encoder.encode(large.validation(config)[:200])
     assert all(tokenizer.unk_token_id not in prompt.input_ids for prompt in prompts)
@@ -143,8 +144,8 @@ def test_a_shipped_base_has_the_skill_but_not_the_rule(model, large):
     """Alone it does better than chance (.05), and so much worse than possible that LoRA has something to learn."""
     config = config_of(model)
     examples = large.validation(config)[:1500]
-    encoder = PromptEncoder(load_tokenizer(model), large.interactions.item_texts, config)
-    scores = score(load_base(config, torch.device("cpu")), encoder, examples)
+    encoder = PromptEncoder(Catalogue(load_tokenizer(model), large.interactions.item_texts), config)
+    scores = score(load_base(config, torch.device("cpu")), EncodedLists.of(encoder, examples))
     assert 0.09 < recall_at_1(scores, examples) < 0.20  # 4 standard errors of chance: .023
 
 

@@ -97,7 +97,8 @@ limit = used + int(sys.argv[1]) * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 for size in (512, 8):
     try:
-        print(size, fine_tune(config, data, micro_batch=size).figures["applied/micro_batch"])
+        of_this_size = config.model_copy(update={"micro_batch": size})
+        print(size, fine_tune(of_this_size, data).figures["applied/micro_batch"])
     except OutOfMemory as error:
         print("out", error.micro_batch)
     gc.collect()

@@ -12,14 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from reranker.batches import pad_left
+from reranker.catalogue import Catalogue
 from reranker.config import DemoData, NegativesMix, TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import EnvironmentFault, InputError, TrainingError, TrainingStopped
 from reranker.metrics import chance, ranks_of_target, summarise
 from reranker.models import attach_lora, load_base, load_tokenizer
 from reranker.prompts import PromptEncoder
-from reranker.scoring import label_logits, pad_left, score
-from reranker.sft import EpochReport, batch_plan, fine_tune
+from reranker.scoring import EncodedLists, score
+from reranker.sft import EpochReport, fine_tune, largest_pass, share_of_batch
 from reranker.trial_folder import TrialFolder
 
 CPU = torch.device("cpu")
@@ -124,7 +126,8 @@ def test_the_same_seed_gives_the_same_numbers_and_another_one_others(small):
 
 def test_gradient_accumulation_takes_the_same_steps(small):
     whole = train(TINY.model_copy(update={"micro_batch": 16}), small)[-1].figures
-    parts = train(TINY.model_copy(update={"micro_batch": 4}), small)[-1].figures
+    parts = train(TINY.model_copy(update={"micro_batch": 5}), small)[-1].figures
+    assert (parts["applied/micro_batch"], whole["applied/micro_batch"]) == (5, 16)
     assert parts["applied/optimizer_steps"] == whole["applied/optimizer_steps"]
     assert parts["val_loss"] == pytest.approx(whole["val_loss"], abs=1e-4)
 
@@ -137,7 +140,7 @@ def test_token_ce_learns_the_label_too(small):
 
 def test_token_ce_is_the_loss_of_the_answer_s_tokens(small):
     config = TINY.model_copy(update={"objective": "token_ce", "learning_rate": 1e-12})
-    encoder = PromptEncoder(load_tokenizer(config.model), small.interactions.item_texts, config)
+    encoder = PromptEncoder(Catalogue(load_tokenizer(config.model), small.interactions.item_texts), config)
     model, losses = load_base(config, CPU).eval(), []
     for prompt in encoder.encode(small.training_examples(config, epoch=0)):
         answer = encoder.answer_ids[prompt.target]
@@ -192,31 +195,28 @@ def test_the_kept_adapter_is_that_of_the_best_epoch(demo, tmp_path):
     model = attach_lora(load_base(config, CPU), config)
     model.load_adapter(str(tmp_path / "adapter"), adapter_name="kept")
     model.set_adapter("kept")
-    encoder = PromptEncoder(load_tokenizer("demo-tiny"), demo.interactions.item_texts, config)
+    encoder = PromptEncoder(Catalogue(load_tokenizer("demo-tiny"), demo.interactions.item_texts), config)
     examples = demo.validation(config)
-    ranks = ranks_of_target(score(model, encoder, examples), [e.target for e in examples])
+    ranks = ranks_of_target(score(model, EncodedLists.of(encoder, examples)), [e.target for e in examples])
     assert summarise(ranks)["ndcg_at_10"] == pytest.approx(best.figures["ndcg_at_10"], abs=1e-9)
     users, kept = TrialFolder(tmp_path).read_ranks()
     assert users == [demo.interactions.user_ids[e.user] for e in examples]
     assert kept.greater.tolist() == best.ranks.greater.tolist()
 
 
-def test_label_logits_are_those_of_the_whole_model_whatever_the_padding(demo):
-    encoder = PromptEncoder(load_tokenizer("demo-tiny"), demo.interactions.item_texts, TINY)
+def test_scores_are_those_of_the_whole_model_for_each_prompt_alone(demo):
+    encoder = PromptEncoder(Catalogue(load_tokenizer("demo-tiny"), demo.interactions.item_texts), TINY)
     model = load_base(TINY, CPU).eval()
-    prompts = encoder.encode(demo.validation(TINY)[:6])
-    prompts.append(type(prompts[0])(prompts[0].input_ids[:40], 0))
-    ids, mask, positions = pad_left([p.input_ids for p in prompts], encoder.pad_id)
-    with torch.no_grad():
-        ours = label_logits(model, ids, mask, positions, torch.tensor(encoder.label_ids))
-        for row, prompt in zip(ours, prompts, strict=True):
+    examples = demo.validation(TINY)[:6]
+    for row, prompt in zip(score(model, EncodedLists.of(encoder, examples)), encoder.encode(examples), strict=True):
+        with torch.no_grad():
             alone = model(torch.tensor([prompt.input_ids])).logits[0, -1, encoder.label_ids]
-            assert torch.allclose(row, alone, atol=1e-5)
+        assert torch.allclose(torch.from_numpy(row), torch.log_softmax(alone, dim=-1), atol=1e-5)
 
 
 def test_scoring_merges_the_adapter_and_leaves_every_weight_as_it_was(demo, demo_tokenizer):
     config = TINY.model_copy(update={"lora_dropout": 0.5})
-    encoder = PromptEncoder(demo_tokenizer, demo.interactions.item_texts, config)
+    encoder = PromptEncoder(Catalogue(demo_tokenizer, demo.interactions.item_texts), config)
     examples = demo.validation(config)[:20]
     model = attach_lora(load_base(config, torch.device("cpu")), config)
     torch.manual_seed(0)
@@ -224,30 +224,32 @@ def test_scoring_merges_the_adapter_and_leaves_every_weight_as_it_was(demo, demo
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    scores = score(model, encoder, examples)
+    scores = score(model, EncodedLists.of(encoder, examples))
     assert {name: parameter.equal(before[name]) for name, parameter in model.named_parameters()} == dict.fromkeys(
         before, True
     )
     assert model.training
 
-    ids, mask, positions = pad_left([prompt.input_ids for prompt in encoder.encode(examples)], encoder.pad_id)
     model.eval()
+    inputs = pad_left([prompt.input_ids for prompt in encoder.encode(examples)], encoder.pad_id)
+
+    def of_the_whole_model() -> np.ndarray:
+        logits = model(**inputs).logits[:, -1, encoder.label_ids]
+        return torch.log_softmax(logits, dim=-1).numpy()
+
     with torch.no_grad():
-        logits = label_logits(model, ids, mask, positions, torch.tensor(encoder.label_ids))
-    expected = torch.log_softmax(logits, dim=-1).numpy()
-    assert np.abs(scores - expected).max() < 1e-4
-    with torch.no_grad(), model.disable_adapter():
-        without = torch.log_softmax(label_logits(model, ids, mask, positions, torch.tensor(encoder.label_ids)), dim=-1)
-    assert np.abs(scores - without.numpy()).max() > 0.1
+        assert np.abs(scores - of_the_whole_model()).max() < 1e-4
+        with model.disable_adapter():
+            assert np.abs(scores - of_the_whole_model()).max() > 0.1
 
 
 def test_permutations_average_over_the_order_of_the_candidates(demo):
     model = load_base(TINY, CPU)
     config = TINY.model_copy(update={"permutations": 20})
-    encoder = PromptEncoder(load_tokenizer("demo-tiny"), demo.interactions.item_texts, config)
+    encoder = PromptEncoder(Catalogue(load_tokenizer("demo-tiny"), demo.interactions.item_texts), config)
     example = demo.validation(config)[0]
     turned = type(example)(example.user, example.history, example.candidates[7:] + example.candidates[:7], 0)
-    scores, of_turned = score(model, encoder, [example])[0], score(model, encoder, [turned])[0]
+    scores, of_turned = (score(model, EncodedLists.of(encoder, [it]))[0] for it in (example, turned))
     assert np.allclose(np.roll(scores, -7), of_turned, atol=1e-4)
 
 
@@ -261,15 +263,16 @@ def test_a_loss_that_is_not_finite_is_a_failure_with_its_cause(small, tmp_path):
         train(TINY.model_copy(update={"model": str(tmp_path)}), small)
 
 
-def test_an_effective_batch_that_the_micro_batch_does_not_divide_is_refused():
-    with pytest.raises(InputError, match="micro_batch"):
-        batch_plan(TINY.model_copy(update={"effective_batch": 16, "micro_batch": 5}), 100, CPU)
+def test_an_effective_batch_that_the_workers_cannot_share_is_refused():
+    with pytest.raises(InputError, match="effective_batch"):
+        share_of_batch(TINY, workers=3)
 
 
-def test_the_micro_batch_follows_the_length_of_the_prompts():
+def test_a_pass_holds_as_many_prompts_as_their_length_allows():
     config = TINY.model_copy(update={"effective_batch": 64})
-    assert batch_plan(config, 100, CPU) == (32, 2)
-    assert batch_plan(config, 5000, CPU) == (1, 64)
+    assert largest_pass(config, 1, 100, "cpu") == 40
+    assert largest_pass(config, 2, 100, "cpu") == 32
+    assert largest_pass(config, 1, 5000, "cpu") == 1
 
 
 def test_an_unwritable_folder_is_one_clear_error(small, tmp_path):

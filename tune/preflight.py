@@ -6,15 +6,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from reranker.catalogue import Catalogue
 from reranker.config import TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import EnvironmentFault, InputError
 from reranker.memory import GIB, MemoryEstimate, device_memory, estimate, shape_of
 from reranker.models import load_tokenizer, local_folder
 from reranker.prompts import PromptEncoder
-from reranker.sft import batch_plan
+from reranker.sft import largest_pass
 from tune.search_space import Study
 
 
@@ -76,7 +75,7 @@ def describe_memory(study: Study, checks: list[ModelCheck]) -> list[str]:
         shape = shape_of(check.config.model)
         if shape is None:
             continue
-        micro_batch = _micro_batch(study, check, on_gpu)
+        micro_batch = largest_pass(check.config, study.resources.workers, check.longest, "cuda" if on_gpu else "cpu")
         need = estimate(check.config, shape, tokens=check.longest, micro_batch=micro_batch, on_gpu=on_gpu)
         if check.config.model not in needs or need.total > needs[check.config.model][0].total:
             needs[check.config.model] = need, micro_batch, check
@@ -110,15 +109,9 @@ def _verdict(study: Study, check: ModelCheck, need: MemoryEstimate, capacity: fl
     return f"; more than there is: the micro batch will be halved until it fits ({least / GIB:.1f} GiB at the least)"
 
 
-def _micro_batch(study: Study, check: ModelCheck, on_gpu: bool) -> int:
-    share = max(1, check.config.effective_batch // study.resources.workers)
-    of_a_worker = check.config.model_copy(update={"effective_batch": share})
-    return batch_plan(of_a_worker, check.longest, torch.device("cuda" if on_gpu else "cpu"))[0]
-
-
 def _longest_prompt(config: TrialConfig, data: RerankingData) -> int:
-    encoder = PromptEncoder(load_tokenizer(config.model), data.interactions.item_texts, config)
-    encoder.check_vocabulary()
+    encoder = PromptEncoder(Catalogue(load_tokenizer(config.model), data.interactions.item_texts), config)
+    encoder.catalogue.check_vocabulary(config.model)
     examples = data.validation(config)
     longest = sorted(examples, key=lambda e: -sum(len(data.interactions.item_texts[i]) for i in e.candidates))
     return max(len(prompt.input_ids) for prompt in encoder.encode(longest[:64]))

@@ -153,14 +153,10 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
     def _mend(self, event: Event) -> str:
         """Make ready to go on after what went wrong; else the cause to fail with."""
         if event.kind == "out_of_memory":
-            share = self._config.effective_batch // self._resources.workers
-            smaller = [
-                size for size in range(1, event.micro_batch) if share % size == 0 and 2 * size <= event.micro_batch
-            ]
-            if not smaller:
+            if event.micro_batch <= 1:
                 return "it does not fit the memory, not even at micro batch 1"
-            self._micro_batch = smaller[-1]
-            self._folder.add_note(f"out of memory at micro batch {event.micro_batch}; went on with {smaller[-1]}")
+            self._micro_batch = event.micro_batch // 2
+            self._folder.add_note(f"out of memory at micro batch {event.micro_batch}; went on with {self._micro_batch}")
             if self._resources.workers > 1:
                 self._drop_group()
             return ""

@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, set_seed
 
 from reranker.candidates import Example
+from reranker.catalogue import Catalogue
 from reranker.config import LETTERS, TrialConfig
 from reranker.datasets.demo import GENRE_OF_ITEM, GENRES, TITLES
 from reranker.prompts import PromptEncoder, render
@@ -154,7 +155,7 @@ class Tasks:
         self.rng = np.random.default_rng(seed)
         self.rows = rows
         self.sizes = dict.fromkeys(self.LARGEST, 2)
-        self._encoder = PromptEncoder(tokenizer, TITLES, TrialConfig(history_length=len(TITLES)))
+        self._encoder = PromptEncoder(Catalogue(tokenizer, TITLES), TrialConfig(history_length=len(TITLES)))
         self._titles: IntArray = np.array(tokenizer(TITLES, add_special_tokens=False)["input_ids"])
         self._letters: IntArray = np.array(tokenizer.convert_tokens_to_ids(list(LETTERS)))
 

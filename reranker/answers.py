@@ -1,0 +1,74 @@
+"""A causal model that computes no more than its answer needs: the last positions in its last block, the labels' logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+@contextmanager
+def only_answers(
+    model: PreTrainedModel | PeftModel, labels: Tensor | None = None, positions: int = 1
+) -> Iterator[None]:
+    """Call the model with `logits_to_keep=positions` meanwhile: what it gives there is what it would give without.
+
+    The last block's output projection and MLP see the last `positions` alone, since no later block asks for the others.
+    The training's backward pass must lie within too where gradient checkpointing runs the block again.
+
+    Args:
+        labels: token ids; the logits are then theirs alone, in fp32 (in bf16 the target's logit would tie with another
+            candidate's in most lists), [rows, positions, labels]. None: the whole vocabulary's.
+    """
+    causal = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(causal, PreTrainedModel)
+    block: Any = causal.get_decoder().layers[-1]
+    handles = []
+    for module in (block.self_attn.o_proj, block.mlp):
+        at = _LastPositions(positions)
+        handles += [module.register_forward_pre_hook(at.cut), module.register_forward_hook(at.fill)]
+    head = causal.get_output_embeddings()
+    assert isinstance(head, nn.Linear)
+    if labels is not None:
+        causal.set_output_embeddings(_LabelRows(head, labels))
+    try:
+        yield
+    finally:
+        if labels is not None:
+            causal.set_output_embeddings(head)
+        for handle in handles:
+            handle.remove()
+
+
+class _LastPositions:
+    """Hooks around a module that works position by position: it sees the last ones, the others come out as zeros."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._missing = 0
+
+    def cut(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden, *rest = inputs
+        self._missing = max(0, hidden.shape[1] - self._count)
+        return hidden[:, self._missing :], *rest
+
+    def fill(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return nn.functional.pad(output, (0, 0, self._missing, 0))
+
+
+class _LabelRows(nn.Module):
+    """The rows of an output layer that belong to the labels, in fp32."""
+
+    def __init__(self, head: nn.Linear, labels: Tensor) -> None:
+        super().__init__()
+        self._weight = head.weight.detach()[labels].float()
+        self._bias = None if head.bias is None else head.bias.detach()[labels].float()
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return nn.functional.linear(hidden.float(), self._weight, self._bias)

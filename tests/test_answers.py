@@ -1,0 +1,124 @@
+"""Computing the answer alone gives the loss and the gradients of computing everything, for every supported family."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from reranker.answers import only_answers
+from reranker.batches import by_length, pad_left
+from reranker.config import TrialConfig
+from reranker.models import attach_lora
+
+SIZES = {
+    "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 3, "intermediate_size": 64, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8,
+}  # fmt: skip
+FAMILIES = {
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES)),
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True)),
+    "gemma3": lambda: Gemma3ForCausalLM(Gemma3TextConfig(**SIZES, sliding_window=8, final_logit_softcapping=3.0)),
+}
+LABELS = torch.tensor([7, 3, 250, 11])
+TARGETS = torch.tensor([2, 0, 3])
+ROWS = [list(range(20, 20 + length)) for length in (30, 12, 25)]
+
+
+def adapted(family: str, config: TrialConfig) -> PreTrainedModel:
+    """In training mode, with an adapter that already does something."""
+    torch.manual_seed(0)
+    model = attach_lora(FAMILIES[family](), config)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    if config.gradient_checkpointing:
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train()
+
+
+def gradients(model: PreTrainedModel, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    assert any(gradient.abs().max() > 1e-3 for gradient in expected.values())
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).abs().max() < 1e-5, name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_labels_loss_and_its_gradients(family, checkpointing):
+    model = adapted(family, TrialConfig(lora_rank=4, gradient_checkpointing=checkpointing))
+    losses = [model(torch.tensor([row])).logits[0, -1, LABELS] for row in ROWS]
+    expected = F.cross_entropy(torch.stack(losses), TARGETS)
+    plain = gradients(model, expected)
+    with only_answers(model, LABELS):
+        logits = model(**pad_left(ROWS, pad=0), use_cache=False, logits_to_keep=1).logits
+        assert logits.shape == (3, 1, 4)
+        loss = F.cross_entropy(logits[:, -1], TARGETS)
+        ours = gradients(model, loss)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    same(ours, plain)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_answer_s_loss_over_the_whole_vocabulary_and_its_gradients(family):
+    model = adapted(family, TrialConfig(lora_rank=4))
+    plain_logits = torch.cat([model(torch.tensor([row])).logits[0, -3:-1] for row in ROWS])
+    answers = torch.tensor([row[-2:] for row in ROWS]).flatten()
+    expected = F.cross_entropy(plain_logits, answers)
+    plain = gradients(model, expected)
+    with only_answers(model, positions=3):
+        logits = model(**pad_left(ROWS, pad=0), use_cache=False, logits_to_keep=3).logits
+        assert logits.shape == (3, 3, 300)
+        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), answers)
+        ours = gradients(model, loss)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    same(ours, plain)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_model_is_whole_again_afterwards(family):
+    model = adapted(family, TrialConfig(lora_rank=4)).eval()
+    ids = torch.tensor(ROWS[:1])
+    with torch.no_grad():
+        before = model(ids).logits
+        with only_answers(model, LABELS):
+            model(ids, logits_to_keep=1)
+        assert torch.equal(model(ids).logits, before)
+
+
+def test_label_logits_are_fp32_whatever_the_base_is():
+    model = adapted("qwen3", TrialConfig(lora_rank=4)).to(torch.bfloat16)
+    with only_answers(model, LABELS), torch.autocast("cpu", torch.bfloat16):
+        assert model(torch.tensor(ROWS[:1]), logits_to_keep=1).logits.dtype == torch.float32
+
+
+def test_batches_hold_rows_of_similar_length_within_both_limits():
+    lengths = [5, 100, 7, 90, 6, 300]
+    assert list(by_length(lengths, most_tokens=200)) == [[5], [1, 3], [2, 4, 0]]
+    assert list(by_length(lengths, most_tokens=200, most_rows=2)) == [[5], [1, 3], [2, 4], [0]]
+    assert list(by_length(lengths, most_tokens=None, most_rows=4)) == [[5, 1, 3, 2], [4, 0]]
+    assert list(by_length([], most_tokens=1)) == []
+
+
+def test_padding_stands_on_the_left_and_takes_no_position():
+    batch = pad_left([[4, 5, 6], [9]], pad=0)
+    assert batch["input_ids"].tolist() == [[4, 5, 6], [0, 0, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2], [0, 0, 0]]

@@ -1,0 +1,103 @@
+"""Prompts that are put together of titles tokenised once are those of the whole text, for every tokenizer."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from reranker.candidates import Example
+from reranker.catalogue import Catalogue, TokenTable
+from reranker.config import TrialConfig
+from reranker.prompts import PromptEncoder, chat, render
+
+ODD = [
+    "Toy Story (1995)", "…And Justice for All", "2001: A Space Odyssey", "  spaced\n out\t", "千と千尋の神隠し",
+    "Amélie 🎬", "🏳️‍🌈", "WALL·E", "'s", "-", "- -", ":", "A", "A.", "A: B", "1.", "42", "[REC]", "$5 a day!", '"Quoted"',
+    "ends with newline\n\n", "Les Misérables, vol. 2 –", "e\u0301", "\u0301", "S", "I'll", "🙂", "Ｆｕｌｌ", "\u200b", "Nº 7", "#",
+    "\\n", "tab\tinside", "a" * 300, "Seen by the user", "مرحبا", "한국 영화", "x_y", "§§§", "…", "''", "—",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("RERANKER_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(params=["demo_tokenizer", "smollm2_tokenizer", "qwen3_tokenizer"])
+def tokenizer(request):
+    return request.getfixturevalue(request.param)
+
+
+def examples_of_all(count: int, candidates: int) -> list[Example]:
+    """Every item as each kind of line: a candidate, in a history, and last in it."""
+    items = range(count)
+    return [
+        Example(0, tuple((i + k) % count for k in range(1 + i % 3)), tuple((i + 3 + k) % count for k in range(candidates)), 0)
+        for i in items
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("position", ["before", "after"])
+@pytest.mark.parametrize("order", ["candidates_first", "history_first"])
+def test_put_together_they_are_the_whole_text_s_tokens(tokenizer, position, order):
+    config = TrialConfig(candidates=20, label_position=position, prompt_order=order, max_prompt_tokens=10_000)
+    encoder = PromptEncoder(Catalogue(tokenizer, ODD), config)
+    assert not encoder.tokenizes_whole_prompts
+    titles = encoder.catalogue.titles(config.max_title_tokens).texts
+    examples = examples_of_all(len(ODD), config.candidates)
+    for example, prompt in zip(examples, encoder.encode(examples), strict=True):
+        content = render([titles[i] for i in example.history], [titles[i] for i in example.candidates], config)
+        assert prompt.input_ids == tokenizer(chat(tokenizer, content), add_special_tokens=False)["input_ids"]
+
+
+def test_a_tokenizer_that_joins_titles_with_what_follows_gets_the_whole_text():
+    vocabulary = {chr(code): code for code in range(128)} | {"n:": 128, "\n": 10}
+    joining = Tokenizer(models.BPE(vocabulary, [("n", ":")]))
+    joining.pre_tokenizer = pre_tokenizers.Split(" A", "isolated")
+    vocabulary |= {"\n-": 129}
+    across = Tokenizer(models.BPE(vocabulary, [("n", ":"), ("\n", "-")]))
+    config = TrialConfig(candidates=2, max_prompt_tokens=10_000)
+    example = Example(0, (0, 1, 2), (1, 2), 0)
+    for inner, whole in ((joining, False), (across, True)):
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="\x00", eos_token="\x01")
+        encoder = PromptEncoder(Catalogue(tokenizer, ["Alien", "Up", "Iron man"]), config)
+        assert encoder.tokenizes_whole_prompts == whole
+        text = chat(tokenizer, render(["Alien", "Up", "Iron man"], ["Up", "Iron man"], config))
+        assert encoder.encode([example])[0].input_ids == tokenizer(text)["input_ids"]
+
+
+def test_titles_are_tokenised_once_for_all_processes(demo_tokenizer, monkeypatch, tmp_path):
+    titles = ["alien", "heat"]
+    first = Catalogue(demo_tokenizer, titles).titles(32)
+    monkeypatch.setattr(Catalogue, "_tabulate", lambda *args: pytest.fail("tokenised again"))
+    again = Catalogue(demo_tokenizer, titles).titles(32)
+    assert isinstance(again.tokens.ids, np.memmap)
+    assert again.tokens.ids.tolist() == first.tokens.ids.tolist()
+    assert len(list((tmp_path / "cache" / "tokens").glob("*.lock"))) == 1
+
+
+def test_other_texts_get_a_table_of_their_own(demo_tokenizer, tmp_path):
+    for titles in (["alien"], ["alien", "heat"]):
+        Catalogue(demo_tokenizer, titles).titles(32)
+    assert len(list((tmp_path / "cache" / "tokens").glob("*.lock"))) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(demo_tokenizer, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("RERANKER_CACHE", str(tmp_path / "file"))
+    table = Catalogue(demo_tokenizer, ["alien"]).titles(32).tokens
+    assert table is not None
+    assert not isinstance(table.ids, np.memmap)
+
+
+def _make_table(name: str) -> list[int]:
+    return TokenTable.kept(name, lambda: TokenTable.of([[1, 2], [], [3]]))[0].tolist()
+
+
+def test_processes_that_make_a_table_at_once_all_get_it():
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        assert pool.map(_make_table, ["same"] * 8) == [[1, 2]] * 8
