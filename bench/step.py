@@ -1,201 +1,156 @@
-"""A training step of this project against plain SFTTrainer: same base, adapter, prompts and batches.
+"""A training step of this project against plain SFTTrainer: same base, adapter, examples and batches.
 
     python -m bench.step [--quick]
 
-Plain is trl's SFTTrainer on prompt and completion, with its own collator, loss (of the completion) and padding. Each
-measurement is a process of its own; the two alternate. Speed is prompt tokens without padding a second after the first
-steps; memory is what the process's peak lies above what it held before training.
+Plain is trl's SFTTrainer on prompt and completion, with its own collator, loss (of the completion) and padding, in passes
+of 8. Each measurement is a process of its own with one thread; the two alternate. Speed is prompt tokens without padding a
+second after the first step; memory is what the process's peak lies above what it held before training.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
-import platform
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
 import torch
-import transformers
-import trl
 from datasets import Dataset
-from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM, TrainerCallback
+from torch.utils.data import SequentialSampler
+from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from bench.common import MODELS, arguments, in_a_process, machine, model_places, some_lists, spread, task, write
+from reranker.candidates import Example
 from reranker.catalogue import Catalogue
-from reranker.config import DemoData, MovieLensData, TrialConfig
+from reranker.config import TrialConfig
 from reranker.data import RerankingData
-from reranker.datasets import is_here
 from reranker.errors import TrainingStopped
-from reranker.models import BUNDLED, attach_lora, load_base, load_tokenizer
+from reranker.models import attach_lora, load_base, load_tokenizer
 from reranker.prompts import PromptEncoder
 from reranker.sft import fine_tune
 
 WARM_UP = 1  # steps that are not counted
-MODELS = {"qwen3, 256 × 4, 152k": "wide", "smollm2-135m": "smollm2-135m"}
 
 
-def wide_vocabulary(folder: Path) -> Path:
-    """A random Qwen3 of 4 layers, 256 wide, with Qwen3's vocabulary of 152k; it reads with the demo's tokenizer."""
-    config = Qwen3Config(
-        vocab_size=151_936, hidden_size=256, num_hidden_layers=4, intermediate_size=768,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=64, tie_word_embeddings=True,
-    )  # fmt: skip
-    Qwen3ForCausalLM(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(BUNDLED / "demo-tiny").save_pretrained(folder)
-    return folder
+class _These(RerankingData):
+    """Trains on given lists."""
+
+    def __init__(self, data: RerankingData, lists: list[Example]) -> None:
+        super().__init__(data.config, data.interactions, data.split, data.sampler)
+        object.__setattr__(self, "lists", lists)
+
+    def training_examples(self, config: TrialConfig, epoch: int) -> list[Example]:
+        lists: list[Example] = vars(self)["lists"]
+        return lists
+
+    def validation(self, config: TrialConfig) -> list[Example]:
+        return self.training_examples(config, 0)[:1]
 
 
-def task(model: str) -> tuple[TrialConfig, RerankingData]:
-    movielens = MovieLensData()
-    if model == "smollm2-135m" and is_here(movielens):
-        data = RerankingData.prepare(movielens)
-    else:
-        data = RerankingData.prepare(DemoData(users=200, interactions_per_user=20))
-    config = TrialConfig(
-        model=model, candidates=20, history_length=20, examples_per_user=4, effective_batch=8, micro_batch=8,
-        learning_rate=1e-4, max_prompt_tokens=2048,
-    )  # fmt: skip
-    return config, data
+def ours(config: TrialConfig, data: RerankingData, lists: list[Example], marks: list[float], steps: int) -> None:
+    def ended() -> bool:
+        marks.append(time.perf_counter())
+        return len(marks) > steps + WARM_UP
+
+    try:
+        fine_tune(config, _These(data, lists), should_stop=ended)
+    except TrainingStopped:
+        return
 
 
-class _Clock:
-    """Seconds a step, after the first ones."""
-
-    def __init__(self, steps: int) -> None:
-        self.last, self.marks = steps + WARM_UP, [time.perf_counter()]
-
-    def ended(self) -> bool:
-        self.marks.append(time.perf_counter())
-        return len(self.marks) > self.last
-
-    @property
-    def seconds(self) -> float:
-        return self.marks[-1] - self.marks[WARM_UP]
-
-
-def ours(config: TrialConfig, data: RerankingData, steps: int) -> _Clock:
-    clock = _Clock(steps)
-    with contextlib.suppress(TrainingStopped):
-        fine_tune(config, data, should_stop=clock.ended)
-    return clock
-
-
-def plain(config: TrialConfig, data: RerankingData, steps: int) -> _Clock:
+def plain(config: TrialConfig, data: RerankingData, lists: list[Example], marks: list[float], steps: int) -> None:
     encoder = PromptEncoder(Catalogue(load_tokenizer(config.model), data.interactions.item_texts), config)
-    prompts = encoder.encode(data.training_examples(config, epoch=0)[: (steps + WARM_UP + 1) * config.effective_batch])
-    rows = [
-        {
-            "input_ids": [*prompt.input_ids, *encoder.answer_ids[prompt.target]],
-            "completion_mask": [0] * len(prompt.input_ids) + [1] * len(encoder.answer_ids[prompt.target]),
-        }
-        for prompt in prompts
-    ]
-    clock = _Clock(steps)
+    model = attach_lora(load_base(config, torch.device("cpu")), config)
 
     class Watch(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            control.should_training_stop = clock.ended()
+            marks.append(time.perf_counter())
+            control.should_training_stop = len(marks) > steps + WARM_UP
 
     with tempfile.TemporaryDirectory() as scratch:
-        arguments = SFTConfig(
-            output_dir=scratch, per_device_train_batch_size=config.micro_batch or 1, learning_rate=config.learning_rate,
-            activation_checkpointing=False, max_length=None, report_to="none", disable_tqdm=True, save_strategy="no",
-            use_cpu=not torch.cuda.is_available(), seed=config.seed, loss_type="nll",
+        options = SFTConfig(
+            output_dir=scratch, per_device_train_batch_size=8, gradient_accumulation_steps=config.effective_batch // 8,
+            learning_rate=config.learning_rate, activation_checkpointing=False, max_length=None, report_to="none",
+            disable_tqdm=True, save_strategy="no", use_cpu=not torch.cuda.is_available(), seed=config.seed,
+            loss_type="nll",
         )  # fmt: skip
-        model = attach_lora(load_base(config, torch.device("cpu")), config)
         SFTTrainer(
-            model, arguments, train_dataset=Dataset.from_list(rows), processing_class=encoder.tokenizer,
+            model, options, train_dataset=completions(encoder, lists), processing_class=encoder.tokenizer,
             callbacks=[Watch()],
         ).train()  # fmt: skip
-    return clock
 
 
-def measure(way: Callable[[TrialConfig, RerankingData, int], _Clock], model: str, steps: int) -> dict[str, float]:
-    """Tokens a second and MiB, of this process."""
+def completions(encoder: PromptEncoder, lists: Sequence[Example]) -> Dataset:
+    """Prompts with their answers, as plain SFT on completions takes them."""
+    return Dataset.from_list(
+        [
+            {
+                "input_ids": [*prompt.input_ids, *encoder.answer_ids[prompt.target]],
+                "completion_mask": [0] * len(prompt.input_ids) + [1] * len(encoder.answer_ids[prompt.target]),
+            }
+            for prompt in encoder.encode(lists)
+        ]
+    )
+
+
+def measure(way: str, model: str, steps: int) -> dict[str, float]:
+    """Of this process."""
     torch.set_num_threads(1)
+    SFTTrainer._get_train_sampler = lambda self, dataset=None: SequentialSampler(self.train_dataset)
     config, data = task(model)
+    lists = some_lists(config, data, (steps + WARM_UP + 1) * config.effective_batch)
     encoder = PromptEncoder(Catalogue(load_tokenizer(model), data.interactions.item_texts), config)
-    some = encoder.encode(data.training_examples(config, epoch=0)[:64])
-    length = statistics.mean(len(prompt.input_ids) for prompt in some)
+    lengths = [len(prompt.input_ids) for prompt in encoder.encode(lists)]
+    counted = lengths[WARM_UP * config.effective_batch : (WARM_UP + steps) * config.effective_batch]
     load_base(config, torch.device("cpu"))
     held = psutil.Process().memory_info().rss
-    clock = way(config, data, steps)
+    marks = [time.perf_counter()]
+    {"ours": ours, "plain": plain}[way](config, data, lists, marks, steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
     return {
-        "tokens_per_second": length * config.effective_batch * steps / clock.seconds,
+        "tokens_per_second": sum(counted) / (marks[WARM_UP + steps] - marks[WARM_UP]),
         "peak_mib": (peak - held) / 2**20,
-        "prompt_tokens": length,
+        "prompt_tokens": statistics.mean(lengths),
+        "prompt_tokens_sd": statistics.stdev(lengths),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("--quick", action="store_true", help="fewer steps, once each")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
-    parser.add_argument("--child", nargs=3, metavar=("WAY", "MODEL", "STEPS"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = arguments(__doc__, quick="fewer steps, once each").parse_args()
     if args.child:
         way, model, steps = args.child
-        print(json.dumps(measure({"ours": ours, "plain": plain}[way], model, int(steps))))
+        print(json.dumps(measure(way, model, int(steps))))
         return
-    repeats, steps = (1, 2) if args.quick else (3, 5)
-    found: dict[str, Any] = {"machine": machine()}
+    repeats, steps = (1, 1) if args.quick else (3, 2)
     print(
-        f"{found['machine']}\n{repeats} runs of {steps} steps of 8 prompts each, alternating; medians (lowest–highest)\n"
+        f"{machine()}, one thread\n{repeats} runs of {steps} steps of 16 prompts, alternating; median (lowest–highest)"
     )
-    print(
-        f"{'base':<24}{'prompt':>8}{'ours tok/s':>20}{'plain tok/s':>20}{'ratio':>8}{'ours MiB':>10}{'plain MiB':>11}{'ratio':>8}"
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        for name, model in MODELS.items():
-            place = str(wide_vocabulary(Path(folder))) if model == "wide" else model
+    print(f"\n{'base':<24}{'prompt tokens':>15}{'ours tok/s':>20}{'plain tok/s':>20}{'ratio':>8}", end="")
+    print(f"{'ours MiB':>10}{'plain MiB':>11}{'ratio':>8}")
+    found: dict[str, Any] = {}
+    with model_places() as places:
+        for name in MODELS:
             runs: dict[str, list[dict[str, float]]] = {"ours": [], "plain": []}
             for _ in range(repeats):
                 for way, measured in runs.items():
-                    measured.append(_in_a_process(way, place, steps))
+                    measured.append(in_a_process("bench.step", way, places[name], str(steps)))
             found[name] = runs
             speed = {way: [run["tokens_per_second"] for run in measured] for way, measured in runs.items()}
             memory = {way: statistics.median(run["peak_mib"] for run in measured) for way, measured in runs.items()}
             ratio = statistics.median(speed["ours"]) / statistics.median(speed["plain"])
+            tokens = "{prompt_tokens:.0f} ± {prompt_tokens_sd:.0f}".format(**runs["ours"][0])
             print(
-                f"{name:<24}{runs['ours'][0]['prompt_tokens']:>8.0f}{_spread(speed['ours']):>20}{_spread(speed['plain']):>20}"
-                f"{ratio:>7.1f}×{memory['ours']:>10.0f}{memory['plain']:>11.0f}{memory['ours'] / memory['plain']:>7.2f}×",
-                flush=True,
+                f"{name:<24}{tokens:>15}{spread(speed['ours']):>20}{spread(speed['plain']):>20}{ratio:>7.1f}×", end=""
             )
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=2))
-
-
-def machine() -> str:
-    device = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"{psutil.cpu_count()} CPUs ({platform.machine()})"
-    )
-    return f"{device}, torch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}, one thread"
-
-
-def _in_a_process(way: str, model: str, steps: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "bench.step", "--child", way, model, str(steps)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{way} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.0f} ({min(values):.0f}–{max(values):.0f})"
+            print(
+                f"{memory['ours']:>10.0f}{memory['plain']:>11.0f}{memory['ours'] / memory['plain']:>7.2f}×", flush=True
+            )
+    write(args, "step", found)
 
 
 if __name__ == "__main__":

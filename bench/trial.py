@@ -9,7 +9,6 @@ process, as a slot does, and compares the last trainings with the first ones: ti
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from bench.step import machine
+from bench.common import arguments, machine, write
 from reranker.bases import BaseModels
 from reranker.config import DemoData, TrialConfig
 from reranker.data import RerankingData
@@ -80,15 +79,14 @@ def _train(config: TrialConfig, data: RerankingData, bases: BaseModels) -> tuple
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("--quick", action="store_true", help="fewer trials")
-    quick = parser.parse_args().quick
+    args = arguments(__doc__, quick="fewer trials").parse_args()
+    quick = args.quick
     print(machine())
 
     print(f"\n{'isolation':<12}{'trials':>8}{'under way':>12}{'in training':>14}{'besides':>10}   (seconds, medians)")
-    besides = {}
+    besides, told = {}, {}
     for isolation, trials in {"slot": 6 if quick else 11, "trial": 3 if quick else 6}.items():
-        found = trials_of_a_search(isolation, trials)
+        found = told[isolation] = trials_of_a_search(isolation, trials)
         under_way, training = (statistics.median(column) for column in zip(*found, strict=True))
         besides[isolation] = statistics.median(span - trained for span, trained in found)
         print(
@@ -102,6 +100,7 @@ def main() -> None:
     for name, part in {"11 to 20": found_here[10:20], f"last 10 of {count}": found_here[-10:]}.items():
         first, whole, memory = (statistics.median(column) for column in zip(*part, strict=True))
         print(f"{name:<16}{first:>8.2f}{whole:>10.2f}{memory:>14.0f}")
+    write(args, "trial", {"under_way_and_in_training_s": told, "first_step_s_whole_s_resident_mib": found_here})
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from reranker.bases import BaseModels
 from reranker.data import RerankingData
 from reranker.errors import OutOfMemory, RerankerError, TrainingStopped
 from reranker.mailbox import Event, WorkerJob
+from reranker.memory import device_memory
 from reranker.sft import EpochReport, fine_tune, worker_rank, workers
 
 _PATIENCE_S = 30.0  # how long one rank waits before it tells the others that it still does; collectives time out
@@ -27,13 +28,14 @@ def serve(loop_config: dict[str, Any]) -> None:
 
     Args:
         loop_config: `mailbox`; `data`, a list of one reference to the study's `RerankingData` in Ray's object store; `threads` of
-            each worker (more than the CPUs assigned to it slow all of them down many times).
+            each worker (more than the CPUs assigned to it slow all of them down many times); `device_share`, the part of
+            a device's memory that is this worker's.
     """
     mailbox = loop_config["mailbox"]
     torch.set_num_threads(loop_config["threads"])
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     data = ray.get(loop_config["data"][0])
-    bases = BaseModels()
+    bases = BaseModels(loop_config["device_share"] * device_memory()[1] / 4)
     while (job := _first_rank_gets(mailbox.job)) is not None:
         event = _train(job, data, bases, mailbox)
         if event.kind == "ended":

@@ -89,3 +89,92 @@ def test_out_of_memory_halves_the_micro_batch_and_leaves_the_effective_one(affli
         assert figures["applied/micro_batch"] < 512
         assert figures["applied/micro_batch"] == int(notes[-1].split()[-1])
         assert figures["applied/optimizer_steps"] == figures["epoch"]
+
+
+UNLUCKY = """
+study: {name: unlucky, trials: 2, concurrency: 1, scheduler: none}
+data: {source: demo, users: 512, interactions_per_user: 5}
+resources: {idle_seconds: 0.5}
+fixed: {model: demo-tiny, epochs: 5, examples_per_user: 1}
+space:
+  learning_rate: {choice: [1.0e-2, 1.0e-3]}
+"""
+
+
+@pytest.fixture(scope="module")
+def unlucky(tmp_path_factory):
+    """Without a dashboard. Trial 0 is paused after its first epochs, and loses its worker after the third and the fourth.
+
+    Gives the study and whether the worker was gone during the pause.
+    """
+    folder, mark = tmp_path_factory.mktemp("unlucky"), uuid.uuid4().hex
+    (folder / "study.yaml").write_text(UNLUCKY, encoding="utf-8")
+    script = str(PROJECT / "tune" / "run_search.py")
+    process = subprocess.Popen(
+        [sys.executable, script, "study.yaml", "--runs", "runs", "--no-dashboard"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "RERANKER_TEST": mark},
+    )
+    out, gone = "", False
+    study = StudyFolder(folder / "runs" / "unlucky")
+
+    assert process.stdout is not None
+    for line in process.stdout:
+        out += line
+        if "trial 0 epoch 1/5" in line:
+            worker = worker_of(mark)
+            study.control.mkdir(exist_ok=True)
+            study.paused.touch()  # seen at the end of the epoch that is under way
+            gone = worker in psutil.wait_procs([worker], timeout=60)[0]
+            study.paused.unlink()
+        if "trial 0 epoch 3/5" in line or "trial 0 epoch 4/5" in line:
+            worker_of(mark).send_signal(signal.SIGKILL)
+    assert process.wait(timeout=60) == 0, out
+    return study, gone, out
+
+
+def test_a_pause_gives_the_workers_back_and_the_trial_goes_on_afterwards(unlucky):
+    study, gone, _ = unlucky
+    assert gone
+    trial = next(study.trials())
+    assert [figures["applied/examples"] for figures in trial.epochs] == [512, 1024, 1536, 2048]
+
+
+def test_a_second_death_is_the_trial_s_failure_and_the_next_trial_s_fresh_start(unlucky):
+    study, _, _ = unlucky
+    first, second = study.trials()
+    assert first.status == "failed"
+    assert "its workers died a second time" in first.cause
+    assert (second.status, len(second.epochs)) == ("completed", 5)
+
+
+def test_a_search_without_a_dashboard_says_so(unlucky):
+    assert "Ray dashboard: none" in unlucky[2]
+
+
+ALONE = """
+study: {{name: {name}, trials: 2, concurrency: 1, scheduler: none, sampler: grid}}
+data: {{source: demo, users: 64, interactions_per_user: 5}}
+fixed: {{model: demo-tiny, epochs: 1, examples_per_user: 1}}
+space:
+  learning_rate: {{choice: [1.0e-2, 1.0e-3]}}
+"""
+
+
+def test_both_isolations_give_the_same_numbers_and_two_searches_run_beside_each_other(tmp_path):
+    running = {}
+    for isolation in ("slot", "trial"):
+        file = tmp_path / f"{isolation}.yaml"
+        file.write_text(ALONE.format(name=isolation), encoding="utf-8")
+        script = [str(PROJECT / "tune" / "run_search.py"), str(file), "--runs", "runs", "--isolation", isolation]
+        running[isolation] = subprocess.Popen([sys.executable, *script, "--quiet"], cwd=tmp_path)
+    assert [process.wait(timeout=300) for process in running.values()] == [0, 0]
+    slot, trial = (StudyFolder(tmp_path / "runs" / isolation) for isolation in running)
+    timed = {"seconds", "tokens_per_second", "peak_memory_mb"}
+    figures = [[{k: v for k, v in t.epochs[0].items() if k not in timed} for t in s.trials()] for s in (slot, trial)]
+    assert figures[0] == figures[1]
+    groups = [len(list((study.path / "ray").glob("slot-*"))) for study in (slot, trial)]
+    assert groups == [1, 2]

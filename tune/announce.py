@@ -9,7 +9,7 @@ from reranker.data import RerankingData
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 from tune.cluster import Cluster
 from tune.cost import estimate_cost
-from tune.preflight import ModelCheck, describe_memory
+from tune.preflight import ModelCheck, describe_compute, describe_memory
 from tune.schedulers import rungs
 from tune.search_space import Study
 from tune.tracking import ui_command
@@ -23,6 +23,7 @@ def plan(study: Study, data: RerankingData | None, checks: list[ModelCheck]) -> 
         f"  sampler {study.settings.sampler}, {_early_stopping(study)}",
         data.describe(config) if data else f"data: {study.data.source}, not here yet, fetched when the search begins",
         f"cost: {estimate_cost(study)}",
+        describe_compute(study),
         *describe_memory(study, checks),
     ]
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from pathlib import Path
 _QUIET = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # how soon a worker's death is noticed
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else bytecode dumps flood the log
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a worker that is gone is noticed anyway; one process less a slot
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train runs appear in the dashboard
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables, which `verbose` does not silence altogether
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -44,11 +45,12 @@ class Cluster:
 
 
 @contextmanager
-def cluster(address: str | None, dashboard_port: int | None) -> Iterator[Cluster]:
+def cluster(address: str | None, dashboard_port: int | None, dashboard: bool = True) -> Iterator[Cluster]:
     """Ray for the time of the search; one that was started here is shut down at the end.
 
     Args:
         address: of a running cluster, or "auto"; None starts a Ray of this machine's own.
+        dashboard: whether that one has a dashboard.
         dashboard_port: on 127.0.0.1; None takes 8265 or the next free one.
 
     Raises:
@@ -63,7 +65,7 @@ def cluster(address: str | None, dashboard_port: int | None) -> Iterator[Cluster
         if address is None:
             context = ray.init(
                 address="local",
-                include_dashboard=True,
+                include_dashboard=dashboard,
                 dashboard_host="127.0.0.1",
                 dashboard_port=dashboard_port,
                 log_to_driver=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from reranker.models import load_tokenizer, local_folder
 from reranker.prompts import PromptEncoder
 from reranker.sft import largest_pass
 from tune.search_space import Study
+
+_MOST_ON_A_GPU = 4  # trials; more would wait for each other
 
 
 @dataclass(frozen=True)
@@ -64,21 +67,38 @@ def check_writable(folder: Path) -> None:
         raise EnvironmentFault(f"no permission to write in {existing}; name another folder with --runs")
 
 
+def describe_compute(study: Study) -> str:
+    """On what workers compute, and how."""
+    device, _, on_gpu = _device()
+    resources, precision = study.resources, study.base().precision
+    threads = f"{resources.cpus_per_worker} thread{'s' * (resources.cpus_per_worker > 1)} a worker"
+    bf16 = precision == "bf16" or (precision == "auto" and on_gpu)
+    numbers = "a bf16 base under an fp32 adapter" if bf16 else "fp32"
+    where = device if on_gpu else "CPU"
+    return f"compute: {where}, {threads}, {numbers}, label logits in fp32, fused AdamW, torch's attention, not compiled"
+
+
+def gpu_part(study: Study, checks: list[ModelCheck]) -> float:
+    """The part of a GPU that the study's largest model needs; 1 without a GPU, and where a model's shape is not known."""
+    _, capacity, on_gpu = _device()
+    needs = _needs(study, checks, on_gpu)
+    if not on_gpu or any(check.config.model not in needs for check in checks):
+        return 1.0
+    return part_of(capacity, max(need.total for need, _, _ in needs.values()))
+
+
+def part_of(capacity: float, needed: float) -> float:
+    """One of as many equal parts as hold what is needed, at most four; in the four digits that Ray counts with."""
+    together = min(_MOST_ON_A_GPU, int(capacity / needed))
+    return math.floor(1e4 / max(1, together)) / 1e4
+
+
 def describe_memory(study: Study, checks: list[ModelCheck]) -> list[str]:
     """For each model, what a worker needs for its most demanding configuration, and whether the device has it."""
-    device, capacity = device_memory()
-    on_gpu = not device.startswith("this machine")
+    device, capacity, on_gpu = _device()
     if on_gpu and study.resources.gpus_per_trial != "auto":
         capacity *= min(1.0, study.resources.gpus_per_trial / study.resources.workers)
-    needs: dict[str, tuple[MemoryEstimate, int, ModelCheck]] = {}
-    for check in checks:
-        shape = shape_of(check.config.model)
-        if shape is None:
-            continue
-        micro_batch = largest_pass(check.config, study.resources.workers, check.longest, "cuda" if on_gpu else "cpu")
-        need = estimate(check.config, shape, tokens=check.longest, micro_batch=micro_batch, on_gpu=on_gpu)
-        if check.config.model not in needs or need.total > needs[check.config.model][0].total:
-            needs[check.config.model] = need, micro_batch, check
+    needs = _needs(study, checks, on_gpu)
     lines = [f"memory of a worker, estimated ({device}: {capacity / GIB:.1f} GiB)"]
     for model, (need, micro_batch, check) in needs.items():
         lines.append(
@@ -90,6 +110,26 @@ def describe_memory(study: Study, checks: list[ModelCheck]) -> list[str]:
     if absent:
         lines.append(f"  not here yet, fetched when the search begins: {', '.join(absent)}")
     return lines
+
+
+def _device() -> tuple[str, float, bool]:
+    """Name, bytes of memory, and whether it is a GPU."""
+    name, capacity = device_memory()
+    return name, capacity, not name.startswith("this machine")
+
+
+def _needs(study: Study, checks: list[ModelCheck], on_gpu: bool) -> dict[str, tuple[MemoryEstimate, int, ModelCheck]]:
+    """For each model whose shape is known the largest estimate, with its examples a pass."""
+    needs: dict[str, tuple[MemoryEstimate, int, ModelCheck]] = {}
+    for check in checks:
+        shape = shape_of(check.config.model)
+        if shape is None:
+            continue
+        micro_batch = largest_pass(check.config, study.resources.workers, check.longest, "cuda" if on_gpu else "cpu")
+        need = estimate(check.config, shape, tokens=check.longest, micro_batch=micro_batch, on_gpu=on_gpu)
+        if check.config.model not in needs or need.total > needs[check.config.model][0].total:
+            needs[check.config.model] = need, micro_batch, check
+    return needs
 
 
 def _verdict(study: Study, check: ModelCheck, need: MemoryEstimate, capacity: float, on_gpu: bool) -> str:

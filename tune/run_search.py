@@ -40,7 +40,7 @@ from tune.conductor import Conductor
 from tune.ledger import Ledger
 from tune.manifest import check_same, make_manifest
 from tune.outcome import exit_code, tell_webhook
-from tune.preflight import check_models, check_writable
+from tune.preflight import ModelCheck, check_models, check_writable, gpu_part
 from tune.progress import Progress
 from tune.recorder import Recorder
 from tune.schedulers import make_scheduler, replay
@@ -92,11 +92,11 @@ def search(args: argparse.Namespace, console: Console) -> int:
         # Search
         tracker = Tracker(folder, tracking_uri)
         tracker.start()
-        with cluster(args.address, args.dashboard_port) as ray_cluster:
+        with cluster(args.address, args.dashboard_port, dashboard=not args.no_dashboard) as ray_cluster:
             if not args.quiet:
                 where = where_to_look(folder, ray_cluster, tracking_uri)
                 console.print(where, highlight=False, soft_wrap=True)
-            ending = _run_trials(study, data, folder, tracker, args, console)
+            ending = _run_trials(study, data, folder, tracker, args, console, models)
 
         # Report
         table = leaderboard(folder)
@@ -115,7 +115,13 @@ def search(args: argparse.Namespace, console: Console) -> int:
 
 
 def _run_trials(
-    study: Study, data: RerankingData, folder: StudyFolder, tracker: Tracker, args: argparse.Namespace, console: Console
+    study: Study,
+    data: RerankingData,
+    folder: StudyFolder,
+    tracker: Tracker,
+    args: argparse.Namespace,
+    console: Console,
+    models: list[ModelCheck],
 ) -> str:
     """Why the search ended before all trials did; empty if none is left."""
     ledger = Ledger(study, folder, lambda number: make_sampler(study, number))
@@ -131,7 +137,7 @@ def _run_trials(
         progress.say(f"tried again: {', '.join(f'trial {n}' for n in ledger.retry_failed()) or 'none had failed'}")
     scheduler = make_scheduler(study)
     replay(scheduler, study, past)
-    resources = trial_resources(study)
+    resources = trial_resources(study, gpu_part(study, models))
     recorder = Recorder(folder, progress, tracker, conductor, study.knobs)
     with progress, conductor.listening():
         ray_tune.Tuner(
@@ -196,6 +202,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tracking-uri", help="an MLflow server; left out: a file in the study's folder")
     parser.add_argument("--address", help="of a running Ray cluster, or auto; left out: Ray on this machine")
     parser.add_argument("--dashboard-port", type=int, help=f"left out: {DASHBOARD_PORT}, or the next one that is free")
+    parser.add_argument("--no-dashboard", action="store_true", help="start Ray without one")
     parser.add_argument("--quiet", action="store_true", help="print the result only")
     parser.add_argument("--summary-minutes", type=float, default=10, help="between summaries without a terminal (10)")
     parser.add_argument("--webhook", metavar="URL", help="told the verdict as JSON at the end")

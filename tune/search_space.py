@@ -94,8 +94,9 @@ class StudySettings(StrictModel):
 class Resources(StrictModel):
     workers: int = Field(1, ge=1, description="distributed processes a trial")
     cpus_per_worker: int = Field(1, ge=1)
-    gpus_per_trial: Literal["auto"] | float = Field("auto", description="auto: one a worker where there are any")
+    gpus_per_trial: Literal["auto"] | float = Field("auto", description="auto: one a worker, or the part it needs")
     isolation: Literal["slot", "trial"] = Field("slot", description="trial: new worker processes for each trial")
+    idle_seconds: float = Field(60, ge=0, description="after so long a paused search gives back what its trials hold")
 
     @field_validator("gpus_per_trial", mode="before")
     @classmethod

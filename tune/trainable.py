@@ -43,6 +43,7 @@ class TrialResources:
     workers: int
     cpus_per_worker: int
     gpus_per_worker: float
+    idle_s: float = 60.0  # of a pause, after which it is given back
 
     @property
     def cpus(self) -> int:
@@ -147,7 +148,12 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
         return {**figures, "progress": progress(figures["epoch"], self._config.epochs), "replayed": replayed, **ended}
 
     def _wait_while_paused(self) -> None:
+        """A pause that lasts gives the slot's resources back; the trial goes on from its last epoch on a new group."""
+        began = time.monotonic()
         while self._study.paused.exists() and self._study.asked_to_stop(self._number) is None:
+            if self._group is not None and time.monotonic() - began > self._resources.idle_s:
+                self._leave()
+                self._drop_group()
             time.sleep(_POLL_S)
 
     def _mend(self, event: Event) -> str:
@@ -160,8 +166,10 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
             if self._resources.workers > 1:
                 self._drop_group()
             return ""
-        if event.kind == "died" and self._deaths == 0:
+        if event.kind == "died":
             self._deaths += 1
+            if self._deaths > 1:
+                return f"its workers died a second time ({event.cause})"
             self._folder.add_note(f"its workers died ({event.cause}); new ones went on from the last epoch")
             return ""
         return event.cause
@@ -201,6 +209,7 @@ class _WorkerGroup:
                 "mailbox": self._mailbox,
                 "data": [data],  # in a list, or Ray would put its value in the place of the reference
                 "threads": max(1, resources.cpus_per_worker),
+                "device_share": min(1.0, resources.gpus_per_worker) or 1.0,
             },
             scaling_config=ray_train.ScalingConfig(
                 num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=share
@@ -268,16 +277,22 @@ def concurrent_trials(resources: TrialResources) -> int:
     return max(1, int(min(by_cpu, by_gpu)))
 
 
-def trial_resources(study: Study) -> TrialResources:
-    """What a trial takes; `auto` is one GPU a worker where the cluster has any.
+def trial_resources(study: Study, gpu_part: float = 1.0) -> TrialResources:
+    """What a trial takes; `auto` is a GPU a worker where the cluster has any, or the part of one that holds it.
+
+    Workers that train together take whole ones: their collectives refuse to meet twice on one device.
+
+    Args:
+        gpu_part: what `tune.preflight` found that the largest model needs.
 
     Raises:
         InputError: the cluster does not hold one trial.
     """
     wanted, have = study.resources, ray.cluster_resources()
     gpus = wanted.gpus_per_trial
-    per_worker = float(have.get("GPU", 0) > 0) if gpus == "auto" else gpus / wanted.workers
-    resources = TrialResources(wanted.workers, wanted.cpus_per_worker, per_worker)
+    part = gpu_part if wanted.workers == 1 else 1.0
+    per_worker = part * (have.get("GPU", 0) > 0) if gpus == "auto" else gpus / wanted.workers
+    resources = TrialResources(wanted.workers, wanted.cpus_per_worker, per_worker, wanted.idle_seconds)
     for name, needed in (("CPU", resources.cpus), ("GPU", resources.gpus)):
         if needed > have.get(name, 0):
             rule = f"a trial must fit the cluster, which has {have.get(name, 0):g} {name}s; it needs {needed:g}"

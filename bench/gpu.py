@@ -1,0 +1,149 @@
+"""How close a training step comes to what the GPU can do: FLOP utilisation by tokens a step, and by what is left out.
+
+    python -m bench.gpu [--quick]
+
+The peak is that of a bf16 product of 8192³, measured here. Useful FLOPs of a step: 4 × parameters without embeddings + 7 ×
+length × (query heads × head size) × layers + 6 × LoRA's parameters, a token (forward, and backward without the gradients of
+frozen weights). The bases are random, of Qwen3's shapes; the loop is a plain one: forward, backward, fused AdamW. On a
+machine without a GPU tiny shapes run in fp32, to show that the bench works: those figures mean nothing.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from bench.common import arguments, machine, write
+from reranker.answers import only_answers
+from reranker.config import TrialConfig
+from reranker.models import MODELS, Shape, attach_lora
+
+TINY = Shape(2, 64, 4, 2, 16, 128, 1000, qk_norm=True)
+WAYS = ("full logits", "answers", "answers, checkpointed", "answers, bf16 adapter", "answers, compiled")
+
+
+def base(shape: Shape, dtype: torch.dtype, device: str) -> Qwen3ForCausalLM:
+    torch.set_default_dtype(dtype)
+    with torch.device(device):
+        model = Qwen3ForCausalLM(
+            Qwen3Config(
+                vocab_size=shape.vocabulary, hidden_size=shape.hidden, num_hidden_layers=shape.layers,
+                intermediate_size=shape.intermediate, num_attention_heads=shape.heads,
+                num_key_value_heads=shape.kv_heads, head_dim=shape.head_dim, tie_word_embeddings=shape.tied,
+            )
+        )  # fmt: skip
+    torch.set_default_dtype(torch.float32)
+    return model
+
+
+def peak_flops(device: str, dtype: torch.dtype) -> float:
+    """FLOP/s of a large square product."""
+    size = 8192 if device == "cuda" else 512
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return 2 * size**3 / statistics.median(_timed(lambda: a @ b, device, 20))
+
+
+def step_of(way: str, model: PeftModel, rows: int, length: int, device: str) -> Callable[[], None]:
+    """One optimiser step of `rows` prompts of `length` tokens."""
+    ids = torch.randint(3, 900, (rows, length), device=device)
+    labels = torch.arange(20, device=device)
+    targets = torch.randint(0, 20, (rows,), device=device)
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-4, fused=True)
+    run: Any = torch.compile(model) if way.endswith("compiled") else model
+    mixed = torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
+
+    def step() -> None:
+        with mixed:
+            if way == "full logits":
+                logits = run(input_ids=ids, use_cache=False).logits.float()
+                F.cross_entropy(logits[:, -2], ids[:, -1]).backward()
+            else:
+                with only_answers(model, labels):
+                    logits = run(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
+                    F.cross_entropy(logits, targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def measure(way: str, shape: Shape, rows: int, length: int, device: str, repeats: int) -> dict[str, float]:
+    """Tokens a second, useful FLOP/s and GiB, or no figures where it does not fit."""
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    config = TrialConfig(lora_rank=16)
+    model = attach_lora(base(shape, dtype, device), config)
+    if way.endswith("bf16 adapter"):
+        model = model.to(dtype)
+    if way.endswith("checkpointed"):
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    lora = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    frozen = shape.parameters - shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
+    per_token = 4 * frozen + 7 * length * shape.heads * shape.head_dim * shape.layers + 6 * lora
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        seconds = statistics.median(_timed(step_of(way, model.train(), rows, length, device), device, repeats))
+    except torch.OutOfMemoryError:
+        return {}
+    memory = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else float("nan")
+    return {
+        "tokens_per_second": rows * length / seconds,
+        "flops": per_token * rows * length / seconds,
+        "gib": memory,
+    }
+
+
+def _timed(call: Callable[[], Any], device: str, repeats: int) -> list[float]:
+    """Seconds of each call, after three that are not counted."""
+    seconds = []
+    for _ in range(3 + repeats):
+        began = time.perf_counter()
+        call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return seconds[3:]
+
+
+def main() -> None:
+    args = arguments(__doc__, quick="the small model, fewer steps").parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    if device == "cpu":
+        torch.set_num_threads(1)
+    names = ["qwen3-0.6b"] if args.quick else ["qwen3-0.6b", "qwen3-1.7b", "qwen3-4b"]
+    shapes = {name: shape for name in names if (shape := MODELS[name].shape)} if device == "cuda" else {"tiny": TINY}
+    length, batches = (1024, (2, 8, 32)) if device == "cuda" else (64, (2, 4))
+    peak = peak_flops(device, dtype)
+    print(f"{machine()}\npeak of a square product in {dtype}: {peak / 1e12:.2f} TFLOP/s; prompts of {length} tokens\n")
+    print(f"{'shape':<12}{'way':<24}{'tokens/step':>12}{'tokens/s':>11}{'utilisation':>13}{'GiB':>7}")
+    found: dict[str, Any] = {"peak_flops": peak, "rows": []}
+    for name, shape in shapes.items():
+        for rows in batches:
+            for way in WAYS:
+                if device == "cpu" and way.endswith("compiled"):
+                    continue
+                got = measure(way, shape, rows, length, device, 5 if args.quick else 20)
+                found["rows"].append({"shape": name, "way": way, "tokens": rows * length, **got})
+                told = (
+                    f"{got['tokens_per_second']:>11.0f}{got['flops'] / peak:>13.1%}{got['gib']:>7.1f}"
+                    if got
+                    else "  does not fit"
+                )
+                print(f"{name:<12}{way:<24}{rows * length:>12}{told}", flush=True)
+                if device == "cuda":
+                    torch.cuda.empty_cache()
+                    torch.compiler.reset()
+    write(args, "gpu", found)
+
+
+if __name__ == "__main__":
+    main()
