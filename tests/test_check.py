@@ -11,6 +11,8 @@ import ray
 import torch
 
 from reranker.datasets import movielens
+from tune import search_space
+from tune.preflight import check_models, gpu_part, part_of
 from tune.run_search import main as run_search_main
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -89,3 +91,20 @@ def test_the_plan_tells_how_trials_are_drawn_and_stopped(options, expected, tmp_
 )
 def test_the_plan_tells_the_cost(options, expected, tmp_path, capsys):
     assert expected in plan(tmp_path, capsys, "--trials", "5", "--set", "epochs=3", *options)
+
+
+def test_the_plan_tells_what_workers_compute_on_and_how(tmp_path, capsys):
+    assert "compute: CPU, 1 thread a worker, fp32, label logits in fp32" in plan(tmp_path, capsys)
+    two = plan(tmp_path, capsys, "--set", "resources.cpus_per_worker=2", "--set", "precision=bf16")
+    assert "compute: CPU, 2 threads a worker, a bf16 base under an fp32 adapter" in two
+
+
+def test_a_gpu_is_shared_by_as_many_workers_as_it_holds():
+    shares = {needed: part_of(80.0, needed) for needed in (100, 50, 30, 25, 20, 1)}
+    assert shares == {100: 1.0, 50: 1.0, 30: 0.5, 25: 0.3333, 20: 0.25, 1: 0.25}
+    assert all(round(1 / share) * share <= 1 for share in shares.values())
+
+
+def test_without_a_gpu_nothing_is_shared():
+    study = search_space.load(PROJECT / "search_spaces" / "demo.yaml")
+    assert gpu_part(study, check_models(study, None, fetch=False)) == 1.0
