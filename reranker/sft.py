@@ -431,6 +431,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             "applied/micro_batch": self._over_workers(self.job.collator.largest_pass, max),
             "applied/workers": workers(),
             "applied/trainable_parameters": trainable,
+            "applied/parameters": sum(p.numel() for p in self.model.parameters()),
             "applied/cut_prompts": self._over_workers(self.job.collator.cut_prompts, sum),
         }
 

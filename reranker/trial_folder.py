@@ -150,6 +150,11 @@ class TrialFolder:
             table.to_parquet(beside, index=False)
             os.replace(beside, path)
 
+    @property
+    def has_ranks(self) -> bool:
+        """Of an epoch that was finished."""
+        return (self.path / "ranks.parquet").exists()
+
     def read_ranks(self) -> tuple[list[str], Ranks]:
         table = pd.read_parquet(self.path / "ranks.parquet")
         greater, ties = (np.asarray(table[name], dtype=np.int64) for name in ("greater", "ties"))

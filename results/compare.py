@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from reranker.errors import RerankerError
-from reranker.metrics import METRIC_NAMES
+from reranker.metrics import METRIC_NAMES, FloatArray, per_list
+from reranker.trial_folder import TrialFolder
+from results.significance import Difference, differences, mean_interval, smallest_detectable
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 RUNS = Path(__file__).resolve().parents[1] / "results" / "runs"
 PRETTY = {"recall_at_1": "Recall@1", "ndcg_at_10": "NDCG@10", "train_loss": "train loss", "val_loss": "val. loss"}
+_COMPARED = 40  # trials that are compared with each other, the best ones
 _VAGUE = 0.05  # half a 95% interval of Recall@1, beyond which the verdict warns
 _COLUMNS = ["rank", "name", "kind", "status", "epoch", *METRIC_NAMES, "train_loss", "val_loss", "seconds"]
 
@@ -70,6 +76,108 @@ def verdict(study: StudyFolder) -> str:
         f"The best trial (number {best.number}, epoch {figures['epoch']}) ranks the true item first for "
         f"{figures['recall_at_1']:.0%} of users; {', '.join(others)}."
     )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a study's stored ranks prove, by the values of its metric for each user.
+
+    Attributes:
+        metric: the study's, or NDCG@10 where that is a loss.
+        winner: the trial that is best.
+        interval: of its mean, 95%.
+        against: it and each baseline, whose p-values hold although it is the best of many.
+        intervals: 95%, of the mean of each of these differences, for itself.
+        alike: the trials that can't be told from it, itself among them, best first.
+        cheapest: that of them with the smallest model, and then the shortest training.
+        detectable: the difference to a baseline that so many users and trials can prove, with 80% power.
+        users: how many lists there are.
+    """
+
+    metric: str
+    winner: StoredTrial
+    interval: tuple[float, float]
+    against: dict[str, Difference]
+    intervals: dict[str, tuple[float, float]]
+    alike: list[StoredTrial]
+    cheapest: StoredTrial
+    detectable: float
+    users: int
+
+
+def compare(study: StudyFolder) -> Comparison | None:
+    """Tests of every trial against every baseline, and of the best trials among each other; None without a trial.
+
+    The best of many is good by luck as well: so every trial takes part in the family of comparisons, whether or not it won.
+    """
+    manifest = study.read_manifest()
+    best = winner(study)
+    if best is None:
+        return None
+    metric = "ndcg_at_10" if manifest["metric"].endswith("_loss") else manifest["metric"]
+    trials = {trial.number: trial for trial in study.trials() if study.trial(trial.number).has_ranks}
+    values = {number: _values(study.trial(number), metric) for number in trials}
+    kept = [name for name in manifest["references"] if study.baseline(name).has_ranks]
+    baselines = {name: _values(study.baseline(name), metric) for name in kept}
+    pairs = [(number, name) for number in values for name in baselines]
+    found = dict(zip(pairs, differences([(values[n], baselines[b]) for n, b in pairs]), strict=True))
+    ranked = sorted(values, key=lambda n: (n != best.number, -values[n].mean()))[:_COMPARED]
+    among = list(itertools.combinations(ranked, 2))
+    apart = dict(zip(among, differences([(values[a], values[b]) for a, b in among]), strict=True))
+    alike = [n for n in ranked if n == best.number or not apart[best.number, n].proven]
+    last = {n: trials[n].epochs[-1] for n in alike}
+    cheapest = min(alike, key=lambda n: (last[n].get("applied/parameters", math.inf), last[n]["seconds"]))
+    spreads = [float((values[best.number] - of_baseline).std(ddof=1)) for of_baseline in baselines.values()]
+    return Comparison(
+        metric,
+        best,
+        mean_interval(values[best.number]),
+        {name: found[best.number, name] for name in baselines},
+        {name: mean_interval(values[best.number] - of_baseline) for name, of_baseline in baselines.items()},
+        [trials[n] for n in alike],
+        trials[cheapest],
+        smallest_detectable(max(spreads, default=0.0), len(values[best.number]), max(1, len(pairs))),
+        len(values[best.number]),
+    )
+
+
+def findings(study: StudyFolder) -> list[str]:
+    """What the comparison proves and what not, in sentences."""
+    found = compare(study)
+    if found is None:
+        return []
+    name = PRETTY.get(found.metric, found.metric)
+    low, high = found.interval
+    lines = [f"{name} of trial {found.winner.number}: {low:.3f} to {high:.3f} (95%, {found.users} users)."]
+    for baseline, difference in found.against.items():
+        low, high = found.intervals[baseline]
+        proof = f"{difference.mean:+.3f} ({low:+.3f} to {high:+.3f}), {_p(difference.p)}"
+        if not difference.proven:
+            lines.append(f"Not told apart from {baseline}: {proof}.")
+        else:
+            lines.append(f"{'Better' if difference.mean > 0 else 'WORSE'} than {baseline}: {proof}.")
+    lines.append(
+        f"The p-values hold for all trials and baselines together; differences below {found.detectable:.3f} would "
+        "often be missed."
+    )
+    others = [f"{trial.number}" for trial in found.alike[1:]]
+    if not others:
+        lines.append("It is better than each other trial.")
+    else:
+        same = found.cheapest.number == found.winner.number
+        which = "it is the cheapest of them" if same else f"the cheapest of them is trial {found.cheapest.number}"
+        lines.append(f"Not told apart from trial{'s' * (len(others) > 1)} {', '.join(others)}; {which}.")
+    return lines
+
+
+def _values(folder: TrialFolder, metric: str) -> FloatArray:
+    """[users], in the order of their ids, so that what is paired belongs together."""
+    users, ranks = folder.read_ranks()
+    return per_list(ranks)[metric][np.argsort(users, kind="stable")]
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def pretty(table: pd.DataFrame, knobs: list[str]) -> Table:
@@ -130,6 +238,8 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(pretty(table, study.read_manifest()["knobs"]))
     console.print(f"\n{verdict(study)}")
+    for finding in findings(study):
+        console.print(f"  {finding}", highlight=False, soft_wrap=True)
     failed = [trial for trial in study.trials() if trial.status is TrialStatus.FAILED]
     for trial in failed:
         console.print(f"trial {trial.number} failed: {trial.cause}")

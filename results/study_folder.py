@@ -143,6 +143,10 @@ class StudyFolder:
     def trial(self, number: int) -> TrialFolder:
         return TrialFolder(self.path / "trials" / f"{number:03d}")
 
+    def baseline(self, name: str) -> TrialFolder:
+        """Where the ranks of a baseline on the validation lists are, as those of a trial."""
+        return TrialFolder(self.path / "baselines" / name)
+
     def start_trial(self, number: int, values: dict[str, Any], origin: str = "") -> None:
         """Also called for a trial that goes on: what it has already is kept."""
         folder = self.trial(number)

@@ -97,7 +97,9 @@ def test_the_study_leaves_what_it_promises(searched):
     table = pd.read_csv(study.leaderboard)
     assert set(table["kind"]) == {"trial", "baseline", "chance"}
     assert table.loc[table["kind"] == "chance", "recall_at_1"].item() == pytest.approx(0.05)
+    assert {path.name for path in (study.path / "baselines").iterdir()} == {"popularity", "markov", "item_knn", "ease"}
     assert "ranks the true item first for" in out
+    assert "The p-values hold for all trials and baselines together" in out
     assert "mlflow ui --backend-store-uri sqlite:" in out
     assert re.search(r"http://127\.0\.0\.1:\d+", out)
 

@@ -12,18 +12,29 @@ from typing import Any
 from reranker.baselines import baseline_ranks
 from reranker.data import RerankingData
 from reranker.errors import Fault, InputError
-from reranker.metrics import chance, summarise
+from reranker.metrics import Ranks, chance, summarise
 from results.study_folder import StudyFolder
 from tune.search_space import Study
 
 _LIBRARIES = ("ray", "torch", "transformers", "peft", "trl", "optuna", "mlflow")
 
 
-def make_manifest(study: Study, data: RerankingData, tracking_uri: str) -> dict[str, Any]:
+def keep_baselines(study: Study, data: RerankingData, folder: StudyFolder) -> dict[str, Ranks]:
+    """Every baseline's ranks on the study's validation lists, kept in its folder user by user."""
+    lists = data.validation(study.base())
+    users = [data.interactions.user_ids[example.user] for example in lists]
+    baselines = baseline_ranks(data.interactions, data.split, lists, "validation")
+    for name, ranks in baselines.items():
+        if name != "random":
+            folder.baseline(name).path.mkdir(parents=True)
+            folder.baseline(name).keep_ranks(users, ranks)
+    return baselines
+
+
+def make_manifest(study: Study, data: RerankingData, tracking_uri: str, baselines: dict[str, Ranks]) -> dict[str, Any]:
     """The study's identity, metric and searched knobs, the reference scores on its lists, versions and command."""
     config = study.base()
-    ranks = baseline_ranks(data.interactions, data.split, data.validation(config), "validation")
-    references = {name: summarise(value) for name, value in ranks.items() if name != "random"}
+    references = {name: summarise(ranks) for name, ranks in baselines.items() if name != "random"}
     return {
         "study_id": uuid.uuid4().hex,
         "fingerprint": study.fingerprint,

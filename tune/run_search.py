@@ -32,13 +32,13 @@ from reranker.data import RerankingData
 from reranker.errors import RerankerError
 from reranker.models import check_name
 from reranker.trial_folder import write_text
-from results.compare import RUNS, leaderboard, pretty, verdict, winner
+from results.compare import RUNS, findings, leaderboard, pretty, verdict, winner
 from results.study_folder import StudyFolder
 from tune import search_space
 from tune.announce import how_to_resume, plan, where_it_is, where_to_look
 from tune.conductor import Conductor
 from tune.ledger import Ledger
-from tune.manifest import check_same, make_manifest
+from tune.manifest import check_same, keep_baselines, make_manifest
 from tune.outcome import exit_code, tell_webhook
 from tune.preflight import ModelCheck, check_models, check_writable, gpu_part
 from tune.progress import Progress
@@ -107,6 +107,7 @@ def search(args: argparse.Namespace, console: Console) -> int:
         delivered = tracker.finish()
     console.print(pretty(table, study.knobs))
     console.print(f"\n{verdict(folder)}", style="bold", highlight=False)
+    console.print("\n".join(f"  {finding}" for finding in findings(folder)), highlight=False, soft_wrap=True)
     console.print(where_it_is(folder, tracking_uri, best, "" if delivered else tracker.trouble), highlight=False)
     if ending:
         console.print(how_to_resume(folder, ending), highlight=False, soft_wrap=True)
@@ -164,7 +165,8 @@ def _run_trials(
 
 def _new_folder(study: Study, data: RerankingData, args: argparse.Namespace) -> StudyFolder:
     folder = StudyFolder.create(args.runs, study.name)
-    folder.write_manifest(make_manifest(study, data, args.tracking_uri or default_uri(folder)))
+    baselines = keep_baselines(study, data, folder)
+    folder.write_manifest(make_manifest(study, data, args.tracking_uri or default_uri(folder), baselines))
     return folder
 
 
