@@ -173,7 +173,7 @@ def share_of_batch(config: TrialConfig, workers: int) -> int:
 def largest_pass(config: TrialConfig, workers: int, prompt_tokens: int, device: str) -> int:
     """Examples of one worker's largest forward pass, where all prompts have this length."""
     fits = config.micro_batch or _PASS_TOKENS[device] // prompt_tokens
-    return max(1, min(fits, share_of_batch(config, workers)))
+    return max(1, min(fits, config.effective_batch // workers))
 
 
 def _device() -> torch.device:
