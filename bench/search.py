@@ -110,7 +110,7 @@ def plain_script(values: dict[str, Any]) -> None:
             output_dir=scratch, num_train_epochs=config.epochs, per_device_train_batch_size=config.effective_batch,
             learning_rate=config.learning_rate, lr_scheduler_type="constant", activation_checkpointing=False,
             max_length=None, report_to="none", disable_tqdm=True, save_strategy="no",
-            use_cpu=not torch.cuda.is_available(), seed=config.seed, loss_type="nll", bf16=False,
+            use_cpu=not torch.cuda.is_available(), seed=config.seed, loss_type="nll", completion_only_loss=True, bf16=False,
         )  # fmt: skip
         train = completions(encoder, data.training_examples(config, epoch=0))
         SFTTrainer(model, options, train_dataset=train, processing_class=encoder.tokenizer, callbacks=[Score()]).train()

@@ -77,7 +77,7 @@ def plain(config: TrialConfig, data: RerankingData, lists: list[Example], marks:
             output_dir=scratch, per_device_train_batch_size=8, gradient_accumulation_steps=config.effective_batch // 8,
             learning_rate=config.learning_rate, activation_checkpointing=False, max_length=None, report_to="none",
             disable_tqdm=True, save_strategy="no", use_cpu=not torch.cuda.is_available(), seed=config.seed,
-            loss_type="nll", bf16=False,
+            loss_type="nll", completion_only_loss=True, bf16=False,
         )  # fmt: skip
         SFTTrainer(
             model, options, train_dataset=completions(encoder, lists), processing_class=encoder.tokenizer,
