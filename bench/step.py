@@ -3,8 +3,9 @@
     python -m bench.step [--quick]
 
 Plain is trl's SFTTrainer on prompt and completion, with its own collator, loss (of the completion) and padding, in passes
-of 8, and in fp32 (its own default is bf16, which is slower on most CPUs). Each measurement is a process of its own with one thread; the two alternate. Speed is prompt tokens without padding a
-second after the first step; memory is what the process's peak lies above what it held before training.
+of 4, and in fp32 (its own default is bf16, which is slower on most CPUs). Each measurement is a process of its own with
+one thread; the two alternate. Speed is prompt tokens without padding a second after the first step; memory is what the
+process's peak lies above what it held before training.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def plain(config: TrialConfig, data: RerankingData, lists: list[Example], marks:
 
     with tempfile.TemporaryDirectory() as scratch:
         options = SFTConfig(
-            output_dir=scratch, per_device_train_batch_size=8, gradient_accumulation_steps=config.effective_batch // 8,
+            output_dir=scratch, per_device_train_batch_size=4, gradient_accumulation_steps=config.effective_batch // 4,
             learning_rate=config.learning_rate, activation_checkpointing=False, max_length=None, report_to="none",
             disable_tqdm=True, save_strategy="no", use_cpu=not torch.cuda.is_available(), seed=config.seed,
             loss_type="nll", completion_only_loss=True, bf16=False,

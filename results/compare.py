@@ -106,13 +106,13 @@ class Comparison:
 
 
 def compare(study: StudyFolder) -> Comparison | None:
-    """Tests of every trial against every baseline, and of the best trials among each other; None without a trial.
+    """Tests of every trial against every baseline, and of the best trials among each other; None without ranks.
 
     The best of many is good by luck as well: so every trial takes part in the family of comparisons, whether or not it won.
     """
     manifest = study.read_manifest()
     best = winner(study)
-    if best is None:
+    if best is None or not study.trial(best.number).has_ranks:
         return None
     metric = "ndcg_at_10" if manifest["metric"].endswith("_loss") else manifest["metric"]
     trials = {trial.number: trial for trial in study.trials() if study.trial(trial.number).has_ranks}
