@@ -12,7 +12,7 @@ import torch
 
 from reranker.datasets import movielens
 from tune import search_space
-from tune.preflight import check_models, gpu_part, part_of
+from tune.preflight import ModelCheck, check_models, describe_memory, gpu_part, part_of
 from tune.run_search import main as run_search_main
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -108,3 +108,11 @@ def test_a_gpu_is_shared_by_as_many_workers_as_it_holds():
 def test_without_a_gpu_nothing_is_shared():
     study = search_space.load(PROJECT / "search_spaces" / "demo.yaml")
     assert gpu_part(study, check_models(study, None, fetch=False)) == 1.0
+
+
+def test_a_tokenizer_whose_prompts_are_tokenised_whole_is_named():
+    study = search_space.load(PROJECT / "search_spaces" / "demo.yaml")
+    plain, whole = (describe_memory(study, [ModelCheck(study.base(), 100, True, joins)]) for joins in (False, True))
+    (line,) = set(whole) - set(plain)
+    assert "titles cannot be tokenised once" in line
+    assert line.endswith(study.base().model)

@@ -27,11 +27,13 @@ class ModelCheck:
     Attributes:
         longest: tokens of its longest prompts; of a model that is not here, what they may have at most.
         here: whether it need not be fetched first.
+        whole_prompts: whether its tokens reach over the ends of titles, so that each prompt is tokenised as a whole.
     """
 
     config: TrialConfig
     longest: int
     here: bool
+    whole_prompts: bool = False
 
 
 def check_models(study: Study, data: RerankingData | None, *, fetch: bool) -> list[ModelCheck]:
@@ -48,13 +50,13 @@ def check_models(study: Study, data: RerankingData | None, *, fetch: bool) -> li
     faults, checks = [], []
     for config in study.extremes():
         here = local_folder(config.model) is not None
-        longest = config.max_prompt_tokens
+        longest, whole = config.max_prompt_tokens, False
         if data is not None and (here or fetch):
             try:
-                longest = _longest_prompt(config, data)
+                longest, whole = _longest_prompt(config, data)
             except InputError as error:
                 faults += [fault for fault in error.faults if fault not in faults]
-        checks.append(ModelCheck(config, longest, here))
+        checks.append(ModelCheck(config, longest, here, whole))
     if faults:
         raise InputError(faults)
     return checks
@@ -106,6 +108,11 @@ def describe_memory(study: Study, checks: list[ModelCheck]) -> list[str]:
             f"+ {need.activations / GIB:.2f} activations ({micro_batch} × {check.longest} tokens) "
             f"+ {need.rest / GIB:.1f} else{_verdict(study, check, need, capacity, on_gpu)}"
         )
+    whole = sorted({check.config.model for check in checks if check.whole_prompts})
+    if whole:
+        lines.append(
+            f"  titles cannot be tokenised once for all prompts, since tokens reach over their ends: {', '.join(whole)}"
+        )
     absent = sorted({check.config.model for check in checks if not check.here})
     if absent:
         lines.append(f"  not here yet, fetched when the search begins: {', '.join(absent)}")
@@ -149,9 +156,10 @@ def _verdict(study: Study, check: ModelCheck, need: MemoryEstimate, capacity: fl
     return f"; more than there is: the micro batch will be halved until it fits ({least / GIB:.1f} GiB at the least)"
 
 
-def _longest_prompt(config: TrialConfig, data: RerankingData) -> int:
+def _longest_prompt(config: TrialConfig, data: RerankingData) -> tuple[int, bool]:
+    """Its tokens, and whether prompts are tokenised as a whole."""
     encoder = PromptEncoder(Catalogue(load_tokenizer(config.model), data.interactions.item_texts), config)
     encoder.catalogue.check_vocabulary(config.model)
     examples = data.validation(config)
     longest = sorted(examples, key=lambda e: -sum(len(data.interactions.item_texts[i]) for i in e.candidates))
-    return max(len(prompt.input_ids) for prompt in encoder.encode(longest[:64]))
+    return max(len(prompt.input_ids) for prompt in encoder.encode(longest[:64])), encoder.tokenizes_whole_prompts
