@@ -61,7 +61,9 @@ class TrialConfig(StrictModel):
     weight_decay: float = Field(0.0, ge=0, le=1)
     max_grad_norm: float = Field(1.0, gt=0)
     effective_batch: int = Field(16, ge=1, description="examples per optimiser step, over all workers")
-    micro_batch: int | None = Field(None, ge=1, description="most examples per forward pass and worker; null: automatic")
+    micro_batch: int | None = Field(
+        None, ge=1, description="most examples per forward pass and worker; null: automatic"
+    )
     gradient_checkpointing: bool = False
     # The adapter
     lora_rank: int = Field(16, ge=1, le=1024)
