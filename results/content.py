@@ -1,0 +1,535 @@
+"""A study's folder → what its report says: words, numbers and pictures, without markup."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from reranker.metrics import FloatArray, Picks, Ranks, per_list
+from reranker.trial_folder import TrialFolder
+from results import figures, journal
+from results.compare import PRETTY, RUNS, Comparison, compare, leaderboard, verdict, winner
+from results.diagnose import Evidence, Finding, diagnose
+from results.figures import Contest, Figure
+from results.significance import mean_interval
+from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+
+_REPLICATE = re.compile(r"replicate of (\d+)")
+_NEXT = 4  # steps that the first screen offers
+_SECRET = "***"
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure of the first screen, with what to hold it against."""
+
+    label: str
+    value: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The best trial against a baseline: its level, the difference with its 95% interval, and what that proves."""
+
+    baseline: str
+    level: float
+    mean: float
+    low: float
+    high: float
+    p: str
+    word: str  # better, worse, not told apart
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to do next, and the command for it."""
+
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the leaderboard; `low` and `high` are the metric's 95% interval over users.
+
+    Attributes:
+        marks: winner, alike, failed, baseline, chance, replicate.
+    """
+
+    name: str
+    rank: str
+    status: str
+    marks: frozenset[str]
+    value: float | None
+    low: float | None
+    high: float | None
+    cells: tuple[str, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Board:
+    """The leaderboard: `columns` are those of the rows' cells, `ends` those of the scale of the intervals."""
+
+    metric: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    ends: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One reading of the sealed test."""
+
+    time: str
+    trial: str
+    unseal: str
+    figures: tuple[tuple[str, str], ...]
+    against: tuple[str, ...]
+    record: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything that a report says, in the order in which it says it."""
+
+    study: str
+    made: str
+    state: str
+    context: tuple[str, ...]
+    headline: str
+    tone: str  # good, open, bad
+    lead: str
+    tiles: tuple[Tile, ...]
+    proofs: tuple[Proof, ...]
+    proven: tuple[str, ...]  # what is proven besides, in sentences
+    steps: tuple[Step, ...]
+    readings: tuple[Reading, ...]
+    seal_command: str
+    board: Board
+    failures: tuple[tuple[str, str], ...]
+    figures: dict[str, list[Figure]]  # of a section
+    findings: tuple[Finding, ...]
+    facts: tuple[tuple[str, str], ...]
+    commands: tuple[Step, ...]
+    files: tuple[tuple[str, str], ...]
+    trouble: tuple[str, ...]  # what could not be made, and why
+
+
+def content_of(study: StudyFolder) -> Content:
+    """Reads everything once. What a study is too odd for is left out and named in `trouble`."""
+    return _Reader(study).content()
+
+
+def masked(text: str) -> str:
+    """Without what follows `user:` in an address, keys in a query, and passwords named as such."""
+    text = re.sub(r"(\w[\w+.-]*://)[^\s\"'<>@]*@", rf"\1{_SECRET}@", text)
+    return re.sub(r"(?i)\b([\w-]*(?:password|passwd|secret|token|api[_-]?key))(=|: ?)[^\s&\"'<>]+", rf"\1\2{_SECRET}", text)
+
+
+class _Reader:
+    """A study, read once, and the parts of its report."""
+
+    def __init__(self, study: StudyFolder) -> None:
+        self.study, self.manifest = study, study.read_manifest()
+        self.trouble: list[str] = []
+        self.trials = list(study.trials())
+        self.metric: str = self.manifest["metric"]
+        self.references = study.references()
+        self.best = winner(study)
+        self.found: Comparison | None = self._or("the comparison", lambda: compare(study), None)
+        self.findings = self._or("the diagnosis", lambda: diagnose(Evidence.of_study(study)), [])
+        self.readings = self._or("the readings of the test", study.readings, [])
+        self.alike = frozenset(t.number for t in self.found.alike) if self.found else frozenset[int]()
+        self.candidates: int = self.manifest["plan"].get("candidates") or (
+            self.trials[0].values["candidates"] if self.trials else 2
+        )
+        where = study.name if study.path.parent == RUNS else str(study.path)
+        self.where = shlex.quote(where)
+
+    def content(self) -> Content:
+        headline, tone = self._headline()
+        board = self._board()
+        return Content(
+            study=self.study.name,
+            made=time.strftime("%Y-%m-%d %H:%M"),
+            state=self._state(),
+            context=self._context(),
+            headline=headline,
+            tone=tone,
+            lead=masked(verdict(self.study)),
+            tiles=tuple(self._or("the key figures", self._tiles, [])),
+            proofs=tuple(self._proofs()),
+            proven=tuple(self._proven()),
+            steps=tuple(self._steps()[:_NEXT]),
+            readings=tuple(self._or("the readings of the test", self._readings, [])),
+            seal_command=f"python -m results.seal {self.where}",
+            board=board,
+            failures=tuple((t.name, masked(t.cause)) for t in self.trials if t.status is TrialStatus.FAILED),
+            figures=self._figures(),
+            findings=tuple(self.findings),
+            facts=tuple(self._facts()),
+            commands=tuple(self._commands()),
+            files=tuple(self._files()),
+            trouble=tuple(self.trouble),
+        )
+
+    def _or(self, what: str, make: Callable[[], Made], instead: Made) -> Made:
+        """A report is the last thing of a search: a part that can't be made must not take the others with it."""
+        try:
+            return make()
+        except Exception as error:
+            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            self.trouble.append(f"{what} could not be made: {masked(why)}")
+            return instead
+
+    # The first screen
+
+    def _state(self) -> str:
+        ending = self.study.read_ending()
+        if ending["complete"]:
+            return "complete"
+        if ending["reason"]:
+            return f"ended early: {ending['reason']}"
+        return "still running" if self.study.is_searched() else "interrupted"
+
+    def _context(self) -> tuple[str, ...]:
+        plan = self.manifest["plan"]
+        counts = {status: sum(t.status is status for t in self.trials) for status in TrialStatus}
+        told = ", ".join(f"{count} {status.value}" for status, count in counts.items() if count)
+        return (
+            f"{len(self.trials)} trials" + (f" ({told})" if told else ""),
+            f"{PRETTY.get(self.metric, self.metric)} on validation",
+            f"{plan['validation_lists']} users, {self.candidates} candidates each",
+            self._state(),
+        )
+
+    def _headline(self) -> tuple[str, str]:
+        """What won and whether it is real, in a line; and its tone."""
+        if not self.trials:
+            return "No trial has started yet", "open"
+        if self.best is None:
+            failed = all(trial.status is TrialStatus.FAILED for trial in self.trials)
+            return (f"All {len(self.trials)} trials failed", "bad") if failed else ("No trial has finished an epoch", "open")
+        name, so_far = f"Trial {self.best.number}", "so far, " if self._state() == "still running" else ""
+        if any(finding.name == "at chance" for finding in self.findings):
+            return _capital(f"{so_far}nothing was learned: the best trial is at chance"), "bad"
+        if self.found is None:
+            return _capital(f"{so_far}{name} leads, and nothing is proven: no ranks were stored"), "open"
+        proofs = self._proofs()
+        worse = [p.baseline for p in proofs if p.word == "worse"]
+        undecided = [p.baseline for p in proofs if p.word == "not told apart"]
+        if worse:
+            return _capital(f"{so_far}{name} is the best, but worse than {_join(worse)}"), "bad"
+        if undecided:
+            return _capital(f"{so_far}{name} leads, but is not proven better than {_join(undecided)}"), "open"
+        if not proofs:
+            return _capital(f"{so_far}{name} leads; there is no baseline to hold it against"), "open"
+        return _capital(f"{so_far}{name} beats every baseline"), "good"
+
+    def _tiles(self) -> list[Tile]:
+        if self.best is None:
+            return []
+        figures_of_best = self.best.best(self.metric)
+        assert figures_of_best is not None
+        shown = list(dict.fromkeys([self.found.metric if self.found else self.metric, "recall_at_1", "ndcg_at_10"]))[:2]
+        tiles = []
+        for metric in shown:
+            notes = []
+            if self.found and metric == self.found.metric:
+                notes.append(f"{self.found.interval[0]:.3f} to {self.found.interval[1]:.3f} (95%)")
+            levels = {name: row[metric] for name, row in self.references.items() if metric in row}
+            baselines = {name: level for name, level in levels.items() if name != "chance"}
+            if baselines:
+                name = max(baselines, key=lambda n: baselines[n])
+                notes.append(f"best baseline {baselines[name]:.3f} ({name})")
+            if "chance" in levels:
+                notes.append(f"chance {levels['chance']:.3f}")
+            tiles.append(Tile(PRETTY.get(metric, metric), f"{figures_of_best[metric]:.3f}", tuple(notes)))
+        if proofs := self._proofs():
+            nearest = max(proofs, key=lambda p: p.level)
+            gain = (f"{nearest.low:+.3f} to {nearest.high:+.3f} (95%)", f"{nearest.p}, all {len(self.trials)} trials counted")
+            tiles.append(Tile(f"gain over {nearest.baseline}", f"{nearest.mean:+.3f}", gain))
+        if self.found:
+            tiles.append(self._tie_tile(self.found))
+        return tiles
+
+    def _tie_tile(self, found: Comparison) -> Tile:
+        others = [t.number for t in found.alike[1:]]
+        if not others:
+            return Tile("can't be told from it", "none", (f"trial {found.winner.number} is better than each other trial",))
+        listed = ", ".join(f"{n}" for n in others[:6]) + (" …" if len(others) > 6 else "")
+        same = found.cheapest.number == found.winner.number
+        cheapest = "it is the cheapest of them" if same else f"cheapest: trial {found.cheapest.number}"
+        return Tile("can't be told from it", f"{len(others)} trial{'s' * (len(others) > 1)}", (f"trials {listed}" if len(others) > 1 else f"trial {listed}", cheapest))
+
+    def _proofs(self) -> list[Proof]:
+        if self.found is None:
+            return []
+        found, proofs = self.found, []
+        for name, difference in found.against.items():
+            word = "not told apart" if not difference.proven else "better" if difference.mean > 0 else "worse"
+            p = "p < 0.001" if difference.p < 0.001 else f"p = {difference.p:.3f}"
+            level = float(self._values(self.study.baseline(name), found.metric).mean())
+            proofs.append(Proof(name, level, difference.mean, *found.intervals[name], p, word))
+        return sorted(proofs, key=lambda proof: -proof.level)
+
+    def _proven(self) -> list[str]:
+        if self.found is None:
+            return []
+        found = self.found
+        sentences = [
+            f"The p-values hold although trial {found.winner.number} is the best of {len(self.trials)}: every trial was held "
+            f"against every baseline, over the same {found.users} users.",
+            f"A difference below {found.detectable:.3f} would often be missed with so many users.",
+        ]
+        if len(found.alike) > 1:
+            numbers = ", ".join(f"{t.number}" for t in found.alike[1:])
+            same = found.cheapest.number == found.winner.number
+            cheapest = "It is the cheapest of them." if same else f"The cheapest of them is trial {found.cheapest.number}."
+            sentences.append(f"Not told apart from trial{'s' * (len(found.alike) > 2)} {numbers}. {cheapest}")
+        return sentences
+
+    def _steps(self) -> list[Step]:
+        state = self._state()
+        resume = f"python tune/run_search.py --resume {self.where}"
+        steps = []
+        if state == "still running":
+            steps.append(Step("Wait: the search is running, and this is what is known so far."))
+        elif state != "complete":
+            steps.append(Step(f"Go on with the search: it {'was interrupted' if state == 'interrupted' else state}.", resume))
+        serious = [f for f in self.findings if f.confidence != "possible"] or list(self.findings)
+        steps += [Step(f"{_capital(f.name)}: {f.next_step}.") for f in serious[:2]]
+        if self.best is None:
+            return steps or [Step("Look at the causes of failure below, mend them, and try again.", f"{resume} --retry-failed")]
+        if self.found and self.found.cheapest.number != self.found.winner.number:
+            cheap = self.found.cheapest
+            steps.append(Step(f"Take trial {cheap.number} instead: it can't be told from the best one and costs less ({_cost(cheap)} against {_cost(self.best)})."))
+        won = bool(self._proofs()) and all(p.word == "better" for p in self._proofs())
+        if won and not self.readings and state != "still running":
+            steps.append(Step("Open the sealed test, once, when nothing else is to be tried.", f"python -m results.seal {self.where}"))
+        if won and self.readings:
+            steps.append(Step("Use the adapter.", str(self.study.trial(self.best.number).adapter)))
+        if not steps:
+            steps.append(Step("More trials, or more users, would narrow the intervals.", f"{resume} --trials {2 * max(1, len(self.trials))}"))
+        return steps
+
+    # The sealed test
+
+    def _readings(self) -> list[Reading]:
+        found = []
+        for reading in self.readings:
+            against = []
+            for name, d in reading.get("against", {}).items():
+                against.append(f"{d['mean']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}) against {name}, " + ("p < 0.001" if d["p"] < 0.001 else f"p = {d['p']:.3f}"))
+            rows = {f"trial {reading['trial']}": reading["figures"], **reading.get("references", {})}
+            names = dict.fromkeys([self.found.metric if self.found else self.metric, "recall_at_1", "ndcg_at_10"])
+            shown = [
+                (who, ", ".join(f"{PRETTY.get(m, m)} {row[m]:.3f}" for m in names if m in row)) for who, row in rows.items()
+            ]
+            record = [(k.replace("_", " "), str(reading[k])) for k in ("users", "config_hash", "data_fingerprint", "code_version") if k in reading]
+            found.append(Reading(str(reading["time"]), f"trial {reading['trial']}", masked(str(reading.get("unseal", ""))), tuple(shown), tuple(against), tuple(record)))
+        return found
+
+    # The leaderboard
+
+    def _board(self) -> Board:
+        metric = self.found.metric if self.found else self.metric
+        name = PRETTY.get(metric, metric)
+        table = leaderboard(self.study)
+        by_name = {trial.name: trial for trial in self.trials}
+        rest = [m for m in ("recall_at_1", "ndcg_at_10") if m != metric]
+        seen = [figures for t in self.trials for figures in t.epochs[-1:]]
+        extra = [column for column in ("hit", f"retrieved/{metric}") if any(column in f for f in seen)]
+        knobs = [k for k in self.manifest["knobs"] if k in table.columns]
+        plain = [*rest, *extra, "train_loss", "val_loss", "epoch", "seconds", *knobs]
+        rows, copies = [], {t.number: n for t in self.trials if (n := _copied(t)) is not None}
+        for record in table.to_dict("records"):
+            trial = by_name.get(record["name"])
+            if trial is not None and copies.get(trial.number) in {t.number for t in self.trials}:
+                continue  # under its trial
+            rows.append(self._row(record, trial, metric, plain))
+            if trial is not None:
+                rows += self._copies(trial, [t for t in self.trials if copies.get(t.number) == trial.number], metric, plain)
+        bounds = [b for row in rows for b in (row.low, row.high, row.value) if b is not None]
+        ends = (min(bounds), max(bounds)) if bounds else (0.0, 1.0)
+        return Board(name, tuple(_COLUMN.get(c, PRETTY.get(c, c)).replace("retrieved/", "if listed: ") for c in plain), tuple(rows), ends)
+
+    def _row(self, record: dict[str, Any], trial: StoredTrial | None, metric: str, plain: Sequence[str]) -> Row:
+        kind, value = record["kind"], _number(record.get(metric))
+        best = trial.best(self.metric) if trial else None
+        figures_of = {**record, **(best or {}), **({"seconds": trial.epochs[-1].get("seconds")} if trial and trial.epochs else {})}
+        folder = self.study.trial(trial.number) if trial else self.study.baseline(record["name"])
+        low, high = (None, None) if kind == "chance" else self._interval(folder, trial, metric)
+        marks = {kind} if kind != "trial" else {record["status"]}
+        if self.best and trial and trial.number == self.best.number:
+            marks.add("winner")
+        elif trial and trial.number in self.alike:
+            marks.add("alike")
+        rank = "" if _number(record["rank"]) is None else str(record["rank"])
+        status = record["status"] if kind == "trial" else kind
+        if trial and trial.status is TrialStatus.RUNNING:
+            status = "running"
+        cells = tuple(_cell(column, figures_of.get(column)) for column in plain)
+        return Row(masked(record["name"]), rank, status, frozenset(marks), value, low, high, cells)
+
+    def _copies(self, trial: StoredTrial, copies: list[StoredTrial], metric: str, plain: Sequence[str]) -> list[Row]:
+        """Reruns of a trial with other seeds, and what spread they show beside that of users."""
+        rows, scores = [], []
+        for copy in [trial, *copies] if copies else []:
+            best = copy.best(self.metric)
+            if best is None:
+                continue
+            scores.append(float(best[metric]))
+            if copy is not trial:
+                shown = {**{k: copy.values[k] for k in plain if k in copy.values}, **best}
+                low, high = self._interval(self.study.trial(copy.number), copy, metric)
+                cells = tuple(_cell(column, shown.get(column)) for column in plain)
+                name = f"seed {copy.values['seed']} (trial {copy.number})"
+                rows.append(Row(name, "", copy.status.value, frozenset({"replicate"}), scores[-1], low, high, cells))
+        if len(scores) > 1 and rows:
+            by_seed = float(np.std(scores, ddof=1))
+            values = self._values(self.study.trial(trial.number), metric) if self.study.trial(trial.number).has_ranks else None
+            users = f", by users ±{values.std(ddof=1) / math.sqrt(len(values)):.3f}" if values is not None and len(values) > 1 else ""
+            note = f"{len(scores)} seeds: mean {np.mean(scores):.3f}; standard deviation by seed ±{by_seed:.3f}{users}"
+            rows[-1] = Row(**{**vars(rows[-1]), "note": note})
+        return rows
+
+    def _interval(self, folder: TrialFolder, trial: StoredTrial | None, metric: str) -> tuple[float | None, float | None]:
+        if self.found and trial and trial.number == self.found.winner.number:
+            return self.found.interval
+        if not folder.has_ranks:
+            return None, None
+        low, high = self._or(f"the interval of {folder.path.name}", lambda: mean_interval(self._values(folder, metric)), (math.nan, math.nan))
+        return (None, None) if math.isnan(low) else (low, high)
+
+    def _values(self, folder: TrialFolder, metric: str) -> FloatArray:
+        users, ranks = folder.read_ranks()
+        return per_list(ranks)[metric][np.argsort(users, kind="stable")]
+
+    # The pictures
+
+    def _figures(self) -> dict[str, list[Figure]]:
+        scored = [t for t in self.trials if t.epochs and self.metric in t.epochs[-1]]
+        if self.best is None or not scored:
+            return {}
+        levels = {name: float(row[self.metric]) for name, row in self.references.items() if self.metric in row}
+        if self.metric == "val_loss":
+            levels["chance"] = math.log(self.candidates)
+        contest = Contest(scored, self.metric, PRETTY.get(self.metric, self.metric), self.best.number, self.alike, levels, self.candidates)
+        scores = {t.number: float(best[self.metric]) for t in scored if _copied(t) is None and (best := t.best(self.metric))}
+        knobs = self._or("the pictures of the knobs", lambda: journal.knob_figures(self.study.journal, scores, maximise=contest.sign > 0, label=contest.label), [])
+        answers = [self._or("the pictures of the answers", lambda: self._answers(contest), [])]
+        made = {
+            "curves": [self._or("a picture", lambda draw=draw: draw(contest), None) for draw in (figures.learning_curves, figures.losses)],
+            "knobs": knobs,
+            "answers": [f for part in answers for f in part],
+            "cost": [self._or("a picture", lambda draw=draw: draw(contest), None) for draw in (figures.cost, figures.latency)],
+        }
+        return {section: [f for f in drawn if f is not None] for section, drawn in made.items()}
+
+    def _answers(self, contest: Contest) -> list[Figure]:
+        folder = self.study.trial(contest.winner)
+        if not folder.has_ranks:
+            return [Figure("ranks", "Rank of the true item", "The ranks of the best trial were not stored.")]
+        _, ranks = folder.read_ranks()
+        picks: Picks | None = folder.read_picks()
+        other: tuple[str, Ranks] | None = None
+        if proofs := self._proofs():
+            name = max(proofs, key=lambda p: p.level).baseline
+            other = (name, self.study.baseline(name).read_ranks()[1])
+        return [
+            figures.rank_histogram(ranks, self.candidates, contest.winner, other),
+            figures.label_positions(picks, self.candidates),
+            figures.reliability(picks),
+        ]
+
+    # How to repeat it
+
+    def _facts(self) -> list[tuple[str, str]]:
+        manifest, plan = self.manifest, self.manifest["plan"]
+        facts = {
+            "data": f"{plan.get('source', 'unknown')}, fingerprint {manifest['tags'].get('data_fingerprint', 'unknown')}",
+            "space": f"fingerprint {manifest.get('fingerprint', 'unknown')}, sampler {plan.get('sampler', 'unknown')}, seed {plan.get('seed', 'unknown')}",
+            "code": manifest["tags"].get("code_version", "unknown"),
+            "versions": ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items()) or "unknown",
+            "folder": str(self.study.path),
+            "MLflow": manifest.get("tracking_uri") or "none",
+        }
+        return [(name, masked(str(value))) for name, value in facts.items()]
+
+    def _commands(self) -> list[Step]:
+        steps = []
+        if command := self.manifest.get("command"):
+            steps.append(Step("The search", f"python {_safe_command(command)}"))
+        if self.best is not None:
+            config = shlex.quote(str(self.study.best_config))
+            steps.append(Step("The best configuration alone", f"python -m reranker.train --config {config} --output my-reranker"))
+        return [*steps, Step("This report", f"python -m results.report {self.where}")]
+
+    def _files(self) -> list[tuple[str, str]]:
+        files = [(path.name, path) for path in (self.study.study_file, self.study.best_config) if path.exists()]
+        return [(name, masked(path.read_text(encoding="utf-8"))) for name, path in files]
+
+
+_COLUMN = {"hit": "ceiling (hit)", "epoch": "best epoch"}
+
+
+def _copied(trial: StoredTrial) -> int | None:
+    """The number of the trial that this one repeats with another seed."""
+    found = _REPLICATE.fullmatch(trial.origin)
+    return int(found[1]) if found else None
+
+
+def _safe_command(command: Sequence[str]) -> str:
+    """Without the secrets of addresses; a webhook's address is a secret as a whole."""
+    hidden = [
+        _SECRET if before == "--webhook" else re.sub(r"^(--webhook)=.*", rf"\1={_SECRET}", word)
+        for before, word in zip(["", *command], command, strict=False)
+    ]
+    return masked(shlex.join(hidden).replace(f"'{_SECRET}'", _SECRET))
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _cell(column: str, value: Any) -> str:
+    if value is None or (not isinstance(value, str | bool | list | dict) and _number(value) is None):
+        return ""
+    if column == "seconds":
+        return f"{value:.0f}"
+    if column in ("epoch",) or isinstance(value, str | bool | int):
+        return masked(str(value))
+    if isinstance(value, float):
+        small = abs(value) < 0.01 and value != 0
+        return f"{value:.1e}" if small else f"{value:g}" if value == round(value, 3) and column not in PRETTY else f"{value:.3f}"
+    return masked(str(value))
+
+
+def _cost(trial: StoredTrial) -> str:
+    figures_of = trial.epochs[-1]
+    parameters = figures_of.get("applied/parameters")
+    size = f"{parameters / 1e6:.3g}M parameters, " if parameters else ""
+    return f"{size}{figures_of.get('seconds', 0):.0f} s"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _join(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

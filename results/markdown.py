@@ -1,0 +1,105 @@
+"""What a report says → Markdown that fits into a comment on GitHub, where nothing of the study's own can format, link or mention."""
+
+from __future__ import annotations
+
+import re
+
+from results.content import Board, Content, Reading
+
+_ROWS = 10  # trials in the short leaderboard
+_LIMIT = 60_000  # characters; GitHub takes 65,536
+
+
+def to_markdown(content: Content) -> str:
+    """Verdict, what is proven, the sealed test, a short leaderboard, the diagnosis, and how to repeat it."""
+    parts = [
+        f"## {escaped(content.study)}: {escaped(content.headline)}",
+        " · ".join(escaped(fact) for fact in content.context),
+        escaped(content.lead),
+        *(["\n".join(f"- **{escaped(t.label)}: {escaped(t.value)}** ({escaped('; '.join(t.notes))})" for t in content.tiles)] if content.tiles else []),
+        *_proven(content),
+        _numbered("What next", [escaped(step.text) + (f" {code(step.command)}" if step.command else "") for step in content.steps]),
+        "### Sealed test",
+        *(["\n\n".join(_reading(r) for r in content.readings)] if content.readings else [f"Not opened yet; once: {code(content.seal_command)}"]),
+        "### Leaderboard",
+        _board(content.board),
+        *[f"- {escaped(name)} failed: {code(cause or 'no cause was written')}" for name, cause in content.failures[:_ROWS]],
+        "### Diagnosis",
+        *([_diagnosis(content)] if content.findings else ["Nothing was found that explains weak results."]),
+        "### Reproduce",
+        "\n".join([*(f"- {escaped(step.text)}: {code(step.command)}" for step in content.commands), *(f"- {escaped(name)}: {code(value)}" for name, value in content.facts)]),
+    ]  # fmt: skip
+    text = "\n\n".join(parts) + "\n"
+    return text if len(text.encode()) < _LIMIT else text.encode()[: _LIMIT - 100].decode(errors="ignore") + "\n\n… cut; the rest is in report.html\n"
+
+
+def escaped(text: str) -> str:
+    """As it stands, on one line: no formatting, HTML, link, mention or reference comes of it."""
+    text = " ".join(text.split())
+    text = re.sub(r"([\\`*_{}\[\]()<>#|~$!&:])", r"\\\1", text)
+    text = re.sub(r"^([-+=]|\d+(?=[.)]))", r"\\\1", text) if not re.match(r"\d", text) else re.sub(r"^(\d+)([.)])", r"\1\\\2", text)
+    return re.sub(r"(?<![A-Za-z0-9])@(?=[A-Za-z0-9])", "@\u200b", re.sub(r"#(?=\d)", "#\u200b", text))
+
+
+def code(text: str) -> str:
+    """A code span that ends where it should, whatever it holds; also in a cell of a table."""
+    text = " ".join(text.split())
+    fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
+    padded = f" {text} " if text.startswith("`") or text.endswith("`") else text
+    return f"{fence}{padded}{fence}" if text else ""
+
+
+def _numbered(title: str, lines: list[str]) -> str:
+    return "\n".join([f"**{title}**", "", *(f"{i}. {line}" for i, line in enumerate(lines, start=1))])
+
+
+def _table(head: list[str], rows: list[list[str]], left: int) -> str:
+    lines = [head, [":--" if i < left else "--:" for i in range(len(head))], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _proven(content: Content) -> list[str]:
+    if not content.proofs:
+        return [escaped(line) for line in content.proven]
+    rows = [
+        [escaped(p.baseline), f"{p.level:.3f}", f"{p.mean:+.3f}", f"{p.low:+.3f} to {p.high:+.3f}", p.p.replace("<", "\\<"), p.word]
+        for p in content.proofs
+    ]  # fmt: skip
+    table = _table(["against", escaped(content.board.metric), "difference", "95%", "p", "proven"], rows, left=1)
+    return [table, " ".join(escaped(line) for line in content.proven)]
+
+
+def _reading(reading: Reading) -> str:
+    loud = f"**UNSEALED AGAIN** (given reason: {code(reading.unseal)}) " if reading.unseal else ""
+    told = [f"{escaped(who)}: {escaped(what)}" for who, what in reading.figures] + [escaped(a) for a in reading.against]
+    return "\n".join([f"{loud}{escaped(reading.trial)}, {escaped(reading.time)}", "", *(f"- {line}" for line in told)])
+
+
+def _board(board: Board) -> str:
+    """The best trials, and every baseline and chance."""
+    if not board.rows:
+        return "No trial has started."
+    shown, trials = [], 0
+    for row in board.rows:
+        of_study = not row.marks & {"baseline", "chance"}
+        trials += of_study and "replicate" not in row.marks
+        if not of_study or trials <= _ROWS:
+            shown.append(row)
+    rows = [
+        [
+            row.rank, f"**{escaped(row.name)}**" if "winner" in row.marks else escaped(row.name), escaped(row.status),
+            "" if row.value is None else f"{row.value:.3f}", "" if row.low is None else f"{row.low:.3f} to {row.high:.3f}",
+            *(escaped(cell) for cell in row.cells),
+        ]
+        for row in shown
+    ]  # fmt: skip
+    table = _table(["", "name", "status", escaped(board.metric), "95%", *(escaped(c) for c in board.columns)], rows, left=3)
+    left_out = len(board.rows) - len(shown)
+    return f"{table}\n\n{left_out} more in report.html" if left_out else table
+
+
+def _diagnosis(content: Content) -> str:
+    return "\n".join(
+        f"{i}. **{escaped(f.name)}** ({f.confidence}): {escaped(f.seen)}. {escaped(f.means)}. Next: {escaped(f.next_step)}."
+        for i, f in enumerate(content.findings, start=1)
+    )
