@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from reranker.metrics import FloatArray, Picks, Ranks, per_list
+from reranker.metrics import METRIC_NAMES, FloatArray, Picks, Ranks, per_list
 from reranker.trial_folder import TrialFolder
 from results import figures, journal
 from results.compare import PRETTY, RUNS, Comparison, compare, leaderboard, verdict, winner
@@ -109,6 +109,7 @@ class Content:
     headline: str
     tone: str  # good, open, bad
     lead: str
+    recipe: tuple[tuple[str, str], ...]  # the searched knobs of the best trial
     tiles: tuple[Tile, ...]
     proofs: tuple[Proof, ...]
     proven: tuple[str, ...]  # what is proven besides, in sentences
@@ -133,7 +134,9 @@ def content_of(study: StudyFolder) -> Content:
 def masked(text: str) -> str:
     """Without what follows `user:` in an address, keys in a query, and passwords named as such."""
     text = re.sub(r"(\w[\w+.-]*://)[^\s\"'<>@]*@", rf"\1{_SECRET}@", text)
-    return re.sub(r"(?i)\b([\w-]*(?:password|passwd|secret|token|api[_-]?key))(=|: ?)[^\s&\"'<>]+", rf"\1\2{_SECRET}", text)
+    return re.sub(
+        r"(?i)\b([\w-]*(?:password|passwd|secret|token|api[_-]?key))(=|: ?)[^\s&\"'<>]+", rf"\1\2{_SECRET}", text
+    )
 
 
 class _Reader:
@@ -167,6 +170,7 @@ class _Reader:
             headline=headline,
             tone=tone,
             lead=masked(verdict(self.study)),
+            recipe=tuple((k, _cell(k, self.best.values.get(k))) for k in self.manifest["knobs"]) if self.best else (),
             tiles=tuple(self._or("the key figures", self._tiles, [])),
             proofs=tuple(self._proofs()),
             proven=tuple(self._proven()),
@@ -219,7 +223,11 @@ class _Reader:
             return "No trial has started yet", "open"
         if self.best is None:
             failed = all(trial.status is TrialStatus.FAILED for trial in self.trials)
-            return (f"All {len(self.trials)} trials failed", "bad") if failed else ("No trial has finished an epoch", "open")
+            return (
+                (f"All {len(self.trials)} trials failed", "bad")
+                if failed
+                else ("No trial has finished an epoch", "open")
+            )
         name, so_far = f"Trial {self.best.number}", "so far, " if self._state() == "still running" else ""
         if any(finding.name == "at chance" for finding in self.findings):
             return _capital(f"{so_far}nothing was learned: the best trial is at chance"), "bad"
@@ -234,7 +242,7 @@ class _Reader:
             return _capital(f"{so_far}{name} leads, but is not proven better than {_join(undecided)}"), "open"
         if not proofs:
             return _capital(f"{so_far}{name} leads; there is no baseline to hold it against"), "open"
-        return _capital(f"{so_far}{name} beats every baseline"), "good"
+        return _capital(f"{so_far}{name} is proven better than every baseline"), "good"
 
     def _tiles(self) -> list[Tile]:
         if self.best is None:
@@ -257,7 +265,10 @@ class _Reader:
             tiles.append(Tile(PRETTY.get(metric, metric), f"{figures_of_best[metric]:.3f}", tuple(notes)))
         if proofs := self._proofs():
             nearest = max(proofs, key=lambda p: p.level)
-            gain = (f"{nearest.low:+.3f} to {nearest.high:+.3f} (95%)", f"{nearest.p}, all {len(self.trials)} trials counted")
+            gain = (
+                f"{nearest.low:+.3f} to {nearest.high:+.3f} (95%)",
+                f"{nearest.p}, all {len(self.trials)} trials counted",
+            )
             tiles.append(Tile(f"gain over {nearest.baseline}", f"{nearest.mean:+.3f}", gain))
         if self.found:
             tiles.append(self._tie_tile(self.found))
@@ -266,11 +277,17 @@ class _Reader:
     def _tie_tile(self, found: Comparison) -> Tile:
         others = [t.number for t in found.alike[1:]]
         if not others:
-            return Tile("can't be told from it", "none", (f"trial {found.winner.number} is better than each other trial",))
+            return Tile(
+                "can't be told from it", "none", (f"trial {found.winner.number} is better than each other trial",)
+            )
         listed = ", ".join(f"{n}" for n in others[:6]) + (" …" if len(others) > 6 else "")
         same = found.cheapest.number == found.winner.number
         cheapest = "it is the cheapest of them" if same else f"cheapest: trial {found.cheapest.number}"
-        return Tile("can't be told from it", f"{len(others)} trial{'s' * (len(others) > 1)}", (f"trials {listed}" if len(others) > 1 else f"trial {listed}", cheapest))
+        return Tile(
+            "can't be told from it",
+            f"{len(others)} trial{'s' * (len(others) > 1)}",
+            (f"trials {listed}" if len(others) > 1 else f"trial {listed}", cheapest),
+        )
 
     def _proofs(self) -> list[Proof]:
         if self.found is None:
@@ -295,33 +312,45 @@ class _Reader:
         if len(found.alike) > 1:
             numbers = ", ".join(f"{t.number}" for t in found.alike[1:])
             same = found.cheapest.number == found.winner.number
-            cheapest = "It is the cheapest of them." if same else f"The cheapest of them is trial {found.cheapest.number}."
+            cheapest = (
+                "It is the cheapest of them." if same else f"The cheapest of them is trial {found.cheapest.number}."
+            )
             sentences.append(f"Not told apart from trial{'s' * (len(found.alike) > 2)} {numbers}. {cheapest}")
         return sentences
 
     def _steps(self) -> list[Step]:
-        state = self._state()
-        resume = f"python tune/run_search.py --resume {self.where}"
+        """What to do next, the most useful first."""
+        state, resume = self._state(), f"python tune/run_search.py --resume {self.where}"
         steps = []
         if state == "still running":
             steps.append(Step("Wait: the search is running, and this is what is known so far."))
         elif state != "complete":
-            steps.append(Step(f"Go on with the search: it {'was interrupted' if state == 'interrupted' else state}.", resume))
-        serious = [f for f in self.findings if f.confidence != "possible"] or list(self.findings)
-        steps += [Step(f"{_capital(f.name)}: {f.next_step}.") for f in serious[:2]]
+            why = "it was interrupted" if state == "interrupted" else state.replace("ended early:", "it ended early:")
+            steps.append(Step(f"Go on with the search: {masked(why)}.", resume))
+        advice = [Step(f"{_capital(f.name)}: {f.next_step}.") for f in self._serious()[:2]]
         if self.best is None:
-            return steps or [Step("Look at the causes of failure below, mend them, and try again.", f"{resume} --retry-failed")]
+            again = Step("See below why trials failed, mend it, and try them again.", f"{resume} --retry-failed")
+            return [*steps, *advice] or ([again] if self.trials else [Step("Begin.", resume)])
+        proofs = self._proofs()
+        if not (proofs and all(proof.word == "better" for proof in proofs)):
+            more = Step("More trials would look further.", f"{resume} --trials {2 * max(4, len(self.trials))}")
+            return [*steps, *advice] or [more]
         if self.found and self.found.cheapest.number != self.found.winner.number:
-            cheap = self.found.cheapest
-            steps.append(Step(f"Take trial {cheap.number} instead: it can't be told from the best one and costs less ({_cost(cheap)} against {_cost(self.best)})."))
-        won = bool(self._proofs()) and all(p.word == "better" for p in self._proofs())
-        if won and not self.readings and state != "still running":
-            steps.append(Step("Open the sealed test, once, when nothing else is to be tried.", f"python -m results.seal {self.where}"))
-        if won and self.readings:
+            costs = _costs(self.found.cheapest, self.best)
+            told = f"Take trial {self.found.cheapest.number} instead: it can't be told from the best one and costs less"
+            steps.append(Step(f"{told} ({costs})." if costs else f"{told}."))
+        if self.readings:
             steps.append(Step("Use the adapter.", str(self.study.trial(self.best.number).adapter)))
-        if not steps:
-            steps.append(Step("More trials, or more users, would narrow the intervals.", f"{resume} --trials {2 * max(1, len(self.trials))}"))
-        return steps
+        elif state != "still running":
+            once = "Open the sealed test, once, when nothing else is to be tried."
+            steps.append(Step(once, f"python -m results.seal {self.where}"))
+        return [*steps, *advice]
+
+    def _serious(self) -> list[Finding]:
+        """Findings that are worth a line on the first screen: a few failed trials among many are not."""
+        failed = sum(trial.status is TrialStatus.FAILED for trial in self.trials)
+        few = self.best is not None and failed < 0.2 * len(self.trials)
+        return [f for f in self.findings if f.confidence != "possible" and not (few and f.name == "trials failed")]
 
     # The sealed test
 
@@ -330,14 +359,31 @@ class _Reader:
         for reading in self.readings:
             against = []
             for name, d in reading.get("against", {}).items():
-                against.append(f"{d['mean']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}) against {name}, " + ("p < 0.001" if d["p"] < 0.001 else f"p = {d['p']:.3f}"))
+                against.append(
+                    f"{d['mean']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}) against {name}, "
+                    + ("p < 0.001" if d["p"] < 0.001 else f"p = {d['p']:.3f}")
+                )
             rows = {f"trial {reading['trial']}": reading["figures"], **reading.get("references", {})}
             names = dict.fromkeys([self.found.metric if self.found else self.metric, "recall_at_1", "ndcg_at_10"])
             shown = [
-                (who, ", ".join(f"{PRETTY.get(m, m)} {row[m]:.3f}" for m in names if m in row)) for who, row in rows.items()
+                (who, ", ".join(f"{PRETTY.get(m, m)} {row[m]:.3f}" for m in names if m in row))
+                for who, row in rows.items()
             ]
-            record = [(k.replace("_", " "), str(reading[k])) for k in ("users", "config_hash", "data_fingerprint", "code_version") if k in reading]
-            found.append(Reading(str(reading["time"]), f"trial {reading['trial']}", masked(str(reading.get("unseal", ""))), tuple(shown), tuple(against), tuple(record)))
+            record = [
+                (k.replace("_", " "), str(reading[k]))
+                for k in ("users", "config_hash", "data_fingerprint", "code_version")
+                if k in reading
+            ]
+            found.append(
+                Reading(
+                    str(reading["time"]),
+                    f"trial {reading['trial']}",
+                    masked(str(reading.get("unseal", ""))),
+                    tuple(shown),
+                    tuple(against),
+                    tuple(record),
+                )
+            )
         return found
 
     # The leaderboard
@@ -351,7 +397,7 @@ class _Reader:
         seen = [figures for t in self.trials for figures in t.epochs[-1:]]
         extra = [column for column in ("hit", f"retrieved/{metric}") if any(column in f for f in seen)]
         knobs = [k for k in self.manifest["knobs"] if k in table.columns]
-        plain = [*rest, *extra, "train_loss", "val_loss", "epoch", "seconds", *knobs]
+        plain = [*rest, *extra, *knobs, "train_loss", "val_loss", "epoch", "seconds"]
         rows, copies = [], {t.number: n for t in self.trials if (n := _copied(t)) is not None}
         for record in table.to_dict("records"):
             trial = by_name.get(record["name"])
@@ -359,15 +405,26 @@ class _Reader:
                 continue  # under its trial
             rows.append(self._row(record, trial, metric, plain))
             if trial is not None:
-                rows += self._copies(trial, [t for t in self.trials if copies.get(t.number) == trial.number], metric, plain)
+                rows += self._copies(
+                    trial, [t for t in self.trials if copies.get(t.number) == trial.number], metric, plain
+                )
         bounds = [b for row in rows for b in (row.low, row.high, row.value) if b is not None]
         ends = (min(bounds), max(bounds)) if bounds else (0.0, 1.0)
-        return Board(name, tuple(_COLUMN.get(c, PRETTY.get(c, c)).replace("retrieved/", "if listed: ") for c in plain), tuple(rows), ends)
+        return Board(
+            name,
+            tuple(_COLUMN.get(c, PRETTY.get(c, c)).replace("retrieved/", "if listed: ") for c in plain),
+            tuple(rows),
+            ends,
+        )
 
     def _row(self, record: dict[str, Any], trial: StoredTrial | None, metric: str, plain: Sequence[str]) -> Row:
         kind, value = record["kind"], _number(record.get(metric))
         best = trial.best(self.metric) if trial else None
-        figures_of = {**record, **(best or {}), **({"seconds": trial.epochs[-1].get("seconds")} if trial and trial.epochs else {})}
+        figures_of = {
+            **record,
+            **(best or {}),
+            **({"seconds": trial.epochs[-1].get("seconds")} if trial and trial.epochs else {}),
+        }
         folder = self.study.trial(trial.number) if trial else self.study.baseline(record["name"])
         low, high = (None, None) if kind == "chance" else self._interval(folder, trial, metric)
         marks = {kind} if kind != "trial" else {record["status"]}
@@ -398,18 +455,32 @@ class _Reader:
                 rows.append(Row(name, "", copy.status.value, frozenset({"replicate"}), scores[-1], low, high, cells))
         if len(scores) > 1 and rows:
             by_seed = float(np.std(scores, ddof=1))
-            values = self._values(self.study.trial(trial.number), metric) if self.study.trial(trial.number).has_ranks else None
-            users = f", by users ±{values.std(ddof=1) / math.sqrt(len(values)):.3f}" if values is not None and len(values) > 1 else ""
+            values = (
+                self._values(self.study.trial(trial.number), metric)
+                if self.study.trial(trial.number).has_ranks
+                else None
+            )
+            users = (
+                f", by users ±{values.std(ddof=1) / math.sqrt(len(values)):.3f}"
+                if values is not None and len(values) > 1
+                else ""
+            )
             note = f"{len(scores)} seeds: mean {np.mean(scores):.3f}; standard deviation by seed ±{by_seed:.3f}{users}"
             rows[-1] = Row(**{**vars(rows[-1]), "note": note})
         return rows
 
-    def _interval(self, folder: TrialFolder, trial: StoredTrial | None, metric: str) -> tuple[float | None, float | None]:
+    def _interval(
+        self, folder: TrialFolder, trial: StoredTrial | None, metric: str
+    ) -> tuple[float | None, float | None]:
         if self.found and trial and trial.number == self.found.winner.number:
             return self.found.interval
         if not folder.has_ranks:
             return None, None
-        low, high = self._or(f"the interval of {folder.path.name}", lambda: mean_interval(self._values(folder, metric)), (math.nan, math.nan))
+        low, high = self._or(
+            f"the interval of {folder.path.name}",
+            lambda: mean_interval(self._values(folder, metric)),
+            (math.nan, math.nan),
+        )
         return (None, None) if math.isnan(low) else (low, high)
 
     def _values(self, folder: TrialFolder, metric: str) -> FloatArray:
@@ -425,15 +496,34 @@ class _Reader:
         levels = {name: float(row[self.metric]) for name, row in self.references.items() if self.metric in row}
         if self.metric == "val_loss":
             levels["chance"] = math.log(self.candidates)
-        contest = Contest(scored, self.metric, PRETTY.get(self.metric, self.metric), self.best.number, self.alike, levels, self.candidates)
-        scores = {t.number: float(best[self.metric]) for t in scored if _copied(t) is None and (best := t.best(self.metric))}
-        knobs = self._or("the pictures of the knobs", lambda: journal.knob_figures(self.study.journal, scores, maximise=contest.sign > 0, label=contest.label), [])
+        contest = Contest(
+            scored,
+            self.metric,
+            PRETTY.get(self.metric, self.metric),
+            self.best.number,
+            self.alike,
+            levels,
+            self.candidates,
+        )
+        scores = {
+            t.number: float(best[self.metric]) for t in scored if _copied(t) is None and (best := t.best(self.metric))
+        }
+        knobs = self._or(
+            "the pictures of the knobs",
+            lambda: journal.knob_figures(self.study.journal, scores, maximise=contest.sign > 0, label=contest.label),
+            [],
+        )
         answers = [self._or("the pictures of the answers", lambda: self._answers(contest), [])]
         made = {
-            "curves": [self._or("a picture", lambda draw=draw: draw(contest), None) for draw in (figures.learning_curves, figures.losses)],
+            "curves": [
+                self._or("a picture", lambda draw=draw: draw(contest), None)
+                for draw in (figures.learning_curves, figures.losses)
+            ],
             "knobs": knobs,
             "answers": [f for part in answers for f in part],
-            "cost": [self._or("a picture", lambda draw=draw: draw(contest), None) for draw in (figures.cost, figures.latency)],
+            "cost": [
+                self._or("a picture", lambda draw=draw: draw(contest), None) for draw in (figures.cost, figures.latency)
+            ],
         }
         return {section: [f for f in drawn if f is not None] for section, drawn in made.items()}
 
@@ -461,7 +551,8 @@ class _Reader:
             "data": f"{plan.get('source', 'unknown')}, fingerprint {manifest['tags'].get('data_fingerprint', 'unknown')}",
             "space": f"fingerprint {manifest.get('fingerprint', 'unknown')}, sampler {plan.get('sampler', 'unknown')}, seed {plan.get('seed', 'unknown')}",
             "code": manifest["tags"].get("code_version", "unknown"),
-            "versions": ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items()) or "unknown",
+            "versions": ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
+            or "unknown",
             "folder": str(self.study.path),
             "MLflow": manifest.get("tracking_uri") or "none",
         }
@@ -473,7 +564,9 @@ class _Reader:
             steps.append(Step("The search", f"python {_safe_command(command)}"))
         if self.best is not None:
             config = shlex.quote(str(self.study.best_config))
-            steps.append(Step("The best configuration alone", f"python -m reranker.train --config {config} --output my-reranker"))
+            steps.append(
+                Step("The best configuration alone", f"python -m reranker.train --config {config} --output my-reranker")
+            )
         return [*steps, Step("This report", f"python -m results.report {self.where}")]
 
     def _files(self) -> list[tuple[str, str]]:
@@ -515,16 +608,21 @@ def _cell(column: str, value: Any) -> str:
     if column in ("epoch",) or isinstance(value, str | bool | int):
         return masked(str(value))
     if isinstance(value, float):
+        if column in METRIC_NAMES or column.startswith(("retrieved/", "hit")) or column.endswith("_loss"):
+            return f"{value:.3f}"
         small = abs(value) < 0.01 and value != 0
-        return f"{value:.1e}" if small else f"{value:g}" if value == round(value, 3) and column not in PRETTY else f"{value:.3f}"
+        return f"{value:.1e}" if small else f"{value:.4g}"
     return masked(str(value))
 
 
-def _cost(trial: StoredTrial) -> str:
-    figures_of = trial.epochs[-1]
-    parameters = figures_of.get("applied/parameters")
-    size = f"{parameters / 1e6:.3g}M parameters, " if parameters else ""
-    return f"{size}{figures_of.get('seconds', 0):.0f} s"
+def _costs(cheap: StoredTrial, best: StoredTrial) -> str:
+    """In what the first costs less than the second."""
+    costs = []
+    for name, unit, scale in (("applied/parameters", "M parameters", 1e-6), ("seconds", " s of training", 1.0)):
+        low, high = (scale * trial.epochs[-1].get(name, 0) for trial in (cheap, best))
+        if low < high:
+            costs.append(f"{low:.3g}{unit} against {high:.3g}")
+    return ", ".join(costs)
 
 
 def _capital(text: str) -> str:

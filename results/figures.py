@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import stats
 
-from reranker.metrics import FloatArray, Picks, Ranks
+from reranker.metrics import FloatArray, IntArray, Picks, Ranks
 from results.study_folder import StoredTrial
 
 if TYPE_CHECKING:  # drawing takes half a second to import
@@ -114,17 +115,18 @@ def learning_curves(contest: Contest) -> Figure:
         notes = _curves(axes, contest, contest.metric)
         marks = [(level, name, _BASE if name != "chance" else _MUTED) for name, level in contest.levels.items()]
         for level, name, colour in marks:
-            axes.axhline(level, color=colour, linewidth=1.1, linestyle=(0, (4, 3) if name == "chance" else (1, 2)), zorder=1)
+            axes.axhline(
+                level, color=colour, linewidth=1.1, linestyle=(0, (4, 3) if name == "chance" else (1, 2)), zorder=1
+            )
         best = _best_value(contest)
         _end_labels(axes, [*marks, (best, f"trial {contest.winner}", _WIN)])
         axes.set_ylabel(contest.label)
         svg = to_svg(canvas, key, title, notes)
-    over = [name for name, level in contest.levels.items() if contest.sign * (level - best) >= 0]
-    passed = f"ends above every line but {', '.join(over)}" if over else "ends above every baseline"
-    if contest.sign < 0 or not contest.levels:
-        passed = "is the lowest" if contest.sign < 0 else "is the highest"
-    caption = f"At its best epoch trial {contest.winner} (thick) {passed}. Trials that were stopped early end in a ring."
-    return Figure(key, title, caption.replace("ends above", "stands above"), svg)
+    side, other = ("above", "below") if contest.sign > 0 else ("below", "above")
+    lost = [_clean(name) for name, level in contest.levels.items() if contest.sign * (best - level) <= 0]
+    over = f"stands {side} chance and every baseline" if not lost else f"stands {other} {', '.join(lost)}"
+    caption = f"At its best epoch trial {contest.winner} {over}. Trials that were stopped early end in a ring."
+    return Figure(key, title, caption, svg)
 
 
 def losses(contest: Contest) -> Figure:
@@ -139,7 +141,9 @@ def losses(contest: Contest) -> Figure:
         notes = _curves(axes, Contest(**{**vars(contest), "trials": known}), "val_loss")
         epochs = [figures["epoch"] for figures in best.epochs]
         training = [figures["train_loss"] for figures in best.epochs]
-        axes.plot(epochs, training, color=_WIN, linewidth=1.6, linestyle=(0, (4, 2)), marker="o", markersize=3, zorder=5)
+        axes.plot(
+            epochs, training, color=_WIN, linewidth=1.6, linestyle=(0, (4, 2)), marker="o", markersize=3, zorder=5
+        )
         uniform = math.log(contest.candidates)
         axes.axhline(uniform, color=_MUTED, linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
         last = best.epochs[-1]
@@ -180,7 +184,7 @@ def rank_histogram(ranks: Ranks, candidates: int, winner: int, other: tuple[str,
         axes.set_xlim(0.4, candidates + 0.6)
         axes.set_xlabel("rank given to the true item")
         _percent(axes.yaxis)
-        _whole_numbers(axes.xaxis)
+        whole_numbers(axes.xaxis)
         svg = to_svg(canvas, key, title)
     caption = (
         f"Trial {winner} puts the true item first for {share[0]:.0%} and among the first three for "
@@ -211,20 +215,26 @@ def label_positions(picks: Picks | None, candidates: int) -> Figure:
         axes.set_ylim(0, 1.25 * max(first.max(), true.max()) / lists)
         axes.set_xlabel("position of the label in the prompt")
         _percent(axes.yaxis)
-        _whole_numbers(axes.xaxis)
-        axes.text(0.99, 0.98, "bars: ranked first   dots: true item", transform=axes.transAxes, ha="right", va="top", color=_MUTED)
+        whole_numbers(axes.xaxis)
+        for x, align, words, colour in (
+            (0.02, "left", "bars: ranked first", _WIN),
+            (0.98, "right", "dots: the true item", _BASE),
+        ):
+            axes.text(x, 0.985, words, transform=axes.transAxes, ha=align, va="top", color=colour)
         svg = to_svg(canvas, key, title)
-    bias = np.abs(first - true).sum() / 2 / lists
-    noise = float(np.sqrt(true * (1 - true / lists)).sum() * math.sqrt(2 / math.pi) / lists)
+    moved = np.abs(first - true).sum() / 2 / lists
+    p = _same_margins(picks.first[listed], picks.target[listed], candidates)
     most = int(np.argmax(first - true))
-    verdict = (
-        f"{bias:.0%} of first places would have to move to match the true items, no more than chance would bring: "
-        "no position is favoured."
-        if bias < 1.5 * noise
-        else f"{bias:.0%} of first places would have to move to match the true items; position {most + 1} is favoured "
-        f"most ({first[most] / lists:.0%} of first places, {true[most] / lists:.0%} of true items)."
-    )
-    return Figure(key, title, verdict, svg)
+    caption = f"{moved:.0%} of first places would have to move to match the true items (dots), "
+    if p < 0.05:
+        told = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        caption += (
+            f"more than luck ({told}): position {most + 1} is favoured most, with {first[most] / lists:.1%} of first places "
+            f"and {true[most] / lists:.1%} of true items."
+        )
+    else:
+        caption += f"no more than luck brings (p = {p:.2f}): no position is favoured."
+    return Figure(key, title, caption, svg)
 
 
 def reliability(picks: Picks | None) -> Figure:
@@ -257,7 +267,9 @@ def reliability(picks: Picks | None) -> Figure:
     lean = float(picks.probability.mean() - right.mean())
     word = "too sure of itself" if lean > 0 else "less sure than it might be"
     caption = f"Each dot is a tenth of the lists; below the diagonal it is too sure. Mean gap {error:.1%}" + (
-        f": it is {word}, by {abs(lean):.1%} on average." if abs(lean) > 0.02 else ": its probabilities can be taken at their word."
+        f": it is {word}, by {abs(lean):.1%} on average."
+        if abs(lean) > 0.02
+        else ": its probabilities can be taken at their word."
     )
     return Figure(key, title, caption.replace("a tenth", f"1/{groups}") if groups != 10 else caption, svg)
 
@@ -310,7 +322,9 @@ def _trade_off(
                 [x], [y], marker="o", markersize=size, linewidth=0, gid=name, zorder=3,
                 markerfacecolor=contest.colour(trial), markeredgecolor=_WIN if ring else _PAPER, markeredgewidth=1.4,
             )  # fmt: skip
-            notes[name] = f"{_clean(trial.name)}: {contest.label} {y:.3f}, {spell(x)}, {_clean(str(trial.values['model']))}"
+            notes[name] = (
+                f"{_clean(trial.name)}: {contest.label} {y:.3f}, {spell(x)}, {_clean(str(trial.values['model']))}"
+            )
         xs = [p[1] for p in points]
         if max(xs) > 4 * min(xs):
             axes.set_xscale("log")
@@ -327,14 +341,14 @@ def _trade_off(
     listed = ", ".join(f"{trial.number}" for trial, _, _ in front)
     ties = len([p for p in points if p[0].number in contest.alike])
     caption = f"No trial is both cheaper and better than those on the line ({listed})."
-    caption += (
-        " Ringed trials can't be told from the best one: take the leftmost." if ties > 1 else " Only the best one is ringed: no other can't be told from it."
-    )
+    caption += " Ringed ones can't be told from the best: take the leftmost of them." if ties > 1 else ""
     return Figure(key, title, caption, svg)
 
 
 def _named(
-    points: Sequence[tuple[StoredTrial, float, float]], front: Sequence[tuple[StoredTrial, float, float]], contest: Contest
+    points: Sequence[tuple[StoredTrial, float, float]],
+    front: Sequence[tuple[StoredTrial, float, float]],
+    contest: Contest,
 ) -> Iterator[tuple[StoredTrial, float, float]]:
     """Points that get their number beside them: all of a few, else the front's and those that are alike."""
     shown = {p[0].number for p in front} | set(contest.alike) if len(points) > 12 else {p[0].number for p in points}
@@ -343,24 +357,24 @@ def _named(
 
 def _curves(axes: Axes, contest: Contest, metric: str) -> dict[str, str]:
     """A line a trial; returns what is told of each when it is pointed at."""
-    notes = {}
+    notes, few = {}, len(contest.trials) < 20
     for trial in contest.behind_first():
         epochs = [figures["epoch"] for figures in trial.epochs]
         values = [figures[metric] for figures in trial.epochs]
         won, colour = trial.number == contest.winner, contest.colour(trial)
         name = f"{metric}-trial-{trial.number}"
         axes.plot(
-            epochs, values, color=colour, linewidth=2.6 if won else 1.3, gid=name, zorder=4 if won else 2,
+            epochs, values, color=colour, linewidth=2.6 if won else 1.3 if few else 0.9, gid=name, zorder=4 if won else 2,
             marker="o" if won else None, markersize=4,
         )  # fmt: skip
         ended = trial.status.value == "completed"
         axes.plot(
-            epochs[-1:], values[-1:], marker="o", markersize=5, color=colour, zorder=4 if won else 2,
+            epochs[-1:], values[-1:], marker="o", markersize=5 if won or few else 3, color=colour, zorder=4 if won else 2,
             markerfacecolor=colour if ended else _PAPER, linewidth=0,
         )  # fmt: skip
         notes[name] = f"{_clean(trial.name)}, {trial.status.value}: {values[-1]:.3f} after epoch {epochs[-1]}"
     axes.set_xlabel("epoch")
-    _whole_numbers(axes.xaxis)
+    whole_numbers(axes.xaxis)
     axes.margins(x=0.04)
     return notes
 
@@ -397,6 +411,18 @@ def _shares_of_ranks(ranks: Ranks, candidates: int) -> FloatArray:
     return shares
 
 
+def _same_margins(first: IntArray, second: IntArray, kinds: int) -> float:
+    """p-value of both having the same shares of all kinds, where they are paired.
+
+    Source: Stuart, Biometrika 42, 1955: d' S⁻¹ d of the differences' sums, χ² with one degree of freedom a kind but one.
+    """
+    apart = np.eye(kinds)[first] - np.eye(kinds)[second]
+    total = apart.sum(axis=0)
+    spread = apart.T @ apart - np.outer(total, total) / len(apart)
+    degrees = np.linalg.matrix_rank(spread)
+    return float(stats.chi2.sf(total @ np.linalg.pinv(spread, hermitian=True) @ total, degrees)) if degrees else 1.0
+
+
 def _wilson(shares: FloatArray, sizes: FloatArray) -> tuple[FloatArray, FloatArray]:
     """95% intervals of shares. Source: Wilson, JASA 22, 1927."""
     z = 1.96
@@ -431,7 +457,7 @@ def _percent(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
 
 
-def _whole_numbers(axis: Any) -> None:
+def whole_numbers(axis: Any) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(nbins=9, integer=True, min_n_ticks=1))
@@ -453,7 +479,9 @@ def _seconds(value: float) -> str:
 
 def _clean(text: str) -> str:
     """On one line and without characters that XML forbids."""
-    return "".join(" " if c in "\n\r\t" else c for c in text if c in "\n\r\t" or unicodedata.category(c) not in ("Cc", "Cs", "Cn"))
+    return "".join(
+        " " if c in "\n\r\t" else c for c in text if c in "\n\r\t" or unicodedata.category(c) not in ("Cc", "Cs", "Cn")
+    )
 
 
 def to_svg(canvas: Canvas, key: str, title: str, notes: Mapping[str, str] | None = None) -> str:
@@ -467,8 +495,8 @@ def to_svg(canvas: Canvas, key: str, title: str, notes: Mapping[str, str] | None
     ET.register_namespace("", _SVG)
     root = ET.fromstring(out.getvalue())
     for element in list(root):
-        if element.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}defs"):  # a licence note, and a style for all of the page
-            root.remove(element)
+        if element.tag == f"{{{_SVG}}}metadata" or element.find(f"{{{_SVG}}}style") is not None:
+            root.remove(element)  # a licence, and a style that would hold for all of the page
     for element in root.iter():
         told = (notes or {}).get(element.get("id", ""))
         for name, value in list(element.attrib.items()):
@@ -500,4 +528,6 @@ def _attribute(name: str, value: str, key: str) -> str:
 
 def _page_style(style: str) -> str:
     style = re.sub(r"font-family:[^;]*;?\s*", "", style)
-    return re.sub(r"#[0-9a-f]{6}", lambda found: f"var({_VARIABLES[found[0]]})" if found[0] in _VARIABLES else found[0], style)
+    return re.sub(
+        r"#[0-9a-f]{6}", lambda found: f"var({_VARIABLES[found[0]]})" if found[0] in _VARIABLES else found[0], style
+    )

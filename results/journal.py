@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from results.figures import BEYOND_NOISE, HEIGHT, NOISE, SCALE, WIDTH, Figure, plain_ticks, style, to_svg
+from results.figures import BEYOND_NOISE, HEIGHT, NOISE, SCALE, WIDTH, Figure, plain_ticks, style, to_svg, whole_numbers
 
 _FEWEST = 4  # trials whose lines between axes say something
 _FEWEST_TO_WEIGH = 8
@@ -63,18 +63,24 @@ def _parallel(study: Any, knobs: list[str], label: str) -> Figure:
         return Figure(key, title, why)
     with _plotting() as pyplot:
         from matplotlib.collections import LineCollection
+        from optuna.distributions import CategoricalDistribution
         from optuna.visualization.matplotlib import plot_parallel_coordinate
 
+        drawn = [item for trial in study.trials for item in trial.distributions.items()]
+        choices = {label, *(name for name, of in drawn if isinstance(of, CategoricalDistribution))}
         canvas = plot_parallel_coordinate(study, params=knobs, target_name=label).figure
         try:
             for bar in [a for a in canvas.axes if a.get_label() == "<colorbar>"]:
                 bar.remove()
             canvas.set_size_inches(min(940, 230 + 178 * len(knobs)) / 72, (HEIGHT + 40) / 72)
-            for axes in canvas.axes:
+            names = [text.get_text() for text in canvas.axes[0].get_xticklabels()]
+            for axes, name in zip(canvas.axes, names, strict=True):
                 axes.set(title="", position=(0.06, 0.1, 0.85, 0.86))
                 axes.grid(False)
                 if axes.get_yscale() == "log":
                     plain_ticks(axes.yaxis)
+                elif all(type(trial.params.get(name, 0)) is int for trial in study.trials) and name not in choices:
+                    whole_numbers(axes.yaxis)
                 axes.spines[["left", "right"]].set_visible(True)
                 axes.tick_params(axis="y", length=3)
             for text in canvas.axes[0].get_xticklabels():

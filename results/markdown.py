@@ -18,7 +18,7 @@ def to_markdown(content: Content) -> str:
         escaped(content.lead),
         *(["\n".join(f"- **{escaped(t.label)}: {escaped(t.value)}** ({escaped('; '.join(t.notes))})" for t in content.tiles)] if content.tiles else []),
         *_proven(content),
-        _numbered("What next", [escaped(step.text) + (f" {code(step.command)}" if step.command else "") for step in content.steps]),
+        _numbered("What next", [prose(step.text) + (f" {code(step.command)}" if step.command else "") for step in content.steps]),
         "### Sealed test",
         *(["\n\n".join(_reading(r) for r in content.readings)] if content.readings else [f"Not opened yet; once: {code(content.seal_command)}"]),
         "### Leaderboard",
@@ -30,15 +30,27 @@ def to_markdown(content: Content) -> str:
         "\n".join([*(f"- {escaped(step.text)}: {code(step.command)}" for step in content.commands), *(f"- {escaped(name)}: {code(value)}" for name, value in content.facts)]),
     ]  # fmt: skip
     text = "\n\n".join(parts) + "\n"
-    return text if len(text.encode()) < _LIMIT else text.encode()[: _LIMIT - 100].decode(errors="ignore") + "\n\n… cut; the rest is in report.html\n"
+    return (
+        text
+        if len(text.encode()) < _LIMIT
+        else text.encode()[: _LIMIT - 100].decode(errors="ignore") + "\n\n… cut; the rest is in report.html\n"
+    )
 
 
 def escaped(text: str) -> str:
     """As it stands, on one line: no formatting, HTML, link, mention or reference comes of it."""
-    text = " ".join(text.split())
-    text = re.sub(r"([\\`*_{}\[\]()<>#|~$!&:])", r"\\\1", text)
-    text = re.sub(r"^([-+=]|\d+(?=[.)]))", r"\\\1", text) if not re.match(r"\d", text) else re.sub(r"^(\d+)([.)])", r"\1\\\2", text)
+    text = re.sub(r"([\\`*_{}\[\]()<>#|~$!&])", r"\\\1", re.sub(r"\s+", " ", text))
+    text = re.sub(r"^(\d+)([.)])", r"\1\\\2", re.sub(r"^([-+=])", r"\\\1", text))  # would begin a list
+    text = re.sub(r":(?=\S)", r"\:", re.sub(r"(?i)\bwww\.", r"www\.", text))
     return re.sub(r"(?<![A-Za-z0-9])@(?=[A-Za-z0-9])", "@\u200b", re.sub(r"#(?=\d)", "#\u200b", text))
+
+
+def prose(text: str) -> str:
+    """A sentence in which `backticks` mark what is to be typed."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escaped(text)
+    return "".join(code(part) if i % 2 else escaped(part) for i, part in enumerate(parts))
 
 
 def code(text: str) -> str:
@@ -93,13 +105,15 @@ def _board(board: Board) -> str:
         ]
         for row in shown
     ]  # fmt: skip
-    table = _table(["", "name", "status", escaped(board.metric), "95%", *(escaped(c) for c in board.columns)], rows, left=3)
+    table = _table(
+        ["", "name", "status", escaped(board.metric), "95%", *(escaped(c) for c in board.columns)], rows, left=3
+    )
     left_out = len(board.rows) - len(shown)
     return f"{table}\n\n{left_out} more in report.html" if left_out else table
 
 
 def _diagnosis(content: Content) -> str:
     return "\n".join(
-        f"{i}. **{escaped(f.name)}** ({f.confidence}): {escaped(f.seen)}. {escaped(f.means)}. Next: {escaped(f.next_step)}."
+        f"{i}. **{escaped(f.name)}** ({f.confidence}): {prose(f.seen)}. {prose(f.means)}. Next: {prose(f.next_step)}."
         for i, f in enumerate(content.findings, start=1)
     )
