@@ -149,6 +149,10 @@ class StudyFolder:
         """Where the ranks of a baseline on the validation lists are, as those of a trial; any text is a name."""
         return TrialFolder(self.path / "baselines" / quote(name, safe=" ,"))
 
+    def zero_shot(self, model: str) -> tuple[TrialFolder, TrialFolder]:
+        """The baselines that are the untrained model: as it is, and with its label prior divided out."""
+        return self.baseline(f"zero-shot {model}"), self.baseline(f"zero-shot {model}, no prior")
+
     def baselines(self) -> list[str]:
         """Those that have ranks, the zero-shot models last."""
         names = [unquote(path.parent.name) for path in (self.path / "baselines").glob("*/ranks.parquet")]

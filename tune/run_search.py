@@ -142,7 +142,7 @@ def _run_trials(
     recorder = Recorder(folder, progress, tracker, conductor, study.knobs)
     with progress, conductor.listening():
         ray_tune.Tuner(
-            make_trainable(folder.path, ray.put(data), study.metric, resources),
+            make_trainable(folder.path, ray.put(data), study, resources),
             tune_config=ray_tune.TuneConfig(
                 search_alg=LedgerSearch(study, ledger, conductor),
                 scheduler=scheduler,
