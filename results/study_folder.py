@@ -40,6 +40,7 @@ class StoredTrial:
     epochs: list[dict[str, Any]]
     origin: str = ""  # how it came to be, where the sampler did not simply draw it: "start_from", "added", "retry of 3"
     notes: tuple[str, ...] = ()  # what happened to it and its figures don't tell
+    study: str = ""  # whose it is
 
     @property
     def name(self) -> str:
@@ -242,6 +243,7 @@ class StudyFolder:
                 folder.read_epochs(),
                 status.get("origin", ""),
                 tuple(folder.read_notes()),
+                self.name,
             )
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
