@@ -32,7 +32,8 @@ from reranker.data import RerankingData
 from reranker.errors import RerankerError
 from reranker.models import check_name
 from reranker.trial_folder import write_text
-from results.compare import RUNS, findings, leaderboard, pretty, verdict, winner
+from results.compare import RUNS, findings, verdict, winner
+from results.leaderboard import leaderboard, pretty
 from results.study_folder import StudyFolder
 from tune import search_space
 from tune.announce import how_to_resume, plan, where_it_is, where_to_look
@@ -142,7 +143,7 @@ def _run_trials(
     recorder = Recorder(folder, progress, tracker, conductor, study.knobs)
     with progress, conductor.listening():
         ray_tune.Tuner(
-            make_trainable(folder.path, ray.put(data), study.metric, resources),
+            make_trainable(folder.path, ray.put(data), study, resources),
             tune_config=ray_tune.TuneConfig(
                 search_alg=LedgerSearch(study, ledger, conductor),
                 scheduler=scheduler,

@@ -1,0 +1,79 @@
+"""A base model and its lists → what it answers without any training, as it is and with its label prior divided out."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import replace
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from reranker.bases import BaseModels
+from reranker.candidates import Example
+from reranker.config import TrialConfig
+from reranker.data import RerankingData
+from reranker.evaluation import evaluate
+from reranker.prompts import PromptEncoder
+from reranker.scoring import EncodedLists, FloatArray, label_mass, score
+from reranker.sft import training_device
+from reranker.trial_folder import TrialFolder, writing
+
+_PRIOR_LISTS = 200
+
+
+def keep_zero_shot(
+    config: TrialConfig, data: RerankingData, bases: BaseModels, plain: TrialFolder, without_prior: TrialFolder
+) -> None:
+    """Score the validation lists with the untrained base and keep both baselines, unless they are there or being made."""
+    with writing(plain.path):
+        plain.path.mkdir(parents=True, exist_ok=True)
+        without_prior.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(plain.path / "lock", timeout=0):
+            if not plain.has_ranks:
+                _score_and_keep(config, data, bases, plain, without_prior)
+    except Timeout:  # another worker is at it
+        return
+
+
+def _score_and_keep(
+    config: TrialConfig, data: RerankingData, bases: BaseModels, plain: TrialFolder, without_prior: TrialFolder
+) -> None:
+    device = training_device()
+    examples = data.validation(config)
+    encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
+    lists = EncodedLists.of(encoder, examples)
+    with bases.adapted(config, device) as model:  # a fresh adapter changes nothing
+        model.to(device)
+        began = time.perf_counter()
+        scores = score(model, lists)
+        seconds = time.perf_counter() - began
+        mass = label_mass(model, lists)
+        prior = score(model, EncodedLists.of(encoder, _in_drawn_orders(examples))).mean(axis=0)
+    targets = np.array([e.target for e in examples])
+    users = [data.interactions.user_ids[e.user] for e in examples]
+    known = {"label_mass": mass, "seconds_per_list": seconds / len(examples), "label_prior": _shares(prior)}
+    for folder, logits in (
+        (without_prior, scores - prior),
+        (plain, scores),
+    ):  # the first one's ranks say that both are there
+        found = evaluate(logits, targets)
+        folder.write_figures({**found.figures, **known})
+        folder.keep_ranks(users, found.ranks, found.picks)
+
+
+def _in_drawn_orders(examples: list[Example]) -> list[Example]:
+    """Some of the lists, each in an order that tells nothing about its target.
+
+    The mean log-probability of each label over such lists is the label's prior, whatever they hold. Source: PriDe in Zheng
+    et al., Large Language Models Are Not Robust Multiple Choice Selectors, ICLR 2024, with random orders for cyclic ones.
+    """
+    rng = random.Random(0)
+    chosen = rng.sample(examples, min(_PRIOR_LISTS, len(examples)))
+    return [replace(e, candidates=tuple(rng.sample(e.candidates, len(e.candidates))), target=0) for e in chosen]
+
+
+def _shares(prior: FloatArray) -> list[float]:
+    shares = np.exp(prior - prior.max())
+    return [float(share) for share in shares / shares.sum()]
