@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import math
-import re
 import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
-
-from reranker.metrics import METRIC_NAMES, FloatArray, Picks, Ranks, per_list
-from reranker.trial_folder import TrialFolder
+from reranker.metrics import Picks, Ranks
 from results import figures, journal
-from results.compare import PRETTY, RUNS, Comparison, compare, leaderboard, verdict, winner
+from results.board import Board, board_of, spelled
+from results.compare import RUNS, Comparison, compare, verdict
+from results.contenders import contenders, replicated
 from results.diagnose import Evidence, Finding, diagnose
 from results.figures import Contest, Figure
-from results.significance import mean_interval
+from results.leaderboard import PRETTY
+from results.secrets import masked, masked_command
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 
-_REPLICATE = re.compile(r"replicate of (\d+)")
 _NEXT = 4  # steps that the first screen offers
-_SECRET = "***"
 Made = TypeVar("Made")
 
 
@@ -55,35 +52,6 @@ class Step:
 
     text: str
     command: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the leaderboard; `low` and `high` are the metric's 95% interval over users.
-
-    Attributes:
-        marks: winner, alike, failed, baseline, chance, replicate.
-    """
-
-    name: str
-    rank: str
-    status: str
-    marks: frozenset[str]
-    value: float | None
-    low: float | None
-    high: float | None
-    cells: tuple[str, ...]
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Board:
-    """The leaderboard: `columns` are those of the rows' cells, `ends` those of the scale of the intervals."""
-
-    metric: str
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    ends: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -131,14 +99,6 @@ def content_of(study: StudyFolder) -> Content:
     return _Reader(study).content()
 
 
-def masked(text: str) -> str:
-    """Without what follows `user:` in an address, keys in a query, and passwords named as such."""
-    text = re.sub(r"(\w[\w+.-]*://)[^\s\"'<>@]*@", rf"\1{_SECRET}@", text)
-    return re.sub(
-        r"(?i)\b([\w-]*(?:password|passwd|secret|token|api[_-]?key))(=|: ?)[^\s&\"'<>]+", rf"\1\2{_SECRET}", text
-    )
-
-
 class _Reader:
     """A study, read once, and the parts of its report."""
 
@@ -148,31 +108,36 @@ class _Reader:
         self.trials = list(study.trials())
         self.metric: str = self.manifest["metric"]
         self.references = study.references()
-        self.best = winner(study)
+        self.contenders = contenders(study)
+        self.best = self.contenders[0].trial if self.contenders else None
         self.found: Comparison | None = self._or("the comparison", lambda: compare(study), None)
-        self.findings = self._or("the diagnosis", lambda: diagnose(Evidence.of_study(study)), [])
-        self.readings = self._or("the readings of the test", study.readings, [])
+        self.findings: list[Finding] = self._or("the diagnosis", lambda: diagnose(Evidence.of_study(study)), [])
+        self.readings: list[dict[str, Any]] = self._or("the readings of the test", study.readings, [])
         self.alike = frozenset(t.number for t in self.found.alike) if self.found else frozenset[int]()
         self.candidates: int = self.manifest["plan"].get("candidates") or (
             self.trials[0].values["candidates"] if self.trials else 2
         )
-        where = study.name if study.path.parent == RUNS else str(study.path)
-        self.where = shlex.quote(where)
+        self.where = shlex.quote(study.name if study.path.parent == RUNS else str(study.path))
+        self.state = _state(study)
+        self.proofs = self._proofs()
 
     def content(self) -> Content:
         headline, tone = self._headline()
-        board = self._board()
+        nothing = Board(PRETTY.get(self.metric, self.metric), (), (), (0.0, 1.0), False)
+        board = self._or("the leaderboard", lambda: board_of(self.study, self.contenders, self.found), nothing)
         return Content(
             study=self.study.name,
             made=time.strftime("%Y-%m-%d %H:%M"),
-            state=self._state(),
+            state=self.state,
             context=self._context(),
             headline=headline,
             tone=tone,
             lead=masked(verdict(self.study)),
-            recipe=tuple((k, _cell(k, self.best.values.get(k))) for k in self.manifest["knobs"]) if self.best else (),
+            recipe=tuple((k, spelled(k, self.best.values.get(k), exact=True)) for k in self.manifest["knobs"])
+            if self.best
+            else (),
             tiles=tuple(self._or("the key figures", self._tiles, [])),
-            proofs=tuple(self._proofs()),
+            proofs=tuple(self.proofs),
             proven=tuple(self._proven()),
             steps=tuple(self._steps()[:_NEXT]),
             readings=tuple(self._or("the readings of the test", self._readings, [])),
@@ -191,20 +156,12 @@ class _Reader:
         """A report is the last thing of a search: a part that can't be made must not take the others with it."""
         try:
             return make()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is told in the report)
             why = (str(error).strip() or type(error).__name__).splitlines()[0]
             self.trouble.append(f"{what} could not be made: {masked(why)}")
             return instead
 
     # The first screen
-
-    def _state(self) -> str:
-        ending = self.study.read_ending()
-        if ending["complete"]:
-            return "complete"
-        if ending["reason"]:
-            return f"ended early: {ending['reason']}"
-        return "still running" if self.study.is_searched() else "interrupted"
 
     def _context(self) -> tuple[str, ...]:
         plan = self.manifest["plan"]
@@ -214,7 +171,7 @@ class _Reader:
             f"{len(self.trials)} trials" + (f" ({told})" if told else ""),
             f"{PRETTY.get(self.metric, self.metric)} on validation",
             f"{plan['validation_lists']} users, {self.candidates} candidates each",
-            self._state(),
+            self.state,
         )
 
     def _headline(self) -> tuple[str, str]:
@@ -222,33 +179,28 @@ class _Reader:
         if not self.trials:
             return "No trial has started yet", "open"
         if self.best is None:
-            failed = all(trial.status is TrialStatus.FAILED for trial in self.trials)
-            return (
-                (f"All {len(self.trials)} trials failed", "bad")
-                if failed
-                else ("No trial has finished an epoch", "open")
-            )
-        name, so_far = f"Trial {self.best.number}", "so far, " if self._state() == "still running" else ""
+            if all(trial.status is TrialStatus.FAILED for trial in self.trials):
+                return f"All {len(self.trials)} trials failed", "bad"
+            return "No trial has finished an epoch", "open"
+        name, so_far = f"Trial {self.best.number}", "so far, " if self.state == "still running" else ""
         if any(finding.name == "at chance" for finding in self.findings):
             return _capital(f"{so_far}nothing was learned: the best trial is at chance"), "bad"
         if self.found is None:
             return _capital(f"{so_far}{name} leads, and nothing is proven: no ranks were stored"), "open"
-        proofs = self._proofs()
-        worse = [p.baseline for p in proofs if p.word == "worse"]
-        undecided = [p.baseline for p in proofs if p.word == "not told apart"]
+        worse = [p.baseline for p in self.proofs if p.word == "worse"]
+        undecided = [p.baseline for p in self.proofs if p.word == "not told apart"]
         if worse:
             return _capital(f"{so_far}{name} is the best, but worse than {_join(worse)}"), "bad"
         if undecided:
             return _capital(f"{so_far}{name} leads, but is not proven better than {_join(undecided)}"), "open"
-        if not proofs:
+        if not self.proofs:
             return _capital(f"{so_far}{name} leads; there is no baseline to hold it against"), "open"
         return _capital(f"{so_far}{name} is proven better than every baseline"), "good"
 
     def _tiles(self) -> list[Tile]:
         if self.best is None:
             return []
-        figures_of_best = self.best.best(self.metric)
-        assert figures_of_best is not None
+        best = self.contenders[0]
         shown = list(dict.fromkeys([self.found.metric if self.found else self.metric, "recall_at_1", "ndcg_at_10"]))[:2]
         tiles = []
         for metric in shown:
@@ -262,8 +214,10 @@ class _Reader:
                 notes.append(f"best baseline {baselines[name]:.3f} ({name})")
             if "chance" in levels:
                 notes.append(f"chance {levels['chance']:.3f}")
-            tiles.append(Tile(PRETTY.get(metric, metric), f"{figures_of_best[metric]:.3f}", tuple(notes)))
-        if proofs := self._proofs():
+            if metric == "recall_at_1" and (ceiling := self.manifest.get("ceiling")) is not None:
+                notes.append(f"ceiling of the retriever {ceiling:.3f}")
+            tiles.append(Tile(PRETTY.get(metric, metric), f"{best.score(metric):.3f}", tuple(notes)))
+        if proofs := self.proofs:
             nearest = max(proofs, key=lambda p: p.level)
             gain = (
                 f"{nearest.low:+.3f} to {nearest.high:+.3f} (95%)",
@@ -296,19 +250,20 @@ class _Reader:
         for name, difference in found.against.items():
             word = "not told apart" if not difference.proven else "better" if difference.mean > 0 else "worse"
             p = "p < 0.001" if difference.p < 0.001 else f"p = {difference.p:.3f}"
-            level = float(self._values(self.study.baseline(name), found.metric).mean())
-            proofs.append(Proof(name, level, difference.mean, *found.intervals[name], p, word))
+            proofs.append(
+                Proof(name, self.references[name][found.metric], difference.mean, *found.intervals[name], p, word)
+            )
         return sorted(proofs, key=lambda proof: -proof.level)
 
     def _proven(self) -> list[str]:
         if self.found is None:
             return []
         found = self.found
-        sentences = [
-            f"The p-values hold although trial {found.winner.number} is the best of {len(self.trials)}: every trial was held "
-            f"against every baseline, over the same {found.users} users.",
-            f"A difference below {found.detectable:.3f} would often be missed with so many users.",
-        ]
+        held = (
+            f"The p-values hold although trial {found.winner.number} is the best of {len(self.trials)}: every trial was "
+            f"held against every baseline, over the same {found.users} users."
+        )
+        sentences = [held, f"A difference below {found.detectable:.3f} would often be missed with so many users."]
         if len(found.alike) > 1:
             numbers = ", ".join(f"{t.number}" for t in found.alike[1:])
             same = found.cheapest.number == found.winner.number
@@ -316,11 +271,16 @@ class _Reader:
                 "It is the cheapest of them." if same else f"The cheapest of them is trial {found.cheapest.number}."
             )
             sentences.append(f"Not told apart from trial{'s' * (len(found.alike) > 2)} {numbers}. {cheapest}")
+        if found.seed_spread is not None:
+            sentences.append(
+                f"Luck: a score varies by {found.seed_spread:.3f} from seed to seed, and by {found.user_error:.3f} with the "
+                "users that are drawn (standard deviations). Rerun configurations are judged by their reruns alone."
+            )
         return sentences
 
     def _steps(self) -> list[Step]:
         """What to do next, the most useful first."""
-        state, resume = self._state(), f"python tune/run_search.py --resume {self.where}"
+        state, resume = self.state, f"python tune/run_search.py --resume {self.where}"
         steps = []
         if state == "still running":
             steps.append(Step("Wait: the search is running, and this is what is known so far."))
@@ -331,7 +291,7 @@ class _Reader:
         if self.best is None:
             again = Step("See below why trials failed, mend it, and try them again.", f"{resume} --retry-failed")
             return [*steps, *advice] or ([again] if self.trials else [Step("Begin.", resume)])
-        proofs = self._proofs()
+        proofs = self.proofs
         if not (proofs and all(proof.word == "better" for proof in proofs)):
             more = Step("More trials would look further.", f"{resume} --trials {2 * max(4, len(self.trials))}")
             return [*steps, *advice] or [more]
@@ -386,107 +346,6 @@ class _Reader:
             )
         return found
 
-    # The leaderboard
-
-    def _board(self) -> Board:
-        metric = self.found.metric if self.found else self.metric
-        name = PRETTY.get(metric, metric)
-        table = leaderboard(self.study)
-        by_name = {trial.name: trial for trial in self.trials}
-        rest = [m for m in ("recall_at_1", "ndcg_at_10") if m != metric]
-        seen = [figures for t in self.trials for figures in t.epochs[-1:]]
-        extra = [column for column in ("hit", f"retrieved/{metric}") if any(column in f for f in seen)]
-        knobs = [k for k in self.manifest["knobs"] if k in table.columns]
-        plain = [*rest, *extra, *knobs, "train_loss", "val_loss", "epoch", "seconds"]
-        rows, copies = [], {t.number: n for t in self.trials if (n := _copied(t)) is not None}
-        for record in table.to_dict("records"):
-            trial = by_name.get(record["name"])
-            if trial is not None and copies.get(trial.number) in {t.number for t in self.trials}:
-                continue  # under its trial
-            rows.append(self._row(record, trial, metric, plain))
-            if trial is not None:
-                rows += self._copies(
-                    trial, [t for t in self.trials if copies.get(t.number) == trial.number], metric, plain
-                )
-        bounds = [b for row in rows for b in (row.low, row.high, row.value) if b is not None]
-        ends = (min(bounds), max(bounds)) if bounds else (0.0, 1.0)
-        return Board(
-            name,
-            tuple(_COLUMN.get(c, PRETTY.get(c, c)).replace("retrieved/", "if listed: ") for c in plain),
-            tuple(rows),
-            ends,
-        )
-
-    def _row(self, record: dict[str, Any], trial: StoredTrial | None, metric: str, plain: Sequence[str]) -> Row:
-        kind, value = record["kind"], _number(record.get(metric))
-        best = trial.best(self.metric) if trial else None
-        figures_of = {
-            **record,
-            **(best or {}),
-            **({"seconds": trial.epochs[-1].get("seconds")} if trial and trial.epochs else {}),
-        }
-        folder = self.study.trial(trial.number) if trial else self.study.baseline(record["name"])
-        low, high = (None, None) if kind == "chance" else self._interval(folder, trial, metric)
-        marks = {kind} if kind != "trial" else {record["status"]}
-        if self.best and trial and trial.number == self.best.number:
-            marks.add("winner")
-        elif trial and trial.number in self.alike:
-            marks.add("alike")
-        rank = "" if _number(record["rank"]) is None else str(record["rank"])
-        status = record["status"] if kind == "trial" else kind
-        if trial and trial.status is TrialStatus.RUNNING:
-            status = "running"
-        cells = tuple(_cell(column, figures_of.get(column)) for column in plain)
-        return Row(masked(record["name"]), rank, status, frozenset(marks), value, low, high, cells)
-
-    def _copies(self, trial: StoredTrial, copies: list[StoredTrial], metric: str, plain: Sequence[str]) -> list[Row]:
-        """Reruns of a trial with other seeds, and what spread they show beside that of users."""
-        rows, scores = [], []
-        for copy in [trial, *copies] if copies else []:
-            best = copy.best(self.metric)
-            if best is None:
-                continue
-            scores.append(float(best[metric]))
-            if copy is not trial:
-                shown = {**{k: copy.values[k] for k in plain if k in copy.values}, **best}
-                low, high = self._interval(self.study.trial(copy.number), copy, metric)
-                cells = tuple(_cell(column, shown.get(column)) for column in plain)
-                name = f"seed {copy.values['seed']} (trial {copy.number})"
-                rows.append(Row(name, "", copy.status.value, frozenset({"replicate"}), scores[-1], low, high, cells))
-        if len(scores) > 1 and rows:
-            by_seed = float(np.std(scores, ddof=1))
-            values = (
-                self._values(self.study.trial(trial.number), metric)
-                if self.study.trial(trial.number).has_ranks
-                else None
-            )
-            users = (
-                f", by users ±{values.std(ddof=1) / math.sqrt(len(values)):.3f}"
-                if values is not None and len(values) > 1
-                else ""
-            )
-            note = f"{len(scores)} seeds: mean {np.mean(scores):.3f}; standard deviation by seed ±{by_seed:.3f}{users}"
-            rows[-1] = Row(**{**vars(rows[-1]), "note": note})
-        return rows
-
-    def _interval(
-        self, folder: TrialFolder, trial: StoredTrial | None, metric: str
-    ) -> tuple[float | None, float | None]:
-        if self.found and trial and trial.number == self.found.winner.number:
-            return self.found.interval
-        if not folder.has_ranks:
-            return None, None
-        low, high = self._or(
-            f"the interval of {folder.path.name}",
-            lambda: mean_interval(self._values(folder, metric)),
-            (math.nan, math.nan),
-        )
-        return (None, None) if math.isnan(low) else (low, high)
-
-    def _values(self, folder: TrialFolder, metric: str) -> FloatArray:
-        users, ranks = folder.read_ranks()
-        return per_list(ranks)[metric][np.argsort(users, kind="stable")]
-
     # The pictures
 
     def _figures(self) -> dict[str, list[Figure]]:
@@ -506,26 +365,22 @@ class _Reader:
             self.candidates,
         )
         scores = {
-            t.number: float(best[self.metric]) for t in scored if _copied(t) is None and (best := t.best(self.metric))
+            t.number: float(best[self.metric])
+            for t in scored
+            if replicated(t) is None and (best := t.best(self.metric))
         }
-        knobs = self._or(
-            "the pictures of the knobs",
-            lambda: journal.knob_figures(self.study.journal, scores, maximise=contest.sign > 0, label=contest.label),
-            [],
-        )
-        answers = [self._or("the pictures of the answers", lambda: self._answers(contest), [])]
-        made = {
-            "curves": [
-                self._or("a picture", lambda draw=draw: draw(contest), None)
-                for draw in (figures.learning_curves, figures.losses)
-            ],
-            "knobs": knobs,
-            "answers": [f for part in answers for f in part],
-            "cost": [
-                self._or("a picture", lambda draw=draw: draw(contest), None) for draw in (figures.cost, figures.latency)
-            ],
+        return {
+            "curves": self._drawn(lambda: [figures.learning_curves(contest), figures.losses(contest)]),
+            "knobs": self._drawn(
+                lambda: journal.knob_figures(self.study.journal, scores, maximise=contest.sign > 0, label=contest.label)
+            ),
+            "answers": self._drawn(lambda: self._answers(contest)),
+            "cost": self._drawn(lambda: [figures.cost(contest), figures.latency(contest)]),
         }
-        return {section: [f for f in drawn if f is not None] for section, drawn in made.items()}
+
+    def _drawn(self, draw: Callable[[], list[Figure]]) -> list[Figure]:
+        nothing: list[Figure] = []
+        return self._or("some pictures", draw, nothing)
 
     def _answers(self, contest: Contest) -> list[Figure]:
         folder = self.study.trial(contest.winner)
@@ -534,7 +389,7 @@ class _Reader:
         _, ranks = folder.read_ranks()
         picks: Picks | None = folder.read_picks()
         other: tuple[str, Ranks] | None = None
-        if proofs := self._proofs():
+        if proofs := self.proofs:
             name = max(proofs, key=lambda p: p.level).baseline
             other = (name, self.study.baseline(name).read_ranks()[1])
         return [
@@ -561,7 +416,7 @@ class _Reader:
     def _commands(self) -> list[Step]:
         steps = []
         if command := self.manifest.get("command"):
-            steps.append(Step("The search", f"python {_safe_command(command)}"))
+            steps.append(Step("The search", f"python {masked_command(command)}"))
         if self.best is not None:
             config = shlex.quote(str(self.study.best_config))
             steps.append(
@@ -574,45 +429,13 @@ class _Reader:
         return [(name, masked(path.read_text(encoding="utf-8"))) for name, path in files]
 
 
-_COLUMN = {"hit": "ceiling (hit)", "epoch": "best epoch"}
-
-
-def _copied(trial: StoredTrial) -> int | None:
-    """The number of the trial that this one repeats with another seed."""
-    found = _REPLICATE.fullmatch(trial.origin)
-    return int(found[1]) if found else None
-
-
-def _safe_command(command: Sequence[str]) -> str:
-    """Without the secrets of addresses; a webhook's address is a secret as a whole."""
-    hidden = [
-        _SECRET if before == "--webhook" else re.sub(r"^(--webhook)=.*", rf"\1={_SECRET}", word)
-        for before, word in zip(["", *command], command, strict=False)
-    ]
-    return masked(shlex.join(hidden).replace(f"'{_SECRET}'", _SECRET))
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _cell(column: str, value: Any) -> str:
-    if value is None or (not isinstance(value, str | bool | list | dict) and _number(value) is None):
-        return ""
-    if column == "seconds":
-        return f"{value:.0f}"
-    if column in ("epoch",) or isinstance(value, str | bool | int):
-        return masked(str(value))
-    if isinstance(value, float):
-        if column in METRIC_NAMES or column.startswith(("retrieved/", "hit")) or column.endswith("_loss"):
-            return f"{value:.3f}"
-        small = abs(value) < 0.01 and value != 0
-        return f"{value:.1e}" if small else f"{value:.4g}"
-    return masked(str(value))
+def _state(study: StudyFolder) -> str:
+    ending = study.read_ending()
+    if ending["complete"]:
+        return "complete"
+    if ending["reason"]:
+        return f"ended early: {masked(ending['reason'])}"
+    return "still running" if study.is_searched() else "interrupted"
 
 
 def _costs(cheap: StoredTrial, best: StoredTrial) -> str:

@@ -434,7 +434,7 @@ def _wilson(shares: FloatArray, sizes: FloatArray) -> tuple[FloatArray, FloatArr
 @contextmanager
 def _drawing() -> Iterator[Callable[..., tuple[Canvas, Axes]]]:
     """A function that makes a canvas, under the house's style; nothing global is left changed."""
-    import matplotlib
+    import matplotlib as mpl
     from matplotlib.figure import Figure as Canvas
 
     def draw(left: float = 0.12, right: float = 0.98) -> tuple[Canvas, Axes]:
@@ -442,7 +442,7 @@ def _drawing() -> Iterator[Callable[..., tuple[Canvas, Axes]]]:
         axes = canvas.add_axes((left, 0.155, right - left, 0.815))
         return canvas, axes
 
-    with matplotlib.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE):
         yield draw
 
 

@@ -61,7 +61,7 @@ def _parallel(study: Any, knobs: list[str], label: str) -> Figure:
     if trials < _FEWEST or not knobs:
         why = f"Needs {_FEWEST} scored trials; there are {trials}." if trials < _FEWEST else "No knob was varied."
         return Figure(key, title, why)
-    with _plotting() as pyplot:
+    with _plotting() as plt:
         from matplotlib.collections import LineCollection
         from optuna.distributions import CategoricalDistribution
         from optuna.visualization.matplotlib import plot_parallel_coordinate
@@ -92,7 +92,7 @@ def _parallel(study: Any, knobs: list[str], label: str) -> Figure:
             lines.set(array=None, colors=[SCALE[i] for i in steps], linewidths=1 + 0.3 * steps, zorder=2)
             svg = to_svg(canvas, key, title)
         finally:
-            pyplot.close(canvas)
+            plt.close(canvas)
     caption = (
         f"Each line is one of {trials} trials, from its {label} on the left through its knobs; the stronger, the better. "
         "Where strong lines meet on an axis, that value helps."
@@ -107,7 +107,7 @@ def _importances(study: Any, knobs: list[str], label: str) -> Figure:
     if len(knobs) < 2:
         only = f"Only one knob was varied ({knobs[0]})" if knobs else "No knob was varied"
         return Figure(key, title, f"{only}: there is nothing to weigh.")
-    with _plotting() as pyplot:
+    with _plotting() as plt:
         from optuna.importance import PedAnovaImportanceEvaluator
         from optuna.visualization.matplotlib import plot_param_importances
 
@@ -134,7 +134,7 @@ def _importances(study: Any, knobs: list[str], label: str) -> Figure:
             axes.set_xlim(0, 1.14 * max(1e-9, *noise.values(), *(bar.get_width() for bar in axes.patches)))
             svg = to_svg(canvas, key, title)
         finally:
-            pyplot.close(canvas)
+            plt.close(canvas)
     told = f"{', '.join(real)} stand{'s' * (len(real) == 1)} out" if real else "no knob stands out"
     caption = (
         f"What tells the best quarter of {trials} trials from the rest (PED-ANOVA). Only what reaches beyond its mark is more "
@@ -177,10 +177,10 @@ def _of_noise(study: Any, evaluator: Any, knobs: list[str]) -> dict[str, float]:
 @contextmanager
 def _plotting() -> Iterator[Any]:
     """Optuna draws with pyplot and sets a style for good: both are put back."""
-    import matplotlib
-    from matplotlib import pyplot
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
 
-    pyplot.switch_backend("agg")
-    with matplotlib.rc_context(style()), warnings.catch_warnings():
+    plt.switch_backend("agg")
+    with mpl.rc_context(style()), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # these plots are marked as experimental
-        yield pyplot
+        yield plt

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from results.content import Board, Content, Reading
+from results.board import Board, Row
+from results.content import Content, Reading
 
 _ROWS = 10  # trials in the short leaderboard
 _LIMIT = 60_000  # characters; GitHub takes 65,536
@@ -40,7 +41,7 @@ def to_markdown(content: Content) -> str:
 def escaped(text: str) -> str:
     """As it stands, on one line: no formatting, HTML, link, mention or reference comes of it."""
     text = re.sub(r"([\\`*_{}\[\]()<>#|~$!&])", r"\\\1", re.sub(r"\s+", " ", text))
-    text = re.sub(r"^(\d+)([.)])", r"\1\\\2", re.sub(r"^([-+=])", r"\\\1", text))  # would begin a list
+    text = re.sub(r"^(\d+)([.)])(?!\S)", r"\1\\\2", re.sub(r"^([-+=])(?!\d)", r"\\\1", text))  # would begin a list
     text = re.sub(r":(?=\S)", r"\:", re.sub(r"(?i)\bwww\.", r"www\.", text))
     return re.sub(r"(?<![A-Za-z0-9])@(?=[A-Za-z0-9])", "@\u200b", re.sub(r"#(?=\d)", "#\u200b", text))
 
@@ -93,23 +94,26 @@ def _board(board: Board) -> str:
         return "No trial has started."
     shown, trials = [], 0
     for row in board.rows:
-        of_study = not row.marks & {"baseline", "chance"}
-        trials += of_study and "replicate" not in row.marks
-        if not of_study or trials <= _ROWS:
+        trials += row.kind == "trial"
+        if row.kind in ("baseline", "chance") or trials <= _ROWS:
             shown.append(row)
-    rows = [
-        [
-            row.rank, f"**{escaped(row.name)}**" if "winner" in row.marks else escaped(row.name), escaped(row.status),
-            "" if row.value is None else f"{row.value:.3f}", "" if row.low is None else f"{row.low:.3f} to {row.high:.3f}",
-            *(escaped(cell) for cell in row.cells),
-        ]
-        for row in shown
-    ]  # fmt: skip
-    table = _table(
-        ["", "name", "status", escaped(board.metric), "95%", *(escaped(c) for c in board.columns)], rows, left=3
-    )
+    head = ["", "name", escaped(board.metric), "95%", "status", *(escaped(column) for column in board.columns)]
+    table = _table(head, [_line(row) for row in shown], left=2)
+    notes = [escaped(row.note) for row in shown if row.note]
     left_out = len(board.rows) - len(shown)
-    return f"{table}\n\n{left_out} more in report.html" if left_out else table
+    return "\n\n".join([table, *notes, *([f"{left_out} more in report.html"] if left_out else [])])
+
+
+def _line(row: Row) -> list[str]:
+    name = escaped(f"↳ {row.name}" if row.kind == "replicate" else row.name)
+    return [
+        row.rank,
+        f"**{name}**" if row.place == "winner" else f"{name} (not told apart)" if row.place == "alike" else name,
+        "" if row.value is None else f"{row.value:.3f}",
+        "{:.3f} to {:.3f}".format(*row.interval) if row.interval else "",
+        escaped(row.status),
+        *(escaped(cell) for cell in row.cells),
+    ]
 
 
 def _diagnosis(content: Content) -> str:
