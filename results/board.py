@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +100,7 @@ class _Maker:
     metric: str
     columns: list[str]
 
-    def reference(self, record: dict[str, Any]) -> Row:
+    def reference(self, record: Mapping[Any, Any]) -> Row:
         folder = self.study.baseline(record["name"])
         interval = (
             _interval(_values(folder, self.metric)) if record["kind"] == "baseline" and folder.has_ranks else None

@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from reranker.metrics import Picks, Ranks
 from results import figures, journal
@@ -132,7 +132,7 @@ class _Reader:
             context=self._context(),
             headline=headline,
             tone=tone,
-            lead=masked(verdict(self.study)),
+            lead=masked(self._or("the verdict", lambda: verdict(self.study), "")),
             recipe=tuple((k, spelled(k, self.best.values.get(k), exact=True)) for k in self.manifest["knobs"])
             if self.best
             else (),
@@ -168,7 +168,7 @@ class _Reader:
         counts = {status: sum(t.status is status for t in self.trials) for status in TrialStatus}
         told = ", ".join(f"{count} {status.value}" for status, count in counts.items() if count)
         return (
-            f"{len(self.trials)} trials" + (f" ({told})" if told else ""),
+            _count(len(self.trials), "trial") + (f" ({told})" if told else ""),
             f"{PRETTY.get(self.metric, self.metric)} on validation",
             f"{plan['validation_lists']} users, {self.candidates} candidates each",
             self.state,
@@ -180,7 +180,9 @@ class _Reader:
             return "No trial has started yet", "open"
         if self.best is None:
             if all(trial.status is TrialStatus.FAILED for trial in self.trials):
-                return f"All {len(self.trials)} trials failed", "bad"
+                return (
+                    "The only trial failed" if len(self.trials) == 1 else f"All {len(self.trials)} trials failed"
+                ), "bad"
             return "No trial has finished an epoch", "open"
         name, so_far = f"Trial {self.best.number}", "so far, " if self.state == "still running" else ""
         if any(finding.name == "at chance" for finding in self.findings):
@@ -202,7 +204,7 @@ class _Reader:
             return []
         best = self.contenders[0]
         shown = list(dict.fromkeys([self.found.metric if self.found else self.metric, "recall_at_1", "ndcg_at_10"]))[:2]
-        tiles = []
+        tiles = self._test_tile()
         for metric in shown:
             notes = []
             if self.found and metric == self.found.metric:
@@ -221,12 +223,26 @@ class _Reader:
             nearest = max(proofs, key=lambda p: p.level)
             gain = (
                 f"{nearest.low:+.3f} to {nearest.high:+.3f} (95%)",
-                f"{nearest.p}, all {len(self.trials)} trials counted",
+                f"{nearest.p}, counting that it is the best of {len(self.trials)}",
             )
             tiles.append(Tile(f"gain over {nearest.baseline}", f"{nearest.mean:+.3f}", gain))
         if self.found:
             tiles.append(self._tie_tile(self.found))
         return tiles
+
+    def _test_tile(self) -> list[Tile]:
+        """The first reading of the sealed test: later ones are of lists that were known."""
+        if not self.readings:
+            return []
+        metric, first = self.found.metric if self.found else self.metric, self.readings[0]
+        notes = [f"{PRETTY.get(metric, metric)} of trial {first['trial']}"]
+        levels = {name: row[metric] for name, row in first.get("references", {}).items() if name in first["against"]}
+        if levels:
+            name = max(levels, key=lambda n: levels[n])
+            notes.append(f"{_told(first['against'][name])} against {name}")
+        if len(self.readings) > 1:
+            notes.append(f"read {len(self.readings)} times: only the first reading counts")
+        return [Tile("sealed test", f"{first['figures'][metric]:.3f}", tuple(notes))]
 
     def _tie_tile(self, found: Comparison) -> Tile:
         others = [t.number for t in found.alike[1:]]
@@ -317,12 +333,7 @@ class _Reader:
     def _readings(self) -> list[Reading]:
         found = []
         for reading in self.readings:
-            against = []
-            for name, d in reading.get("against", {}).items():
-                against.append(
-                    f"{d['mean']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}) against {name}, "
-                    + ("p < 0.001" if d["p"] < 0.001 else f"p = {d['p']:.3f}")
-                )
+            against = [f"{_told(d)} against {name}" for name, d in reading.get("against", {}).items()]
             rows = {f"trial {reading['trial']}": reading["figures"], **reading.get("references", {})}
             names = dict.fromkeys([self.found.metric if self.found else self.metric, "recall_at_1", "ndcg_at_10"])
             shown = [
@@ -404,7 +415,8 @@ class _Reader:
         manifest, plan = self.manifest, self.manifest["plan"]
         facts = {
             "data": f"{plan.get('source', 'unknown')}, fingerprint {manifest['tags'].get('data_fingerprint', 'unknown')}",
-            "space": f"fingerprint {manifest.get('fingerprint', 'unknown')}, sampler {plan.get('sampler', 'unknown')}, seed {plan.get('seed', 'unknown')}",
+            "space": f"fingerprint {manifest.get('fingerprint', 'unknown')}",
+            "search": ", ".join(f"{name} {plan.get(name, 'unknown')}" for name in ("sampler", "seed", "trials")),
             "code": manifest["tags"].get("code_version", "unknown"),
             "versions": ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
             or "unknown",
@@ -417,7 +429,7 @@ class _Reader:
         steps = []
         if command := self.manifest.get("command"):
             steps.append(Step("The search", f"python {masked_command(command)}"))
-        if self.best is not None:
+        if self.best is not None and self.study.best_config.exists():
             config = shlex.quote(str(self.study.best_config))
             steps.append(
                 Step("The best configuration alone", f"python -m reranker.train --config {config} --output my-reranker")
@@ -438,6 +450,16 @@ def _state(study: StudyFolder) -> str:
     return "still running" if study.is_searched() else "interrupted"
 
 
+def _told(difference: dict[str, float]) -> str:
+    """A difference of the test, as it is stored."""
+    p = "p < 0.001" if difference["p"] < 0.001 else f"p = {difference['p']:.3f}"
+    return f"{difference['mean']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f}), {p},"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def _costs(cheap: StoredTrial, best: StoredTrial) -> str:
     """In what the first costs less than the second."""
     costs = []
@@ -453,4 +475,6 @@ def _capital(text: str) -> str:
 
 
 def _join(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+    """At most three of them in full."""
+    shown = list(names) if len(names) <= 3 else [*names[:2], f"{len(names) - 2} more baselines"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"

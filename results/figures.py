@@ -306,7 +306,7 @@ def _trade_off(
 ) -> Figure:
     if len(points) < 2:
         return Figure(key, title, "Fewer than two trials have this figure.")
-    front = []
+    front: list[tuple[StoredTrial, float, float]] = []
     for point in sorted(points, key=lambda p: (p[1], -contest.sign * p[2])):
         if not front or contest.sign * (point[2] - front[-1][2]) > 0:
             front.append(point)
