@@ -394,7 +394,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
     def _store(self, report: EpochReport) -> None:
         assert self.job.folder is not None
         if report.best:
-            self.job.folder.keep_adapter(self.accelerator.unwrap_model(self.model))
+            self.job.folder.keep_adapter(self.accelerator.unwrap_model(self.model), self.job.config)
             users = self.job.data.interactions.user_ids
             self.job.folder.keep_ranks([users[e.user] for e in self._validation], report.ranks)
         self.job.folder.append_epoch(report.figures)
