@@ -307,7 +307,7 @@ class _Stream:
             return dict(zip(asked, self._reranker.rank_many(lists, self._permutations), strict=True))
         except InputError as error:
             if len(asked) == 1:
-                return {number: error for number in asked}
+                return dict.fromkeys(asked, error)
             alone = [self._ranked({number: line}) for number, line in asked.items()]
             return {number: found for one in alone for number, found in one.items()}
 
