@@ -15,6 +15,8 @@ from reranker.errors import Fault, InputError
 from reranker.interactions import Interactions, Split, pair_keys
 
 Part = Literal["train", "validation", "test"]
+MISSING = -1  # the target of an evaluation list that lacks its true item
+
 IntArray = NDArray[np.int64]
 _Words = NDArray[np.uint64]
 _SHOWN_FAULTS = 20
@@ -31,7 +33,7 @@ class Example:
     user: int
     history: tuple[int, ...]  # oldest first, never empty
     candidates: tuple[int, ...]  # in the order of their labels, without repeats
-    target: int  # position of the true item in `candidates`
+    target: int  # position of the true item in `candidates`; MISSING where a retriever did not find it
 
 
 def training_prefixes(split: Split, examples_per_user: int | None, users: int | None, seed: int) -> IntArray:

@@ -16,13 +16,15 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+NOWHERE = 2**31 - 1  # how many stand before a target that is not in its list: more than any cut
+
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
     """Where the target of each list stands: uniformly on one of the ranks greater + 1 … greater + ties + 1.
 
     Attributes:
-        greater: int64 [lists], candidates that score higher than the target.
+        greater: int64 [lists], candidates that score higher than the target; NOWHERE if the list lacks it.
         ties: int64 [lists], other candidates that score the same.
     """
 
@@ -34,6 +36,31 @@ class Ranks:
         """Mean rank over the order of the ties, [lists], 1 is the best."""
         return self.greater + 1 + self.ties / 2
 
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """Whether the list holds its target, [lists]."""
+        held: NDArray[np.bool_] = self.greater < NOWHERE
+        return held
+
+    def of(self, lists: NDArray[np.bool_]) -> Ranks:
+        """Those of some of the lists."""
+        return Ranks(self.greater[lists], self.ties[lists])
+
+
+@dataclass(frozen=True, eq=False)
+class Picks:
+    """Which label a ranker put first in each list, where the right one was, and how sure it was.
+
+    Attributes:
+        target: int64 [lists], position of the true item's label; -1 if the list lacks it.
+        first: int64 [lists], position of the label scored highest, the first one among equals.
+        probability: float64 [lists], of that one, by the softmax over the list's labels.
+    """
+
+    target: IntArray
+    first: IntArray
+    probability: FloatArray
+
 
 def ranks_of_target(scores: ArrayLike, targets: ArrayLike) -> Ranks:
     """Rank the target of each list among its candidates, the highest score first.
@@ -42,7 +69,7 @@ def ranks_of_target(scores: ArrayLike, targets: ArrayLike) -> Ranks:
 
     Args:
         scores: [lists, candidates]; compared in the precision they come in.
-        targets: int [lists], column of each list's target.
+        targets: int [lists], column of each list's target; -1 if the list lacks it, which is a miss at every cut.
 
     Raises:
         ValueError: the shapes don't fit, or a target isn't a column.
@@ -51,13 +78,27 @@ def ranks_of_target(scores: ArrayLike, targets: ArrayLike) -> Ranks:
     columns = np.asarray(targets, dtype=np.int64)
     if table.ndim != 2 or columns.shape != table.shape[:1]:
         raise ValueError(f"scores must be [lists, candidates] and targets [lists], got {table.shape}, {columns.shape}")
-    if columns.size and (columns.min() < 0 or columns.max() >= table.shape[1]):
+    if columns.size and (columns.min() < -1 or columns.max() >= table.shape[1]):
         raise ValueError(f"targets must be columns 0…{table.shape[1] - 1}, got {columns.min()}…{columns.max()}")
     own = table[np.arange(len(table)), columns, None]
-    lost = np.isnan(own[:, 0])
+    lost, missing = np.isnan(own[:, 0]), columns == -1
     greater = np.where(lost, table.shape[1] - 1, (table > own).sum(axis=1))
-    ties = np.where(lost, 0, (table == own).sum(axis=1) - 1)
-    return Ranks(greater.astype(np.int64), ties.astype(np.int64))
+    ties = np.where(lost | missing, 0, (table == own).sum(axis=1) - 1)
+    return Ranks(np.where(missing, NOWHERE, greater).astype(np.int64), ties.astype(np.int64))
+
+
+def picks(log_probabilities: ArrayLike, targets: ArrayLike) -> Picks:
+    """What stands first in each list.
+
+    Args:
+        log_probabilities: [lists, candidates], up to a constant of each list.
+        targets: int [lists], as in `ranks_of_target`.
+    """
+    table = np.asarray(log_probabilities, dtype=np.float64)
+    shares = np.exp(table - table.max(axis=1, keepdims=True))
+    first = table.argmax(axis=1)
+    probability: FloatArray = 1 / shares.sum(axis=1)
+    return Picks(np.asarray(targets, dtype=np.int64), first.astype(np.int64), probability)
 
 
 def _mean_gain(ranks: Ranks, gains: FloatArray) -> FloatArray:

@@ -69,6 +69,27 @@ def score(model: PreTrainedModel | PeftModel, lists: EncodedLists) -> FloatArray
     return scores
 
 
+@torch.no_grad()
+def label_mass(model: PreTrainedModel | PeftModel, lists: EncodedLists, most: int = 64) -> float:
+    """How probable the labels of a list are together as the next token, among the whole vocabulary; mean of the first lists.
+
+    Scores say nothing of it: they compare labels with each other, be they all as good as impossible.
+
+    Args:
+        most: so many lists are looked at; each costs a row of the vocabulary's logits.
+    """
+    device = next(model.parameters()).device
+    labels = torch.tensor(lists.label_ids, device=device)
+    prompts = lists.prompts[:most]
+    found = 0.0
+    with _for_inference(model), only_answers(model):
+        for rows in by_length([len(p.input_ids) for p in prompts], _BATCH_TOKENS[device.type]):
+            batch = pad_left([prompts[i].input_ids for i in rows], lists.pad_id)
+            outputs = model(**{k: v.to(device) for k, v in batch.items()}, use_cache=False, logits_to_keep=1)
+            found += float(torch.softmax(outputs.logits[:, -1].float(), dim=-1)[:, labels].sum())
+    return found / len(prompts) if prompts else 0.0
+
+
 @contextmanager
 def _for_inference(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     """Without dropout, and with an fp32 base's adapter merged into it; afterwards every weight is what it was, exactly.

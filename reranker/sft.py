@@ -31,10 +31,10 @@ from reranker.candidates import Example
 from reranker.config import TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import Fault, InputError, OutOfMemory, TrainingError, TrainingStopped
-from reranker.metrics import Ranks, ranks_of_target, summarise
+from reranker.evaluation import Evaluation, evaluate
 from reranker.models import base_dtype
 from reranker.prompts import PromptEncoder
-from reranker.scoring import EncodedLists, FloatArray, score
+from reranker.scoring import EncodedLists, FloatArray, label_mass, score
 from reranker.trial_folder import TrialFolder
 
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # one option of theirs by another
@@ -48,15 +48,15 @@ class EpochReport:
     """What one epoch gave, the same on every worker.
 
     Attributes:
-        figures: `epoch`, `train_loss`, `val_loss` (nats, of the label softmax), the metrics of `reranker.metrics`,
-            `seconds` (since the trial began), `tokens_per_second` (trained, all workers), `peak_memory_mb` (largest
-            worker), and `applied/…`: what the optimiser really held.
-        ranks: of each validation example's target, in the order of the examples.
-        best: whether no earlier epoch was better by the study's metric.
+        figures: `epoch`, `train_loss`, those of `reranker.evaluation`, `label_mass` (see `reranker.scoring`),
+            `seconds_per_list` (scored by one worker), `seconds` (since the trial began), `tokens_per_second` (trained, all
+            workers), `peak_memory_mb` (largest worker), and `applied/…`: what the optimiser really held.
+        evaluation: of the validation lists, in the order of the examples; None where there are none.
+        best: whether no earlier epoch was better by the study's metric; without validation lists every one is.
     """
 
     figures: dict[str, float]
-    ranks: Ranks
+    evaluation: Evaluation | None
     best: bool
 
 
@@ -316,26 +316,16 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Score the validation lists over all workers, keep the adapter if it is the best, report."""
         self._training_seconds += time.perf_counter() - self._epoch_started
-        scores = self._score_together()
-        targets = np.array([e.target for e in self._validation])
-        ranks = ranks_of_target(scores, targets)
+        evaluation, scored = self._evaluate_together() if self._validation else (None, {})
         train_loss = float(self.state.log_history[-1]["loss"])
-        val_loss = float(-np.log(_softmax(scores)[np.arange(len(targets)), targets]).mean())
         epoch = round(self.state.epoch or 0)
-        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+        if not all(map(math.isfinite, (train_loss, *scored.values()))):
             rate = self.job.config.learning_rate
             raise TrainingError(f"diverged in epoch {epoch}: the loss is not finite (learning_rate {rate:g})")
-        figures = {
-            "epoch": epoch,
-            "train_loss": train_loss,
-            "val_loss": val_loss,
-            **summarise(ranks),
-            **self._resources(),
-            **self._applied(),
-        }
+        figures = {"epoch": epoch, "train_loss": train_loss, **scored, **self._resources(), **self._applied()}
         figures["seconds"] = time.perf_counter() - self._started
-        best = self.best is None or _better(figures, self.best.figures, self.job.metric)
-        report = EpochReport(figures, ranks, best)
+        best = self.best is None or evaluation is None or _better(figures, self.best.figures, self.job.metric)
+        report = EpochReport(figures, evaluation, best)
         if best:
             self.best = report
         known = epoch <= len(self._stored)  # trained again because its state was lost, or never written
@@ -387,23 +377,38 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         self._started -= counters["passed"]
         self._epoch_started = time.perf_counter()
         done = self._stored[: round(self.state.epoch or 0)]
-        sign = -1 if is_loss(self.job.metric) else 1
-        best = max(done, key=lambda figures: sign * figures[self.job.metric])
-        self.best = EpochReport(best, self.job.folder.read_ranks()[1], best=True)
+        best = done[0]
+        for figures in done[1:]:
+            best = figures if not self._validation or _better(figures, best, self.job.metric) else best
+        self.best = EpochReport(best, None, best=True)
 
     def _store(self, report: EpochReport) -> None:
         assert self.job.folder is not None
         if report.best:
             self.job.folder.keep_adapter(self.accelerator.unwrap_model(self.model), self.job.config)
-            users = self.job.data.interactions.user_ids
-            self.job.folder.keep_ranks([users[e.user] for e in self._validation], report.ranks)
+            if report.evaluation is not None:
+                users = self.job.data.interactions.user_ids
+                found = report.evaluation
+                self.job.folder.keep_ranks([users[e.user] for e in self._validation], found.ranks, found.picks)
         self.job.folder.append_epoch(report.figures)
 
-    def _score_together(self) -> FloatArray:
-        """fp32 [validation examples, candidates]; each worker scores its share, every worker gets all."""
+    def _evaluate_together(self) -> tuple[Evaluation, dict[str, float]]:
+        """The validation lists' evaluation, and its figures with the time and the mass of the labels."""
         model = self.accelerator.unwrap_model(self.model)
-        count = workers()
+        began = time.perf_counter()
         mine = score(model, self._lists)
+        passed = time.perf_counter() - began
+        found = evaluate(self._gathered(mine), np.array([e.target for e in self._validation]))
+        own = max(1, len(mine))
+        return found, {
+            **found.figures,
+            "label_mass": self._over_workers(label_mass(model, self._lists), max),
+            "seconds_per_list": self._over_workers(passed / own, max),
+        }
+
+    def _gathered(self, mine: FloatArray) -> FloatArray:
+        """fp32 [validation examples, candidates]; each worker scores its share, every worker gets all."""
+        count = workers()
         if count == 1:
             return mine
         shares: list[Any] = [None] * count
@@ -441,12 +446,6 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         values: list[Any] = [None] * workers()
         dist.all_gather_object(values, value)
         return reduce(values)
-
-
-def _softmax(scores: FloatArray) -> FloatArray:
-    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-    shares: FloatArray = shifted / shifted.sum(axis=1, keepdims=True)
-    return shares
 
 
 def is_loss(metric: str) -> bool:

@@ -23,13 +23,14 @@ import pandas as pd
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
-from reranker.metrics import Ranks
+from reranker.metrics import Picks, Ranks
 
 if TYPE_CHECKING:  # whoever only reads a folder need not wait for torch
     from peft import PeftModel
 
 ADAPTER_FACTS = "reranker.json"  # in an adapter's folder: all that is needed to use it besides the base model
 _LIBRARIES = ("torch", "transformers", "peft", "trl")
+_PICKS = ["target_position", "first_position", "first_probability"]
 _ADVICE = {
     errno.ENOSPC: "no space is left on the disk; what was written before is intact",
     errno.EDQUOT: "the disk quota is used up; what was written before is intact",
@@ -144,10 +145,12 @@ class TrialFolder:
             if of in (None, epoch) and epoch != but:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def keep_ranks(self, user_ids: list[str], ranks: Ranks) -> None:
-        """Per user how many candidates stood before the target and how many tied with it."""
+    def keep_ranks(self, user_ids: list[str], ranks: Ranks, picks: Picks | None = None) -> None:
+        """Per user how many candidates stood before the target, how many tied with it, and what stood first."""
         path = self.path / "ranks.parquet"
         table = pd.DataFrame({"user_id": user_ids, "greater": ranks.greater, "ties": ranks.ties})
+        if picks is not None:
+            table = table.assign(**dict(zip(_PICKS, (picks.target, picks.first, picks.probability), strict=True)))
         beside = path.with_suffix(".tmp")
         with writing(path):
             table.to_parquet(beside, index=False)
@@ -166,6 +169,25 @@ class TrialFolder:
     def keep_adapter(self, model: PeftModel, config: TrialConfig) -> None:
         """Replace the kept adapter, file by file: safetensors, peft's configuration, and ours with the versions it was
         trained with."""
+    def read_picks(self) -> Picks | None:
+        """In the order of `read_ranks`; None of a ranker that gives no probabilities."""
+        table = pd.read_parquet(self.path / "ranks.parquet")
+        if not set(_PICKS) <= set(table.columns):
+            return None
+        target, first, probability = (table[name].to_numpy() for name in _PICKS)
+        return Picks(target.astype(np.int64), first.astype(np.int64), probability.astype(np.float64))
+
+    def write_figures(self, figures: dict[str, Any]) -> None:
+        """What is known of a baseline besides its ranks."""
+        write_text(self.path / "figures.json", json.dumps(figures) + "\n")
+
+    def read_figures(self) -> dict[str, Any]:
+        path = self.path / "figures.json"
+        figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return figures
+
+    def keep_adapter(self, model: PeftModel) -> None:
+        """Replace the kept adapter, safetensors and its configuration, file by file."""
         beside = self.path / "adapter.tmp"
         versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
         facts = {"config": config.model_dump(mode="json"), "versions": versions}

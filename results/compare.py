@@ -37,7 +37,7 @@ def leaderboard(study: StudyFolder) -> pd.DataFrame:
     manifest = study.read_manifest()
     metric, knobs = manifest["metric"], manifest["knobs"]
     rows = [_trial_row(trial, metric, knobs) for trial in study.trials()]
-    for name, figures in manifest["references"].items():
+    for name, figures in study.references().items():
         kind = "chance" if name == "chance" else "baseline"
         rows.append({"name": name, "kind": kind, "status": "completed", **figures})
     table = pd.DataFrame(rows, columns=[*_COLUMNS, *knobs])
@@ -62,7 +62,7 @@ def verdict(study: StudyFolder) -> str:
     figures = best.best(manifest["metric"]) if best else None
     if best is None or figures is None:
         return "No trial finished an epoch: there is nothing to compare."
-    references = manifest["references"]
+    references = study.references()
     others = [f"{name} {row['recall_at_1']:.0%}" for name, row in references.items()]
     if manifest["best_reachable_recall_at_1"] is not None:
         others.append(f"best reachable {manifest['best_reachable_recall_at_1']:.0%}")
@@ -117,7 +117,7 @@ def compare(study: StudyFolder) -> Comparison | None:
     metric = "ndcg_at_10" if manifest["metric"].endswith("_loss") else manifest["metric"]
     trials = {trial.number: trial for trial in study.trials() if study.trial(trial.number).has_ranks}
     values = {number: _values(study.trial(number), metric) for number in trials}
-    kept = [name for name in manifest["references"] if study.baseline(name).has_ranks]
+    kept = study.baselines()
     baselines = {name: _values(study.baseline(name), metric) for name in kept}
     pairs = [(number, name) for number in values for name in baselines]
     found = dict(zip(pairs, differences([(values[n], baselines[b]) for n, b in pairs]), strict=True))

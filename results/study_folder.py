@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import yaml
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
+from reranker.metrics import summarise
 from reranker.trial_folder import TrialFolder, write_text, writing
 
 
@@ -143,9 +145,30 @@ class StudyFolder:
     def trial(self, number: int) -> TrialFolder:
         return TrialFolder(self.path / "trials" / f"{number:03d}")
 
+    @property
+    def refit(self) -> TrialFolder:
+        """Where the winner's adapter is that was trained on the validation items as well."""
+        return TrialFolder(self.path / "refit")
+
     def baseline(self, name: str) -> TrialFolder:
-        """Where the ranks of a baseline on the validation lists are, as those of a trial."""
-        return TrialFolder(self.path / "baselines" / name)
+        """Where the ranks of a baseline on the validation lists are, as those of a trial; any text is a name."""
+        return TrialFolder(self.path / "baselines" / quote(name, safe=" ,"))
+
+    def baselines(self) -> list[str]:
+        """Those that have ranks, the zero-shot models last."""
+        names = [unquote(path.parent.name) for path in (self.path / "baselines").glob("*/ranks.parquet")]
+        return sorted(names, key=lambda name: (name.startswith("zero-shot"), name))
+
+    def references(self) -> dict[str, dict[str, float]]:
+        """The metrics of every baseline, and of chance."""
+        known = {name: summarise(self.baseline(name).read_ranks()[1]) for name in self.baselines()}
+        return {**self.read_manifest()["references"], **known}
+
+    def readings(self) -> list[dict[str, Any]]:
+        """Every time that the test split was scored, in order."""
+        path = self.path / "test_readings.jsonl"
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        return [json.loads(line) for line in lines]
 
     def start_trial(self, number: int, values: dict[str, Any], origin: str = "") -> None:
         """Also called for a trial that goes on: what it has already is kept."""

@@ -11,6 +11,7 @@ from reranker.metrics import (
     mrr_at_k,
     ndcg_at_k,
     per_list,
+    picks,
     ranks_of_target,
     recall_at_k,
     summarise,
@@ -98,7 +99,7 @@ def test_precision_of_the_scores_is_kept():
     assert ranks_of_target(close, [0]).greater.tolist() == [1]
 
 
-@pytest.mark.parametrize(("shape", "targets"), [((2, 3), [0]), ((6,), [0]), ((2, 3), [0, 3]), ((2, 3), [-1, 0])])
+@pytest.mark.parametrize(("shape", "targets"), [((2, 3), [0]), ((6,), [0]), ((2, 3), [0, 3]), ((2, 3), [-2, 0])])
 def test_misfitting_shapes_are_refused(shape, targets):
     with pytest.raises(ValueError, match="targets"):
         ranks_of_target(np.zeros(shape), targets)
@@ -107,3 +108,18 @@ def test_misfitting_shapes_are_refused(shape, targets):
 def test_no_lists_are_refused():
     with pytest.raises(ValueError, match="at least one list"):
         summarise(ranks([], []))
+
+
+def test_a_target_that_is_not_listed_is_a_miss_at_every_cut():
+    ranks = ranks_of_target([[3.0, 1.0], [3.0, 1.0]], [-1, 0])
+    assert ranks.found.tolist() == [False, True]
+    assert recall_at_k(ranks, 10).tolist() == [0, 1]
+    assert ndcg_at_k(ranks, 10).tolist() == [0, 1]
+    assert mrr_at_k(ranks, 10).tolist() == [0, 1]
+
+
+def test_picks_say_what_stands_first_and_how_sure_it_is():
+    found = picks(np.log([[0.2, 0.7, 0.1], [0.4, 0.4, 0.2]]), [0, -1])
+    assert found.target.tolist() == [0, -1]
+    assert found.first.tolist() == [1, 0]
+    assert found.probability.tolist() == pytest.approx([0.7, 0.4])

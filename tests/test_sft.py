@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from reranker.batches import pad_left
+from reranker.candidates import Example
 from reranker.catalogue import Catalogue
 from reranker.config import DemoData, NegativesMix, TrialConfig
 from reranker.data import RerankingData
@@ -178,7 +179,7 @@ def test_every_knob_changes_something(small):
 
 def _figures(config: TrialConfig, data: RerankingData) -> dict[str, float]:
     figures = train(config, data)[-1].figures
-    timed = ("seconds", "tokens_per_second", "peak_memory_mb")
+    timed = ("seconds", "seconds_per_list", "tokens_per_second", "peak_memory_mb")
     return {name: value for name, value in figures.items() if name not in timed}
 
 
@@ -201,7 +202,7 @@ def test_the_kept_adapter_is_that_of_the_best_epoch(demo, tmp_path):
     assert summarise(ranks)["ndcg_at_10"] == pytest.approx(best.figures["ndcg_at_10"], abs=1e-9)
     users, kept = TrialFolder(tmp_path).read_ranks()
     assert users == [demo.interactions.user_ids[e.user] for e in examples]
-    assert kept.greater.tolist() == best.ranks.greater.tolist()
+    assert kept.greater.tolist() == best.evaluation.ranks.greater.tolist()
 
 
 def test_scores_are_those_of_the_whole_model_for_each_prompt_alone(demo):
@@ -293,7 +294,7 @@ def stopped_after(epoch: int) -> Callable[[EpochReport], bool]:
 
 
 def same_training(folder: TrialFolder, other: TrialFolder) -> None:
-    timed = {"seconds", "tokens_per_second", "peak_memory_mb"}
+    timed = {"seconds", "seconds_per_list", "tokens_per_second", "peak_memory_mb"}
     figures = [[{k: v for k, v in e.items() if k not in timed} for e in f.read_epochs()] for f in (folder, other)]
     assert figures[0] == figures[1]
     kept, others = (load_file(f.adapter / "adapter_model.safetensors") for f in (folder, other))
@@ -337,3 +338,26 @@ def test_a_smaller_micro_batch_takes_the_same_steps(small):
     assert [report["applied/micro_batch"] for report in reports] == [16, 4]
     assert reports[0]["applied/optimizer_steps"] == reports[1]["applied/optimizer_steps"]
     assert reports[0]["val_loss"] == pytest.approx(reports[1]["val_loss"], abs=1e-3)
+
+
+class _WithoutLists(RerankingData):
+    def validation(self, config: TrialConfig) -> list[Example]:
+        return []
+
+
+def test_without_validation_lists_every_epoch_is_kept_and_none_is_scored(small, tmp_path):
+    data = _WithoutLists(small.config, small.interactions, small.split, small.sampler)
+    reports = train(TINY.model_copy(update={"epochs": 2}), data, tmp_path)
+    assert [report.best for report in reports] == [True, True]
+    assert all("val_loss" not in report.figures and report.evaluation is None for report in reports)
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+    assert not TrialFolder(tmp_path).has_ranks
+
+
+def test_what_stood_first_is_kept_for_each_list_and_the_labels_have_nearly_all_of_the_mass(demo, tmp_path):
+    config = TINY.model_copy(update={"epochs": 1})
+    (report,) = train(config, demo, tmp_path)
+    kept = TrialFolder(tmp_path).read_picks()
+    assert kept.target.tolist() == [e.target for e in demo.validation(config)]
+    assert (kept.first == kept.target).mean() == pytest.approx(report.figures["recall_at_1"], abs=1e-9)
+    assert 0.5 < report.figures["label_mass"] <= 1
