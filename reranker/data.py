@@ -61,7 +61,9 @@ class RerankingData:
 
         The test item stays held out, and the leak guard goes on to refuse it.
         """
-        train = [np.append(sequence, item) for sequence, item in zip(self.split.train, self.split.validation, strict=True)]
+        train = [
+            np.append(sequence, item) for sequence, item in zip(self.split.train, self.split.validation, strict=True)
+        ]
         parts = replace(self.split, train=train, validation=np.full_like(self.split.validation, MISSING))
         return replace(self, split=parts, sampler=CandidateSampler(self.interactions, parts), validates=False)
 

@@ -178,7 +178,9 @@ class Reranker:
                 if not text
             ]
         found += [
-            Fault("a candidate must stand once in a list", field="candidates", value=text, hint="tell them apart by name")
+            Fault(
+                "a candidate must stand once in a list", field="candidates", value=text, hint="tell them apart by name"
+            )
             for text in dict.fromkeys(cleaned)
             if cleaned.count(text) > 1
         ]
@@ -273,7 +275,9 @@ class _Stream:
         wall = time.perf_counter() - self._started
         text = f"{self.answered} lists in {wall:.1f} s"
         if self.answered:
-            text += f": {self.answered / wall:.1f} lists/s, {1000 * self._scoring / self.answered:.2f} ms a list in scoring"
+            text += (
+                f": {self.answered / wall:.1f} lists/s, {1000 * self._scoring / self.answered:.2f} ms a list in scoring"
+            )
         return text + (f"; {self.refused} lines were refused" if self.refused else "")
 
     def _answer(self, lines: list[bytes], first: int) -> list[dict[str, Any]]:

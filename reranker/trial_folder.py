@@ -166,9 +166,6 @@ class TrialFolder:
         greater, ties = (np.asarray(table[name], dtype=np.int64) for name in ("greater", "ties"))
         return list(table["user_id"]), Ranks(greater, ties)
 
-    def keep_adapter(self, model: PeftModel, config: TrialConfig) -> None:
-        """Replace the kept adapter, file by file: safetensors, peft's configuration, and ours with the versions it was
-        trained with."""
     def read_picks(self) -> Picks | None:
         """In the order of `read_ranks`; None of a ranker that gives no probabilities."""
         table = pd.read_parquet(self.path / "ranks.parquet")
@@ -186,8 +183,8 @@ class TrialFolder:
         figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return figures
 
-    def keep_adapter(self, model: PeftModel) -> None:
-        """Replace the kept adapter, safetensors and its configuration, file by file."""
+    def keep_adapter(self, model: PeftModel, config: TrialConfig) -> None:
+        """Replace the kept adapter, file by file: safetensors, peft's configuration, and ours with the versions used."""
         beside = self.path / "adapter.tmp"
         versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
         facts = {"config": config.model_dump(mode="json"), "versions": versions}
