@@ -146,6 +146,11 @@ class StudyFolder:
     def trial(self, number: int) -> TrialFolder:
         return TrialFolder(self.path / "trials" / f"{number:03d}")
 
+    @property
+    def refit(self) -> TrialFolder:
+        """Where the winner's adapter is that was trained on the validation items as well."""
+        return TrialFolder(self.path / "refit")
+
     def baseline(self, name: str) -> TrialFolder:
         """Where the ranks of a baseline on the validation lists are, as those of a trial; any text is a name."""
         return TrialFolder(self.path / "baselines" / quote(name, safe=" ,"))
