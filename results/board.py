@@ -150,7 +150,7 @@ class _Maker:
         best = trial.best(self.study.read_manifest()["metric"]) or {}
         return {**trial.values, **best, "seconds": trial.epochs[-1].get("seconds") if trial.epochs else None}
 
-    def _cells(self, figures: dict[str, Any]) -> tuple[str, ...]:
+    def _cells(self, figures: Mapping[Any, Any]) -> tuple[str, ...]:
         exact = {"epoch", *self.study.read_manifest()["knobs"]}
         return tuple(spelled(name, figures.get(name), exact=name in exact) for name in self.columns)
 

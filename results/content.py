@@ -61,9 +61,9 @@ class Reading:
     time: str
     trial: str
     unseal: str
-    figures: tuple[tuple[str, str], ...]
-    against: tuple[str, ...]
-    record: tuple[tuple[str, str], ...]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]  # the trial, the baselines and chance: name, figures, difference to the trial
+    record: str
 
 
 @dataclass(frozen=True)
@@ -184,11 +184,11 @@ class _Reader:
                     "The only trial failed" if len(self.trials) == 1 else f"All {len(self.trials)} trials failed"
                 ), "bad"
             return "No trial has finished an epoch", "open"
-        name, so_far = f"Trial {self.best.number}", "so far, " if self.state == "still running" else ""
+        name, so_far = f"trial {self.best.number}", "so far, " if self.state == "still running" else ""
         if any(finding.name == "at chance" for finding in self.findings):
             return _capital(f"{so_far}nothing was learned: the best trial is at chance"), "bad"
         if self.found is None:
-            return _capital(f"{so_far}{name} leads, and nothing is proven: no ranks were stored"), "open"
+            return _capital(f"{so_far}{name} leads, but nothing could be tested"), "open"
         worse = [p.baseline for p in self.proofs if p.word == "worse"]
         undecided = [p.baseline for p in self.proofs if p.word == "not told apart"]
         if worse:
@@ -239,7 +239,7 @@ class _Reader:
         levels = {name: row[metric] for name, row in first.get("references", {}).items() if name in first["against"]}
         if levels:
             name = max(levels, key=lambda n: levels[n])
-            notes.append(f"{_told(first['against'][name])} against {name}")
+            notes.append(f"against {name} {_told(first['against'][name])}")
         if len(self.readings) > 1:
             notes.append(f"read {len(self.readings)} times: only the first reading counts")
         return [Tile("sealed test", f"{first['figures'][metric]:.3f}", tuple(notes))]
@@ -331,30 +331,22 @@ class _Reader:
     # The sealed test
 
     def _readings(self) -> list[Reading]:
+        chosen = self.found.metric if self.found else self.metric
+        metrics = list(dict.fromkeys([chosen, "recall_at_1", "ndcg_at_10"]))
         found = []
         for reading in self.readings:
-            against = [f"{_told(d)} against {name}" for name, d in reading.get("against", {}).items()]
-            rows = {f"trial {reading['trial']}": reading["figures"], **reading.get("references", {})}
-            names = dict.fromkeys([self.found.metric if self.found else self.metric, "recall_at_1", "ndcg_at_10"])
-            shown = [
-                (who, ", ".join(f"{PRETTY.get(m, m)} {row[m]:.3f}" for m in names if m in row))
-                for who, row in rows.items()
-            ]
-            record = [
-                (k.replace("_", " "), str(reading[k]))
-                for k in ("users", "config_hash", "data_fingerprint", "code_version")
-                if k in reading
-            ]
-            found.append(
-                Reading(
-                    str(reading["time"]),
-                    f"trial {reading['trial']}",
-                    masked(str(reading.get("unseal", ""))),
-                    tuple(shown),
-                    tuple(against),
-                    tuple(record),
-                )
+            who = f"trial {reading['trial']}"
+            rows = []
+            for name, figures_of in {who: reading["figures"], **reading["references"]}.items():
+                shown = [f"{figures_of[metric]:.3f}" if metric in figures_of else "" for metric in metrics]
+                difference = reading["against"].get(name)
+                rows.append((masked(name), *shown, _told(difference) if difference else ""))
+            record = ", ".join(
+                f"{key.replace('_', ' ')} {reading[key]}"
+                for key in ("users", "config_hash", "data_fingerprint", "code_version")
             )
+            heads = tuple(PRETTY.get(metric, metric) for metric in metrics)
+            found.append(Reading(reading["time"], who, masked(reading["unseal"]), heads, tuple(rows), record))
         return found
 
     # The pictures
@@ -453,7 +445,7 @@ def _state(study: StudyFolder) -> str:
 def _told(difference: dict[str, float]) -> str:
     """A difference of the test, as it is stored."""
     p = "p < 0.001" if difference["p"] < 0.001 else f"p = {difference['p']:.3f}"
-    return f"{difference['mean']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f}), {p},"
+    return f"{difference['mean']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f}), {p}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from results.figures import BEYOND_NOISE, HEIGHT, NOISE, SCALE, WIDTH, Figure, plain_ticks, style, to_svg, whole_numbers
 
+_PARALLEL, _IMPORTANCES = "The knobs of every trial", "Which knobs mattered"
 _FEWEST = 4  # trials whose lines between axes say something
 _FEWEST_TO_WEIGH = 8
 _TOP = 0.25  # of the trials are what PED-ANOVA explains; of a tenth, its default, a small search has one or two
@@ -29,6 +30,9 @@ def knob_figures(journal: Path, scores: Mapping[int, float], *, maximise: bool, 
         scores: of each trial that takes part, by its number in the journal.
         label: the scores' name.
     """
+    if not journal.exists():
+        why = "The study's folder has no journal of Optuna's."
+        return [Figure("parallel", _PARALLEL, why), Figure("importances", _IMPORTANCES, why)]
     study = _scored(journal, scores, maximise)
     seen: dict[str, set[Any]] = {}
     for trial in study.trials:
@@ -46,8 +50,6 @@ def _scored(journal: Path, scores: Mapping[int, float], maximise: bool) -> Any:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize" if maximise else "minimize")
-    if not journal.exists():  # and opening it would make it
-        return study
     stored = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(journal))))
     for trial in stored.get_trials(deepcopy=False):
         if trial.number in scores and trial.params:
@@ -57,7 +59,7 @@ def _scored(journal: Path, scores: Mapping[int, float], maximise: bool) -> Any:
 
 
 def _parallel(study: Any, knobs: list[str], label: str) -> Figure:
-    key, title, trials = "parallel", "The knobs of every trial", len(study.trials)
+    key, title, trials = "parallel", _PARALLEL, len(study.trials)
     if trials < _FEWEST or not knobs:
         why = f"Needs {_FEWEST} scored trials; there are {trials}." if trials < _FEWEST else "No knob was varied."
         return Figure(key, title, why)
@@ -101,7 +103,7 @@ def _parallel(study: Any, knobs: list[str], label: str) -> Figure:
 
 
 def _importances(study: Any, knobs: list[str], label: str) -> Figure:
-    key, title, trials = "importances", "Which knobs mattered", len(study.trials)
+    key, title, trials = "importances", _IMPORTANCES, len(study.trials)
     if trials < _FEWEST_TO_WEIGH:
         return Figure(key, title, f"Needs {_FEWEST_TO_WEIGH} scored trials; there are {trials}.")
     if len(knobs) < 2:

@@ -42,7 +42,7 @@ def escaped(text: str) -> str:
     """As it stands, on one line: no formatting, HTML, link, mention or reference comes of it."""
     text = re.sub(r"([\\`*_{}\[\]()<>#|~$!&])", r"\\\1", re.sub(r"\s+", " ", text))
     text = re.sub(r"^(\d+)([.)])(?!\S)", r"\1\\\2", re.sub(r"^([-+=])(?!\d)", r"\\\1", text))  # would begin a list
-    text = re.sub(r":(?=\S)", r"\:", re.sub(r"(?i)\bwww\.", r"www\.", text))
+    text = re.sub(r":(?=[^\s\d])", r"\:", re.sub(r"(?i)\bwww\.", r"www\.", text))
     return re.sub(r"(?<![A-Za-z0-9])@(?=[A-Za-z0-9])", "@\u200b", re.sub(r"#(?=\d)", "#\u200b", text))
 
 
@@ -83,9 +83,10 @@ def _proven(content: Content) -> list[str]:
 
 
 def _reading(reading: Reading) -> str:
-    loud = f"**UNSEALED AGAIN** (given reason: {code(reading.unseal)}) " if reading.unseal else ""
-    told = [f"{escaped(who)}: {escaped(what)}" for who, what in reading.figures] + [escaped(a) for a in reading.against]
-    return "\n".join([f"{loud}{escaped(reading.trial)}, {escaped(reading.time)}", "", *(f"- {line}" for line in told)])
+    loud = f"**UNSEALED AGAIN**, given reason: {code(reading.unseal)}. " if reading.unseal else ""
+    head = ["", *(escaped(column) for column in reading.columns), "difference (95%)"]
+    table = _table(head, [[escaped(cell) for cell in row] for row in reading.rows], left=1)
+    return f"{loud}{escaped(reading.trial)}, {escaped(reading.time)} ({escaped(reading.record)})\n\n{table}"
 
 
 def _board(board: Board) -> str:
