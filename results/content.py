@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from reranker.metrics import Picks, Ranks
 from results import figures, journal
 from results.board import Board, board_of, spelled
-from results.compare import RUNS, Comparison, compare, verdict
+from results.compare import RUNS, Comparison, compare, p_value, verdict
 from results.contenders import contenders, replicated
 from results.diagnose import Evidence, Finding, diagnose
 from results.figures import Contest, Figure
@@ -265,7 +265,7 @@ class _Reader:
         found, proofs = self.found, []
         for name, difference in found.against.items():
             word = "not told apart" if not difference.proven else "better" if difference.mean > 0 else "worse"
-            p = "p < 0.001" if difference.p < 0.001 else f"p = {difference.p:.3f}"
+            p = p_value(difference.p)
             proofs.append(
                 Proof(name, self.references[name][found.metric], difference.mean, *found.intervals[name], p, word)
             )
@@ -444,8 +444,7 @@ def _state(study: StudyFolder) -> str:
 
 def _told(difference: dict[str, float]) -> str:
     """A difference of the test, as it is stored."""
-    p = "p < 0.001" if difference["p"] < 0.001 else f"p = {difference['p']:.3f}"
-    return f"{difference['mean']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f}), {p}"
+    return "{mean:+.3f} ({low:+.3f} to {high:+.3f})".format(**difference) + f", {p_value(difference['p'])}"
 
 
 def _count(number: int, noun: str) -> str:

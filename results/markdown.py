@@ -8,7 +8,8 @@ from results.board import Board, Row
 from results.content import Content, Reading
 
 _ROWS = 10  # trials in the short leaderboard
-_LIMIT = 60_000  # characters; GitHub takes 65,536
+_LIMIT = 59_900  # bytes; GitHub takes 65,536 characters
+_LONG = 1000  # characters of a code span
 
 
 def to_markdown(content: Content) -> str:
@@ -30,12 +31,7 @@ def to_markdown(content: Content) -> str:
         "### Reproduce",
         "\n".join([*(f"- {escaped(step.text)}: {code(step.command)}" for step in content.commands), *(f"- {escaped(name)}: {code(value)}" for name, value in content.facts)]),
     ]  # fmt: skip
-    text = "\n\n".join(parts) + "\n"
-    return (
-        text
-        if len(text.encode()) < _LIMIT
-        else text.encode()[: _LIMIT - 100].decode(errors="ignore") + "\n\n… cut; the rest is in report.html\n"
-    )
+    return _cut("\n\n".join(parts) + "\n")
 
 
 def escaped(text: str) -> str:
@@ -57,9 +53,21 @@ def prose(text: str) -> str:
 def code(text: str) -> str:
     """A code span that ends where it should, whatever it holds; also in a cell of a table."""
     text = " ".join(text.split())
+    text = text if len(text) <= _LONG else f"{text[:_LONG]}…"
     fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
     padded = f" {text} " if text.startswith("`") or text.endswith("`") else text
     return f"{fence}{padded}{fence}" if text else ""
+
+
+def _cut(text: str) -> str:
+    """Whole lines only: half a code span would let act what it holds."""
+    kept, size = [], 0
+    for line in text.splitlines(keepends=True):
+        size += len(line.encode())
+        if size > _LIMIT:
+            return "".join([*kept, "\n… the rest is in report.html\n"])
+        kept.append(line)
+    return text
 
 
 def _numbered(title: str, lines: list[str]) -> str:
