@@ -9,7 +9,7 @@ from results.content import Content, Reading
 
 _ROWS = 10  # trials in the short leaderboard
 _LIMIT = 59_900  # bytes; GitHub takes 65,536 characters
-_LONG = 1000  # characters of a code span
+_LONG = 1000  # characters of one text
 
 
 def to_markdown(content: Content) -> str:
@@ -36,7 +36,7 @@ def to_markdown(content: Content) -> str:
 
 def escaped(text: str) -> str:
     """As it stands, on one line: no formatting, HTML, link, mention or reference comes of it."""
-    text = re.sub(r"([\\`*_{}\[\]()<>#|~$!&])", r"\\\1", re.sub(r"\s+", " ", text))
+    text = re.sub(r"([\\`*_{}\[\]()<>#|~$!&])", r"\\\1", _short(re.sub(r"\s+", " ", text)))
     text = re.sub(r"^(\d+)([.)])(?!\S)", r"\1\\\2", re.sub(r"^([-+=])(?!\d)", r"\\\1", text))  # would begin a list
     text = re.sub(r":(?=[^\s\d])", r"\:", re.sub(r"(?i)\bwww\.", r"www\.", text))
     return re.sub(r"(?<![A-Za-z0-9])@(?=[A-Za-z0-9])", "@\u200b", re.sub(r"#(?=\d)", "#\u200b", text))
@@ -44,7 +44,7 @@ def escaped(text: str) -> str:
 
 def prose(text: str) -> str:
     """A sentence in which `backticks` mark what is to be typed."""
-    parts = text.split("`")
+    parts = _short(text).split("`")
     if len(parts) % 2 == 0:
         return escaped(text)
     return "".join(code(part) if i % 2 else escaped(part) for i, part in enumerate(parts))
@@ -52,16 +52,20 @@ def prose(text: str) -> str:
 
 def code(text: str) -> str:
     """A code span that ends where it should, whatever it holds; also in a cell of a table."""
-    text = " ".join(text.split())
-    text = text if len(text) <= _LONG else f"{text[:_LONG]}…"
+    text = _short(" ".join(text.split()))
     fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
     padded = f" {text} " if text.startswith("`") or text.endswith("`") else text
     return f"{fence}{padded}{fence}" if text else ""
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= _LONG else f"{text[:_LONG]}…"
+
+
 def _cut(text: str) -> str:
     """Whole lines only: half a code span would let act what it holds."""
-    kept, size = [], 0
+    kept: list[str] = []
+    size = 0
     for line in text.splitlines(keepends=True):
         size += len(line.encode())
         if size > _LIMIT:

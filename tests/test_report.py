@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from reranker.trial_folder import write_text
 from results.board import board_of
 from results.compare import compare
 from results.contenders import contenders
-from results.content import Content, content_of
+from results.content import Content, Step, content_of
 from results.figures import Contest, cost, label_positions, rank_histogram, reliability
 from results.journal import knob_figures
 from results.markdown import escaped, to_markdown
@@ -453,8 +454,11 @@ def test_a_running_study_says_so(maker):
 def test_markdown_fits_into_a_comment_and_ends_with_a_whole_line(maker):
     for number in range(12):
         maker.trial(0, status=TrialStatus.FAILED, cause=f"{number} " + "`<b>@octocat</b>` " * 3000)
-    text = to_markdown(content_of(maker.study))
-    assert 20_000 < len(text.encode()) < 60_000
+    content = content_of(maker.study)
+    assert "### Reproduce" in to_markdown(content)  # long causes are shortened
+    steps = (Step("a step", "`<b>@octocat</b>` " * 20),) * 200
+    text = to_markdown(replace(content, commands=steps))
+    assert 55_000 < len(text.encode()) < 60_000
     assert text.endswith("… the rest is in report.html\n")
     tokens = MarkdownIt("commonmark", {"html": True}).parse(text)
     assert not [child for token in tokens for child in token.children or [] if child.type == "html_inline"]
