@@ -82,6 +82,7 @@ class Content:
     proofs: tuple[Proof, ...]
     proven: tuple[str, ...]  # what is proven besides, in sentences
     steps: tuple[Step, ...]
+    sealed: bool  # nobody has read the test
     readings: tuple[Reading, ...]
     seal_command: str
     board: Board
@@ -113,6 +114,7 @@ class _Reader:
         self.found: Comparison | None = self._or("the comparison", lambda: compare(study), None)
         self.findings: list[Finding] = self._or("the diagnosis", lambda: diagnose(Evidence.of_study(study)), [])
         self.readings: list[dict[str, Any]] = self._or("the readings of the test", study.readings, [])
+        self.sealed = not (study.path / "test_readings.jsonl").exists()  # also where they can't be read
         self.alike = frozenset(t.number for t in self.found.alike) if self.found else frozenset[int]()
         self.candidates: int = self.manifest["plan"].get("candidates") or (
             self.trials[0].values["candidates"] if self.trials else 2
@@ -140,6 +142,7 @@ class _Reader:
             proofs=tuple(self.proofs),
             proven=tuple(self._proven()),
             steps=tuple(self._steps()[:_NEXT]),
+            sealed=self.sealed,
             readings=tuple(self._or("the readings of the test", self._readings, [])),
             seal_command=f"python -m results.seal {self.where}",
             board=board,
@@ -315,7 +318,7 @@ class _Reader:
             costs = _costs(self.found.cheapest, self.best)
             told = f"Take trial {self.found.cheapest.number} instead: it can't be told from the best one and costs less"
             steps.append(Step(f"{told} ({costs})." if costs else f"{told}."))
-        if self.readings:
+        if not self.sealed:
             steps.append(Step("Use the adapter.", str(self.study.trial(self.best.number).adapter)))
         elif state != "still running":
             once = "Open the sealed test, once, when nothing else is to be tried."

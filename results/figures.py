@@ -28,10 +28,10 @@ if TYPE_CHECKING:  # drawing takes half a second to import
 
 WIDTH, HEIGHT = 460, 300  # CSS pixels of one picture
 _INK, _MUTED, _LINE, _PAPER = "#0a0001", "#0a0002", "#0a0003", "#0a0004"
-_WIN, _ALIKE, _OTHER, _BASE, _GOOD = "#0a0005", "#0a0006", "#0a0007", "#0a0008", "#0a0009"
+_WIN, _ALIKE, _OTHER, _BASE = "#0a0005", "#0a0006", "#0a0007", "#0a0008"
 _VARIABLES = {
     _INK: "--ink", _MUTED: "--muted", _LINE: "--line", _PAPER: "--paper", _WIN: "--win", _ALIKE: "--alike",
-    _OTHER: "--other", _BASE: "--base", _GOOD: "--good",
+    _OTHER: "--other", _BASE: "--base",
 }  # fmt: skip
 BEYOND_NOISE, NOISE = _WIN, _OTHER
 SCALE = ["#0a0011", "#0a0012", "#0a0013", "#0a0014", "#0a0015"]  # worst to best

@@ -415,6 +415,10 @@ def _interrupted(maker: Maker) -> None:
     (maker.study.path / "ending.json").unlink()
 
 
+def _broken_readings(maker: Maker) -> None:
+    (maker.study.path / "test_readings.jsonl").write_text("{\n")
+
+
 def _by_loss(maker: Maker) -> None:
     maker.study.write_manifest(maker.study.read_manifest() | {"metric": "val_loss"})
 
@@ -429,6 +433,7 @@ def _by_loss(maker: Maker) -> None:
         (_broken_journal, "Trial 1 is proven better than every baseline", "Some pictures could not be made"),
         (_without_journal, "Trial 1 is proven better than every baseline", "no journal of Optuna's"),
         (_interrupted, "Trial 1 is proven better than every baseline", "it was interrupted"),
+        (_broken_readings, "Trial 1 is proven better than every baseline", "It has been opened, but"),
         (_by_loss, "Trial 1 is proven better than every baseline", "val. loss on validation"),
     ],
 )
