@@ -19,7 +19,7 @@ History = Sequence[int] | NDArray[np.integer]
 MOST_ITEMS = {"ease": 8_000}  # it inverts an [items, items] matrix
 _NEIGHBOURS = 100
 _EASE_L2 = 200.0
-_BLOCK_CELLS = 2**23  # scores of whole catalogues at once: 64 MB
+_BLOCK_CELLS = 2**22  # scores of whole catalogues at once: 32 MB, and some copies
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +39,8 @@ class Recommender:
     def scores(self, histories: Sequence[History]) -> FloatArray:
         """Of every item, [histories, items]. The caller sees to it that so many fit: `blocks`."""
         said = self._said(histories)
-        dense = said if isinstance(said, np.ndarray) else said.toarray()
-        scores: FloatArray = dense + self.prior
+        scores: FloatArray = said if isinstance(said, np.ndarray) else said.toarray()
+        scores += self.prior
         return scores
 
     def scores_of(self, histories: Sequence[History], candidates: IntArray) -> FloatArray:
@@ -121,8 +121,9 @@ def blocks(rows: int, items: int) -> Iterator[slice]:
 
 
 def incidence(rows: Sequence[History], items: int) -> csr_matrix:
-    """1 where the row holds the item, [rows, items]."""
-    index = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
-    columns = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
-    cells = np.unique(index * items + columns)
-    return csr_matrix((np.ones(len(cells), np.float32), (cells // items, cells % items)), shape=(len(rows), items))
+    """1 where the row, which has no repeats, holds the item: [rows, items]."""
+    starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    columns = np.concatenate([np.asarray(row, dtype=np.int32) for row in rows])
+    matrix = csr_matrix((np.ones(len(columns), np.float32), columns, starts), shape=(len(rows), items))
+    matrix.sort_indices()  # so that a sum does not depend on the order of the history
+    return matrix

@@ -97,12 +97,12 @@ class HardNegatives:
 
 def _first(scores: NDArray[np.float64], count: int) -> IntArray:
     """Columns of the `count` highest scores of each row, highest first, equal ones from left to right."""
-    if count < scores.shape[1]:
-        least = -np.partition(-scores, count - 1, axis=1)[:, count - 1 : count]
-        above, level = scores > least, scores == least
-        room = count - above.sum(axis=1, keepdims=True)
-        columns = np.nonzero(above | (level & (np.cumsum(level, axis=1) <= room)))[1].reshape(len(scores), count)
-    else:
-        columns = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    least = -np.partition(-scores, count - 1, axis=1)[:, count - 1 : count]
+    chosen = scores >= least
+    full = np.flatnonzero(chosen.sum(axis=1) > count)  # of the lowest score there are more than have room
+    above, level = scores[full] > least[full], scores[full] == least[full]
+    room = count - above.sum(axis=1, keepdims=True)
+    chosen[full] = above | (level & (np.cumsum(level, axis=1, dtype=np.int32) <= room))
+    columns = np.nonzero(chosen)[1].reshape(len(scores), count)
     order = np.argsort(-np.take_along_axis(scores, columns, axis=1), axis=1, kind="stable")
     return np.take_along_axis(columns, order, axis=1)
