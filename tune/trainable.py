@@ -21,6 +21,7 @@ from ray import tune as ray_tune
 from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError
 from reranker.mailbox import Event, WorkerJob
+from reranker.trial_folder import TrialFolder
 from results.study_folder import StudyFolder, TrialStatus
 from tune.schedulers import progress
 from tune.search_space import Study
@@ -29,13 +30,16 @@ from tune.worker_group import LEAVE_S, TrialResources, WorkerGroup
 _POLL_S = 0.5  # between two looks at whether the trial shall stop
 
 
-def make_trainable(study_folder: Path, data: Any, metric: str, resources: TrialResources) -> Any:
+def make_trainable(study_folder: Path, data: Any, study: Study, resources: TrialResources) -> Any:
     """A Tune trainable that trains each trial in a slot, which a next trial takes over where Tune reuses actors.
 
     Args:
         data: a reference to the study's `RerankingData` in Ray's object store.
     """
-    given = {"study": StudyFolder(study_folder), "data": [data], "metric": metric, "resources": resources}
+    given = {
+        "study": StudyFolder(study_folder), "data": [data], "metric": study.metric, "base": study.base(),
+        "resources": resources,
+    }  # fmt: skip
     # The slot itself only waits for its workers: a sliver of the head node, or it would take the CPU they need.
     sliver = ray_tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}])
     return ray_tune.with_resources(ray_tune.with_parameters(Slot, **given), sliver)
@@ -45,10 +49,17 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
     """A worker group and the trial that it trains now."""
 
     def setup(
-        self, config: dict[str, Any], *, study: StudyFolder, data: list[Any], metric: str, resources: TrialResources
+        self,
+        config: dict[str, Any],
+        *,
+        study: StudyFolder,
+        data: list[Any],
+        metric: str,
+        base: TrialConfig,
+        resources: TrialResources,
     ) -> None:
         os.environ["RAY_TRAIN_ENABLE_STATE_TRACKING"] = "1"  # Train runs appear in the dashboard
-        self._study, self._data, self._metric, self._resources = study, data[0], metric, resources
+        self._study, self._data, self._metric, self._base, self._resources = study, data[0], metric, base, resources
         self._group: WorkerGroup | None = None
         self._training = False  # the group has this trial's job
         self._waited_for = False  # the group waits for the answer to a report
@@ -114,8 +125,16 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
             self._group.answer(True)
             self._waited_for = False
         elif not self._training:
-            self._group.send(WorkerJob(self._config, self._metric, self._folder, self._micro_batch))
+            zero_shot = self._zero_shot()
+            self._group.send(WorkerJob(self._config, self._metric, self._folder, self._micro_batch, zero_shot))
             self._training = True
+
+    def _zero_shot(self) -> tuple[TrialConfig, TrialFolder, TrialFolder] | None:
+        """The untrained base in the study's own prompt, once a model, before the first trial that trains it."""
+        plain, without_prior = self._study.zero_shot(self._config.model)
+        if plain.has_ranks:
+            return None
+        return self._base.model_copy(update={"model": self._config.model}), plain, without_prior
 
     def _result(self, figures: dict[str, Any], replayed: bool = False) -> dict[str, Any]:
         last = figures["epoch"] >= self._config.epochs
