@@ -21,6 +21,7 @@ from reranker.data import RerankingData
 from reranker.datasets.demo import TITLES
 from reranker.errors import EnvironmentFault, InputError
 from reranker.metrics import ranks_of_target
+from reranker.models import BUNDLED
 from reranker.rank import Reranker
 from reranker.sft import fine_tune
 from reranker.trial_folder import TrialFolder
@@ -70,7 +71,9 @@ def test_titles_are_ranked_exactly_as_their_validation_lists_were(reranker, tria
 
 @pytest.mark.parametrize("permutations", [None, 3])
 def test_lists_of_any_length_are_answered_together_as_one_by_one(reranker, permutations):
-    mixed = [(TITLES[start : start + 3], TITLES[start + 5 : start + 5 + n]) for start, n in enumerate((1, 52, 2, 20, 52))]
+    mixed = [
+        (TITLES[start : start + 3], TITLES[start + 5 : start + 5 + n]) for start, n in enumerate((1, 52, 2, 20, 52))
+    ]
     together = reranker.rank_many(mixed, permutations)
     for (history, candidates), ranking in zip(mixed, together, strict=True):
         alone = reranker.rank(history, candidates, permutations)
@@ -165,8 +168,6 @@ def test_an_older_adapter_takes_the_configuration_beside_it(reranker, trial, tmp
 
 
 def test_a_base_that_has_moved_is_named(trial, reranker, tmp_path):
-    from reranker.models import BUNDLED
-
     shutil.copytree(trial.adapter, tmp_path / "adapter")
     shutil.copytree(BUNDLED / "demo-tiny", tmp_path / "base")
     facts = json.loads((tmp_path / "adapter" / "reranker.json").read_text())
@@ -198,7 +199,16 @@ def test_what_is_no_whole_adapter_of_the_base_is_refused(trial, tmp_path):
 
 
 def test_the_command_shows_one_list_with_its_latency(trial, reranker, capsys):
-    arguments = ["--adapter", str(trial.path), "--history", *HISTORY, "--candidates", *CANDIDATES, "--permutations", "2"]
+    arguments = [
+        "--adapter",
+        str(trial.path),
+        "--history",
+        *HISTORY,
+        "--candidates",
+        *CANDIDATES,
+        "--permutations",
+        "2",
+    ]
     assert rank.main(arguments) == 0
     head, *rows, latency = capsys.readouterr().out.splitlines()
     assert head.split() == ["rank", "probability", "candidate"]
@@ -230,7 +240,9 @@ def test_a_stream_answers_each_good_line_and_says_what_is_wrong_with_the_others(
     assert [answer["line"] for answer in refused] == [3, 4, 5, 6, 7, 8]
     assert [answer.get("id") for answer in refused] == [None, None, None, 6, 7, None]
     for answer, rule in zip(
-        refused, ["must be JSON", "must be an object", "candidates: a line", "stand once", "be a text", "JSON"], strict=True
+        refused,
+        ["must be JSON", "must be an object", "candidates: a line", "stand once", "be a text", "JSON"],
+        strict=True,
     ):
         assert rule in answer["error"]
     assert last["order"] == reranker.rank(HISTORY, CANDIDATES[:2]).order
