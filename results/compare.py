@@ -177,6 +177,7 @@ def findings(*studies: StudyFolder) -> list[str]:
     else:
         same = found.cheapest is found.winner
         which = "it is the cheapest of them" if same else f"the cheapest of them is {_name(found.cheapest, studies)}"
+        which += _priced(found.cheapest)
         lines.append(f"Not told apart from {', '.join(_name(trial, studies) for trial in others)}; {which}.")
     return [*lines, *_seed_findings(found)]
 
@@ -226,6 +227,17 @@ def _best_epochs(contender: Contender, metric: str) -> list[dict[str, float]]:
 def _cost(trial: StoredTrial) -> tuple[float, float, float]:
     last = trial.epochs[-1]
     return last.get("applied/parameters", math.inf), last.get("seconds_per_list", math.inf), last["seconds"]
+
+
+def _priced(trial: StoredTrial) -> str:
+    """What using it costs, as far as it is known."""
+    last = trial.epochs[-1]
+    parts = []
+    if (parameters := last.get("applied/parameters")) is not None:
+        parts.append(f"{parameters / 1e6:.3g}M parameters")
+    if (seconds := last.get("seconds_per_list")) is not None:
+        parts.append(f"{1000 * seconds:.3g} ms a list")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _name(trial: StoredTrial, studies: Sequence[StudyFolder]) -> str:
