@@ -279,8 +279,8 @@ class _Reader:
             return []
         found = self.found
         held = (
-            f"The p-values hold although trial {found.winner.number} is the best of {len(self.trials)}: every trial was "
-            f"held against every baseline, over the same {found.users} users."
+            f"The p-values hold although trial {found.winner.number} is the best of {len(self.trials)}: every trial "
+            f"was held against every baseline, over the same {found.users} users."
         )
         sentences = [held, f"A difference below {found.detectable:.3f} would often be missed with so many users."]
         if len(found.alike) > 1:
@@ -292,8 +292,8 @@ class _Reader:
             sentences.append(f"Not told apart from trial{'s' * (len(found.alike) > 2)} {numbers}. {cheapest}")
         if found.seed_spread is not None:
             sentences.append(
-                f"Luck: a score varies by {found.seed_spread:.3f} from seed to seed, and by {found.user_error:.3f} with the "
-                "users that are drawn (standard deviations). Rerun configurations are judged by their reruns alone."
+                f"Luck: a score varies by {found.seed_spread:.3f} from seed to seed and by {found.user_error:.3f} with "
+                "the users that are drawn (standard deviations). Rerun configurations are judged by their reruns alone."
             )
         return sentences
 
@@ -407,12 +407,12 @@ class _Reader:
     # How to repeat it
 
     def _facts(self) -> list[tuple[str, str]]:
-        manifest, plan = self.manifest, self.manifest["plan"]
+        manifest, plan, tags = self.manifest, self.manifest["plan"], self.manifest["tags"]
         facts = {
-            "data": f"{plan.get('source', 'unknown')}, fingerprint {manifest['tags'].get('data_fingerprint', 'unknown')}",
+            "data": f"{plan.get('source', 'unknown')}, fingerprint {tags.get('data_fingerprint', 'unknown')}",
             "space": f"fingerprint {manifest.get('fingerprint', 'unknown')}",
             "search": ", ".join(f"{name} {plan.get(name, 'unknown')}" for name in ("sampler", "seed", "trials")),
-            "code": manifest["tags"].get("code_version", "unknown"),
+            "code": tags.get("code_version", "unknown"),
             "versions": ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
             or "unknown",
             "folder": str(self.study.path),

@@ -1,4 +1,4 @@
-"""What a report says → Markdown that fits into a comment on GitHub, where nothing of the study's own can format, link or mention."""
+"""What a report says → Markdown for a comment on GitHub, where no text of the study formats, links or mentions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from results.board import Board, Row
-from results.content import Content, Reading, Step
+from results.content import Content, Reading, Step, Tile
 
 _ROWS = 10  # trials in the short leaderboard
 _LIMIT = 59_900  # bytes; GitHub takes 65,536 characters
@@ -19,7 +19,7 @@ def to_markdown(content: Content) -> str:
         f"## {escaped(content.study)}: {escaped(content.headline)}",
         " · ".join(escaped(fact) for fact in content.context),
         escaped(content.lead),
-        _list(f"**{escaped(tile.label)}: {escaped(tile.value)}** ({escaped('; '.join(tile.notes))})" for tile in content.tiles),
+        _list(_tile(tile) for tile in content.tiles),
         *_proven(content),
         "**What next**",
         "\n".join(f"{i}. {_step(step)}" for i, step in enumerate(content.steps, start=1)),
@@ -27,12 +27,13 @@ def to_markdown(content: Content) -> str:
         *_readings(content),
         "### Leaderboard",
         _board(content.board),
-        _list(f"{escaped(name)} failed: {code(cause or 'no cause was written')}" for name, cause in content.failures[:_ROWS]),
+        _list(_failure(*failure) for failure in content.failures[:_ROWS]),
         "### Diagnosis",
         _diagnosis(content),
         "### Reproduce",
-        _list([*(_step(step) for step in content.commands), *(f"{escaped(name)}: {code(of)}" for name, of in content.facts)]),
-    ]  # fmt: skip
+        _list(_step(step) for step in content.commands),
+        _list(f"{escaped(name)}: {code(value)}" for name, value in content.facts),
+    ]
     return _cut("\n\n".join(part for part in parts if part) + "\n")
 
 
@@ -53,7 +54,7 @@ def prose(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """A code span that ends where it should, whatever it holds; also in a cell of a table."""
+    """A code span that ends where it should, whatever it holds. Not for a table, where a pipe ends it."""
     text = _short(" ".join(text.split()))
     fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
     padded = f" {text} " if text.startswith("`") or text.endswith("`") else text
@@ -80,6 +81,14 @@ def _list(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def _tile(tile: Tile) -> str:
+    return f"**{escaped(tile.label)}: {escaped(tile.value)}** ({escaped('; '.join(tile.notes))})"
+
+
+def _failure(name: str, cause: str) -> str:
+    return f"{escaped(name)} failed: {code(cause or 'no cause was written')}"
+
+
 def _step(step: Step) -> str:
     return prose(step.text) + (f" {code(step.command)}" if step.command else "")
 
@@ -92,10 +101,10 @@ def _table(head: list[str], rows: list[list[str]], left: int) -> str:
 def _proven(content: Content) -> list[str]:
     if not content.proofs:
         return [escaped(line) for line in content.proven]
-    rows = [
-        [escaped(p.baseline), f"{p.level:.3f}", f"{p.mean:+.3f}", f"{p.low:+.3f} to {p.high:+.3f}", p.p.replace("<", "\\<"), p.word]
-        for p in content.proofs
-    ]  # fmt: skip
+    rows = []
+    for p in content.proofs:
+        interval = f"{p.low:+.3f} to {p.high:+.3f}"
+        rows.append([escaped(p.baseline), f"{p.level:.3f}", f"{p.mean:+.3f}", interval, escaped(p.p), p.word])
     table = _table(["against", escaped(content.board.metric), "difference", "95%", "p", "proven"], rows, left=1)
     return [table, " ".join(escaped(line) for line in content.proven)]
 
