@@ -421,7 +421,7 @@ def _shares_of_ranks(ranks: Ranks, candidates: int) -> FloatArray:
 def _same_margins(first: IntArray, second: IntArray, kinds: int) -> float:
     """p-value of both having the same shares of all kinds, where they are paired.
 
-    Source: Stuart, Biometrika 42, 1955: d' S⁻¹ d of the summed differences is χ² with as many degrees as S has rank.
+    Source: Stuart, Biometrika 42, 1955: d' S⁻¹ d of the summed differences is χ², its degrees the rank of S.
     """
     apart = np.eye(kinds)[first] - np.eye(kinds)[second]
     total = apart.sum(axis=0)

@@ -96,7 +96,7 @@ def _parallel(study: Any, knobs: list[str], label: str) -> Figure:
         finally:
             plt.close(canvas)
     caption = (
-        f"Each line is one of {trials} trials, from its {label} on the left through its knobs, the better the stronger. "
+        f"Each line is one of {trials} trials, from its {label} on the left through its knobs; stronger is better. "
         "Where strong lines meet on an axis, that value helps."
     )
     return Figure(key, title, caption, svg, wide=True)
