@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
+import pandas as pd
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -19,10 +19,10 @@ from poisoned import poison_test, poison_validation
 from reranker.config import DemoData, NegativesMix, TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import SealedError
-from reranker.metrics import Ranks, summarise
+from reranker.metrics import METRIC_NAMES, Ranks, summarise
 from reranker.sft import fine_tune
 from reranker.trial_folder import TrialFolder
-from results.study_folder import StudyFolder
+from results.study_folder import StudyFolder, TrialStatus
 from tune import run_search, search_space
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -33,7 +33,7 @@ DATA = {
     "retrieval": DemoData(users=120, candidate_mode="retrieval", retriever="markov", evaluation_users=100),
 }
 STUDY = """
-study: {name: poisoned, trials: 2, seed: 3}
+study: {name: poisoned, trials: 2, seed: 3, scheduler: none}
 data: {source: demo, users: 64, interactions_per_user: 5, candidate_mode: retrieval, retriever: markov}
 fixed: {model: demo-tiny, examples_per_user: 1, negatives: {uniform: 0.5, retriever: 0.5}}
 space:
@@ -120,37 +120,41 @@ def searched(tmp_path_factory) -> StudyFolder:
     return StudyFolder(folder / "runs" / "poisoned")
 
 
-def same_as_stored(study: StudyFolder, data: RerankingData, scratch: Path) -> bool:
-    """Whether all that a study has stored is what its configurations give on these data, without any search."""
+def differences(study: StudyFolder, data: RerankingData, scratch: Path) -> set[str]:
+    """What a study has stored that its configurations do not give on these data, trained without any search."""
     timed = {"seconds", "seconds_per_list", "tokens_per_second", "peak_memory_mb"}
     base = search_space.load(study.study_file).base()
-    told = optuna.load_study(
-        study_name=study.name, storage=JournalStorage(JournalFileBackend(str(study.journal)))
-    ).trials
-    same = study.read_manifest()["ceiling"] == data.ceiling(base)
-    for name, ranks in data.baselines(base, "validation").items():
-        if name == "random":
-            same &= study.references()["chance"] == summarise(ranks)
-        else:
-            same &= flat({name: study.baseline(name).read_ranks()[1]}) == flat({name: ranks})
-    for trial, journal in zip(study.trials(), told, strict=True):
+    journal = JournalStorage(JournalFileBackend(str(study.journal)))
+    told = optuna.load_study(study_name=study.name, storage=journal).trials
+    board = pd.read_csv(study.leaderboard).set_index("name")
+    baselines = data.baselines(base, "validation")
+    pairs: dict[str, list[tuple[Any, Any]]] = defaultdict(list)
+    pairs["ceiling"] = [(study.read_manifest()["ceiling"], data.ceiling(base))]
+    pairs["chance"] = [(study.references()["chance"], summarise(baselines.pop("random")))]
+    stored_ranks = {name: study.baseline(name).read_ranks()[1] for name in study.baselines()}
+    pairs["baselines"] = [(flat(stored_ranks), flat(dict(sorted(baselines.items()))))]
+    for trial, reports in zip(study.trials(), told, strict=True):
         folder, stored = TrialFolder(scratch / str(trial.number)), study.trial(trial.number)
-        fine_tune(stored.read_config(), data, folder=folder)
-        epochs = folder.read_epochs()[: len(trial.epochs)]  # of a trial that was stopped early
-        figures = [[{k: v for k, v in e.items() if k not in timed} for e in es] for es in (epochs, trial.epochs)]
-        same &= json.dumps(figures[0]) == json.dumps(figures[1])
-        same &= flat({"": folder.read_ranks()[1]}) == flat({"": stored.read_ranks()[1]})
-        same &= journal.intermediate_values == {e["epoch"]: e["ndcg_at_10"] for e in epochs}
-    return same
+        best = fine_tune(stored.read_config(), data, folder=folder)
+        epochs = folder.read_epochs()
+        assert trial.status is TrialStatus.COMPLETED
+        pairs["epochs"] += [
+            ({**a, **dict.fromkeys(timed)}, {**b, **dict.fromkeys(timed)})
+            for a, b in zip(trial.epochs, epochs, strict=True)
+        ]
+        pairs["ranks"].append((flat({"": stored.read_ranks()[1]}), flat({"": folder.read_ranks()[1]})))
+        pairs["journal"].append((reports.intermediate_values, {e["epoch"]: e["ndcg_at_10"] for e in epochs}))
+        row = board.loc[f"trial {trial.number}", [*METRIC_NAMES, "val_loss"]]
+        pairs["leaderboard"].append((row.to_dict(), {name: best.figures[name] for name in row.index}))
+    return {what for what, found in pairs.items() if any(stored != own for stored, own in found)}
 
 
 def test_a_search_on_poisoned_data_is_the_search_on_clean_ones(searched, tmp_path):
     assert len(searched.numbers()) == 2
-    assert same_as_stored(searched, RerankingData.prepare(search_space.load(searched.study_file).data), tmp_path)
+    assert differences(searched, RerankingData.prepare(search_space.load(searched.study_file).data), tmp_path) == set()
 
 
 def test_that_would_notice_other_validation_items(searched, tmp_path):
-    clean = RerankingData.prepare(search_space.load(searched.study_file).data)
-    other = poison_validation(clean)
-    assert not np.array_equal(clean.split.validation, other.split.validation)
-    assert not same_as_stored(searched, other, tmp_path)
+    other = poison_validation(RerankingData.prepare(search_space.load(searched.study_file).data))
+    noticed = {"ceiling", "chance", "baselines", "epochs", "ranks", "journal", "leaderboard"}
+    assert differences(searched, other, tmp_path) == noticed
