@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,20 +15,21 @@ import pandas as pd
 import yaml
 
 from reranker import sft
+from reranker.baselines import baseline_ranks
 from reranker.bases import BaseModels
 from reranker.candidates import MISSING, Example
 from reranker.config import DemoData, TablesData, TrialConfig
 from reranker.data import RerankingData
 from reranker.datasets.demo import ITEM_IDS, TITLES
+from reranker.metrics import chance
 from reranker.prompts import PromptEncoder
 from reranker.scoring import EncodedLists
 from reranker.trial_folder import write_text
 from reranker.zero_shot import keep_zero_shot
 from results.study_folder import StudyFolder, TrialStatus
-from tune.manifest import keep_baselines, make_manifest
+from tune.manifest import make_manifest
 from tune.search_space import load
 
-BASES = BaseModels()
 GOOD = TrialConfig(
     model="demo-tiny", epochs=2, learning_rate=3e-3, lora_rank=8, examples_per_user=5, history_length=6
 )  # fmt: skip
@@ -59,22 +60,36 @@ def build(
     write_text(folder.study_file, yaml.safe_dump(sections))
     study = load(folder.study_file)
     write_text(folder.study_file, study.dump())
-    baselines = keep_baselines(study, data, folder)
+    lists = data.validation(trials[0])
+    baselines = baseline_ranks(data.interactions, data.split, lists, "validation")
+    for baseline, ranks in baselines.items():
+        if baseline != "random":
+            folder.baseline(baseline).path.mkdir(parents=True)
+            folder.baseline(baseline).keep_ranks([data.interactions.user_ids[e.user] for e in lists], ranks)
     manifest = make_manifest(study, data, "", baselines)
-    hit = float(np.mean([e.target != MISSING for e in data.validation(trials[0])]))
-    manifest["references"]["chance"] = {k: hit * v for k, v in manifest["references"]["chance"].items()}
+    hit = float(np.mean([e.target != MISSING for e in lists]))
+    manifest["references"]["chance"] = {name: hit * v for name, v in chance(trials[0].candidates).items()}
     folder.write_manifest(manifest)
     if zero_shot:
-        keep_zero_shot(trials[0], data, BASES, *folder.zero_shot(trials[0].model))
+        keep_zero_shot(trials[0], data, loaded(tuple(data.interactions.item_texts)), *folder.zero_shot(trials[0].model))
     for number, config in enumerate(trials):
         train(folder, number, config, data, metric)
     return folder
 
 
-def train(folder: StudyFolder, number: int, config: TrialConfig, data: RerankingData, metric: str = "ndcg_at_10") -> None:
+def train(
+    folder: StudyFolder, number: int, config: TrialConfig, data: RerankingData, metric: str = "ndcg_at_10"
+) -> None:
     folder.start_trial(number, config.model_dump(mode="json"))
-    sft.fine_tune(config, data, metric=metric, folder=folder.trial(number), bases=BASES)
+    bases = loaded(tuple(data.interactions.item_texts))
+    sft.fine_tune(config, data, metric=metric, folder=folder.trial(number), bases=bases)
     folder.write_status(number, TrialStatus.COMPLETED)
+
+
+@functools.cache
+def loaded(catalogue: tuple[str, ...]) -> BaseModels:
+    """A base keeps the catalogue that it was first used with."""
+    return BaseModels()
 
 
 @functools.cache
@@ -133,11 +148,14 @@ class HalfFound(RerankingData):
     """A retriever's lists: two of three lack the true item."""
 
     def validation(self, config: TrialConfig) -> list[Example]:
-        return [e if i % 3 == 0 else _without_target(e) for i, e in enumerate(super().validation(config))]
+        return [
+            e if i % 3 == 0 else _without_target(e, len(self.interactions.item_ids))
+            for i, e in enumerate(super().validation(config))
+        ]
 
 
-def _without_target(e: Example) -> Example:
-    other = next(item for item in range(len(ITEM_IDS)) if item not in (*e.candidates, *e.history))
+def _without_target(e: Example, items: int) -> Example:
+    other = next(item for item in range(items) if item not in (*e.candidates, *e.history))
     listed = list(e.candidates)
     listed[e.target] = other
     return replace(e, candidates=tuple(listed), target=MISSING)
