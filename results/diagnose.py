@@ -34,7 +34,10 @@ def diagnose(evidence: Evidence) -> list[Finding]:
     """What explains the results, the worst first; nothing where all is well."""
     checks = CHECKS if evidence.trials else (failures,)
     found = [finding for check in checks if (finding := check(evidence))]
-    explained = {name for finding in found for name in EXPLAINS.get(finding.name, ())}
+    explained: set[str] = set()
+    for finding in found:
+        if finding.grade <= Grade.CAUSE and finding.confidence <= Confidence.LIKELY and finding.name not in explained:
+            explained |= EXPLAINS.get(finding.name, set())
     broken = any(f.grade <= Grade.CAUSE and f.confidence <= Confidence.LIKELY for f in found)
     hidden = {Grade.LIMIT, Grade.DOUBT} if broken else set()
     shown = [f for f in found if f.name not in explained and f.grade not in hidden]

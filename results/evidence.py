@@ -23,13 +23,12 @@ ZERO_SHOT = "zero-shot "
 _RANKED_BY = ("ndcg_at_10", *(name for name in METRIC_NAMES if name != "ndcg_at_10"), "val_loss")
 _FIGURES = (*METRIC_NAMES, "train_loss", "val_loss", "label_mass", "hit", "seconds")
 _TEXTS = ("rank", "name", "kind", "status", "epoch")  # of a leaderboard: to tell its rows, nothing to reckon with
-_APPLIED = {"optimizer_steps": "applied/optimizer_steps", "applied_learning_rate": "applied/learning_rate"}
+_APPLIED = {"optimizer_steps": "applied/optimizer_steps"}
 _GAINS: dict[str, Callable[[int], float]] = {
     "recall": lambda rank: 1.0,
     "ndcg": lambda rank: 1 / math.log2(rank + 1),
     "mrr": lambda rank: 1 / rank,
 }
-_ONE_ANSWER = 0.002  # spread of the first one's probability over the lists, relative to its mean
 _RARE = 0.025  # how often luck alone may lift the best of all epochs above what counts as chance
 
 
@@ -173,15 +172,17 @@ class Evidence:
 
     @property
     def one_answer(self) -> bool:
-        """Whether all lists get the same answer, whatever stands in them."""
-        if self.picks is None or not len(self.picks.first):
-            return False
-        shares = self.picks.probability
-        return bool(np.ptp(self.picks.first) == 0 and shares.std() < _ONE_ANSWER * shares.mean())
+        """Whether the same label stands first in all lists, whatever stands in them."""
+        return self.picks is not None and len(self.picks.first) > 1 and bool(np.ptp(self.picks.first) == 0)
+
+    @property
+    def heed(self) -> float:
+        """How much the answers depend on the lists: the spread of the first one's probability, relative to its mean."""
+        return float(self.picks.probability.std() / self.picks.probability.mean()) if self.picks else math.inf
 
     @property
     def at_chance(self) -> bool:
-        """Whether the best epoch of all trials is what guessing gives, or does not look at the lists at all."""
+        """Whether the best epoch of all trials is what guessing gives, or always puts the same label first."""
         return self.one_answer or self.is_chance(self.best, of=sum(len(trial.epochs) for trial in self.trials))
 
 
@@ -249,7 +250,7 @@ def read_table(path: Path, *, users: int, candidates: int) -> Evidence:
 
 
 def _table_faults(file: str, names: list[str], rows: list[tuple[int, dict[str, Any]]]) -> list[Fault]:
-    known = {*_FIGURES, *_APPLIED, *_APPLIED.values(), *_TEXTS, *TrialConfig.model_fields}
+    known = {*_FIGURES, *_APPLIED, *_APPLIED.values(), "applied/learning_rate", *_TEXTS, *TrialConfig.model_fields}
     faults = [
         Fault("there is no such column", file, 1, name, hint=nearest(name, known))
         for name in names
@@ -264,7 +265,7 @@ def _table_faults(file: str, names: list[str], rows: list[tuple[int, dict[str, A
             faults.append(Fault(f"a row must have {len(names)} cells", file, line))
             continue
         for name, text in row.items():
-            number = name in {*_FIGURES, *_APPLIED, *_APPLIED.values()}
+            number = name in {*_FIGURES, *_APPLIED, *_APPLIED.values(), "applied/learning_rate"}
             if text and number and not isinstance(_value(name, text), float):
                 faults.append(Fault("must be a finite number", file, line, name, text))
             elif text and name in METRIC_NAMES and not 0 <= float(text) <= 1:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from reranker.config import LETTERS
 from reranker.metrics import METRIC_NAMES, Picks
 from results.compare import PRETTY
 from results.evidence import ZERO_SHOT, Evidence
@@ -24,6 +25,9 @@ _FEW_STEPS = 60  # of the optimiser; a LoRA adapter begins at nothing, and each 
 _AT_GUESSING = 0.08  # nats between a loss and that of guessing, below which nothing is left of what the base knew
 _SAME = 0.9  # share of lists in which a training that changed nothing leaves the first place as it was
 _FLAT = 0.02  # of a loss, an epoch, as a part of it: below this nothing was learned
+_BOLD = 1e-2  # a learning rate beyond what adapters are known to bear
+_HEEDLESS = 0.002  # dependence of the answers on the lists (`Evidence.heed`), below which a model is out of order
+_HARDLY = 0.015  # likewise, below which it may be; where labels are random it has still learned to heed little
 _EASIER = 0.5  # nats by which training may be easier than validation in an epoch whose examples are all new
 _GAP = 0.3  # nats between training and validation loss
 _STILL = 0.05  # of the validation loss, as a part of it: a last epoch that brought more was not to be the last
@@ -86,6 +90,8 @@ def at_chance(e: Evidence) -> Finding | None:
     if (loss := e.best.get("val_loss", e.best.get("train_loss"))) is not None:
         side = "not below" if loss >= e.guessing else "hardly below" if loss > e.guessing - _GAP else "below"
         seen += f"; the loss, {loss:.2f}, is {side} that of guessing, ln {e.candidates} = {e.guessing:.2f}"
+    if metric in e.untrained and not e.is_chance(e.untrained):
+        seen += f"; before any training the model has {_pretty(metric)} {e.untrained[metric]:.4f}"
     return Finding(
         "at chance", seen, "the model ranks as if it guessed: nothing has been learned that helps on new users",
         "mend what is named below first; comparing configurations is pointless until one is above chance",
@@ -120,7 +126,7 @@ def leaked_in_training(e: Evidence) -> Finding | None:
     first = _first_epoch(e)
     if first is None or first["train_loss"] > 0.35 * e.guessing:
         return None
-    if first["val_loss"] < first["train_loss"] + 0.5 * e.guessing:
+    if first["val_loss"] < first["train_loss"] + 0.5 * e.guessing or not _much_easier(e, first):
         return None
     return Finding(
         "leaked in training", f"{_new_examples(first)}; guessing has {e.guessing:.2f}",
@@ -135,10 +141,10 @@ def template_mismatch(e: Evidence) -> Finding | None:
     first = _first_epoch(e)
     if first is None or _other_lists(e):
         return None
-    if first["val_loss"] >= first["train_loss"] + _EASIER:  # both are losses on new examples
+    if _much_easier(e, first):  # both are losses on new examples
         seen = _new_examples(first)
     else:
-        early = [epoch for epoch in e.winner.epochs[:3] if epoch["val_loss"] >= epoch["train_loss"] + _EASIER]
+        early = [epoch for epoch in e.winner.epochs[:3] if _much_easier(e, epoch)]
         if not early or not e.at_chance or early[0]["train_loss"] > e.guessing - _GAP:
             return None
         seen = (
@@ -158,7 +164,7 @@ def template_mismatch(e: Evidence) -> Finding | None:
 
 def easier_lists(e: Evidence) -> Finding | None:
     first, others = _first_epoch(e), _other_lists(e)
-    if first is None or first["val_loss"] < first["train_loss"] + _EASIER or not others:
+    if first is None or not others or not _much_easier(e, first):
         return None
     return Finding(
         "training lists are easier", f"{_new_examples(first)}; {others}",
@@ -196,16 +202,17 @@ def too_few_steps(e: Evidence) -> Finding | None:
 
 def labels_do_not_fit(e: Evidence) -> Finding | None:
     """Long enough at a rate that leaves the model able to answer, and yet it learned that all labels are alike."""
-    trained = [trial for trial in e.trials if _steps(trial) >= _FEW_STEPS and "train_loss" in trial.epochs[-1]]
+    trained = [
+        trial for trial in e.trials if _FEW_STEPS <= _steps(trial) < math.inf and "train_loss" in trial.epochs[-1]
+    ]
     losses = [trial.epochs[-1]["train_loss"] for trial in trained]
-    if not e.at_chance or not losses or max(abs(loss - e.guessing) for loss in losses) > _AT_GUESSING:
+    if not e.at_chance or not losses or abs(min(losses) - e.guessing) > _AT_GUESSING or _unmoved(e):
         return None
-    if e.one_answer or _unmoved(e):
-        return None
-    rates = sorted(trial.values["learning_rate"] for trial in trained if "learning_rate" in trial.values)
+    there = [t for t, loss in zip(trained, losses, strict=True) if loss < e.guessing + _AT_GUESSING]
+    rates = sorted(trial.values["learning_rate"] for trial in there if "learning_rate" in trial.values)
     varied = len(rates) > 1 and rates[-1] >= 3 * rates[0]
-    known = {name: row for name, row in _simple(e).items() if not e.is_chance(row)}
-    seen = f"after {_steps(trained[0]):.0f} steps the training loss is {losses[0]:.3f} nats, that of guessing"
+    known = {name: row for name, row in _simple(e).items() if "recall_at_1" in row and not e.is_chance(row)}
+    seen = f"after {_steps(there[0]):.0f} steps the training loss is {min(losses):.3f} nats, that of guessing"
     seen += f" (ln {e.candidates} = {e.guessing:.3f})"
     seen += f", at rates from {rates[0]:.1e} to {rates[-1]:.1e} alike" if varied else ""
     means = "the answers that are trained don't go with their lists: shuffled, shifted by a row, or of another table"
@@ -214,7 +221,8 @@ def labels_do_not_fit(e: Evidence) -> Finding | None:
         seen += f"; {name} has Recall@1 {row['recall_at_1']:.3f} on the same users, so there is something to learn"
     else:
         means += "; or the data hold nothing that tells about the next item"
-    confidence = Confidence.POSSIBLE if e.picks is None else Confidence.SURE if known and varied else Confidence.LIKELY
+    doubtful = e.picks is None or (e.one_answer and e.heed < _HARDLY) or all(_bold(trial) for trial in there)
+    confidence = Confidence.SURE if known and varied else Confidence.POSSIBLE if doubtful else Confidence.LIKELY
     return Finding(
         "labels don't fit their lists", seen, means,
         "take ten training examples and read whether the candidate at the target's label is what the user took next",
@@ -226,29 +234,31 @@ def rate_too_high(e: Evidence) -> Finding | None:
     diverged = [trial for trial in e.failed if "diverged" in trial.cause]
     losses = e.losses("train_loss")
     rising = len(losses) > 1 and losses[-1] > min(losses[:-1]) + max(0.3, 0.05 * min(losses[:-1]))
-    confidence = Confidence.LIKELY
+    told = [e.winner]
     if len(diverged) > len(e.trials):
-        seen = f"{len(diverged)} of {len(e.trials) + len(e.failed)} trials diverged"
-        confidence = Confidence.SURE
-    elif e.at_chance and e.one_answer and _steps(e.winner) >= _FEW_STEPS:
-        assert e.picks is not None
-        seen = f"the best trial gives every list the same answer, to {e.picks.probability.mean():.4f} of probability, at a "
-        seen += f"training loss of {losses[-1]:.2f} nats; guessing has {e.guessing:.2f}"
-        confidence = Confidence.SURE if e.untrained and not e.is_chance(e.untrained) else Confidence.LIKELY
-    elif rising and not _unmoved(e):
-        seen = f"the training loss rose from {min(losses[:-1]):.2f} to {losses[-1]:.2f} nats"
-    elif e.at_chance and e.picks is None and _collapsed(e):
-        seen = (
-            f"after {_steps(e.winner):.0f} steps the losses are those of guessing, ln {e.candidates} = {e.guessing:.2f}"
+        seen, confidence = f"{len(diverged)} of {len(e.trials) + len(e.failed)} trials diverged", Confidence.SURE
+        told = diverged
+    elif e.picks is not None and e.one_answer and e.heed < _HARDLY and _steps(e.winner) >= _FEW_STEPS:
+        seen = f"the best trial puts label {_label(e, int(e.picks.first[0]))} first in every list, whatever stands in it, with "
+        seen += f"a probability of {e.picks.probability.mean():.4f} ± {e.picks.probability.std():.4f}"
+        confidence = (
+            Confidence.SURE if e.heed < _HEEDLESS else Confidence.LIKELY if _bold(e.winner) else Confidence.POSSIBLE
         )
-        confidence = Confidence.POSSIBLE
+    elif rising and not _unmoved(e):
+        seen, confidence = (
+            f"the training loss rose from {min(losses[:-1]):.2f} to {losses[-1]:.2f} nats",
+            Confidence.LIKELY,
+        )
+    elif e.at_chance and _collapsed(e) and (e.picks is None or _bold(e.winner)):
+        seen = f"after {_steps(e.winner):.0f} steps the losses are those of guessing, {e.guessing:.2f} nats"
+        confidence = Confidence.LIKELY if _bold(e.winner) else Confidence.POSSIBLE
     else:
         return None
-    rates = [trial.values["learning_rate"] for trial in (*diverged, e.winner) if "learning_rate" in trial.values]
+    rates = [trial.values["learning_rate"] for trial in told if "learning_rate" in trial.values]
     return Finding(
         "rate too high", seen + (f" (learning_rate {min(rates):.1e})" if rates else ""),
         "the first steps destroyed what the base knew, and later ones can't bring it back",
-        "lower learning_rate by ten; a higher lora_rank wants a lower rate", confidence, Grade.CAUSE,
+        "lower learning_rate by ten; if all stays the same then, it is not the rate", confidence, Grade.CAUSE,
     )  # fmt: skip
 
 
@@ -284,7 +294,7 @@ def no_better_than_untrained(e: Evidence) -> Finding | None:
         losses = e.losses("val_loss")
         falling = len(losses) > 1 and losses[-1] < (1 - _STILL) * losses[-2]
         return Finding(
-            "no better than untrained", f"{_pretty(e.metric)} of the best trial is {verb} that of {name}: {_versus(e, name)}",
+            "no better than untrained", f"the best trial is {verb} {name}: {_leads(e, [name])}",
             "the training has not brought anything" + (" yet: its loss is still falling" if falling else ""),
             "more epochs, or a higher learning_rate" if falling else "other rates, by three up and down, and more examples",
             Confidence.SURE if difference.proven else Confidence.LIKELY, Grade.CAUSE,
@@ -308,6 +318,8 @@ def labels_are_improbable(e: Evidence) -> Finding | None:
 def label_prior(e: Evidence) -> Finding | None:
     if e.picks is None or e.data.get("candidate_order") == "retriever":  # there the place does tell about the target
         return None
+    if e.one_answer and e.heed < _HARDLY:  # nothing but a label is left: no leaning, but a model out of order
+        return None
     leaning, p = _leaning(e.picks, e.candidates)
     if leaning < _LEANING or p > 0.001:
         return None
@@ -315,7 +327,7 @@ def label_prior(e: Evidence) -> Finding | None:
     first, right = (np.bincount(x[held], minlength=e.candidates) / held.sum() for x in (e.picks.first, e.picks.target))
     label = int((first - right).argmax())
     return Finding(
-        "label prior", f"label {label + 1} of {e.candidates} stands first in {first[label]:.0%} of the lists and is right in "
+        "label prior", f"label {_label(e, label)} stands first in {first[label]:.0%} of the lists and is right in "
         f"{right[label]:.0%}; for no label to be preferred, {leaning:.0%} of the lists would need another first place "
         f"(p {'<' if p < 0.001 else '='} 0.001)",
         "a part of the answer comes from the label, or its place, whatever candidate stands there",
@@ -367,7 +379,7 @@ def still_learning(e: Evidence) -> Finding | None:
     if losses[-2] - losses[-1] < _STILL * losses[-2]:
         return None
     return Finding(
-        "still learning at its end", f"in its last epoch, the {len(losses)}th, the validation loss of trial {trial.number} fell "
+        "still learning at its end", f"in epoch {len(losses)}, its last, the validation loss of trial {trial.number} fell "
         f"from {losses[-2]:.2f} to {losses[-1]:.2f} nats, and {_pretty(e.metric)} was the best yet",
         "the training ended before it had learned what it could (underfitting)", "more epochs, or more examples_per_user",
         Confidence.LIKELY, Grade.LIMIT,
@@ -379,16 +391,14 @@ def baseline_does_as_well(e: Evidence) -> Finding | None:
     names = [name for name in against if not name.startswith(ZERO_SHOT)]
     beaten = [n for n in names if not (against[n].proven and against[n].mean > 0) and not _undecided(e, n)]
     worse = [name for name in beaten if against[name].proven]
-    told = "; ".join(f"{name}: {_versus(e, name)}" for name in beaten)
+    told = _leads(e, beaten)
     if not against:  # from figures alone
         beaten = [name for name, row in _simple(e).items() if row.get(e.metric, -math.inf) >= e.best[e.metric]]
-        told = "; ".join(
-            f"{name}: {e.references[name][e.metric]:.3f} against {e.best[e.metric]:.3f}" for name in beaten
-        )
+        told = "; ".join(f"{name} has {e.references[name][e.metric]:.3f}" for name in beaten)
     if not beaten:
         return None
     return Finding(
-        "a simple baseline does as well", f"{_pretty(e.metric)} of the best trial and of {told}",
+        "a simple baseline does as well", f"the best trial has {_pretty(e.metric)} {e.best[e.metric]:.3f}; {told}",
         "the language model adds nothing that counting does not know" + ("" if worse else ", as far as these users tell"),
         "more examples, a larger base, or longer histories; else use the baseline",
         Confidence.SURE if worse else Confidence.LIKELY, Grade.LIMIT,
@@ -447,9 +457,8 @@ def too_few_users(e: Evidence) -> Finding | None:
     if e.comparison is None or not undecided:
         return None
     return Finding(
-        "too few users", f"{_pretty(e.comparison.metric)} of the best trial and of "
-        f"{'; '.join(f'{name}: {_versus(e, name)}' for name in undecided)}; with {e.users} users differences below "
-        f"{e.comparison.detectable:.3f} would often be missed",
+        "too few users", f"{_leads(e, undecided)}; with {e.users} users a lead below {e.comparison.detectable:.3f} would often "
+        "be missed",
         "the difference may be as large as it looks or nothing at all: so few users can't tell",
         "score more users (evaluation_users: null takes all; min_user lets more in), and compare fewer trials",
         Confidence.SURE, Grade.DOUBT,
@@ -491,20 +500,21 @@ def failures(e: Evidence) -> Finding | None:
 
 
 CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
-    at_chance, leaked_target, leaked_in_training, not_applied, too_few_steps, label_prior, template_mismatch, rate_too_high,
+    at_chance, leaked_target, too_few_steps, rate_too_high, label_prior, leaked_in_training, template_mismatch, not_applied,
     labels_do_not_fit, rate_too_low, no_better_than_untrained, labels_are_improbable, history_is_cut, overfitting,
     baseline_does_as_well, retriever_ceiling, easier_lists, still_learning, best_at_an_edge, too_few_users, seed_luck,
     failures,
 )  # fmt: skip
 
 _UNLEARNT = {"no better than untrained", "label prior", "labels are improbable"}
-EXPLAINS = {  # what a cause brings about among the other causes
+EXPLAINS = {  # what a symptom or a cause brings about among the causes; what is explained itself explains nothing
+    "at chance": {"no better than untrained"},
     "leaked target": {"leaked in training", "template mismatch", "label prior"},
-    "leaked in training": {"template mismatch", "rate too high", *_UNLEARNT},
+    "leaked in training": {"template mismatch", "rate too high", "no better than untrained", "labels are improbable"},
     "too few steps": {"rate too low", "rate too high", *_UNLEARNT},
     "applied is not configured": {"rate too low", *_UNLEARNT},
     "label prior": {"leaked in training", "template mismatch", "no better than untrained"},
-    "template mismatch": {"rate too high", *_UNLEARNT},
+    "template mismatch": {"rate too high", "no better than untrained", "labels are improbable"},
     "rate too high": {"labels don't fit their lists", *_UNLEARNT},
     "labels don't fit their lists": _UNLEARNT,
     "rate too low": _UNLEARNT,
@@ -537,6 +547,16 @@ def _first_epoch(e: Evidence) -> dict[str, Any] | None:
     return first if first.get("epoch") == 1 and {"train_loss", "val_loss"} <= first.keys() else None
 
 
+def _much_easier(e: Evidence, epoch: dict[str, Any]) -> bool:
+    """Whether the training loss of an epoch is so far below the validation loss that no luck explains it.
+
+    Losses of single lists are taken to spread as widely as their mean is high.
+    """
+    examples = epoch.get("applied/examples", e.users) / epoch["epoch"]
+    noise = math.hypot(epoch["train_loss"] / math.sqrt(examples), epoch["val_loss"] / math.sqrt(e.users))
+    return bool(epoch["val_loss"] > epoch["train_loss"] + _EASIER + 2 * noise)
+
+
 def _new_examples(first: dict[str, Any]) -> str:
     return (
         f"in epoch 1, whose examples are all new to the model, the training loss was {first['train_loss']:.2f} nats; on the "
@@ -553,6 +573,14 @@ def _other_lists(e: Evidence) -> str:
     if scored != "uniform" and mix.get(scored, 0) < 1:
         return f"the scored lists have negatives by {scored}, as have {mix.get(scored, 0):.0%} of those trained on"
     return ""
+
+
+def _bold(trial: StoredTrial) -> bool:
+    return bool(trial.values.get("learning_rate", 0.0) > _BOLD)
+
+
+def _label(e: Evidence, place: int) -> str:
+    return LETTERS[place] if e.winner.values.get("label_style") == "letters" else f"{place + 1}"
 
 
 def _unmoved(e: Evidence) -> bool:
@@ -580,12 +608,15 @@ def _undecided(e: Evidence, name: str) -> bool:
     return not difference.proven and high > _MATTERS and (difference.mean > _MATTERS or (high - low) / 2 > _VAGUE)
 
 
-def _versus(e: Evidence, name: str) -> str:
+def _leads(e: Evidence, names: list[str]) -> str:
+    """By how much the best trial is ahead of baselines, with 95% intervals."""
     assert e.comparison is not None
-    low, high = e.comparison.intervals[name]
-    difference = e.comparison.against[name]
-    chance_of_it = "p < 0.001" if difference.p < 0.001 else f"p = {difference.p:.3f}"
-    return f"{difference.mean:+.3f} ({low:+.3f} to {high:+.3f}, {chance_of_it})"
+    told = []
+    for name in names:
+        (low, high), found = e.comparison.intervals[name], e.comparison.against[name]
+        p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
+        told.append(f"over {name} is {found.mean:+.3f} ({low:+.3f} to {high:+.3f}, {p})")
+    return f"its lead in {_pretty(e.comparison.metric)} {', '.join(told)}"
 
 
 def _leaning(picks: Picks, candidates: int) -> tuple[float, float]:

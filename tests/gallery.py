@@ -31,7 +31,7 @@ from tune.manifest import make_manifest
 from tune.search_space import load
 
 GOOD = TrialConfig(
-    model="demo-tiny", epochs=2, learning_rate=3e-3, lora_rank=8, examples_per_user=5, history_length=6
+    model="demo-tiny", candidates=10, epochs=2, learning_rate=3e-3, lora_rank=8, examples_per_user=5, history_length=6
 )  # fmt: skip
 SPACE = {"learning_rate": {"log_uniform": [1e-5, 1.0]}}
 
@@ -144,7 +144,7 @@ def _put_first(e: Example) -> Example:
     return replace(e, candidates=(e.candidates[e.target], *others), target=0)
 
 
-class HalfFound(RerankingData):
+class OneOfThreeFound(RerankingData):
     """A retriever's lists: two of three lack the true item."""
 
     def validation(self, config: TrialConfig) -> list[Example]:
