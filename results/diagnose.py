@@ -36,12 +36,16 @@ def diagnose(evidence: Evidence) -> list[Finding]:
     found = [finding for check in checks if (finding := check(evidence))]
     explained: set[str] = set()
     for finding in found:
-        if finding.grade <= Grade.CAUSE and finding.confidence <= Confidence.LIKELY and finding.name not in explained:
+        if _weighs(finding) and finding.name not in explained:
             explained |= EXPLAINS.get(finding.name, set())
-    broken = any(f.grade <= Grade.CAUSE and f.confidence <= Confidence.LIKELY for f in found)
-    hidden = {Grade.LIMIT, Grade.DOUBT} if broken else set()
+    hidden = {Grade.LIMIT, Grade.DOUBT} if any(map(_weighs, found)) else set()
     shown = [f for f in found if f.name not in explained and f.grade not in hidden]
-    return sorted(shown, key=lambda f: (f.grade, f.confidence))
+    return sorted(shown, key=lambda f: f.order)
+
+
+def _weighs(finding: Finding) -> bool:
+    """Whether it is grave and sure enough to account for others."""
+    return finding.grade <= Grade.CAUSE and finding.confidence is not Confidence.POSSIBLE
 
 
 def as_text(findings: list[Finding], width: int) -> str:

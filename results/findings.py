@@ -9,7 +9,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import numpy as np
@@ -47,13 +47,12 @@ class Grade(IntEnum):
     ASIDE = 5
 
 
-class Confidence(IntEnum):
-    SURE = 1
-    LIKELY = 2
-    POSSIBLE = 3
+class Confidence(StrEnum):
+    """From the surest on."""
 
-    def __str__(self) -> str:
-        return self.name.lower()
+    SURE = "sure"
+    LIKELY = "likely"
+    POSSIBLE = "possible"
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,13 @@ class Finding:
     confidence: Confidence
     grade: Grade
 
+    @property
+    def order(self) -> tuple[int, int]:
+        """Its place among the findings of a study: by grade, then the surest first."""
+        return self.grade, list(Confidence).index(self.confidence)
+
     def as_dict(self) -> dict[str, str]:
-        return {**asdict(self), "confidence": str(self.confidence), "grade": self.grade.name.lower()}
+        return {**asdict(self), "confidence": self.confidence.value, "grade": self.grade.name.lower()}
 
 
 # The symptom

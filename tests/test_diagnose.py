@@ -6,7 +6,7 @@ Every study is really trained, small, and diagnosed out of its folder, the stati
 from __future__ import annotations
 
 import json
-import shutil
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
