@@ -392,7 +392,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
     def _store(self, report: EpochReport) -> None:
         assert self.job.folder is not None
         if report.best:
-            self.job.folder.keep_adapter(self.accelerator.unwrap_model(self.model))
+            self.job.folder.keep_adapter(self.accelerator.unwrap_model(self.model), self.job.config)
             if report.evaluation is not None:
                 users = self.job.data.interactions.user_ids
                 found = report.evaluation
