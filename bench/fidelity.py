@@ -149,7 +149,7 @@ def search(study: Study, world: World) -> Iterator[tuple[int, float]]:
         optuna_study.sampler = make_sampler(study, number)
         trial = optuna_study.ask()
         values = study.draw(trial)
-        past = PastTrial(str(number), {"number": number, "values": values}, {})
+        past = PastTrial(str(number), {"number": number, "values": values, "to_the_end": False}, {})
         live[number] = trial, past, world.curve(values), []
         scheduler.on_trial_add(None, past)
         heapq.heappush(running, (now + 1, number))

@@ -86,8 +86,9 @@ class Catalogue:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, item_texts: Sequence[str]) -> None:
         self.tokenizer = tokenizer
-        special = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
-        self.texts = [_one_line(text, special) for text in item_texts]
+        special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+        self._special = sorted(special, key=len, reverse=True)
+        self.texts = self._clean(item_texts)
         self._titles: dict[int, Titles] = {}
 
     def titles(self, most_tokens: int) -> Titles:
@@ -135,6 +136,9 @@ class Catalogue:
             hint = "the demo models read the demo catalogue only"
             raise InputError([Fault(rule, field="model", value=model, hint=hint)])
 
+    def _clean(self, texts: Sequence[str]) -> list[str]:
+        return [_one_line(text, self._special) for text in texts]
+
     def _cut(self, tokens: int) -> list[str]:
         cut = []
         for text, ids in zip(self.texts, self.tokenize(self.texts), strict=True):
@@ -164,6 +168,23 @@ class Catalogue:
         for part in (self.tokenizer.backend_tokenizer.to_str(), *FORMS, *texts):
             digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
         return digest.hexdigest()[:32]
+
+
+class PassingTitles(Catalogue):
+    """The titles of the questions at hand, others each time: prompts are tokenised whole, and nothing is kept on disk."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__(tokenizer, [])
+
+    def read(self, texts: Sequence[str]) -> None:
+        """Take these in the place of the ones before."""
+        self.texts = self._clean(texts)
+        self._titles.clear()
+
+    def titles(self, most_tokens: int) -> Titles:
+        if most_tokens not in self._titles:
+            self._titles[most_tokens] = Titles(self._cut(most_tokens), tokens=None)
+        return self._titles[most_tokens]
 
 
 def _one_line(text: str, special: Sequence[str]) -> str:

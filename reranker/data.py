@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from reranker import datasets
-from reranker.candidates import CandidateSampler, Example, training_prefixes
+from reranker.candidates import MISSING, CandidateSampler, Example, training_prefixes
 from reranker.config import DataConfig, DemoData, TrialConfig
 from reranker.datasets import demo
 from reranker.interactions import Interactions, Split, split
@@ -13,12 +15,17 @@ from reranker.interactions import Interactions, Split, split
 
 @dataclass(frozen=True, eq=False)
 class RerankingData:
-    """Interactions, their split, and the sampler that draws lists from them."""
+    """Interactions, their split, and the sampler that draws lists from them.
+
+    Attributes:
+        validates: whether there are validation lists; a refit trains on their items instead.
+    """
 
     config: DataConfig
     interactions: Interactions
     split: Split
     sampler: CandidateSampler
+    validates: bool = True
 
     @staticmethod
     def prepare(config: DataConfig) -> RerankingData:
@@ -39,6 +46,8 @@ class RerankingData:
 
     def validation(self, config: TrialConfig) -> list[Example]:
         """The lists that the search looks at; of the configuration only `candidates` matters."""
+        if not self.validates:
+            return []
         return self.sampler.evaluation_examples(
             "validation",
             n=config.candidates,
@@ -46,6 +55,17 @@ class RerankingData:
             users=self.config.evaluation_users,
             seed=self.config.seed,
         )
+
+    def refit(self) -> RerankingData:
+        """The same users, each one's validation item the last of the training sequence, and nothing to validate on.
+
+        The test item stays held out, and the leak guard goes on to refuse it.
+        """
+        train = [
+            np.append(sequence, item) for sequence, item in zip(self.split.train, self.split.validation, strict=True)
+        ]
+        parts = replace(self.split, train=train, validation=np.full_like(self.split.validation, MISSING))
+        return replace(self, split=parts, sampler=CandidateSampler(self.interactions, parts), validates=False)
 
     def best_reachable(self, config: TrialConfig) -> float | None:
         """Expected Recall@1 on the validation lists of a ranker that knows the demo's rule.

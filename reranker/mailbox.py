@@ -14,12 +14,18 @@ from reranker.trial_folder import TrialFolder
 
 @dataclass(frozen=True)
 class WorkerJob:
-    """What a worker group is to train. `micro_batch`, if given, takes the place of the configuration's."""
+    """What a worker group is to train.
+
+    Attributes:
+        micro_batch: takes the place of the configuration's, if given.
+        zero_shot: what the untrained base is scored with first, and where its two baselines are kept; None: it is not.
+    """
 
     config: TrialConfig
     metric: str
     folder: TrialFolder
     micro_batch: int | None = None
+    zero_shot: tuple[TrialConfig, TrialFolder, TrialFolder] | None = None
 
 
 @dataclass(frozen=True)

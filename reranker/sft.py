@@ -97,7 +97,7 @@ def fine_tune(
         EnvironmentFault: the model cannot be loaded or the folder not be written.
     """
     started = time.perf_counter()
-    device = _device()
+    device = training_device()
     bases = BaseModels() if bases is None else bases
     encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
     most_tokens = None if config.micro_batch else _PASS_TOKENS[device.type]
@@ -176,7 +176,8 @@ def largest_pass(config: TrialConfig, workers: int, prompt_tokens: int, device: 
     return max(1, min(fits, config.effective_batch // workers))
 
 
-def _device() -> torch.device:
+def training_device() -> torch.device:
+    """This process's GPU, else Apple's, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -385,7 +386,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
     def _store(self, report: EpochReport) -> None:
         assert self.job.folder is not None
         if report.best:
-            self.job.folder.keep_adapter(self.accelerator.unwrap_model(self.model))
+            self.job.folder.keep_adapter(self.accelerator.unwrap_model(self.model), self.job.config)
             if report.evaluation is not None:
                 users = self.job.data.interactions.user_ids
                 found = report.evaluation

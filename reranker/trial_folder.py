@@ -7,6 +7,7 @@ loses the epoch that was being written and nothing before it.
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import json
 import os
 import shutil
@@ -27,6 +28,8 @@ from reranker.metrics import Picks, Ranks
 if TYPE_CHECKING:  # whoever only reads a folder need not wait for torch
     from peft import PeftModel
 
+ADAPTER_FACTS = "reranker.json"  # in an adapter's folder: all that is needed to use it besides the base model
+_LIBRARIES = ("torch", "transformers", "peft", "trl")
 _PICKS = ["target_position", "first_position", "first_probability"]
 _ADVICE = {
     errno.ENOSPC: "no space is left on the disk; what was written before is intact",
@@ -180,15 +183,26 @@ class TrialFolder:
         figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return figures
 
-    def keep_adapter(self, model: PeftModel) -> None:
-        """Replace the kept adapter, safetensors and its configuration, file by file."""
+    def keep_adapter(self, model: PeftModel, config: TrialConfig) -> None:
+        """Replace the kept adapter, file by file: safetensors, peft's configuration, and ours with the versions used."""
         beside = self.path / "adapter.tmp"
+        versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+        facts = {"config": config.model_dump(mode="json"), "versions": versions}
         with writing(self.adapter):
             try:
                 model.save_pretrained(str(beside))
                 (beside / "README.md").unlink(missing_ok=True)  # peft's model card template, with nothing filled in
+                _name_base(beside / "adapter_config.json", config.model)
+                (beside / ADAPTER_FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
                 self.adapter.mkdir(exist_ok=True)
                 for file in sorted(beside.iterdir()):
                     os.replace(file, self.adapter / file.name)
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
+
+
+def _name_base(path: Path, model: str) -> None:
+    """peft writes where the base lay on this machine, which says nothing on another one; a Hub id does and stays."""
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    if Path(facts["base_model_name_or_path"]).is_dir():
+        path.write_text(json.dumps({**facts, "base_model_name_or_path": model}, indent=2) + "\n", encoding="utf-8")

@@ -19,6 +19,7 @@ from reranker.errors import OutOfMemory, RerankerError, TrainingStopped
 from reranker.mailbox import Event, WorkerJob
 from reranker.memory import device_memory
 from reranker.sft import EpochReport, fine_tune, worker_rank, workers
+from reranker.zero_shot import keep_zero_shot
 
 _PATIENCE_S = 30.0  # how long one rank waits before it tells the others that it still does; collectives time out
 
@@ -73,6 +74,9 @@ def _train(job: WorkerJob, data: RerankingData, bases: BaseModels, mailbox: Any)
         contextlib.redirect_stderr(stream),
     ):
         try:
+            if job.zero_shot is not None and rank == 0:
+                config, *folders = job.zero_shot
+                keep_zero_shot(config, data, bases, *folders)
             fine_tune(
                 job.config,
                 data,

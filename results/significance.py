@@ -45,6 +45,11 @@ def mean_interval(values: FloatArray, seed: int = 0) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
+def standard_error(values: FloatArray) -> float:
+    """Of the mean over users."""
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
 def differences(pairs: Sequence[tuple[FloatArray, FloatArray]], seed: int = 0) -> list[Difference]:
     """Each pair's mean difference over the same users; p-values hold for all pairs together.
 

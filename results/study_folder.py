@@ -40,6 +40,7 @@ class StoredTrial:
     epochs: list[dict[str, Any]]
     origin: str = ""  # how it came to be, where the sampler did not simply draw it: "start_from", "added", "retry of 3"
     notes: tuple[str, ...] = ()  # what happened to it and its figures don't tell
+    study: str = ""  # whose it is
 
     @property
     def name(self) -> str:
@@ -145,9 +146,18 @@ class StudyFolder:
     def trial(self, number: int) -> TrialFolder:
         return TrialFolder(self.path / "trials" / f"{number:03d}")
 
+    @property
+    def refit(self) -> TrialFolder:
+        """Where the winner's adapter is that was trained on the validation items as well."""
+        return TrialFolder(self.path / "refit")
+
     def baseline(self, name: str) -> TrialFolder:
         """Where the ranks of a baseline on the validation lists are, as those of a trial; any text is a name."""
         return TrialFolder(self.path / "baselines" / quote(name, safe=" ,"))
+
+    def zero_shot(self, model: str) -> tuple[TrialFolder, TrialFolder]:
+        """The baselines that are the untrained model: as it is, and with its label prior divided out."""
+        return self.baseline(f"zero-shot {model}"), self.baseline(f"zero-shot {model}, no prior")
 
     def baselines(self) -> list[str]:
         """Those that have ranks, the zero-shot models last."""
@@ -238,6 +248,7 @@ class StudyFolder:
                 folder.read_epochs(),
                 status.get("origin", ""),
                 tuple(folder.read_notes()),
+                self.name,
             )
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:

@@ -18,7 +18,8 @@ from reranker.errors import EnvironmentFault
 from reranker.metrics import METRIC_NAMES, chance
 from reranker.trial_folder import TrialFolder, write_text
 from results import compare
-from results.compare import leaderboard, verdict, winner
+from results.compare import verdict, winner
+from results.leaderboard import leaderboard
 from results.study_folder import StudyFolder, TrialStatus
 from tune.conductor import INTERRUPTED, TOO_MANY_FAILURES
 from tune.outcome import exit_code, tell_webhook
@@ -93,7 +94,7 @@ def test_a_trial_that_ended_with_the_search_counts_as_pruned(study):
 def test_the_verdict_says_it_in_one_sentence(study):
     assert verdict(study) == (
         "The best trial (number 0, epoch 2) ranks the true item first for 41% of users; "
-        "popularity 13%, chance 5%, best reachable 49%."
+        "the best baseline, popularity, 13%, chance 5%, best reachable 49%."
     )
 
 

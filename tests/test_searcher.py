@@ -16,6 +16,7 @@ from results.study_folder import StudyFolder, TrialStatus
 from tune import search_space
 from tune.conductor import Conductor
 from tune.ledger import Ledger, PastTrial
+from tune.replication import Replication
 from tune.schedulers import make_scheduler, progress, replay
 from tune.search_space import Study
 from tune.searcher import make_sampler
@@ -195,7 +196,7 @@ def test_a_warm_start_from_other_data_tries_the_best_configurations_instead(tmp_
 
 def curve(number: int, values: list[float], epochs: int = 9) -> PastTrial:
     reports = dict(enumerate(values, start=1))
-    return PastTrial(f"t{number}", {"number": number, "values": {"epochs": epochs}}, reports)
+    return PastTrial(f"t{number}", {"number": number, "values": {"epochs": epochs}, "to_the_end": False}, reports)
 
 
 def decisions(scheduler: TrialScheduler, study: Study, past: PastTrial) -> list[str]:
@@ -311,3 +312,77 @@ def test_the_end_of_the_time_stops_running_trials(tmp_path, monkeypatch):
     conductor.poll()
     assert conductor.ending == "the time budget of 45s is used up"
     assert folder.asked_to_stop(0) == (TrialStatus.CANCELLED, conductor.ending)
+
+
+# Replicates
+
+
+def ranked(folder: StudyFolder, ndcg: list[float]) -> None:
+    """Finished trials' figures, as their workers leave them."""
+    for number, score_of_trial in enumerate(ndcg):
+        folder.trial(number).append_epoch({"epoch": 1, "ndcg_at_10": score_of_trial, "seconds": 1.0})
+    folder.write_manifest({"metric": "ndcg_at_10", "knobs": [], "references": {}})
+
+
+def test_the_best_are_repeated_with_other_seeds_and_nothing_else_of_them_changes(tmp_path):
+    study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
+    ledger = ledger_of(study, folder)
+    drawn = run(ledger, folder, 3)
+    ranked(folder, [0.1, 0.3, 0.2])
+    said: list[str] = []
+    assert Replication(folder, top=2, seeds=2, say=said.append).enqueue(ledger) == 4
+    again = [ledger.ask() for _ in range(4)]
+    assert [(origin, values["seed"]) for _, values, origin in again] == [
+        ("replicate of 1", 1), ("replicate of 1", 2), ("replicate of 2", 1), ("replicate of 2", 2)
+    ]  # fmt: skip
+    for original, (number, values, _) in zip((1, 1, 2, 2), again, strict=True):
+        assert {**values, "seed": 0} == drawn[original]
+        assert ledger.is_replicate(number)
+    assert not ledger.is_replicate(1)
+    assert said == ["the best again with other seeds, 4 trainings: trial 1, trial 2"]
+
+
+def test_replicates_are_asked_for_once_and_a_later_launch_asks_for_what_is_missing(tmp_path):
+    study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
+    ledger = ledger_of(study, folder)
+    run(ledger, folder, 2)
+    ranked(folder, [0.1, 0.3])
+    replication = Replication(folder, top=1, seeds=2, say=lambda line: None)
+    assert [replication.enqueue(ledger), replication.enqueue(ledger)] == [2, 0]
+    later = ledger_of(study, folder)
+    assert Replication(folder, top=1, seeds=3, say=lambda line: None).enqueue(later) == 1
+    assert later.waiting() == 3
+
+
+def test_replicates_do_not_count_towards_the_study_s_trials_and_keep_their_seed_when_they_go_on(tmp_path):
+    study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
+    ledger = ledger_of(study, folder)
+    run(ledger, folder, 1)
+    ranked(folder, [0.1])
+    Replication(folder, top=1, seeds=1, say=lambda line: None).enqueue(ledger)
+    number, _, _ = ledger.ask()
+    assert ledger.asked() == 1
+    later = ledger_of(study, folder)
+    assert later.interrupted() == [number]
+    assert later.ask(number)[1]["seed"] == 1
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
+def test_no_scheduler_stops_a_replicate(tmp_path, scheduler):
+    study = study_of(tmp_path, f"scheduler: {scheduler}")
+    knowing = make_scheduler(study)
+    replay(knowing, study, [curve(number, [0.5] * 9) for number in range(8)])
+    poor = curve(8, [0.1] * 9)
+    poor.config["to_the_end"] = True
+    assert decisions(knowing, study, poor) == [TrialScheduler.CONTINUE] * 9
+    knowing.on_trial_complete(None, poor, {"epoch": 9, "progress": 100.0, "ndcg_at_10": 0.1})
+
+
+def test_asha_does_not_judge_others_by_replicates(tmp_path):
+    study = study_of(tmp_path, "asha: {pace: 0}")
+    knowing = make_scheduler(study)
+    replicates = [curve(number, [0.9] * 9) for number in range(8)]
+    for replicate in replicates:
+        replicate.config["to_the_end"] = True
+    replay(knowing, study, replicates)
+    assert TrialScheduler.STOP not in decisions(knowing, study, curve(8, [0.1] * 9))

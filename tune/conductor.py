@@ -26,6 +26,7 @@ class Conductor:
 
     Attributes:
         ending: why no further trial may begin; empty while they may.
+        out_of_patience: whether that is because trials brought no gain.
     """
 
     def __init__(self, study: Study, folder: StudyFolder, ledger: Ledger, say: Callable[[str], None]) -> None:
@@ -38,6 +39,7 @@ class Conductor:
         self._since_best = 0  # trials that ended since one was better by more than the metric's noise
         self._signalled = False
         self.ending = ""
+        self.out_of_patience = False
 
     @property
     def paused(self) -> bool:
@@ -130,7 +132,8 @@ class Conductor:
             self._best, self._since_best = best, 0
             return
         self._since_best += 1
-        if self._since_best >= patience:
+        if self._since_best >= patience and not self.ending:
+            self.out_of_patience = True
             self._end(f"{patience} trials in a row brought no gain above the noise of {metric}, {noise:.3f} (patience)")
 
     def _act(self, request: control.Request) -> str:

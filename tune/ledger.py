@@ -25,6 +25,7 @@ from tune.search_space import Study
 
 ORIGIN = "origin"  # the attribute that says how a trial came to be
 _EXTRA = "extra"  # the attribute of trials beyond the study's number: added by hand, tried again, taken over
+_SEED = "seed"  # the attribute of replicates, which takes the place of the configuration's
 _TAKEN_OVER = "warm start"
 
 
@@ -33,7 +34,7 @@ class PastTrial:
     """A finished trial as schedulers know trials; `reports` are the metric's values by epoch."""
 
     trial_id: str
-    config: dict[str, Any]  # {"number", "values"}
+    config: dict[str, Any]  # {"number", "values", "to_the_end"}
     reports: dict[int, float]
 
 
@@ -85,7 +86,7 @@ class Ledger:
         past = []
         for trial in sorted(trials, key=lambda trial: trial.datetime_complete):
             values = self._study.draw(optuna.trial.FixedTrial(trial.params))
-            config = {"number": trial.number, "values": values}
+            config = {"number": trial.number, "values": values, "to_the_end": _SEED in trial.user_attrs}
             past.append(PastTrial(f"past-{trial.number}", config, trial.intermediate_values))
         return past
 
@@ -109,6 +110,7 @@ class Ledger:
             frozen = self._optuna.get_trials(deepcopy=False)[number]
             trial = optuna.Trial(self._optuna, frozen._trial_id)
         values = self._study.draw(trial)
+        values["seed"] = trial.user_attrs.get(_SEED, values["seed"])
         self._trials[trial.number] = trial
         return trial.number, values, str(trial.user_attrs.get(ORIGIN, ""))
 
@@ -155,6 +157,21 @@ class Ledger:
         for trial in again:
             self.enqueue(trial.params, f"retry of {trial.number}", extra=True)
         return [trial.number for trial in again]
+
+    def replicate(self, original: StoredTrial, seeds: int) -> int:
+        """Enqueue a trial's parameters with the next `seeds` seeds, but for those that were asked for; how many are new."""
+        origin = f"replicate of {original.number}"
+        trials = self._optuna.get_trials(deepcopy=False)
+        asked = {trial.user_attrs[_SEED] for trial in trials if trial.user_attrs.get(ORIGIN) == origin}
+        first = original.values["seed"] + 1
+        new = [seed for seed in range(first, first + seeds) if seed not in asked]
+        for seed in new:
+            attributes = {ORIGIN: origin, _EXTRA: True, _SEED: seed}
+            self._optuna.enqueue_trial(trials[original.number].params, user_attrs=attributes)
+        return len(new)
+
+    def is_replicate(self, number: int) -> bool:
+        return _SEED in self._optuna.get_trials(deepcopy=False)[number].user_attrs
 
     def take_over(self, trial: StoredTrial, parameters: dict[str, Any]) -> None:
         """Let the sampler know a finished trial of another study."""

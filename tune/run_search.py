@@ -32,7 +32,8 @@ from reranker.data import RerankingData
 from reranker.errors import RerankerError
 from reranker.models import check_name
 from reranker.trial_folder import write_text
-from results.compare import RUNS, findings, leaderboard, pretty, verdict, winner
+from results.compare import RUNS, findings, verdict, winner
+from results.leaderboard import leaderboard, pretty
 from results.study_folder import StudyFolder
 from tune import search_space
 from tune.announce import how_to_resume, plan, where_it_is, where_to_look
@@ -43,6 +44,7 @@ from tune.outcome import exit_code, tell_webhook
 from tune.preflight import ModelCheck, check_models, check_writable, gpu_part
 from tune.progress import Progress
 from tune.recorder import Recorder
+from tune.replication import Replication
 from tune.schedulers import make_scheduler, replay
 from tune.search_space import Study
 from tune.searcher import LedgerSearch, make_sampler
@@ -138,13 +140,14 @@ def _run_trials(
         progress.say(f"tried again: {', '.join(f'trial {n}' for n in ledger.retry_failed()) or 'none had failed'}")
     scheduler = make_scheduler(study)
     replay(scheduler, study, past)
+    replication = Replication(folder, args.top, args.replicate, progress.say) if args.replicate else None
     resources = trial_resources(study, gpu_part(study, models))
     recorder = Recorder(folder, progress, tracker, conductor, study.knobs)
     with progress, conductor.listening():
         ray_tune.Tuner(
-            make_trainable(folder.path, ray.put(data), study.metric, resources),
+            make_trainable(folder.path, ray.put(data), study, resources),
             tune_config=ray_tune.TuneConfig(
-                search_alg=LedgerSearch(study, ledger, conductor),
+                search_alg=LedgerSearch(study, ledger, conductor, replication),
                 scheduler=scheduler,
                 num_samples=-1,  # the searcher says when there are no more
                 max_concurrent_trials=min(study.settings.concurrency or 10**6, concurrent_trials(resources)),
@@ -183,6 +186,12 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     return [*(f"{key}={value}" for key, value in named.items() if value is not None), *args.set]
 
 
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)
+
+
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="run_search.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -199,6 +208,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="of the sampler")
     parser.add_argument("--resume", metavar="STUDY", help="go on with a study, by its name or folder")
     parser.add_argument("--retry-failed", action="store_true", help="with --resume: try failed trials again")
+    parser.add_argument(
+        "--replicate", type=_at_least_one, metavar="N", help="then train the best again with N other seeds"
+    )
+    parser.add_argument(
+        "--top", type=_at_least_one, default=5, metavar="K", help="with --replicate: how many of the best (5)"
+    )
     parser.add_argument("--warm-start", metavar="STUDY", help="let the sampler know an earlier study's trials")
     parser.add_argument("--runs", type=Path, default=RUNS, help="where studies are kept")
     parser.add_argument("--tracking-uri", help="an MLflow server; left out: a file in the study's folder")

@@ -93,6 +93,8 @@ class _Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
         self._curves: dict[str, list[tuple[float, float]]] = {}
 
     def on_trial_add(self, controller: Any, trial: Any) -> None:
+        if trial.config["to_the_end"]:
+            return
         before = np.random.get_state()
         np.random.seed([self._seed, trial.config["number"]])
         try:
@@ -102,6 +104,8 @@ class _Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
         self._curves[trial.trial_id] = [(0.0, self._metric_op * self._start)]
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if trial.config["to_the_end"]:
+            return str(TrialScheduler.CONTINUE)
         if self._time_attr in result and self._metric in result:
             self._curves[trial.trial_id].append((result[self._time_attr], self._metric_op * result[self._metric]))
         action: str = super().on_trial_result(controller, trial, result)
@@ -109,6 +113,14 @@ class _Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
             self._num_stopped -= 1
             return str(TrialScheduler.CONTINUE)
         return action
+
+    def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        if not trial.config["to_the_end"]:
+            super().on_trial_complete(controller, trial, result)
+
+    def on_trial_remove(self, controller: Any, trial: Any) -> None:
+        if not trial.config["to_the_end"]:
+            super().on_trial_remove(controller, trial)
 
     def _catches_up(self, trial_id: str) -> bool:
         bracket, curve = self._trial_info[trial_id], self._curves[trial_id]
@@ -121,6 +133,11 @@ class _Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
 
 class _Median(MedianStoppingRule):  # type: ignore[misc]
     """Ray's, which cannot bear trials that end without a report."""
+
+    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if trial.config["to_the_end"]:
+            return str(TrialScheduler.CONTINUE)
+        return str(super().on_trial_result(controller, trial, result))
 
     def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
         if self._time_attr in result and self._metric in result:

@@ -11,6 +11,7 @@ from ray.tune.search import Searcher
 from results.study_folder import TrialStatus
 from tune.conductor import Conductor
 from tune.ledger import Ledger
+from tune.replication import Replication
 from tune.search_space import Study, StudySettings
 
 
@@ -20,27 +21,34 @@ class LedgerSearch(Searcher):  # type: ignore[misc]
     Ray's own OptunaSearch tells Optuna that a trial stopped by ASHA is complete with a partial score and leaves out the
     report that it was stopped at. Here a trial's value is its best epoch, a stopped one is pruned with all its reports,
     and a failed one is failed. Steps are epochs. A suggestion is `{"number": the trial's number in the journal,
-    "values": every knob}`; interrupted trials of an earlier launch come first, then those that wait, then new ones.
+    "values": every knob, "to_the_end": no scheduler may stop it}`; interrupted trials of an earlier launch come first, then
+    those that wait, then new ones, and when all are done the replicates of the best.
     """
 
-    def __init__(self, study: Study, ledger: Ledger, conductor: Conductor) -> None:
+    def __init__(self, study: Study, ledger: Ledger, conductor: Conductor, replication: Replication | None) -> None:
         super().__init__(metric=study.metric, mode=study.mode)
         self._study, self._ledger, self._conductor = study, ledger, conductor
+        self._replication = replication
         self._numbers: dict[str, int] = {}  # of the trials that Tune runs
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         self._conductor.poll()
-        if self._conductor.ending:
+        ending = self._conductor.ending
+        if ending and not (self._replication and self._conductor.out_of_patience):
             return str(Searcher.FINISHED)
         if self._conductor.paused:
             return None
         interrupted = self._ledger.interrupted()
-        if not interrupted and not self._ledger.waiting() and self._ledger.asked() >= self._study.settings.trials:
-            return None if self._numbers else str(Searcher.FINISHED)  # while one runs, another may yet be added
+        searched = bool(ending) or self._ledger.asked() >= self._study.settings.trials
+        if searched and not interrupted and not self._ledger.waiting():
+            if self._numbers:
+                return None  # while one runs, another may yet be added
+            if not (self._replication and self._replication.enqueue(self._ledger)):
+                return str(Searcher.FINISHED)
         number, values, origin = self._ledger.ask(interrupted[0] if interrupted else None)
         self._numbers[trial_id] = number
         self._conductor.starts(number, values, origin)
-        return {"number": number, "values": values}
+        return {"number": number, "values": values, "to_the_end": self._ledger.is_replicate(number)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if self.metric in result:

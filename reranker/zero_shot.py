@@ -1,0 +1,94 @@
+"""A base model and its lists → what it answers without any training, as it is and with its label prior divided out."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from reranker.bases import BaseModels
+from reranker.candidates import Example
+from reranker.config import TrialConfig
+from reranker.data import RerankingData
+from reranker.evaluation import Evaluation, evaluate
+from reranker.prompts import PromptEncoder
+from reranker.scoring import EncodedLists, FloatArray, label_mass, score
+from reranker.sft import training_device
+from reranker.trial_folder import TrialFolder, writing
+
+_PRIOR_LISTS = 200
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """What an untrained base makes of some lists.
+
+    Attributes:
+        plain: as it is.
+        without_prior: with the label prior divided out.
+        figures: `label_mass`, `seconds_per_list`, and `label_prior`, the share of each label.
+    """
+
+    plain: Evaluation
+    without_prior: Evaluation
+    figures: dict[str, Any]
+
+
+def zero_shot(config: TrialConfig, data: RerankingData, examples: Sequence[Example], bases: BaseModels) -> ZeroShot:
+    """Score the lists with the base alone."""
+    device = training_device()
+    encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
+    lists = EncodedLists.of(encoder, examples)
+    with bases.adapted(config, device) as model:  # a fresh adapter changes nothing
+        model.to(device)
+        began = time.perf_counter()
+        scores = score(model, lists)
+        seconds = time.perf_counter() - began
+        mass = label_mass(model, lists)
+        prior = score(model, EncodedLists.of(encoder, _in_drawn_orders(examples))).mean(axis=0)
+    targets = np.array([e.target for e in examples])
+    known = {"label_mass": mass, "seconds_per_list": seconds / len(examples), "label_prior": _shares(prior)}
+    return ZeroShot(evaluate(scores, targets), evaluate(scores - prior, targets), known)
+
+
+def keep_zero_shot(
+    config: TrialConfig, data: RerankingData, bases: BaseModels, plain: TrialFolder, without_prior: TrialFolder
+) -> None:
+    """Score the validation lists and keep both baselines, unless they are there or another worker is at it."""
+    with writing(plain.path):
+        plain.path.mkdir(parents=True, exist_ok=True)
+        without_prior.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(plain.path / "lock", timeout=0):
+            if plain.has_ranks:
+                return
+            examples = data.validation(config)
+            found = zero_shot(config, data, examples, bases)
+            users = [data.interactions.user_ids[e.user] for e in examples]
+            # The plain one's ranks say that both are there.
+            for folder, evaluation in ((without_prior, found.without_prior), (plain, found.plain)):
+                folder.write_figures({**evaluation.figures, **found.figures})
+                folder.keep_ranks(users, evaluation.ranks, evaluation.picks)
+    except Timeout:
+        return
+
+
+def _in_drawn_orders(examples: Sequence[Example]) -> list[Example]:
+    """Some of the lists, each in an order that tells nothing about its target.
+
+    The mean log-probability of each label over such lists is the label's prior, whatever they hold. Source: PriDe in Zheng
+    et al., Large Language Models Are Not Robust Multiple Choice Selectors, ICLR 2024, with random orders for cyclic ones.
+    """
+    rng = random.Random(0)
+    chosen = rng.sample(examples, min(_PRIOR_LISTS, len(examples)))
+    return [replace(e, candidates=tuple(rng.sample(e.candidates, len(e.candidates))), target=0) for e in chosen]
+
+
+def _shares(prior: FloatArray) -> list[float]:
+    shares = np.exp(prior - prior.max())
+    return [float(share) for share in shares / shares.sum()]

@@ -1,0 +1,89 @@
+"""A finished search → the refitted winner in MLflow's registry, and the commands that rank with it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from reranker.config import TrialConfig
+from reranker.data import RerankingData
+from reranker.errors import EnvironmentFault
+from results.study_folder import StudyFolder
+from tune.refit import Recipe, refit
+from tune.registry import register
+from tune.worker_group import TrialResources
+
+
+def refit_and_register(
+    data: RerankingData,
+    study: StudyFolder,
+    resources: TrialResources,
+    *,
+    name: str,
+    tracking_uri: str,
+    say: Callable[[str], None],
+) -> str:
+    """Refit the winner and register the adapter; needs a running Ray, and the study in the store.
+
+    Args:
+        data: the search's.
+        resources: of one of its trials.
+        name: of the registered model.
+        say: told how the refit goes.
+
+    Returns:
+        Where the adapter is, and what to type to use it. A store that refuses costs the registration alone.
+
+    Raises:
+        InputError, TrainingError: the refit failed.
+    """
+    recipe = Recipe.of_winner(study)
+    say(f"refit of trial {recipe.trial} on training and validation items, {recipe.epochs} epochs")
+
+    def tell(figures: dict[str, Any]) -> None:
+        shown = f"loss {figures['train_loss']:.3f}, {figures['seconds']:.0f} s"
+        say(f"refit epoch {figures['epoch']}/{recipe.epochs}: {shown}")
+
+    folder = refit(data, study, resources, tell)
+    example = example_of(data, folder.read_config())
+    try:
+        version = register(study, folder, example, name=name, tracking_uri=tracking_uri)
+    except EnvironmentFault as fault:
+        return f"refit:         {folder.adapter}\nnot registered: {fault}\n{_rank(study, example)}"
+    return "\n".join(
+        [
+            f"refit:         {folder.adapter}",
+            f"registered:    models:/{name}/{version}",
+            _rank(study, example),
+            *_serve(f"models:/{name}/{version}", tracking_uri, example),
+        ]
+    )
+
+
+def example_of(data: RerankingData, config: TrialConfig) -> dict[str, list[str]]:
+    """A question in titles: the first validation list, with as much history as a prompt shows."""
+    first, texts = data.validation(config)[0], data.interactions.item_texts
+    history = first.history[-config.history_length :]
+    return {"history": [texts[i] for i in history], "candidates": [texts[i] for i in first.candidates]}
+
+
+def _rank(study: StudyFolder, example: dict[str, list[str]]) -> str:
+    titles = {name: shlex.join(texts[-3:]) for name, texts in example.items()}
+    return (
+        f"rank a list:   {sys.executable} -m reranker.rank --adapter {shlex.quote(str(study.refit.path))} "
+        f"--history {titles['history']} --candidates {titles['candidates']}"
+    )
+
+
+def _serve(model: str, tracking_uri: str, example: dict[str, list[str]]) -> list[str]:
+    some = {name: texts[-3:] for name, texts in example.items()}
+    body = shlex.quote(json.dumps({"dataframe_records": [some]}, ensure_ascii=False))
+    serve = f"{sys.executable} -m mlflow models serve --model-uri {model} --env-manager local --port 5001"
+    return [
+        f"load it:       mlflow.set_tracking_uri({tracking_uri!r}); mlflow.pyfunc.load_model({model!r})",
+        f"serve it:      MLFLOW_TRACKING_URI={shlex.quote(tracking_uri)} {serve}",
+        f"ask it:        curl -H 'Content-Type: application/json' -d {body} http://127.0.0.1:5001/invocations",
+    ]

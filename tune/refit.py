@@ -1,0 +1,162 @@
+"""A study's winner → its adapter trained once more, with its own recipe, on the training and the validation items."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from reranker.config import TrialConfig
+from reranker.data import RerankingData
+from reranker.errors import Fault, InputError, TrainingError
+from reranker.mailbox import Event, WorkerJob
+from reranker.trial_folder import TrialFolder, write_text, writing
+from results.compare import compare, winner
+from results.study_folder import StoredTrial, StudyFolder
+from tune.worker_group import TrialResources, WorkerGroup
+
+_FILE = "recipe.json"
+_POLL_S = 0.5
+_DEATHS = 2  # of the workers, after which the refit has failed
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How far a trial was trained, and what that gave: what a refit repeats.
+
+    Attributes:
+        trial: its number.
+        epochs: its best epoch, after which a refit ends; the schedule's horizon stays the configuration's.
+        metric, value: what it reached on the validation lists then. A refit has none of its own.
+    """
+
+    trial: int
+    epochs: int
+    metric: str
+    value: float
+
+    @staticmethod
+    def of_winner(study: StudyFolder) -> Recipe:
+        """What won the search.
+
+        Raises:
+            InputError: no trial has finished an epoch.
+        """
+        compared = compare(study)
+        best = compared.winner if compared else winner(study)
+        if best is None:
+            raise InputError([Fault("a refit needs a trial that finished an epoch", str(study.path))])
+        return Recipe.of(study, best)
+
+    @staticmethod
+    def of(study: StudyFolder, trial: StoredTrial) -> Recipe:
+        """A trial's, which has finished an epoch."""
+        metric = study.read_manifest()["metric"]
+        figures = trial.best(metric)
+        assert figures is not None
+        return Recipe(trial.number, figures["epoch"], metric, figures[metric])
+
+    @staticmethod
+    def read(folder: TrialFolder) -> Recipe:
+        return Recipe(**json.loads((folder.path / _FILE).read_text(encoding="utf-8")))
+
+    def write(self, folder: TrialFolder) -> None:
+        write_text(folder.path / _FILE, json.dumps(dataclasses.asdict(self)) + "\n")
+
+
+def refit(
+    data: RerankingData,
+    study: StudyFolder,
+    resources: TrialResources,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda figures: None,
+) -> TrialFolder:
+    """Train the winner's configuration on the training sequences and each user's validation item, never the test item.
+
+    It is trained beside its place, so that the folder of a finished refit is whole or not there; one that was stopped
+    goes on from its last epoch.
+
+    Args:
+        data: the search's.
+        resources: of a trial of the search.
+        on_epoch: told the figures of each; there are no scores among them, since nothing is left to score on.
+
+    Raises:
+        InputError: there is no winner, or it cannot be trained with this data.
+        TrainingError: the training failed.
+    """
+    recipe = Recipe.of_winner(study)
+    config = study.trial(recipe.trial).read_config()
+    beside = TrialFolder(study.path / "refit.tmp")
+    _prepare(beside, recipe, config)
+    job = WorkerJob(config, recipe.metric, beside)
+    if len(beside.read_epochs()) < recipe.epochs:
+        _train(job, recipe.epochs, ray.put(data.refit()), study, resources, on_epoch)
+    beside.drop_state()
+    with writing(study.refit.path):
+        shutil.rmtree(study.refit.path, ignore_errors=True)
+        os.replace(beside.path, study.refit.path)
+    return study.refit
+
+
+def _prepare(folder: TrialFolder, recipe: Recipe, config: TrialConfig) -> None:
+    """Make the folder, and keep what is there of the same recipe."""
+    if (folder.path / _FILE).exists() and Recipe.read(folder) == recipe and folder.read_config() == config:
+        return
+    with writing(folder.path):
+        shutil.rmtree(folder.path, ignore_errors=True)
+        folder.path.mkdir()
+    folder.write_config(config)
+    folder.add_note(
+        f"trial {recipe.trial}'s configuration, trained for {recipe.epochs} of {config.epochs} epochs on training and "
+        f"validation items; in the search {recipe.metric} was {recipe.value:.4f}"
+    )
+    recipe.write(folder)
+
+
+def _train(
+    job: WorkerJob,
+    epochs: int,
+    data: Any,
+    study: StudyFolder,
+    resources: TrialResources,
+    on_epoch: Callable[[dict[str, Any]], None],
+) -> None:
+    """Have a worker group do the job; a new one goes on where its workers died or the memory was short."""
+    deaths = 0
+    while True:
+        group = WorkerGroup(study, data, resources)
+        try:
+            group.send(job)
+            event = _end_of(group, epochs, on_epoch)
+        finally:
+            group.close()
+        deaths += event.kind == "died"
+        if event.kind == "ended":
+            return
+        if event.kind == "out_of_memory" and event.micro_batch > 1:
+            job = dataclasses.replace(job, micro_batch=event.micro_batch // 2)
+            job.folder.add_note(f"out of memory at micro batch {event.micro_batch}; went on with {job.micro_batch}")
+        elif event.kind == "died" and deaths < _DEATHS:
+            job.folder.add_note(f"its workers died ({event.cause}); new ones went on from the last epoch")
+        elif event.kind == "failed" and not event.ours:
+            raise InputError([Fault(event.cause, field="refit")])
+        else:
+            raise TrainingError(f"the refit failed: {event.cause}")
+
+
+def _end_of(group: WorkerGroup, epochs: int, on_epoch: Callable[[dict[str, Any]], None]) -> Event:
+    """Answer each report, until the recipe's last epoch; what became of the job then."""
+    while True:
+        event = group.event(_POLL_S)
+        if event is None:
+            continue
+        if event.kind != "report":
+            return event
+        on_epoch(event.figures)
+        group.answer(event.figures["epoch"] < epochs)

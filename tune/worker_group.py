@@ -1,0 +1,119 @@
+"""Jobs → events: a Ray Train run whose workers train one job after the other, for slots of a search and for a refit."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import train as ray_train
+from ray.exceptions import RayActorError
+from ray.train import WorkerGroupError
+from ray.train.torch import TorchTrainer
+
+from reranker.mailbox import Event, Mailbox, WorkerJob
+from results.study_folder import StudyFolder
+
+LEAVE_S = 20.0  # for workers to end their step, or their epoch's scoring, when they are told to
+
+
+@dataclass(frozen=True)
+class TrialResources:
+    """What one trial takes of the cluster."""
+
+    workers: int
+    cpus_per_worker: int
+    gpus_per_worker: float
+    idle_s: float = 60.0  # of a pause, after which it is given back
+
+    @property
+    def cpus(self) -> int:
+        return self.workers * self.cpus_per_worker
+
+    @property
+    def gpus(self) -> float:
+        return self.workers * self.gpus_per_worker
+
+
+class WorkerGroup:
+    """A Ray Train run whose workers take jobs from a mailbox, in a thread of its own."""
+
+    def __init__(self, study: StudyFolder, data: Any, resources: TrialResources) -> None:
+        self._mailbox: Any = Mailbox.remote()  # type: ignore[attr-defined]
+        self._pending: Any = None  # the next event
+        self._failure: Exception | None = None
+        share: dict[str, float] = {"CPU": resources.cpus_per_worker}
+        if resources.gpus_per_worker:
+            share["GPU"] = resources.gpus_per_worker
+        self._trainer = TorchTrainer(
+            _serve,
+            train_loop_config={
+                "mailbox": self._mailbox,
+                "data": [data],  # in a list, or Ray would put its value in the place of the reference
+                "threads": max(1, resources.cpus_per_worker),
+                "device_share": min(1.0, resources.gpus_per_worker) or 1.0,
+            },
+            scaling_config=ray_train.ScalingConfig(
+                num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=share
+            ),
+            run_config=ray_train.RunConfig(
+                name=f"slot-{uuid.uuid4().hex[:8]}",
+                storage_path=str(study.path / "ray"),
+                failure_config=ray_train.FailureConfig(max_failures=0),
+            ),
+        )
+        self._thread = threading.Thread(target=self._run, name="worker-group", daemon=True)
+        self._thread.start()
+
+    def send(self, job: WorkerJob) -> None:
+        self._mailbox.send.remote(job)
+
+    def answer(self, go_on: bool) -> None:
+        self._mailbox.answer.remote(go_on)
+
+    def stop(self) -> None:
+        self._mailbox.stop.remote()
+
+    def event(self, timeout_s: float) -> Event | None:
+        """What the workers tell next, None if they tell nothing in this time."""
+        if self._pending is None:
+            self._pending = self._mailbox.event.remote()
+        try:
+            ready, _ = ray.wait([self._pending], timeout=timeout_s)
+            if ready:
+                event: Event = ray.get(self._pending)
+                self._pending = None
+                return event
+        except RayActorError as error:
+            return Event("died", cause=_first_line(error))
+        if not self._thread.is_alive():
+            return Event("died", cause=_first_line(self._failure) if self._failure else "their loop ended")
+        return None
+
+    def close(self) -> None:
+        """Send the workers home, and take their reservation back if they don't go."""
+        self._mailbox.send.remote(None)
+        self._thread.join(timeout=5)
+        if self._thread.is_alive():
+            ray.kill(self._mailbox)  # every worker that waits for it fails
+            self._thread.join(timeout=LEAVE_S)
+
+    def _run(self) -> None:
+        try:
+            self._trainer.fit()
+        except Exception as error:  # noqa: BLE001  (told as the group's death)
+            self._failure = error
+
+
+def _serve(loop_config: dict[str, Any]) -> None:
+    from reranker.worker import serve  # here, since it takes seconds that only the workers need to wait for
+
+    serve(loop_config)
+
+
+def _first_line(error: BaseException) -> str:
+    while isinstance(error, WorkerGroupError) and error.worker_failures:
+        error = next(iter(error.worker_failures.values()))
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
