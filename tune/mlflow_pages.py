@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import colorsys
 import json
 import math
 import shlex
-import sys
 from collections.abc import Hashable, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +13,6 @@ from urllib.parse import quote
 import pandas as pd
 import yaml
 
-from reranker.metrics import METRIC_NAMES
 from results.compare import Comparison, findings, verdict
 from results.contenders import replicated
 from results.leaderboard import PRETTY, leaderboard
@@ -22,7 +21,8 @@ from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 _SHORT = {"learning_rate": "lr", "lora_rank": "r", "lora_alpha": "alpha"}
 _LISTED = 10  # rows of the note's leaderboard
 _COMPARED = 100  # runs in the link to the compare page, which holds their ids
-_TRIALS, _RANKERS = "tags.kind = 'trial'", "tags.kind != 'study'"
+_TRAINING = "workflowType=machine_learning"  # else MLflow shows its pages for GenAI's traces around ours
+_UNSMOOTHED = {"lineSmoothness": 0, "useGlobalLineSmoothing": False}
 WINNER = "winner"
 
 
@@ -38,6 +38,13 @@ def run_name(trial: StoredTrial, knobs: list[str], *, won: bool = False) -> str:
 def run_key(row: Mapping[Hashable, Any]) -> str:
     """Of a row of the leaderboard: a trial's number, or a baseline's name."""
     return str(row["name"]).split()[1] if row["kind"] == "trial" else str(row["name"])
+
+
+def run_color(trial: StoredTrial) -> str:
+    """Far from those of the trials before and after; MLflow's own often give two runs of a plot the same."""
+    hue = trial.number * 0.618034 % 1
+    red, green, blue = (round(255 * part) for part in colorsys.hls_to_rgb(hue, 0.45, 0.75))
+    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def axes(study: StudyFolder) -> dict[str, str]:
@@ -122,39 +129,40 @@ class Links:
     """Addresses of MLflow's own pages, relative to wherever its server is."""
 
     def __init__(self, experiment: str, parent: str, runs: Mapping[str, str]) -> None:
-        """`runs`: ids, by a trial's number or a baseline's name, the best first."""
+        """`runs`: ids of those with a score, by a trial's number or a baseline's name, the best first."""
         self._experiment, self._parent, self._runs = experiment, parent, runs
 
     def study(self, artifact: str = "") -> str:
-        return self._page(self._parent) + (f"/artifacts/{quote(artifact)}" if artifact else "")
+        return self._page(self._parent, f"/artifacts/{quote(artifact)}" if artifact else "")
 
     def run(self, key: str) -> str:
         return self._page(self._runs[key]) if key in self._runs else self._page(self._parent)
 
     def view(self, key: str) -> str:
         mode = "CHART" if key == "charts" else "TABLE"
-        return f"#/experiments/{self._experiment}/runs?viewStateShareKey={key}&compareRunsMode={mode}"
+        return f"#/experiments/{self._experiment}/runs?{_TRAINING}&viewStateShareKey={key}&compareRunsMode={mode}"
 
     def compare(self) -> str:
-        """The compare page of the trials alone, since what has no knobs would break its lines."""
+        """The compare page of the trials alone: it draws the parameters and metrics that all of its runs have."""
         trials = [run for name, run in self._runs.items() if name.isdecimal()][:_COMPARED]
         asked = {"runs": trials, "experiments": [self._experiment]}
-        return "#/compare-runs?" + "&".join(f"{key}={quote(json.dumps(ids))}" for key, ids in asked.items())
+        given = "&".join(f"{key}={quote(json.dumps(ids, separators=(',', ':')))}" for key, ids in asked.items())
+        return f"#/compare-runs?{given}&{_TRAINING}"  # the page wants the runs first
 
-    def _page(self, run: str) -> str:
-        return f"#/experiments/{self._experiment}/runs/{run}"
+    def _page(self, run: str, below: str = "") -> str:
+        return f"#/experiments/{self._experiment}/runs/{run}{below}?{_TRAINING}"
 
 
 def experiment_note(study: StudyFolder, links: Links) -> str:
-    """What stands above MLflow's list of runs: where to look, and the verdict. The first line is all that shows at first."""
+    """What stands above MLflow's list of runs: where to look, and the verdict. One line, since that is all that shows."""
     where = {
         "Leaderboard": links.view("leaderboard"),
         "Charts": links.view("charts"),
-        "Compare all trials": links.compare(),
-        "What was found": links.study(),
+        "Compare": links.compare(),
+        "Findings": links.study(),
     }
     said = verdict(study) if study.read_ending()["reason"] or study.leaderboard.exists() else _plan(study)
-    return " · ".join(f"[{name}]({to})" for name, to in where.items()) + f"\n\n**{said}**"
+    return " · ".join(f"[{name}]({to})" for name, to in where.items()) + f" · **{said}**"
 
 
 def study_note(study: StudyFolder, links: Links, found: Comparison | None) -> str:
@@ -166,7 +174,7 @@ def study_note(study: StudyFolder, links: Links, found: Comparison | None) -> st
     go_to = [f"[Leaderboard]({links.view('leaderboard')})", f"[Charts]({links.view('charts')})"]
     if (study.path / "report.html").exists():
         go_to.append(f"[Report]({links.study('report.html')})")
-    blocks.append(" · ".join([*go_to, f"[Compare all trials]({links.compare()})"]))
+    blocks.append(" · ".join([*go_to, f"[Compare]({links.compare()})"]))
     if proven := findings(study):
         blocks += ["### What is proven", "\n".join(f"- {line}" for line in proven)]
     blocks += ["### The best, and what they must beat", _table(study, links)]
@@ -179,8 +187,9 @@ def study_note(study: StudyFolder, links: Links, found: Comparison | None) -> st
 
 def reading_text(reading: Mapping[str, Any]) -> str:
     """One reading of the test split, in a line."""
-    figures = ", ".join(f"{PRETTY.get(name, name)} {reading['figures'][name]:.3f}" for name in METRIC_NAMES)
-    against = [f"{value['mean']:+.3f} to {name} (p = {value['p']:.3f})" for name, value in reading["against"].items()]
+    shown = ("recall_at_1", "ndcg_at_10")
+    figures = ", ".join(f"{PRETTY[name]} {reading['figures'][name]:.3f}" for name in shown)
+    against = [f"{value['mean']:+.3f} to {name} ({_p(value['p'])})" for name, value in reading["against"].items()]
     line = f"{reading['time']}, trial {reading['trial']}, {reading['users']} users: " + "; ".join([figures, *against])
     return line + (f". UNSEALED again: {reading['unseal']}" if reading["unseal"] else "")
 
@@ -195,28 +204,27 @@ def _table(study: StudyFolder, links: Links) -> str:
     """The first of the leaderboard, and all baselines."""
     knobs = study.read_manifest()["knobs"]
     rows = leaderboard(study)
-    rows = rows[(rows["kind"] != "trial") | (rows["rank"].fillna(math.inf) <= _LISTED)]
-    heads = ["", "", "Recall@1", "NDCG@10", "epoch", *knobs]
-    lines = ["| " + " | ".join(heads) + " |", "| " + " | ".join("---" for _ in heads) + " |"]
+    rows = rows[(rows["kind"] != "trial") | (rows["rank"] <= _LISTED).fillna(False)]
+    lines = [_row(["", "Recall@1", "NDCG@10", "epoch", *knobs]), _row(["---"] * (4 + len(knobs)))]
     for row in rows.to_dict("records"):
         scores = [f"{row[name]:.3f}" for name in ("recall_at_1", "ndcg_at_10")]
         others = ["" if pd.isna(row[name]) else _brief(row[name]) for name in ("epoch", *knobs)]
-        lines.append(
-            "| "
-            + " | ".join([str(row["rank"]), f"[{row['name']}]({links.run(run_key(row))})", *scores, *others])
-            + " |"
-        )
+        lines.append(_row([f"[{row['name']}]({links.run(run_key(row))})", *scores, *others]))
     return "\n".join(lines)
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cell if cell == "---" else f"{cell}&nbsp; " for cell in cells) + " |"
 
 
 def _use(study: StudyFolder, best: StoredTrial) -> str:
     refitted = study.refit.adapter.exists()
     folder = study.refit.path if refitted else study.trial(best.number).path
     which = f"trial {best.number}, trained again with the validation items" if refitted else f"trial {best.number}"
-    command = f"{shlex.quote(sys.executable)} -m reranker.rank --adapter {shlex.quote(str(folder))}"
     return (
         f"The adapter of {which}:\n\n    {folder / 'adapter'}\n\nRank a list with it:\n\n"
-        f"    {command} --history TITLE TITLE --candidates TITLE TITLE TITLE\n\n"
+        f"    python -m reranker.rank --adapter {shlex.quote(str(folder))} \\\n"
+        f"        --history TITLE TITLE --candidates TITLE TITLE TITLE\n\n"
         f"In Python: `reranker.rank.Reranker.load(PATH).rank(history, candidates)`."
     )
 
@@ -227,10 +235,9 @@ def saved_views(study: StudyFolder, now_ms: int) -> dict[str, str]:
     metric, knobs = manifest["metric"], manifest["knobs"]
     best = f"best/{metric}"
     table = [
-        _column("tags", "result"),
+        *(_column("tags", name) for name in ("result", "status")),
         *(_column("metrics", name) for name in dict.fromkeys([best, "best/recall_at_1", "epoch_of_best", "seconds"])),
         *(_column("params", knob) for knob in knobs),
-        _column("tags", "status"),
     ]
     common = {
         "orderByKey": _column("metrics", best),
@@ -239,9 +246,10 @@ def saved_views(study: StudyFolder, now_ms: int) -> dict[str, str]:
         "lifecycleFilter": "Active",
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
-        "searchFilter": _RANKERS,
+        "searchFilter": "tags.kind != 'study'",
         "selectedColumns": table,
         "columnOrder": table,
+        "columnWidths": {column: 230 if "result" in column else 130 for column in table[: -len(knobs)]},
         "runsHiddenMode": "SHOW_ALL",
         "hideEmptyCharts": True,
     }
@@ -265,7 +273,7 @@ def _charts(metric: str, axes: list[str]) -> dict[str, Any]:
             2,
             [{"type": "BAR", "metricKey": name} for name in dict.fromkeys([best, "best/recall_at_1"])],
         ),
-        "Learning curves": (3, [{"type": "LINE", "metricKey": name, "selectedMetricKeys": [name]} for name in lines]),
+        "Learning curves": (3, [{"type": "LINE", "metricKey": name, **_UNSMOOTHED} for name in lines]),
         "One knob at a time": (
             min(3, len(axes)),
             [_scatter({"key": axis, "type": "PARAM"}, best) for axis in axes],
@@ -295,6 +303,10 @@ def _scatter(across: dict[str, str], metric: str) -> dict[str, Any]:
 
 def _column(kind: str, name: str) -> str:
     return f"{kind}.`{name}`"
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def _brief(value: Any) -> str:

@@ -37,6 +37,7 @@ from tune.mlflow_pages import (
     experiment_note,
     reading_text,
     results,
+    run_color,
     run_key,
     run_name,
     saved_views,
@@ -55,6 +56,7 @@ _ENDED = {
 _FINAL = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)  # a cancelled one may go on
 _LEADERBOARD = (*METRIC_NAMES, "train_loss", "val_loss")
 _APPLIED = "applied/"
+_PORT = 5000
 _NOTE = "mlflow.note.content"
 _GREYS = ("#b4b4b4", "#8a8a8a", "#9c8f80", "#7d8a99", "#a89fb0", "#8fa08f", "#6f6f6f", "#b0a090")  # of baselines
 
@@ -66,7 +68,9 @@ def default_uri(study: StudyFolder) -> str:
 
 def ui_command(uri: str) -> str:
     """What to type to see the runs of this store."""
-    return f"{sys.executable} -m mlflow ui --backend-store-uri {uri} --port 5000" if uri.startswith("sqlite") else uri
+    return (
+        f"{sys.executable} -m mlflow ui --backend-store-uri {uri} --port {_PORT}" if uri.startswith("sqlite") else uri
+    )
 
 
 class StudyMirror:
@@ -81,7 +85,6 @@ class StudyMirror:
         self._reach: dict[str, int] = {}  # baseline → the epoch up to which its figures are drawn
         self._acts_sent = 0
         self._parent = ""
-        self._closed_at: int | None = None  # when the parent run was closed before this process
 
     def bring_up(self, *, ended: bool = False) -> None:
         """Send what the store lacks; with `ended` also close the parent run and attach the results.
@@ -106,6 +109,11 @@ class StudyMirror:
         if ended:
             self._close(client)
 
+    @property
+    def leaderboard_page(self) -> str:
+        """Its address, without the server's."""
+        return Links(self._experiment, self._parent, {}).view("leaderboard")
+
     # The study
 
     def _find_or_make_parent(self, client: MlflowClient, *, reopen: bool) -> str:
@@ -120,13 +128,12 @@ class StudyMirror:
         for run in client.search_runs([self._experiment], f"{kind} and tags.study_id = '{manifest['study_id']}'"):
             if reopen:
                 client.update_run(run.info.run_id, status="RUNNING")
-            else:
-                self._closed_at = run.info.end_time
             for child in self._children(client, run.info.run_id):
                 self._remember(child)
             return str(run.info.run_id)
         tags = {"kind": "study", "study": name, "study_id": manifest["study_id"], **manifest["tags"]}
-        run = client.create_run(self._experiment, run_name=f"study {name}", tags=tags)
+        began = _written(self.study.path / "manifest.json")
+        run = client.create_run(self._experiment, began, run_name=f"study {name}", tags=tags)
         parent = str(run.info.run_id)
         chance = self.study.references()["chance"]
         params = [Param(f"plan/{key}", str(value)) for key, value in manifest["plan"].items()]
@@ -192,12 +199,14 @@ class StudyMirror:
             "trial": str(trial.number),
             "configuration": str(trial.number if original is None else original),  # to group its seeds by
             "model": trial.values["model"],
+            "mlflow.runColor": run_color(trial),
             "status": trial.status.value,
             _NOTE: trial_note(trial, self._manifest["metric"], knobs),
             **({"origin": trial.origin} if trial.origin else {}),
             **self._manifest["tags"],
         }
-        run = client.create_run(self._experiment, run_name=run_name(trial, knobs), tags=tags)
+        began = _written(self.study.trial(trial.number).path / "config.json")
+        run = client.create_run(self._experiment, began, run_name=run_name(trial, knobs), tags=tags)
         self._runs[str(trial.number)] = run.info.run_id
         values = {**searched(trial.values, self._axes), **{name: text(value) for name, value in trial.values.items()}}
         client.log_batch(run.info.run_id, params=[Param(name, value) for name, value in values.items()])
@@ -217,7 +226,7 @@ class StudyMirror:
             applied = trial.epochs[-1]
             params = [Param(name, text(value)) for name, value in applied.items() if name.startswith(_APPLIED)]
         client.log_batch(run, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
-        client.set_terminated(run, _ENDED[trial.status])
+        client.set_terminated(run, _ENDED[trial.status], _written(self.study.trial(trial.number).path / "status.json"))
 
     # Baselines and chance
 
@@ -248,6 +257,7 @@ class StudyMirror:
                 "kind": "chance" if name == "chance" else "baseline",
                 "study": self.study.name,
                 "status": TrialStatus.COMPLETED.value,
+                "mlflow.runType": "evaluation",  # the page opens with the study unfolded where it has one of these
                 "mlflow.runColor": _GREYS[len(self._reach) % len(_GREYS)],
                 **self._manifest["tags"],
             }
@@ -264,11 +274,11 @@ class StudyMirror:
         best, found = winner(self.study), compare(self.study)
         runs = {run.info.run_id: run for run in self._children(client, self._parent)}
         self._mark(client, runs, best, results(self.study, found))
-        self._send_readings(client)
         if best is not None:
             figures = best.best(self._manifest["metric"]) or {}
             client.log_batch(self._parent, metrics=_metrics(_of_best(figures, self._manifest["metric"])))
             client.log_artifacts(self._runs[str(best.number)], str(self.study.trial(best.number).adapter), "adapter")
+        self._send_readings(client)
         reports = (self.study.path / "report.html", self.study.path / "report.md")
         for path in (self.study.leaderboard, self.study.best_config, *reports):
             if path.exists():
@@ -277,7 +287,7 @@ class StudyMirror:
         client.set_tag(self._parent, _NOTE, study_note(self.study, links, found))
         client.set_experiment_tag(self._experiment, _NOTE, experiment_note(self.study, links))
         status = "FINISHED" if self.study.read_ending()["complete"] else "KILLED"
-        client.set_terminated(self._parent, status, end_time=self._closed_at)
+        client.set_terminated(self._parent, status, _written(self.study.path / "ending.json"))
 
     def _mark(
         self, client: MlflowClient, runs: dict[str, Run], best: StoredTrial | None, results: dict[str, str]
@@ -308,8 +318,9 @@ class StudyMirror:
                 client.log_batch(self._parent, metrics=metrics, tags=[RunTag(tag, reading_text(reading))])
 
     def _ranked(self) -> dict[str, str]:
-        """Runs by trial number or baseline's name, the best first."""
-        keys = [run_key(row) for row in leaderboard(self.study).to_dict("records")]
+        """Runs with a score, by trial number or baseline's name, the best first."""
+        rows = leaderboard(self.study).dropna(subset="rank").to_dict("records")
+        keys = [run_key(row) for row in rows]
         return {key: self._runs[key] for key in keys if key in self._runs}
 
 
@@ -353,7 +364,7 @@ class Tracker:
         try:
             self._mirror.bring_up(ended=ended)
             self.trouble = ""
-        except (MlflowException, OSError, RerankerError) as error:
+        except Exception as error:  # noqa: BLE001, a search goes on, and its user learns that the store lacks something
             self.trouble = (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -387,6 +398,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _written(path: Path) -> int | None:
+    """When, in ms: what is delivered late or again took as long as it took. None if it is not there."""
+    return int(path.stat().st_mtime * 1000) if path.exists() else None
+
+
 def _now() -> int:
     return int(time.time() * 1000)
 
@@ -399,11 +415,16 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         study = StudyFolder.open(args.runs, args.study)
-        StudyMirror(study, args.tracking_uri or study.read_manifest()["tracking_uri"]).bring_up(ended=True)
+        uri = args.tracking_uri or study.read_manifest()["tracking_uri"]
+        mirror = StudyMirror(study, uri)
+        mirror.bring_up(ended=True)
     except (RerankerError, MlflowException) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{study.name} is in MLflow; to see it: {ui_command(args.tracking_uri or default_uri(study))}")
+    server = f"http://127.0.0.1:{_PORT}" if uri.startswith("sqlite") else uri.rstrip("/")
+    print(
+        f"{study.name} is in MLflow; to see it: {ui_command(uri)}\nits leaderboard there: {server}/{mirror.leaderboard_page}"
+    )
     return 0
 
 
