@@ -12,7 +12,6 @@ baseline.
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,8 @@ from numpy.typing import NDArray
 
 from bench.common import arguments, machine, write
 from reranker.metrics import Ranks, ndcg_at_k
-from results.significance import differences, smallest_detectable
+from results.compare import tests
+from results.significance import smallest_detectable
 
 USERS, CANDIDATES, BASELINES, SHARED = 600, 20, 4, 0.6
 SKILL = 1.0  # by how much a target scores above other candidates, in standard deviations
@@ -53,14 +53,11 @@ def search(trials: int, skill: float, seed: int) -> tuple[bool, bool, bool]:
     skills = np.full(trials + BASELINES, SKILL)
     skills[0] = skill
     found = values(skills, np.random.default_rng(seed))
-    best = int(found[:trials].mean(axis=1).argmax())
-    pairs = list(itertools.product(range(trials), range(trials, trials + BASELINES)))
-    against = dict(zip(pairs, differences([(found[a], found[b]) for a, b in pairs]), strict=True))
-    better = [against[best, b].proven and against[best, b].mean > 0 for b in range(trials, trials + BASELINES)]
-    ranked = sorted(range(trials), key=lambda n: -found[n].mean())[:40]
-    among = [(a, b) for a, b in itertools.combinations(ranked, 2)]
-    apart = dict(zip(among, differences([(found[a], found[b]) for a, b in among]), strict=True))
-    return any(better), any(d.proven for pair, d in apart.items() if best in pair), best == 0 and all(better)
+    best, *others = np.argsort(-found[:trials].mean(axis=1), kind="stable")
+    baselines = {f"baseline {i}": row for i, row in enumerate(found[trials:])}
+    against, apart = tests([found[best], *(found[i] for i in others)], baselines)
+    better = [against[0, name].proven and against[0, name].mean > 0 for name in baselines]
+    return any(better), any(difference.proven for difference in apart.values()), best == 0 and all(better)
 
 
 def main() -> None:

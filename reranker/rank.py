@@ -86,7 +86,7 @@ class Reranker:
         folder, config = _find(Path(adapter).expanduser())
         if base is not None:
             config = config.model_copy(update={"model": str(base)})
-        there = torch.device(device) if device else _default_device()
+        there = _device(device)
         model = load_base(config, there)
         try:
             adapted = PeftModel.from_pretrained(model, str(folder))
@@ -142,7 +142,10 @@ class Reranker:
             of_count.setdefault(len(candidates), []).append(row)
         found: dict[int, FloatArray] = {}
         for count, rows in of_count.items():
-            examples = [Example(0, *(tuple(code[title] for title in part) for part in lists[i]), 0) for i in rows]
+            codes = [[tuple(code[title] for title in part) for part in lists[i]] for i in rows]
+            examples = [
+                Example(0, history, candidates, 0) for history, candidates in codes
+            ]  # what is true plays no part
             with self._autocast():
                 scores = score(self._model, EncodedLists.of(self._encoder(config, count), examples))
             found |= zip(rows, scores, strict=True)
@@ -238,7 +241,12 @@ def _find(path: Path) -> tuple[Path, TrialConfig]:
         raise EnvironmentFault(f"{facts} cannot be read: {_first_line(error)}") from error
 
 
-def _default_device() -> torch.device:
+def _device(name: str | None) -> torch.device:
+    if name is not None:
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            raise EnvironmentFault(f"there is no device {name!r} here: {_first_line(error)}") from error
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

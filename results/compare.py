@@ -6,7 +6,7 @@ import argparse
 import itertools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,27 +116,40 @@ def compare(*studies: StudyFolder) -> Comparison | None:
         pooled.sort(key=lambda contender: (not contender.replicates, -contender.score(metric)))
     values = [contender.values(metric) for contender in pooled]
     baselines = {name: _values(study, name, metric) for study in studies for name in study.baselines()}
-    pairs = list(itertools.product(range(len(pooled)), baselines))
-    found = dict(zip(pairs, differences([(values[i], baselines[name]) for i, name in pairs]), strict=True))
-    ranked = sorted(range(len(pooled)), key=lambda i: (i != 0, -values[i].mean()))[:_COMPARED]
-    among = list(itertools.combinations(ranked, 2))
-    apart = dict(zip(among, differences([(values[a], values[b]) for a, b in among]), strict=True))
-    alike = [i for i in ranked if i == 0 or not apart[0, i].proven]
+    against, apart = tests(values, baselines)
+    alike = [0, *(i for i, difference in apart.items() if not difference.proven)]
     spreads = [float((values[0] - of_baseline).std(ddof=1)) for of_baseline in baselines.values()]
     return Comparison(
         metric,
         pooled[0].trial,
         mean_interval(values[0]),
-        {name: found[0, name] for name in baselines},
+        {name: against[0, name] for name in baselines},
         {name: mean_interval(values[0] - of_baseline) for name, of_baseline in baselines.items()},
         [pooled[i].trial for i in alike],
         min((pooled[i].trial for i in alike), key=_cost),
-        smallest_detectable(max(spreads, default=0.0), len(values[0]), max(1, len(pairs))),
+        smallest_detectable(max(spreads, default=0.0), len(values[0]), max(1, len(against))),
         len(values[0]),
         {_name(c.trial, studies): c.scores(metric) for c in pooled if c.replicates},
         seed_spread(pooled, metric),
         standard_error(values[0]),
     )
+
+
+def tests(
+    values: Sequence[FloatArray], baselines: Mapping[str, FloatArray]
+) -> tuple[dict[tuple[int, str], Difference], dict[int, Difference]]:
+    """Every configuration against every baseline, and the first against the best of the others, among whom all are compared.
+
+    Args:
+        values: of each configuration, [users], the winner's first.
+        baselines: likewise.
+    """
+    pairs = list(itertools.product(range(len(values)), baselines))
+    against = differences([(values[i], baselines[name]) for i, name in pairs])
+    ranked = sorted(range(len(values)), key=lambda i: (i != 0, -values[i].mean()))[:_COMPARED]
+    among = list(itertools.combinations(ranked, 2))
+    apart = dict(zip(among, differences([(values[a], values[b]) for a, b in among]), strict=True))
+    return dict(zip(pairs, against, strict=True)), {i: apart[0, i] for i in ranked[1:]}
 
 
 def findings(*studies: StudyFolder) -> list[str]:
@@ -149,7 +162,7 @@ def findings(*studies: StudyFolder) -> list[str]:
     lines = [f"{name} of {_name(found.winner, studies)}: {low:.3f} to {high:.3f} (95%, {found.users} users)."]
     for baseline, difference in sorted(found.against.items(), key=lambda item: item[1].mean):
         low, high = found.intervals[baseline]
-        proof = f"{difference.mean:+.3f} ({low:+.3f} to {high:+.3f}), {_p(difference.p)}"
+        proof = f"{difference.mean:+.3f} ({low:+.3f} to {high:+.3f}), {p_value(difference.p)}"
         if not difference.proven:
             lines.append(f"Not told apart from {baseline}: {proof}.")
         else:
@@ -164,6 +177,7 @@ def findings(*studies: StudyFolder) -> list[str]:
     else:
         same = found.cheapest is found.winner
         which = "it is the cheapest of them" if same else f"the cheapest of them is {_name(found.cheapest, studies)}"
+        which += _priced(found.cheapest)
         lines.append(f"Not told apart from {', '.join(_name(trial, studies) for trial in others)}; {which}.")
     return [*lines, *_seed_findings(found)]
 
@@ -215,6 +229,17 @@ def _cost(trial: StoredTrial) -> tuple[float, float, float]:
     return last.get("applied/parameters", math.inf), last.get("seconds_per_list", math.inf), last["seconds"]
 
 
+def _priced(trial: StoredTrial) -> str:
+    """What using it costs, as far as it is known."""
+    last = trial.epochs[-1]
+    parts = []
+    if (parameters := last.get("applied/parameters")) is not None:
+        parts.append(f"{parameters / 1e6:.3g}M parameters")
+    if (seconds := last.get("seconds_per_list")) is not None:
+        parts.append(f"{1000 * seconds:.3g} ms a list")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
 def _name(trial: StoredTrial, studies: Sequence[StudyFolder]) -> str:
     return f"trial {trial.number}" + (f" of {trial.study}" if len(studies) > 1 else "")
 
@@ -223,7 +248,8 @@ def _seeds(count: int) -> str:
     return f"{count} other seed" + ("s" if count != 1 else "")
 
 
-def _p(value: float) -> str:
+def p_value(value: float) -> str:
+    """In words."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 

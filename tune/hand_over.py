@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from reranker.config import TrialConfig
@@ -52,7 +53,8 @@ def refit_and_register(
     try:
         version = register(study, folder, example, name=name, tracking_uri=tracking_uri)
     except EnvironmentFault as fault:
-        return f"refit:         {folder.adapter}\nnot registered: {fault}\n{_rank(study, example)}"
+        again = "the refit is kept; --resume with --refit registers it"
+        return f"refit:         {folder.adapter}\nnot registered: {fault}; {again}\n{_rank(study, example)}"
     return "\n".join(
         [
             f"refit:         {folder.adapter}",
@@ -81,9 +83,12 @@ def _rank(study: StudyFolder, example: dict[str, list[str]]) -> str:
 def _serve(model: str, tracking_uri: str, example: dict[str, list[str]]) -> list[str]:
     some = {name: texts[-3:] for name, texts in example.items()}
     body = shlex.quote(json.dumps({"dataframe_records": [some]}, ensure_ascii=False))
-    serve = f"{sys.executable} -m mlflow models serve --model-uri {model} --env-manager local --port 5001"
+    # MLflow starts uvicorn by its name, so this environment's programs must be on the path.
+    where = (
+        f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH MLFLOW_TRACKING_URI={shlex.quote(tracking_uri)}"
+    )
     return [
         f"load it:       mlflow.set_tracking_uri({tracking_uri!r}); mlflow.pyfunc.load_model({model!r})",
-        f"serve it:      MLFLOW_TRACKING_URI={shlex.quote(tracking_uri)} {serve}",
+        f"serve it:      {where} mlflow models serve --model-uri {model} --env-manager local --port 5001",
         f"ask it:        curl -H 'Content-Type: application/json' -d {body} http://127.0.0.1:5001/invocations",
     ]

@@ -78,8 +78,8 @@ def refit(
 ) -> TrialFolder:
     """Train the winner's configuration on the training sequences and each user's validation item, never the test item.
 
-    It is trained beside its place, so that the folder of a finished refit is whole or not there; one that was stopped
-    goes on from its last epoch.
+    It is trained beside its place, so that the folder of a refit is whole or not there; one that was stopped goes on
+    from its last epoch, and one that is there already is taken.
 
     Args:
         data: the search's.
@@ -92,6 +92,8 @@ def refit(
     """
     recipe = Recipe.of_winner(study)
     config = study.trial(recipe.trial).read_config()
+    if _is_of(study.refit, recipe, config):
+        return study.refit
     beside = TrialFolder(study.path / "refit.tmp")
     _prepare(beside, recipe, config)
     job = WorkerJob(config, recipe.metric, beside)
@@ -106,7 +108,7 @@ def refit(
 
 def _prepare(folder: TrialFolder, recipe: Recipe, config: TrialConfig) -> None:
     """Make the folder, and keep what is there of the same recipe."""
-    if (folder.path / _FILE).exists() and Recipe.read(folder) == recipe and folder.read_config() == config:
+    if _is_of(folder, recipe, config):
         return
     with writing(folder.path):
         shutil.rmtree(folder.path, ignore_errors=True)
@@ -117,6 +119,10 @@ def _prepare(folder: TrialFolder, recipe: Recipe, config: TrialConfig) -> None:
         f"validation items; in the search {recipe.metric} was {recipe.value:.4f}"
     )
     recipe.write(folder)
+
+
+def _is_of(folder: TrialFolder, recipe: Recipe, config: TrialConfig) -> bool:
+    return (folder.path / _FILE).exists() and Recipe.read(folder) == recipe and folder.read_config() == config
 
 
 def _train(
@@ -152,11 +158,15 @@ def _train(
 
 def _end_of(group: WorkerGroup, epochs: int, on_epoch: Callable[[dict[str, Any]], None]) -> Event:
     """Answer each report, until the recipe's last epoch; what became of the job then."""
-    while True:
-        event = group.event(_POLL_S)
-        if event is None:
-            continue
-        if event.kind != "report":
-            return event
-        on_epoch(event.figures)
-        group.answer(event.figures["epoch"] < epochs)
+    try:
+        while True:
+            event = group.event(_POLL_S)
+            if event is not None and event.kind != "report":
+                return event
+            if event is not None:
+                on_epoch(event.figures)
+                group.answer(event.figures["epoch"] < epochs)
+    except BaseException:  # Ctrl-C above all: the workers leave the job at once, wherever they are
+        group.answer(False)
+        group.stop()
+        raise

@@ -74,7 +74,7 @@ def search(args: argparse.Namespace, console: Console) -> int:
     folder = StudyFolder.open(args.runs, args.resume) if args.resume else None
     file = folder.study_file if folder else args.study_file
     study = search_space.load(file, overrides=_overrides(args), check_model=check_name)
-    data = RerankingData.prepare(study.data) if not args.check or datasets.is_here(study.data) else None
+    data = RerankingData.prepare(study.data).sealed() if not args.check or datasets.is_here(study.data) else None
 
     # Check
     check_writable(args.runs)
