@@ -98,7 +98,12 @@ class RerankingData:
             np.append(sequence, item) for sequence, item in zip(self.split.train, self.split.validation, strict=True)
         ]
         parts = replace(self.split, train=train, validation=np.full_like(self.split.validation, MISSING))
-        return replace(self, split=parts, sampler=CandidateSampler(self.interactions, parts, self.config.retriever), validates=False)
+        return replace(
+            self,
+            split=parts,
+            sampler=CandidateSampler(self.interactions, parts, self.config.retriever),
+            validates=False,
+        )
 
     def best_reachable(self, config: TrialConfig) -> float | None:
         """Expected Recall@1 on the validation lists of a ranker that knows the demo's rule.

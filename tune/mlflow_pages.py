@@ -110,6 +110,13 @@ def trial_note(trial: StoredTrial, metric: str, knobs: list[str]) -> str:
     return "; ".join([line, *trial.notes]) + "."
 
 
+def ranker_note(name: str) -> str:
+    """What a baseline or chance is, in a line."""
+    if name == "chance":
+        return "**chance**: what a ranker without knowledge gets, exactly."
+    return f"**{name}**: a baseline, on the same lists as every trial. It has no epochs; its curves are level."
+
+
 def _how_it_ended(trial: StoredTrial) -> str:
     asked, done = trial.values["epochs"], len(trial.epochs)
     match trial.status:

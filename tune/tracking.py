@@ -35,6 +35,7 @@ from tune.mlflow_pages import (
     Links,
     axes,
     experiment_note,
+    ranker_note,
     reading_text,
     results,
     run_color,
@@ -257,6 +258,7 @@ class StudyMirror:
                 "kind": "chance" if name == "chance" else "baseline",
                 "study": self.study.name,
                 "status": TrialStatus.COMPLETED.value,
+                _NOTE: ranker_note(name),
                 "mlflow.runType": "evaluation",  # the page opens with the study unfolded where it has one of these
                 "mlflow.runColor": _GREYS[len(self._reach) % len(_GREYS)],
                 **self._manifest["tags"],
