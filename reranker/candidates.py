@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -287,6 +288,14 @@ class CandidateSampler:
             f"lower it to {left} or keep more items (min_item)"
         )
         raise InputError([Fault(rule, field="candidates", value=n, hint=hint)])
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """Equal for equal lists: whoever ranked the same ones can be compared user by user. SHA-256 in hex."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(repr((example.user, example.history, example.candidates, example.target)).encode())
+    return digest.hexdigest()
 
 
 def check_no_leak(

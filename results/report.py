@@ -25,10 +25,9 @@ def write_report(study: StudyFolder) -> Path:
         EnvironmentFault: they can't be written.
     """
     content = content_of(study)
-    page = study.path / "report.html"
-    write_text(page, to_html(content))
-    write_text(page.with_suffix(".md"), to_markdown(content))
-    return page
+    write_text(study.report, to_html(content))
+    write_text(study.report.with_suffix(".md"), to_markdown(content))
+    return study.report
 
 
 def to_html(content: Content) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reranker.baselines import RANDOM
+from reranker.candidates import fingerprint
 from reranker.data import RerankingData
 from reranker.errors import Fault, InputError
 from reranker.metrics import Ranks, summarise
@@ -41,6 +42,7 @@ def make_manifest(study: Study, data: RerankingData, tracking_uri: str, baseline
         "metric": study.metric,
         "knobs": study.knobs,
         "references": references,
+        "lists": fingerprint(data.validation(config)),
         "ceiling": data.ceiling(config),
         "best_reachable_recall_at_1": data.best_reachable(config),
         "tags": {"data_fingerprint": data.interactions.fingerprint, "code_version": _code_version()},
