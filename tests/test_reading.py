@@ -57,7 +57,7 @@ def test_baselines_are_scored_on_the_same_lists_and_compared(study, prepared):
 
 
 def test_a_second_reading_needs_a_reason_and_stays_on_record(study):
-    with pytest.raises(InputError, match="was read once, last on .* for trial 1"):
+    with pytest.raises(InputError, match=r"was read once, last on .* for trial 1"):
         read_test(study)
     before = len(study.readings())
     second = read_test(study, unseal="the first one was of another base")
