@@ -17,8 +17,8 @@ from scipy import stats
 
 from reranker.config import LETTERS
 from reranker.metrics import METRIC_NAMES, Picks
-from results.compare import PRETTY
 from results.evidence import ZERO_SHOT, Evidence
+from results.leaderboard import PRETTY
 from results.study_folder import StoredTrial, TrialStatus
 
 _FEW_STEPS = 60  # of the optimiser; a LoRA adapter begins at nothing, and each step moves a weight by the rate at most
