@@ -254,8 +254,7 @@ class _Reader:
                 "can't be told from it", "none", (f"trial {found.winner.number} is better than each other trial",)
             )
         listed = ", ".join(f"{n}" for n in others[:6]) + (" …" if len(others) > 6 else "")
-        same = found.cheapest.number == found.winner.number
-        cheapest = "it is the cheapest of them" if same else f"cheapest: trial {found.cheapest.number}"
+        cheapest = f"cheapest of them all: trial {found.cheapest.number}"
         return Tile(
             "can't be told from it",
             f"{len(others)} trial{'s' * (len(others) > 1)}",
@@ -285,10 +284,7 @@ class _Reader:
         sentences = [held, f"A difference below {found.detectable:.3f} would often be missed with so many users."]
         if len(found.alike) > 1:
             numbers = ", ".join(f"{t.number}" for t in found.alike[1:])
-            same = found.cheapest.number == found.winner.number
-            cheapest = (
-                "It is the cheapest of them." if same else f"The cheapest of them is trial {found.cheapest.number}."
-            )
+            cheapest = f"The cheapest of them all is trial {found.cheapest.number}."
             sentences.append(f"Not told apart from trial{'s' * (len(found.alike) > 2)} {numbers}. {cheapest}")
         if found.seed_spread is not None:
             sentences.append(
