@@ -173,7 +173,8 @@ def _of_noise(study: Any, evaluator: Any, knobs: list[str]) -> dict[str, float]:
         target = {"target": lambda trial, drawn=drawn: drawn[trial.number]}
         rows.append(get_param_importances(study, evaluator=evaluator, params=knobs, normalize=False, **target))
     total = sum(rows[0].values()) or 1.0
-    return {knob: float(np.quantile([row[knob] for row in rows[1:]], 0.95)) / total for knob in knobs}
+    levels = {knob: float(np.quantile([row[knob] for row in rows[1:]], 0.95)) / total for knob in knobs}
+    return {knob: min(1.0, level) for knob, level in levels.items()}  # more than all there is: nothing can stand out
 
 
 @contextmanager
