@@ -1,24 +1,26 @@
-"""A split → the lists that are ranked: one target among negatives that the user never touched."""
+"""A split → the lists that are ranked: a target among negatives that the user never touched, or what a retriever fetches."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reranker.config import TrialConfig
-from reranker.errors import Fault, InputError
-from reranker.interactions import Interactions, Split, pair_keys
+from reranker.draws import IntArray, Words, pick, random_bits, sample, shuffled, uniform
+from reranker.errors import Fault, InputError, SealedError
+from reranker.interactions import Interactions, ItemCodes, Split, contains, pair_keys
+from reranker.retriever import NOTHING, HardNegatives, Retriever
 
 Part = Literal["train", "validation", "test"]
+Evaluated = Literal["validation", "test"]
 MISSING = -1  # the target of an evaluation list that lacks its true item
 
-IntArray = NDArray[np.int64]
-_Words = NDArray[np.uint64]
+_BEFORE = {"train": "in the training part", "validation": "before validation", "test": "before test"}
 _SHOWN_FAULTS = 20
 _ATTEMPTS = 30  # draws for one place before the items that are still allowed are listed
 
@@ -47,7 +49,7 @@ def training_prefixes(split: Split, examples_per_user: int | None, users: int | 
         [prefixes, 2], by user and then from the latest position to the earliest.
     """
     lengths = np.array([len(sequence) for sequence in split.train], dtype=np.int64)
-    chosen = _sample(np.flatnonzero(lengths > 1), users, seed, _TRAINING_USER)
+    chosen = sample(np.flatnonzero(lengths > 1), users, seed, _TRAINING_USER)
     counts = lengths[chosen] - 1
     if examples_per_user is not None:
         counts = np.minimum(counts, examples_per_user)
@@ -63,15 +65,24 @@ class CandidateSampler:
 
     Popularity means an item's count in the training part plus one: items that only validation or test hold stay
     reachable, and the held-out interactions don't show in the negatives.
+
+    Args:
+        retriever: name of the first stage, of `reranker.recommenders`. It knows the training part, and for test lists the
+            validation part as well.
     """
 
-    def __init__(self, interactions: Interactions, split: Split) -> None:
+    def __init__(self, interactions: Interactions, split: Split, retriever: str) -> None:
         self.interactions = interactions
         self.split = split
-        self._touched = _touched_keys(interactions)
-        weights = np.bincount(np.concatenate(split.train), minlength=len(interactions.item_ids)) + 1
+        self.retriever = retriever
+        items = len(interactions.item_ids)
+        weights = np.bincount(np.concatenate(split.train), minlength=items) + 1
         self._weights = {"uniform": np.ones_like(weights), "popularity": weights}
         self._cumulated = {kind: np.cumsum(values) for kind, values in self._weights.items()}
+        self._touched = interactions.touched
+        self._first_stage = Retriever(retriever, split.train, items)
+        self._hard = HardNegatives(self._first_stage, split, self._touched)
+        self._retrieved: dict[tuple[Any, ...], ItemCodes] = {}  # fetched once, for all processes
 
     def training_examples(self, config: TrialConfig, prefixes: IntArray, epoch: int) -> list[Example]:
         """One list for each prefix, with negatives of this epoch; deterministic in (config.seed, epoch, prefix).
@@ -85,30 +96,33 @@ class CandidateSampler:
         """
         users, positions = prefixes[:, 0], prefixes[:, 1]
         order_epoch = epoch if config.shuffle_candidates else 0
-        negatives = config.candidates - 1
+        negatives, mix = config.candidates - 1, config.negatives
         base = (config.seed, epoch, users, positions)
-        popular = np.floor(config.negatives.popularity * negatives + _uniform(_hash(*base, _MIX))).astype(np.int64)
+        remainder = uniform(random_bits(*base, _MIX))  # a share below one negative acts in some of the lists
+        popular = np.floor(mix.popularity * negatives + remainder).astype(np.int64)
+        others = np.floor(round(mix.popularity + mix.retriever, 9) * negatives + remainder).astype(np.int64)
+        pools = self._hard.of(prefixes) if mix.retriever else _no_pools(users)
         sequences = [sequence.tolist() for sequence in self.split.train]
         examples = self._lists(
             users,
             [sequences[u][max(0, p - config.history_length) : p] for u, p in prefixes.tolist()],
             np.array([sequences[u][p] for u, p in prefixes.tolist()], dtype=np.int64),
-            self._negatives(users, negatives, popular, _hash(*base, _NEGATIVE)),
-            _hash(config.seed, order_epoch, users, positions, _ORDER),
+            self._negatives(users, negatives, popular, random_bits(*base, _NEGATIVE), pools, others - popular),
+            random_bits(config.seed, order_epoch, users, positions, _ORDER),
         )
         check_no_leak(examples, self.interactions, self.split, "train")
         return examples
 
     def evaluation_examples(
         self,
-        part: Literal["validation", "test"],
+        part: Evaluated,
         *,
         n: int,
         negatives: Literal["uniform", "popularity"],
         users: int | None,
         seed: int,
     ) -> list[Example]:
-        """One list for each user, the same for every trial, in the order of the users.
+        """One list for each user, the target among negatives, the same for every trial, in the order of the users.
 
         The history is everything before the target, uncut: train for validation, train and validation for test.
 
@@ -118,117 +132,229 @@ class CandidateSampler:
 
         Raises:
             InputError: the catalogue is too small for lists of n, or a list would leak.
+            SealedError: the test part is asked for, and these data are without it.
         """
-        chosen = _sample(np.arange(len(self.split.train), dtype=np.int64), users, seed, _EVALUATION_USER)
-        stream = 1 if part == "validation" else 2
+        chosen, targets = self._asked(part, users, seed)
+        before, stream = self.split.before(part), _stream(part)
+        keys = random_bits(seed, stream, chosen, _NEGATIVE)
         popular = np.full(len(chosen), n - 1 if negatives == "popularity" else 0, dtype=np.int64)
-        end = -2 if part == "validation" else -1
         examples = self._lists(
             chosen,
-            [self.interactions.sequences[u][:end].tolist() for u in chosen],
-            (self.split.validation if part == "validation" else self.split.test)[chosen].astype(np.int64),
-            self._negatives(chosen, n - 1, popular, _hash(seed, stream, chosen, _NEGATIVE)),
-            _hash(seed, stream, chosen, _ORDER),
+            [before[user].tolist() for user in chosen],
+            targets,
+            self._negatives(chosen, n - 1, popular, keys, _no_pools(chosen), np.zeros_like(chosen)),
+            random_bits(seed, stream, chosen, _ORDER),
         )
         check_no_leak(examples, self.interactions, self.split, part)
         return examples
 
+    def retrieved_examples(
+        self,
+        part: Evaluated,
+        *,
+        n: int,
+        order: Literal["shuffled", "retriever"],
+        users: int | None,
+        seed: int,
+    ) -> list[Example]:
+        """One list for each user, what the retriever fetches after the history; users and histories as in the others.
+
+        Only what the history holds is left out. An item that the user touches later is no different from any other to
+        a first stage, and so may stand in a list without being its target. A list without its target has MISSING.
+
+        Args:
+            order: best first, or shuffled by seed.
+
+        Raises:
+            InputError: a user has fewer than n items to fetch, or no list at all holds its target.
+            SealedError: the test part is asked for, and these data are without it.
+        """
+        chosen, targets = self._asked(part, users, seed)
+        before = self.split.before(part)
+        histories = [before[user] for user in chosen]
+        self._check_retrievable(chosen, histories, n)
+        listed = self._fetch(part, histories, n, (users, seed))
+        if not (listed == targets[:, None]).any():
+            rule = f"the retriever must find the target in some list; {self.retriever} finds none of {len(chosen)}"
+            hint = "raise `candidates`, or take another retriever"
+            raise InputError([Fault(rule, field="data.retriever", value=self.retriever, hint=hint)])
+        if order == "shuffled":
+            keys = random_bits(seed, _stream(part), chosen, _ORDER)
+            listed = np.take_along_axis(listed, shuffled(keys, n), axis=1)
+        places = np.where(
+            (listed == targets[:, None]).any(axis=1), (listed == targets[:, None]).argmax(axis=1), MISSING
+        )
+        rows = zip(chosen.tolist(), histories, listed.tolist(), places.tolist(), strict=True)
+        examples = [Example(user, tuple(history.tolist()), tuple(items), at) for user, history, items, at in rows]
+        check_no_leak(examples, self.interactions, self.split, part, retrieved=True)
+        return examples
+
+    def _asked(self, part: Evaluated, users: int | None, seed: int) -> tuple[IntArray, IntArray]:
+        """The users of a part's lists, and their items that are held out for it."""
+        if part == "test" and self.split.is_sealed:
+            raise SealedError("these data are sealed: they are without the test items, which no search may reach")
+        chosen = sample(np.arange(len(self.split.train), dtype=np.int64), users, seed, _EVALUATION_USER)
+        return chosen, self.split.held_out(part)[chosen].astype(np.int64)
+
+    def _fetch(self, part: Evaluated, histories: list[ItemCodes], n: int, of: tuple[Any, ...]) -> ItemCodes:
+        """Also kept for other processes, whose numerics might order what scores nearly the same in another way."""
+        if (part, n, *of) not in self._retrieved:
+            stage = self._first_stage
+            if part == "test":
+                stage = Retriever(self.retriever, self.split.before("test"), len(self.interactions.item_ids))
+            self._retrieved[part, n, *of] = stage.top(histories, n, histories)
+        return self._retrieved[part, n, *of]
+
     def _lists(
-        self, users: IntArray, histories: list[list[int]], targets: IntArray, negatives: IntArray, keys: _Words
+        self, users: IntArray, histories: list[list[int]], targets: IntArray, negatives: IntArray, keys: Words
     ) -> list[Example]:
         """Put the target among its negatives, in an order drawn by `keys` in which every place is as likely."""
         unordered = np.concatenate([targets[:, None], negatives], axis=1)
-        places = np.arange(unordered.shape[1], dtype=np.uint64)
-        order = np.argsort(_hash(keys[:, None], places[None, :]), axis=1)
+        order = shuffled(keys, unordered.shape[1])
         candidates = np.take_along_axis(unordered, order, axis=1)
         rows = zip(users.tolist(), histories, candidates.tolist(), np.argmin(order, axis=1).tolist(), strict=True)
         return [Example(user, tuple(history), tuple(listed), target) for user, history, listed, target in rows]
 
-    def _negatives(self, users: IntArray, count: int, popular: IntArray, keys: _Words) -> IntArray:
+    def _negatives(
+        self, users: IntArray, count: int, popular: IntArray, keys: Words, pools: ItemCodes, hard: IntArray
+    ) -> IntArray:
         """Items that the row's user never touched, [rows, count], without repeats, drawn one place after the other.
 
-        The first `popular` places of a row are drawn by popularity, the others uniformly.
+        The first `hard` places of a row (fewer where its pool ends) are drawn from its pool, the next `popular` ones by
+        popularity, the others uniformly.
         """
         self._check_catalogue(users, count)
+        sizes = (pools != NOTHING).sum(axis=1)
+        hard_end = np.minimum(hard, sizes)
+        popular_end = hard_end + popular
         drawn = np.full((len(users), count), -1, dtype=np.int64)
         for place in range(count):
-            by_kind = {"popularity": np.flatnonzero(place < popular), "uniform": np.flatnonzero(place >= popular)}
+            by_kind = {
+                "retriever": np.flatnonzero(place < hard_end),
+                "popularity": np.flatnonzero((hard_end <= place) & (place < popular_end)),
+                "uniform": np.flatnonzero(place >= popular_end),
+            }
             for kind, rows in by_kind.items():
                 for attempt in range(_ATTEMPTS):
                     if not len(rows):
                         break
-                    uniform = _uniform(_hash(keys[rows], place, attempt))
-                    items = _pick(self._cumulated[kind], uniform)
-                    taken = _contains(self._touched, pair_keys(users[rows], items, self.interactions))
+                    number = uniform(random_bits(keys[rows], place, attempt))
+                    if kind == "retriever":
+                        items = pools[rows, (number * sizes[rows]).astype(np.int64)].astype(np.int64)
+                    else:
+                        items = pick(self._cumulated[kind], number)
+                    taken = self._touched.holds(users[rows], items)
                     taken |= (drawn[rows, :place] == items[:, None]).any(axis=1)
                     drawn[rows[~taken], place] = items[~taken]
                     rows = rows[taken]
                 for row in rows.tolist():  # nearly all of the weight is on items that are out
-                    weights = self._weights[kind].copy()
-                    weights[self.interactions.sequences[users[row]]] = 0
+                    weights = self._weights_of(kind, pools[row, : sizes[row]])
+                    weights[self._touched.of(int(users[row]))] = 0
                     weights[drawn[row, :place]] = 0
-                    last = _uniform(_hash(keys[row : row + 1], place, _ATTEMPTS))
-                    drawn[row, place] = _pick(np.cumsum(weights), last)[0]
+                    last = uniform(random_bits(keys[row : row + 1], place, _ATTEMPTS))
+                    drawn[row, place] = pick(np.cumsum(weights), last)[0]
         return drawn
 
+    def _weights_of(self, kind: str, pool: ItemCodes) -> IntArray:
+        """How likely each item of the catalogue is, as a new array."""
+        if kind != "retriever":
+            return self._weights[kind].copy()
+        weights = np.zeros(len(self.interactions.item_ids), dtype=np.int64)
+        weights[pool] = 1
+        return weights
+
     def _check_catalogue(self, users: IntArray, count: int) -> None:
-        sequences = self.interactions.sequences
-        touched = np.array([len(sequences[user]) for user in users], dtype=np.int64)
-        if not len(users) or len(self.interactions.item_ids) - touched.max() >= count:
+        items, touched = len(self.interactions.item_ids), self._touched.lengths[users]
+        if not len(users) or items - touched.max() >= count:
             return
-        left = len(self.interactions.item_ids) - int(touched.max())
+        left = items - int(touched.max())
         user = self.interactions.user_ids[int(users[np.argmax(touched)])]
-        short = len(np.unique(users[len(self.interactions.item_ids) - touched < count]))
+        short = len(np.unique(users[items - touched < count]))
         rule = f"a list must find {count} items of the catalogue that its user never touched"
         hint = (
-            f"{short} users have fewer, user {user!r} has {left} of {len(self.interactions.item_ids)}: "
+            f"{short} users have fewer, user {user!r} has {left} of {items}: "
             f"lower it to {left + 1} or keep more items (min_item)"
         )
         raise InputError([Fault(rule, field="candidates", value=count + 1, hint=hint)])
 
+    def _check_retrievable(self, users: IntArray, histories: list[ItemCodes], n: int) -> None:
+        items, seen = len(self.interactions.item_ids), np.array([len(history) for history in histories])
+        if not len(users) or items - seen.max() >= n:
+            return
+        left, user = items - int(seen.max()), self.interactions.user_ids[int(users[np.argmax(seen)])]
+        rule = f"a retriever must find {n} items of the catalogue that are not in the user's history"
+        hint = (
+            f"{np.count_nonzero(items - seen < n)} users have fewer, user {user!r} has {left} of {items}: "
+            f"lower it to {left} or keep more items (min_item)"
+        )
+        raise InputError([Fault(rule, field="candidates", value=n, hint=hint)])
 
-def check_no_leak(examples: Sequence[Example], interactions: Interactions, split: Split, part: Part) -> None:
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """Equal for equal lists: whoever ranked the same ones can be compared user by user. SHA-256 in hex."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(repr((example.user, example.history, example.candidates, example.target)).encode())
+    return digest.hexdigest()
+
+
+def check_no_leak(
+    examples: Sequence[Example], interactions: Interactions, split: Split, part: Part, *, retrieved: bool = False
+) -> None:
     """The leak guard: refuse lists whose answer is known beforehand or wrong.
 
-    Checks that no history is empty, no candidate stands twice in a list, no target in its own history, no negative is
-    an item that the user touched in any part; that training holds nothing of validation and test, validation
-    nothing of test; and that the target of an evaluation list is the held-out item.
+    Checks that no history is empty, that it holds nothing but what the user touched before the part, no candidate stands
+    twice in a list, no target in its own history; that no negative is an item that the user touched in any part, or
+    in a retrieved list one of the history; that training targets are of the training part, and the others the item held
+    out for their part. Test items need not be known for that: what is allowed is looked up, not what is forbidden.
 
     Raises:
         InputError: with the first of the lists that break a rule, and how many there are.
     """
+    items = len(interactions.item_ids)
     users = np.array([example.user for example in examples], dtype=np.int64)
+    places = np.array([example.target for example in examples], dtype=np.int64)
     targets = np.array([example.candidates[example.target] for example in examples], dtype=np.int64)
     seen_row, seen = _flat([example.history for example in examples])
     listed_row, listed = _flat([example.candidates for example in examples])
-    validation, test = split.validation[users], split.test[users]
+    if part == "train":
+        before, expected = split.train, targets
+    else:
+        before, expected = split.before(part), split.held_out(part)[users].astype(np.int64)
+    known = pair_keys(before, items)
+    found, answers = places != MISSING, np.where(places == MISSING, expected, targets)
 
-    negative = listed != targets[listed_row]
-    touched = _contains(_touched_keys(interactions), pair_keys(users[listed_row], listed, interactions))
-    pairs, counts = np.unique(listed_row * len(interactions.item_ids) + listed, return_counts=True)
+    negative = listed != answers[listed_row]
+    if retrieved:
+        excluded = contains(np.unique(seen_row * items + seen), listed_row * items + listed)
+        rule = "a candidate must not be in the history"
+    else:
+        excluded = interactions.touched.holds(users[listed_row], listed)
+        rule = "a negative must be an item that the user never touched"
+    pairs, counts = np.unique(listed_row * items + listed, return_counts=True)
     rules: dict[str, IntArray] = {
         "a history must not be empty": np.setdiff1d(np.arange(len(examples)), seen_row),
-        "a candidate must stand once in a list": pairs[counts > 1] // len(interactions.item_ids),
-        "a target must not be in its own history": seen_row[seen == targets[seen_row]],
-        "a negative must be an item that the user never touched": listed_row[negative & touched],
-        "the item held out for test must not be seen before": seen_row[seen == test[seen_row]],
+        "a candidate must stand once in a list": pairs[counts > 1] // items,
+        "a target must not be in its own history": seen_row[seen == answers[seen_row]],
+        rule: listed_row[negative & excluded],
+        f"a history must hold only what the user touched {_BEFORE[part]}": seen_row[
+            ~contains(known, users[seen_row] * items + seen)
+        ],
     }
     if part == "train":
-        held_out = (targets == validation) | (targets == test)
-        rules["an item held out for validation or test must not be trained on"] = np.concatenate(
-            [np.flatnonzero(held_out), seen_row[seen == validation[seen_row]]]
-        )
+        outside = ~contains(known, users * items + targets)
+        rules["a target must be of the user's training part"] = np.flatnonzero(outside)
     else:
-        expected = validation if part == "validation" else test
-        rules[f"the target must be the item held out for {part}"] = np.flatnonzero(targets != expected)
-    if part == "validation":
-        rules["the item held out for validation must not be seen before"] = seen_row[seen == validation[seen_row]]
+        rules[f"the target must be the item held out for {part}"] = np.flatnonzero(found & (targets != expected))
+    if not retrieved:
+        rules["a list must hold its target"] = np.flatnonzero(~found)
+    rules["a list without a target must not hold it"] = listed_row[~found[listed_row] & ~negative]
 
     faults = [
         Fault(
             rule,
             field=f"{part} list of user {interactions.user_ids[users[row]]!r}",
-            hint=f"its target is item {interactions.item_ids[targets[row]]!r}",
+            hint=f"its target is item {interactions.item_ids[answers[row]]!r}",
         )
         for rule, rows in rules.items()
         for row in np.unique(rows)
@@ -237,52 +363,16 @@ def check_no_leak(examples: Sequence[Example], interactions: Interactions, split
         raise InputError(faults[:_SHOWN_FAULTS], total=len(faults))
 
 
-def _touched_keys(interactions: Interactions) -> IntArray:
-    lengths = [len(sequence) for sequence in interactions.sequences]
-    users = np.repeat(np.arange(len(lengths)), lengths)
-    return np.sort(pair_keys(users, np.concatenate(interactions.sequences), interactions))
+def _stream(part: Evaluated) -> int:
+    """What tells the random numbers of one part from those of the other."""
+    return 1 if part == "validation" else 2
 
 
-def _contains(ascending: IntArray, values: IntArray) -> NDArray[np.bool_]:
-    places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
-    found: NDArray[np.bool_] = ascending[places] == values
-    return found
+def _no_pools(users: IntArray) -> ItemCodes:
+    return np.empty((len(users), 0), dtype=np.int32)
 
 
 def _flat(rows: list[tuple[int, ...]]) -> tuple[IntArray, IntArray]:
     """(row, value) of every value."""
     index = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     return index, np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=len(index))
-
-
-def _pick(cumulated: IntArray, uniform: NDArray[np.float64]) -> IntArray:
-    """The item whose share of the total weight holds the number, for numbers in [0, 1)."""
-    items: IntArray = np.searchsorted(cumulated, np.floor(uniform * cumulated[-1]), side="right")
-    return items
-
-
-def _sample(users: IntArray, count: int | None, seed: int, purpose: int) -> IntArray:
-    """`count` of the users, ascending; all where there aren't more."""
-    if count is None or count >= len(users):
-        return users
-    return np.sort(users[np.argsort(_hash(seed, users, purpose), kind="stable")[:count]])
-
-
-def _hash(*parts: int | IntArray | _Words) -> _Words:
-    """64 random bits that depend on all parts, which broadcast.
-
-    Each part goes through the output function of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number
-    generators, OOPSLA 2014), chained. A generator object for each example would cost more than its whole list.
-    """
-    bits = np.zeros(1, dtype=np.uint64)
-    for part in parts:
-        bits = bits + np.uint64(0x9E3779B97F4A7C15) + np.asarray(part).astype(np.uint64)
-        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        bits = bits ^ (bits >> np.uint64(31))
-    return bits
-
-
-def _uniform(bits: _Words) -> NDArray[np.float64]:
-    """The upper 53 bits as a number in [0, 1)."""
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53

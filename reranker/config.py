@@ -24,10 +24,11 @@ class NegativesMix(StrictModel):
 
     uniform: float = Field(1.0, ge=0, le=1)
     popularity: float = Field(0.0, ge=0, le=1)
+    retriever: float = Field(0.0, ge=0, le=1, description="hard ones: of the best 100 of the data's `retriever`")
 
     @model_validator(mode="after")
     def _shares_sum_to_one(self) -> NegativesMix:
-        if abs(self.uniform + self.popularity - 1) > 1e-9:
+        if abs(self.uniform + self.popularity + self.retriever - 1) > 1e-9:
             raise ValueError("the shares of the negatives must sum to 1")
         return self
 
@@ -88,11 +89,30 @@ class _DataBase(StrictModel):
     min_user: int = Field(5, ge=3, description="users with fewer interactions are dropped (3: train, validation, test)")
     min_item: int = Field(5, ge=1, description="items with fewer interactions are dropped")
     seed: int = Field(0, ge=0, lt=2**31, description="of tied timestamps and of the evaluation lists")
+    candidate_mode: Literal["ground_truth", "retrieval"] = Field(
+        "ground_truth", description="validation and test lists: the target among negatives, or what a retriever fetches"
+    )
+    retriever: Literal["popularity", "markov", "item_knn", "ease"] = Field(
+        "item_knn", description="the first stage: of retrieved lists, and of hard negatives for training"
+    )
+    candidate_order: Literal["shuffled", "retriever"] = Field(
+        "shuffled", description="how retrieved lists stand in prompts: by seed, or as the retriever ranks them"
+    )
     evaluation_negatives: Literal["uniform", "popularity"] = Field(
         "uniform", description="how the negatives of validation and test lists are drawn; the same for all trials"
     )
     evaluation_users: int | None = Field(None, ge=1, description="score a seeded sample of users; null: all")
     training_users: int | None = Field(None, ge=1, description="train on a seeded sample of users; null: all")
+
+    @model_validator(mode="after")
+    def _mode_has_what_is_set(self) -> _DataBase:
+        if self.candidate_mode == "retrieval" and self.evaluation_negatives != "uniform":
+            raise ValueError("evaluation_negatives must be left out with candidate_mode: retrieval, which has none")
+        if self.candidate_mode == "ground_truth" and self.candidate_order != "shuffled":
+            raise ValueError(
+                "candidate_order must be left out without candidate_mode: retrieval: only its lists have one"
+            )
+        return self
 
 
 class DemoData(_DataBase):

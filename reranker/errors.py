@@ -83,6 +83,12 @@ class TrainingStopped(RerankerError):
     """A training run was asked to end before its next epoch was finished."""
 
 
+class SealedError(RerankerError, LookupError):
+    """The test items were asked of data that are without them."""
+
+    exit_code = 1
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint that names the closest valid spelling, or lists what is valid when nothing is close."""
     options = sorted(valid)

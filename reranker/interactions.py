@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -30,6 +33,27 @@ class Removal:
         return f"{self.step}: {self.rows} interactions, {self.users} users, {self.items} items"
 
 
+class Touched:
+    """Which user touched which items, in whatever order: what no negative may be."""
+
+    def __init__(self, sequences: Sequence[ItemCodes], items: int) -> None:
+        self.lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+        self._items, self._ends = items, np.cumsum(self.lengths)
+        self._pairs = pair_keys(sequences, items)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def holds(self, users: NDArray[np.integer], items: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Whether the user touched the item, for each pair."""
+        return contains(self._pairs, users.astype(np.int64) * self._items + items)
+
+    def of(self, user: int) -> NDArray[np.int64]:
+        """The user's items, by their codes."""
+        end = self._ends[user]
+        return self._pairs[end - self.lengths[user] : end] - user * self._items
+
+
 @dataclass(frozen=True, eq=False)
 class Interactions:
     """What the users touched, after the filters. A user or item is named by its position in `user_ids`, `item_ids`.
@@ -38,7 +62,8 @@ class Interactions:
         user_ids: in ascending order of the text.
         item_ids: in ascending order of the text.
         item_texts: one for each item code.
-        sequences: for each user the item codes in the order of time, int32, at least 3, without repeats.
+        sequences: for each user the item codes in the order of time, int32, at least 3, without repeats; of sealed ones
+            without the last.
         removed: what each filter took away, in the order in which they ran.
         fingerprint: SHA-256 in hex of all that decides results: ids, texts, sequences and settings, but not the
             place of the files.
@@ -50,6 +75,17 @@ class Interactions:
     sequences: list[ItemCodes]
     removed: list[Removal]
     fingerprint: str
+    known_touched: Touched | None = None  # of sealed ones, whose sequences hold less
+
+    @cached_property
+    def touched(self) -> Touched:
+        """All pairs of user and item, the test items among them even when sealed."""
+        return self.known_touched or Touched(self.sequences, len(self.item_ids))
+
+    def sealed(self) -> Interactions:
+        """The same without each user's last item; of that one only stays that it is no negative."""
+        shorter = [sequence[:-1].copy() for sequence in self.sequences]
+        return replace(self, sequences=shorter, known_touched=self.touched)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +96,29 @@ class Split:
         train: item codes before the last two, oldest first, at least 1. A single one gives no training example,
             but the user is evaluated all the same.
         validation: int32 [users], the last item but one.
-        test: int32 [users], the last item.
+        test: int32 [users], the last item; empty when sealed.
     """
 
     train: list[ItemCodes]
     validation: ItemCodes
     test: ItemCodes
+
+    @property
+    def is_sealed(self) -> bool:
+        return not len(self.test)
+
+    def before(self, part: Literal["validation", "test"]) -> list[ItemCodes]:
+        """What may be known of each user when the part's item is asked for, oldest first."""
+        if part == "validation":
+            return self.train
+        return [np.append(sequence, last) for sequence, last in zip(self.train, self.validation, strict=True)]
+
+    def held_out(self, part: Literal["validation", "test"]) -> ItemCodes:
+        return self.validation if part == "validation" else self.test
+
+    def sealed(self) -> Split:
+        """Without the test items; copied, since a part of an array keeps the whole one."""
+        return Split([sequence.copy() for sequence in self.train], self.validation.copy(), np.empty(0, dtype=np.int32))
 
 
 def build_interactions(
@@ -132,8 +185,7 @@ def split(interactions: Interactions) -> Split:
         Fault("a user must have 3 interactions: train, validation, test", field=interactions.user_ids[u])
         for u in np.flatnonzero(lengths < 3)
     ]
-    keys = pair_keys(np.repeat(np.arange(len(sequences)), lengths), np.concatenate(sequences), interactions)
-    values, counts = np.unique(keys, return_counts=True)
+    values, counts = np.unique(pair_keys(sequences, len(interactions.item_ids)), return_counts=True)
     for key in values[counts > 1]:
         user, item = divmod(int(key), len(interactions.item_ids))
         rule = "an item must occur once in a user's sequence, or it leaks from one part of the split into another"
@@ -147,9 +199,17 @@ def split(interactions: Interactions) -> Split:
     )
 
 
-def pair_keys(users: NDArray[np.integer], items: NDArray[np.integer], interactions: Interactions) -> NDArray[np.int64]:
-    """One number for each (user, item): user · items of the catalogue + item."""
-    return users.astype(np.int64) * len(interactions.item_ids) + items
+def pair_keys(sequences: Sequence[ItemCodes], items: int) -> NDArray[np.int64]:
+    """One number for each (user, item), ascending: user · items of the catalogue + item."""
+    users = np.repeat(np.arange(len(sequences)), [len(sequence) for sequence in sequences])
+    return np.sort(users * items + np.concatenate(list(sequences)))
+
+
+def contains(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which values are among the others, of which there is at least one."""
+    places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    found: NDArray[np.bool_] = ascending[places] == values
+    return found
 
 
 def _check_texts(interactions: pd.DataFrame, items: pd.DataFrame, items_file: str) -> None:

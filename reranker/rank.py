@@ -134,12 +134,17 @@ class Reranker:
             if faults:
                 raise InputError(faults)
             started = time.perf_counter()
-            scores = self._scores([(h[-config.history_length :], c) for h, c in lists], config)
+            scores = self.scores([(h[-config.history_length :], c) for h, c in lists], config)
             seconds = (time.perf_counter() - started) / max(1, len(lists))
         return [_ranking(row, seconds) for row in scores]
 
-    def _scores(self, lists: Sequence[tuple[Titles, Titles]], config: TrialConfig) -> list[FloatArray]:
-        """Log-probabilities of each list's candidates."""
+    def scores(self, lists: Sequence[tuple[Titles, Titles]], config: TrialConfig | None = None) -> list[FloatArray]:
+        """Log-probabilities of each list's candidates, for titles that are known to be sound.
+
+        Args:
+            config: in the place of the training's.
+        """
+        config = config or self.config
         texts = list(dict.fromkeys(title for history, candidates in lists for title in (*history, *candidates)))
         code = {text: i for i, text in enumerate(texts)}
         self._titles.read(texts)

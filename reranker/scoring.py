@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from reranker.answers import only_answers
 from reranker.batches import by_length, pad_left
-from reranker.candidates import Example
+from reranker.candidates import MISSING, Example
 from reranker.prompts import Prompt, PromptEncoder
 
 _BATCH_TOKENS = {"cpu": 4096, "mps": 16_384, "cuda": 16_384}  # on CPU what stays in the cache is fastest
@@ -123,4 +123,5 @@ def _rotation(count: int, turn: int, turns: int) -> list[int]:
 
 def _reordered(example: Example, order: Sequence[int]) -> Example:
     candidates = tuple(example.candidates[i] for i in order)
-    return Example(example.user, example.history, candidates, order.index(example.target))
+    target = MISSING if example.target == MISSING else order.index(example.target)
+    return Example(example.user, example.history, candidates, target)

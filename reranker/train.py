@@ -50,19 +50,18 @@ def main(argv: list[str] | None = None) -> int:
 def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path) -> None:
     if "WORLD_SIZE" not in os.environ:  # alone: trl refuses to see several GPUs
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
-    from reranker.baselines import baseline_ranks  # torch and transformers take seconds to import
+    from reranker.baselines import RANDOM  # torch and transformers take seconds to import
     from reranker.data import RerankingData
-    from reranker.metrics import METRIC_NAMES, chance, summarise
+    from reranker.metrics import METRIC_NAMES, summarise
     from reranker.sft import EpochReport, fine_tune
     from reranker.trial_folder import TrialFolder, writing
 
     data = RerankingData.prepare(data_config)
     print(data.describe(config))
     _print_row("", {name: name for name in ("train_loss", "val_loss", *METRIC_NAMES)})
-    _print_row("chance", {"val_loss": math.log(config.candidates), **chance(config.candidates)})
-    for name, ranks in baseline_ranks(data.interactions, data.split, data.validation(config), "validation").items():
-        if name != "random":
-            _print_row(name, summarise(ranks))
+    for name, ranks in data.baselines(config, "validation").items():
+        loss = {"val_loss": math.log(config.candidates)} if name == RANDOM else {}
+        _print_row("chance" if name == RANDOM else name, {**loss, **summarise(ranks)})
 
     def show(report: EpochReport) -> bool:
         _print_row(f"epoch {report.figures['epoch']}", report.figures)

@@ -14,8 +14,9 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import yaml
+from pydantic import TypeAdapter
 
-from reranker.config import TrialConfig
+from reranker.config import DataConfig, TrialConfig
 from reranker.errors import EnvironmentFault
 from reranker.metrics import summarise
 from reranker.trial_folder import TrialFolder, write_text, writing
@@ -100,6 +101,10 @@ class StudyFolder:
         return self.path / "leaderboard.csv"
 
     @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
     def best_config(self) -> Path:
         return self.path / "best_config.yaml"
 
@@ -157,7 +162,12 @@ class StudyFolder:
 
     def zero_shot(self, model: str) -> tuple[TrialFolder, TrialFolder]:
         """The baselines that are the untrained model: as it is, and with its label prior divided out."""
-        return self.baseline(f"zero-shot {model}"), self.baseline(f"zero-shot {model}, no prior")
+        plain, without_prior = self.zero_shot_names(model)
+        return self.baseline(plain), self.baseline(without_prior)
+
+    @staticmethod
+    def zero_shot_names(model: str) -> tuple[str, str]:
+        return f"zero-shot {model}", f"zero-shot {model}, no prior"
 
     def baselines(self) -> list[str]:
         """Those that have ranks, the zero-shot models last."""
@@ -258,6 +268,12 @@ class StudyFolder:
     def read_manifest(self) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
         return manifest
+
+    def read_data_config(self) -> DataConfig:
+        """What the study's trials were trained and scored on."""
+        found = yaml.safe_load(self.study_file.read_text(encoding="utf-8"))["data"]
+        config: DataConfig = TypeAdapter(DataConfig).validate_python(found)
+        return config
 
     def write_best_config(self, trial: StoredTrial) -> None:
         """The winner's configuration, every knob, as `python -m reranker.train --config` takes it."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reranker.candidates import CandidateSampler, Example, check_no_leak, training_prefixes
+from reranker.candidates import MISSING, CandidateSampler, Example, check_no_leak, training_prefixes
 from reranker.config import NegativesMix, TrialConfig
 from reranker.errors import InputError
 from reranker.interactions import Interactions, split
@@ -25,7 +25,7 @@ def world(users: int, items: int, lengths: tuple[int, int] = (3, 12), seed: int 
 
 DATA = world(60, 80)
 SPLIT = split(DATA)
-SAMPLER = CandidateSampler(DATA, SPLIT)
+SAMPLER = CandidateSampler(DATA, SPLIT, "item_knn")
 CONFIG = TrialConfig(candidates=10, examples_per_user=None)
 PREFIXES = training_prefixes(SPLIT, None, None, seed=0)
 
@@ -151,7 +151,7 @@ def test_held_out_interactions_do_not_show_in_popularity():
     # Item 9 is the test item of all users but one: popular in the whole, unseen in training.
     sequences = [np.array([i % 5, 5 + i % 3, 9]) for i in range(40)] + [np.array([0, 1, 2])]
     data = Interactions([f"u{i}" for i in range(41)], list("abcdefghij"), list("abcdefghij"), sequences, [], "")
-    sampler = CandidateSampler(data, split(data))
+    sampler = CandidateSampler(data, split(data), "item_knn")
     drawn = Counter()
     for seed in range(400):
         (only,) = [
@@ -183,7 +183,7 @@ def test_a_longer_list_begins_with_the_negatives_of_the_shorter():
 @pytest.mark.parametrize("negatives_by", ["uniform", "popularity"])
 def test_the_whole_rest_of_the_catalogue_can_be_drawn(negatives_by):
     data = world(5, 14, lengths=(4, 5))
-    lists = CandidateSampler(data, split(data)).evaluation_examples(
+    lists = CandidateSampler(data, split(data), "item_knn").evaluation_examples(
         "test", n=11, negatives=negatives_by, users=None, seed=0
     )
     for example in lists:
@@ -194,7 +194,7 @@ def test_items_that_are_nearly_never_drawn_are_reached():
     """One item holds nearly all the weight and is out for user 0: drawing alone would not end."""
     sequences = [np.array([0, 1, 2, 3])] + [np.array([0, 4 + i % 2, 2 + i % 2]) for i in range(20_000)]
     data = Interactions([str(i) for i in range(20_001)], list("abcdefgh"), list("abcdefgh"), sequences, [], "")
-    (only,) = CandidateSampler(data, split(data)).training_examples(
+    (only,) = CandidateSampler(data, split(data), "item_knn").training_examples(
         TrialConfig(candidates=5, negatives=NegativesMix(uniform=0.0, popularity=1.0)), np.array([[0, 1]]), 0
     )
     assert negatives(only) == {4, 5, 6, 7}
@@ -203,7 +203,9 @@ def test_items_that_are_nearly_never_drawn_are_reached():
 def test_too_small_a_catalogue_names_the_knob():
     data = world(5, 14, lengths=(4, 5))
     with pytest.raises(InputError) as caught:
-        CandidateSampler(data, split(data)).evaluation_examples("test", n=12, negatives="uniform", users=None, seed=0)
+        CandidateSampler(data, split(data), "item_knn").evaluation_examples(
+            "test", n=12, negatives="uniform", users=None, seed=0
+        )
     assert caught.value.faults[0].field == "candidates"
     assert caught.value.faults[0].value == 12
     assert "5 users have fewer, user 'u0' has 10 of 14: lower it to 11" in str(caught.value)
@@ -234,13 +236,16 @@ def test_the_guard_refuses_every_leak(part):
         "a candidate must stand once in a list": swap(good, other, good.candidates[(good.target + 2) % 10]),
         "a target must not be in its own history": replace(good, history=(*good.history, good.candidates[good.target])),
         "a negative must be an item that the user never touched": swap(good, other, good.history[0]),
-        "the item held out for test must not be seen before": replace(good, history=(*good.history, test_item)),
+        "a history must hold only what the user touched": replace(good, history=(*good.history, test_item)),
+        "a list must hold its target": replace(good, target=MISSING),
     }
-    if part == "train":
-        rule = "an item held out for validation or test must not be trained on"
-        leaks[rule] = swap(good, good.target, test_item)
-        with pytest.raises(InputError, match=rule):
+    if part != "test":
+        with pytest.raises(InputError, match="a history must hold only what the user touched"):
             check_no_leak([replace(good, history=(validation_item,))], DATA, SPLIT, part)
+    if part == "train":
+        for held_out in (validation_item, test_item):
+            with pytest.raises(InputError, match="a target must be of the user's training part"):
+                check_no_leak([swap(good, good.target, held_out)], DATA, SPLIT, part)
     else:
         wrong = validation_item if part == "test" else test_item
         leaks[f"the target must be the item held out for {part}"] = swap(good, good.target, wrong)
@@ -259,10 +264,11 @@ def test_the_guard_counts_all_and_shows_the_first():
 
 
 def test_the_guard_runs_when_lists_are_built():
-    """A split that is not the interactions' own: the held-out items of one are the training items of the other."""
-    shifted = split(replace(DATA, sequences=[np.roll(sequence, 2) for sequence in DATA.sequences]))
+    leaky = replace(SPLIT, validation=np.array([sequence[0] for sequence in SPLIT.train]))
     with pytest.raises(InputError, match="a target must not be in its own history"):
-        CandidateSampler(DATA, shifted).evaluation_examples("validation", n=10, negatives="uniform", users=None, seed=0)
+        CandidateSampler(DATA, leaky, "item_knn").evaluation_examples(
+            "validation", n=10, negatives="uniform", users=None, seed=0
+        )
 
 
 def test_twenty_thousand_lists_take_seconds_at_most():
@@ -270,6 +276,6 @@ def test_twenty_thousand_lists_take_seconds_at_most():
     parts = split(data)
     prefixes = np.tile(training_prefixes(parts, None, None, 0), (2, 1))[:20_000]
     started = time.process_time()
-    lists = CandidateSampler(data, parts).training_examples(TrialConfig(), prefixes, 0)
+    lists = CandidateSampler(data, parts, "item_knn").training_examples(TrialConfig(), prefixes, 0)
     assert len(lists) == 20_000
     assert time.process_time() - started < 5, "a loop over the lists would take tens of seconds"

@@ -173,7 +173,7 @@ def test_every_knob_changes_something(small):
     untested = {"label_style", "gradient_checkpointing"}  # one value so far; changes memory and time only
     assert set(other) | untested == set(TrialConfig.model_fields)
     reference = _figures(base, small)
-    for knob, value in other.items():
+    for knob, value in [*other.items(), ("negatives", NegativesMix(uniform=0.5, retriever=0.5))]:
         assert _figures(base.model_copy(update={knob: value}), small) != reference, knob
 
 

@@ -75,6 +75,7 @@ def where_it_is(folder: StudyFolder, tracking_uri: str, best: StoredTrial | None
     ]
     if best is not None:
         lines += [f"adapter:       {folder.trial(best.number).adapter}", f"configuration: {folder.best_config}"]
+    lines.append(f"report:        {folder.report}")
     if trouble:
         lines += [
             f"MLflow does not have everything ({trouble}); nothing is lost. To deliver it:",

@@ -9,10 +9,11 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from reranker.baselines import baseline_ranks
+from reranker.baselines import RANDOM
+from reranker.candidates import fingerprint
 from reranker.data import RerankingData
 from reranker.errors import Fault, InputError
-from reranker.metrics import Ranks, chance, summarise
+from reranker.metrics import Ranks, summarise
 from results.study_folder import StudyFolder
 from tune.search_space import Study
 
@@ -23,9 +24,9 @@ def keep_baselines(study: Study, data: RerankingData, folder: StudyFolder) -> di
     """Every baseline's ranks on the study's validation lists, kept in its folder user by user."""
     lists = data.validation(study.base())
     users = [data.interactions.user_ids[example.user] for example in lists]
-    baselines = baseline_ranks(data.interactions, data.split, lists, "validation")
+    baselines = data.baselines(study.base(), "validation")
     for name, ranks in baselines.items():
-        if name != "random":
+        if name != RANDOM:
             folder.baseline(name).path.mkdir(parents=True)
             folder.baseline(name).keep_ranks(users, ranks)
     return baselines
@@ -34,13 +35,15 @@ def keep_baselines(study: Study, data: RerankingData, folder: StudyFolder) -> di
 def make_manifest(study: Study, data: RerankingData, tracking_uri: str, baselines: dict[str, Ranks]) -> dict[str, Any]:
     """The study's identity, metric and searched knobs, the reference scores on its lists, versions and command."""
     config = study.base()
-    references = {name: summarise(ranks) for name, ranks in baselines.items() if name != "random"}
+    references = {"chance" if name == RANDOM else name: summarise(ranks) for name, ranks in baselines.items()}
     return {
         "study_id": uuid.uuid4().hex,
         "fingerprint": study.fingerprint,
         "metric": study.metric,
         "knobs": study.knobs,
-        "references": {**references, "chance": chance(config.candidates)},
+        "references": references,
+        "lists": fingerprint(data.validation(config)),
+        "ceiling": data.ceiling(config),
         "best_reachable_recall_at_1": data.best_reachable(config),
         "tags": {"data_fingerprint": data.interactions.fingerprint, "code_version": _code_version()},
         "plan": {
@@ -50,6 +53,8 @@ def make_manifest(study: Study, data: RerankingData, tracking_uri: str, baseline
             "seed": study.settings.seed,
             "candidates": config.candidates,
             "source": study.data.source,
+            "candidate_mode": study.data.candidate_mode,
+            "retriever": study.data.retriever,
             "validation_lists": len(data.validation(config)),
         },
         "tracking_uri": tracking_uri,

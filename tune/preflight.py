@@ -161,5 +161,7 @@ def _longest_prompt(config: TrialConfig, data: RerankingData) -> tuple[int, bool
     encoder = PromptEncoder(Catalogue(load_tokenizer(config.model), data.interactions.item_texts), config)
     encoder.catalogue.check_vocabulary(config.model)
     examples = data.validation(config)
+    if data.config.candidate_mode == "retrieval":  # lists for training hold other items
+        examples += data.training_examples(config.model_copy(update={"examples_per_user": 1}), epoch=0)
     longest = sorted(examples, key=lambda e: -sum(len(data.interactions.item_texts[i]) for i in e.candidates))
     return max(len(prompt.input_ids) for prompt in encoder.encode(longest[:64])), encoder.tokenizes_whole_prompts

@@ -34,14 +34,16 @@ from reranker.models import check_name
 from reranker.trial_folder import write_text
 from results.compare import RUNS, findings, verdict, winner
 from results.leaderboard import leaderboard, pretty
+from results.report import write_report
 from results.study_folder import StudyFolder
 from tune import search_space
 from tune.announce import how_to_resume, plan, where_it_is, where_to_look
 from tune.conductor import Conductor
+from tune.hand_over import refit_and_register
 from tune.ledger import Ledger
 from tune.manifest import check_same, keep_baselines, make_manifest
 from tune.outcome import exit_code, tell_webhook
-from tune.preflight import ModelCheck, check_models, check_writable, gpu_part
+from tune.preflight import check_models, check_writable, gpu_part
 from tune.progress import Progress
 from tune.recorder import Recorder
 from tune.replication import Replication
@@ -51,6 +53,7 @@ from tune.searcher import LedgerSearch, make_sampler
 from tune.tracking import Tracker, default_uri
 from tune.trainable import concurrent_trials, make_trainable, trial_resources
 from tune.warm_start import warm_start
+from tune.worker_group import TrialResources
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,7 +77,7 @@ def search(args: argparse.Namespace, console: Console) -> int:
     folder = StudyFolder.open(args.runs, args.resume) if args.resume else None
     file = folder.study_file if folder else args.study_file
     study = search_space.load(file, overrides=_overrides(args), check_model=check_name)
-    data = RerankingData.prepare(study.data) if not args.check or datasets.is_here(study.data) else None
+    data = RerankingData.prepare(study.data).sealed() if not args.check or datasets.is_here(study.data) else None
 
     # Check
     check_writable(args.runs)
@@ -98,19 +101,29 @@ def search(args: argparse.Namespace, console: Console) -> int:
             if not args.quiet:
                 where = where_to_look(folder, ray_cluster, tracking_uri)
                 console.print(where, highlight=False, soft_wrap=True)
-            ending = _run_trials(study, data, folder, tracker, args, console, models)
+            resources = trial_resources(study, gpu_part(study, models))
+            ending = _run_trials(study, data, folder, tracker, args, console, resources)
 
-        # Report
-        table = leaderboard(folder)
-        write_text(folder.leaderboard, table.to_csv(index=False))
-        best = winner(folder)
-        if best is not None:
-            folder.write_best_config(best)
-        delivered = tracker.finish()
-    console.print(pretty(table, study.knobs))
-    console.print(f"\n{verdict(folder)}", style="bold", highlight=False)
-    console.print("\n".join(f"  {finding}" for finding in findings(folder)), highlight=False, soft_wrap=True)
-    console.print(where_it_is(folder, tracking_uri, best, "" if delivered else tracker.trouble), highlight=False)
+            # Report
+            table = leaderboard(folder)
+            write_text(folder.leaderboard, table.to_csv(index=False))
+            best = winner(folder)
+            if best is not None:
+                folder.write_best_config(best)
+            write_report(folder)
+            delivered = tracker.finish()
+            console.print(pretty(table, study.knobs))
+            console.print(f"\n{verdict(folder)}", style="bold", highlight=False)
+            console.print("\n".join(f"  {finding}" for finding in findings(folder)), highlight=False, soft_wrap=True)
+            console.print(
+                where_it_is(folder, tracking_uri, best, "" if delivered else tracker.trouble), highlight=False
+            )
+
+            # Hand over
+            if args.refit and best is not None and not ending:
+                say = (lambda line: None) if args.quiet else console.print
+                used = refit_and_register(data, folder, resources, name=study.name, tracking_uri=tracking_uri, say=say)
+                console.print(used, highlight=False, soft_wrap=True)
     if ending:
         console.print(how_to_resume(folder, ending), highlight=False, soft_wrap=True)
     tell_webhook(args.webhook, folder)
@@ -124,7 +137,7 @@ def _run_trials(
     tracker: Tracker,
     args: argparse.Namespace,
     console: Console,
-    models: list[ModelCheck],
+    resources: TrialResources,
 ) -> str:
     """Why the search ended before all trials did; empty if none is left."""
     ledger = Ledger(study, folder, lambda number: make_sampler(study, number))
@@ -141,7 +154,6 @@ def _run_trials(
     scheduler = make_scheduler(study)
     replay(scheduler, study, past)
     replication = Replication(folder, args.top, args.replicate, progress.say) if args.replicate else None
-    resources = trial_resources(study, gpu_part(study, models))
     recorder = Recorder(folder, progress, tracker, conductor, study.knobs)
     with progress, conductor.listening():
         ray_tune.Tuner(
@@ -214,6 +226,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--top", type=_at_least_one, default=5, metavar="K", help="with --replicate: how many of the best (5)"
     )
+    parser.add_argument("--refit", action="store_true", help="then train the winner on validation too, and register it")
     parser.add_argument("--warm-start", metavar="STUDY", help="let the sampler know an earlier study's trials")
     parser.add_argument("--runs", type=Path, default=RUNS, help="where studies are kept")
     parser.add_argument("--tracking-uri", help="an MLflow server; left out: a file in the study's folder")

@@ -1,0 +1,474 @@
+"""A study's folder → what its report says: words, numbers and pictures, without markup."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from reranker.metrics import Picks, Ranks
+from results import figures, journal
+from results.board import Board, board_of, spelled
+from results.compare import RUNS, Comparison, compare, p_value, verdict
+from results.contenders import contenders, replicated
+from results.diagnose import Evidence, Finding, diagnose
+from results.figures import Contest, Figure
+from results.leaderboard import PRETTY
+from results.secrets import masked, masked_command
+from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+
+_NEXT = 4  # steps that the first screen offers
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure of the first screen, with what to hold it against."""
+
+    label: str
+    value: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The best trial against a baseline: its level, the difference with its 95% interval, and what that proves."""
+
+    baseline: str
+    level: float
+    mean: float
+    low: float
+    high: float
+    p: str
+    word: str  # better, worse, not told apart
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to do next, and the command for it."""
+
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One reading of the sealed test."""
+
+    time: str
+    trial: str
+    unseal: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]  # the trial, the baselines and chance: name, figures, difference to the trial
+    record: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything that a report says, in the order in which it says it."""
+
+    study: str
+    made: str
+    state: str
+    context: tuple[str, ...]
+    headline: str
+    tone: str  # good, open, bad
+    lead: str
+    recipe: tuple[tuple[str, str], ...]  # the searched knobs of the best trial
+    tiles: tuple[Tile, ...]
+    proofs: tuple[Proof, ...]
+    proven: tuple[str, ...]  # what is proven besides, in sentences
+    steps: tuple[Step, ...]
+    sealed: bool  # nobody has read the test
+    readings: tuple[Reading, ...]
+    seal_command: str
+    board: Board
+    failures: tuple[tuple[str, str], ...]
+    figures: dict[str, list[Figure]]  # of a section
+    findings: tuple[Finding, ...]
+    facts: tuple[tuple[str, str], ...]
+    commands: tuple[Step, ...]
+    files: tuple[tuple[str, str], ...]
+    trouble: tuple[str, ...]  # what could not be made, and why
+
+
+def content_of(study: StudyFolder) -> Content:
+    """Reads everything once. What a study is too odd for is left out and named in `trouble`."""
+    return _Reader(study).content()
+
+
+class _Reader:
+    """A study, read once, and the parts of its report."""
+
+    def __init__(self, study: StudyFolder) -> None:
+        self.study, self.manifest = study, study.read_manifest()
+        self.trouble: list[str] = []
+        self.trials = list(study.trials())
+        self.metric: str = self.manifest["metric"]
+        self.references = study.references()
+        self.contenders = contenders(study)
+        self.best = self.contenders[0].trial if self.contenders else None
+        self.found: Comparison | None = self._or("the comparison", lambda: compare(study), None)
+        self.findings: list[Finding] = self._or("the diagnosis", lambda: diagnose(Evidence.of_study(study)), [])
+        self.readings: list[dict[str, Any]] = self._or("the readings of the test", study.readings, [])
+        self.sealed = not (study.path / "test_readings.jsonl").exists()  # also where they can't be read
+        self.alike = frozenset(t.number for t in self.found.alike) if self.found else frozenset[int]()
+        self.candidates: int = self.manifest["plan"].get("candidates") or (
+            self.trials[0].values["candidates"] if self.trials else 2
+        )
+        self.where = shlex.quote(study.name if study.path.parent == RUNS else str(study.path))
+        self.state = _state(study)
+        self.proofs = self._proofs()
+
+    def content(self) -> Content:
+        headline, tone = self._headline()
+        nothing = Board(PRETTY.get(self.metric, self.metric), (), (), (0.0, 1.0), False)
+        board = self._or("the leaderboard", lambda: board_of(self.study, self.contenders, self.found), nothing)
+        return Content(
+            study=self.study.name,
+            made=time.strftime("%Y-%m-%d %H:%M"),
+            state=self.state,
+            context=self._context(),
+            headline=headline,
+            tone=tone,
+            lead=masked(self._or("the verdict", lambda: verdict(self.study), "")),
+            recipe=tuple((k, spelled(k, self.best.values.get(k), exact=True)) for k in self.manifest["knobs"])
+            if self.best
+            else (),
+            tiles=tuple(self._or("the key figures", self._tiles, [])),
+            proofs=tuple(self.proofs),
+            proven=tuple(self._proven()),
+            steps=tuple(self._steps()[:_NEXT]),
+            sealed=self.sealed,
+            readings=tuple(self._or("the readings of the test", self._readings, [])),
+            seal_command=f"python -m results.seal {self.where}",
+            board=board,
+            failures=tuple((t.name, masked(t.cause)) for t in self.trials if t.status is TrialStatus.FAILED),
+            figures=self._figures(),
+            findings=tuple(self.findings),
+            facts=tuple(self._facts()),
+            commands=tuple(self._commands()),
+            files=tuple(self._files()),
+            trouble=tuple(self.trouble),
+        )
+
+    def _or(self, what: str, make: Callable[[], Made], instead: Made) -> Made:
+        """A report is the last thing of a search: a part that can't be made must not take the others with it."""
+        try:
+            return make()
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is told in the report)
+            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            self.trouble.append(f"{what} could not be made: {masked(why)}")
+            return instead
+
+    # The first screen
+
+    def _context(self) -> tuple[str, ...]:
+        plan = self.manifest["plan"]
+        counts = {status: sum(t.status is status for t in self.trials) for status in TrialStatus}
+        told = ", ".join(f"{count} {status.value}" for status, count in counts.items() if count)
+        return (
+            _count(len(self.trials), "trial") + (f" ({told})" if told else ""),
+            f"{PRETTY.get(self.metric, self.metric)} on validation",
+            f"{plan['validation_lists']} users, {self.candidates} candidates each",
+            self.state,
+        )
+
+    def _headline(self) -> tuple[str, str]:
+        """What won and whether it is real, in a line; and its tone."""
+        if not self.trials:
+            return "No trial has started yet", "open"
+        if self.best is None:
+            if all(trial.status is TrialStatus.FAILED for trial in self.trials):
+                return (
+                    "The only trial failed" if len(self.trials) == 1 else f"All {len(self.trials)} trials failed"
+                ), "bad"
+            return "No trial has finished an epoch", "open"
+        name, so_far = f"trial {self.best.number}", "so far, " if self.state == "still running" else ""
+        if any(finding.name == "at chance" for finding in self.findings):
+            return _capital(f"{so_far}nothing was learned: the best trial is at chance"), "bad"
+        if self.found is None:
+            return _capital(f"{so_far}{name} leads, but nothing could be tested"), "open"
+        worse = [p.baseline for p in self.proofs if p.word == "worse"]
+        undecided = [p.baseline for p in self.proofs if p.word == "not told apart"]
+        if worse:
+            return _capital(f"{so_far}{name} is the best, but worse than {_join(worse)}"), "bad"
+        if undecided:
+            return _capital(f"{so_far}{name} leads, but is not proven better than {_join(undecided)}"), "open"
+        if not self.proofs:
+            return _capital(f"{so_far}{name} leads; there is no baseline to hold it against"), "open"
+        return _capital(f"{so_far}{name} is proven better than every baseline"), "good"
+
+    def _tiles(self) -> list[Tile]:
+        if self.best is None:
+            return []
+        best = self.contenders[0]
+        shown = list(dict.fromkeys([self.found.metric if self.found else self.metric, "recall_at_1", "ndcg_at_10"]))[:2]
+        tiles = self._test_tile()
+        for metric in shown:
+            notes = []
+            if self.found and metric == self.found.metric:
+                notes.append(f"{self.found.interval[0]:.3f} to {self.found.interval[1]:.3f} (95%)")
+            levels = {name: row[metric] for name, row in self.references.items() if metric in row}
+            baselines = {name: level for name, level in levels.items() if name != "chance"}
+            if baselines:
+                name = max(baselines, key=lambda n: baselines[n])
+                notes.append(f"best baseline {baselines[name]:.3f} ({name})")
+            if "chance" in levels:
+                notes.append(f"chance {levels['chance']:.3f}")
+            if metric == "recall_at_1" and (ceiling := self.manifest.get("ceiling")) is not None:
+                notes.append(f"ceiling of the retriever {ceiling:.3f}")
+            tiles.append(Tile(PRETTY.get(metric, metric), f"{best.score(metric):.3f}", tuple(notes)))
+        if proofs := self.proofs:
+            nearest = max(proofs, key=lambda p: p.level)
+            gain = (
+                f"{nearest.low:+.3f} to {nearest.high:+.3f} (95%)",
+                f"{nearest.p}, counting that it is the best of {len(self.trials)}",
+            )
+            tiles.append(Tile(f"gain over {nearest.baseline}", f"{nearest.mean:+.3f}", gain))
+        if self.found:
+            tiles.append(self._tie_tile(self.found))
+        return tiles
+
+    def _test_tile(self) -> list[Tile]:
+        """The first reading of the sealed test: later ones are of lists that were known."""
+        if not self.readings:
+            return []
+        metric, first = self.found.metric if self.found else self.metric, self.readings[0]
+        notes = [f"{PRETTY.get(metric, metric)} of trial {first['trial']}"]
+        levels = {name: row[metric] for name, row in first.get("references", {}).items() if name in first["against"]}
+        if levels:
+            name = max(levels, key=lambda n: levels[n])
+            notes.append(f"against {name} {_told(first['against'][name])}")
+        if len(self.readings) > 1:
+            notes.append(f"read {len(self.readings)} times: only the first reading counts")
+        return [Tile("sealed test", f"{first['figures'][metric]:.3f}", tuple(notes))]
+
+    def _tie_tile(self, found: Comparison) -> Tile:
+        others = [t.number for t in found.alike[1:]]
+        if not others:
+            return Tile(
+                "can't be told from it", "none", (f"trial {found.winner.number} is better than each other trial",)
+            )
+        listed = ", ".join(f"{n}" for n in others[:6]) + (" …" if len(others) > 6 else "")
+        same = found.cheapest.number == found.winner.number
+        cheapest = "it is the cheapest of them" if same else f"cheapest: trial {found.cheapest.number}"
+        return Tile(
+            "can't be told from it",
+            f"{len(others)} trial{'s' * (len(others) > 1)}",
+            (f"trials {listed}" if len(others) > 1 else f"trial {listed}", cheapest),
+        )
+
+    def _proofs(self) -> list[Proof]:
+        if self.found is None:
+            return []
+        found, proofs = self.found, []
+        for name, difference in found.against.items():
+            word = "not told apart" if not difference.proven else "better" if difference.mean > 0 else "worse"
+            p = p_value(difference.p)
+            proofs.append(
+                Proof(name, self.references[name][found.metric], difference.mean, *found.intervals[name], p, word)
+            )
+        return sorted(proofs, key=lambda proof: -proof.level)
+
+    def _proven(self) -> list[str]:
+        if self.found is None:
+            return []
+        found = self.found
+        held = (
+            f"The p-values hold although trial {found.winner.number} is the best of {len(self.trials)}: every trial "
+            f"was held against every baseline, over the same {found.users} users."
+        )
+        sentences = [held, f"A difference below {found.detectable:.3f} would often be missed with so many users."]
+        if len(found.alike) > 1:
+            numbers = ", ".join(f"{t.number}" for t in found.alike[1:])
+            same = found.cheapest.number == found.winner.number
+            cheapest = (
+                "It is the cheapest of them." if same else f"The cheapest of them is trial {found.cheapest.number}."
+            )
+            sentences.append(f"Not told apart from trial{'s' * (len(found.alike) > 2)} {numbers}. {cheapest}")
+        if found.seed_spread is not None:
+            sentences.append(
+                f"Luck: a score varies by {found.seed_spread:.3f} from seed to seed and by {found.user_error:.3f} with "
+                "the users that are drawn (standard deviations). Rerun configurations are judged by their reruns alone."
+            )
+        return sentences
+
+    def _steps(self) -> list[Step]:
+        """What to do next, the most useful first."""
+        state, resume = self.state, f"python tune/run_search.py --resume {self.where}"
+        steps = []
+        if state == "still running":
+            steps.append(Step("Wait: the search is running, and this is what is known so far."))
+        elif state != "complete":
+            why = "it was interrupted" if state == "interrupted" else state.replace("ended early:", "it ended early:")
+            steps.append(Step(f"Go on with the search: {masked(why)}.", resume))
+        advice = [Step(f"{_capital(f.name)}: {f.next_step}.") for f in self._serious()[:2]]
+        if self.best is None:
+            again = Step("See below why trials failed, mend it, and try them again.", f"{resume} --retry-failed")
+            return [*steps, *advice] or ([again] if self.trials else [Step("Begin.", resume)])
+        proofs = self.proofs
+        if not (proofs and all(proof.word == "better" for proof in proofs)):
+            more = Step("More trials would look further.", f"{resume} --trials {2 * max(4, len(self.trials))}")
+            return [*steps, *advice] or [more]
+        if self.found and self.found.cheapest.number != self.found.winner.number:
+            costs = _costs(self.found.cheapest, self.best)
+            told = f"Take trial {self.found.cheapest.number} instead: it can't be told from the best one and costs less"
+            steps.append(Step(f"{told} ({costs})." if costs else f"{told}."))
+        if not self.sealed:
+            steps.append(Step("Use the adapter.", str(self.study.trial(self.best.number).adapter)))
+        elif state != "still running":
+            once = "Open the sealed test, once, when nothing else is to be tried."
+            steps.append(Step(once, f"python -m results.seal {self.where}"))
+        return [*steps, *advice]
+
+    def _serious(self) -> list[Finding]:
+        """Findings that are worth a line on the first screen: a few failed trials among many are not."""
+        failed = sum(trial.status is TrialStatus.FAILED for trial in self.trials)
+        few = self.best is not None and failed < 0.2 * len(self.trials)
+        return [f for f in self.findings if f.confidence != "possible" and not (few and f.name == "trials failed")]
+
+    # The sealed test
+
+    def _readings(self) -> list[Reading]:
+        chosen = self.found.metric if self.found else self.metric
+        metrics = list(dict.fromkeys([chosen, "recall_at_1", "ndcg_at_10"]))
+        found = []
+        for reading in self.readings:
+            who = f"trial {reading['trial']}"
+            rows = []
+            for name, figures_of in {who: reading["figures"], **reading["references"]}.items():
+                shown = [f"{figures_of[metric]:.3f}" if metric in figures_of else "" for metric in metrics]
+                difference = reading["against"].get(name)
+                rows.append((masked(name), *shown, _told(difference) if difference else ""))
+            record = ", ".join(
+                f"{key.replace('_', ' ')} {reading[key]}"
+                for key in ("users", "config_hash", "data_fingerprint", "code_version")
+            )
+            heads = tuple(PRETTY.get(metric, metric) for metric in metrics)
+            found.append(Reading(reading["time"], who, masked(reading["unseal"]), heads, tuple(rows), record))
+        return found
+
+    # The pictures
+
+    def _figures(self) -> dict[str, list[Figure]]:
+        scored = [t for t in self.trials if t.epochs and self.metric in t.epochs[-1]]
+        if self.best is None or not scored:
+            return {}
+        levels = {name: float(row[self.metric]) for name, row in self.references.items() if self.metric in row}
+        if self.metric == "val_loss":
+            levels["chance"] = math.log(self.candidates)
+        contest = Contest(
+            scored,
+            self.metric,
+            PRETTY.get(self.metric, self.metric),
+            self.best.number,
+            self.alike,
+            levels,
+            self.candidates,
+        )
+        scores = {
+            t.number: float(best[self.metric])
+            for t in scored
+            if replicated(t) is None and (best := t.best(self.metric))
+        }
+        return {
+            "curves": self._drawn(lambda: [figures.learning_curves(contest), figures.losses(contest)]),
+            "knobs": self._drawn(
+                lambda: journal.knob_figures(self.study.journal, scores, maximise=contest.sign > 0, label=contest.label)
+            ),
+            "answers": self._drawn(lambda: self._answers(contest)),
+            "cost": self._drawn(lambda: [figures.cost(contest), figures.latency(contest)]),
+        }
+
+    def _drawn(self, draw: Callable[[], list[Figure]]) -> list[Figure]:
+        nothing: list[Figure] = []
+        return self._or("some pictures", draw, nothing)
+
+    def _answers(self, contest: Contest) -> list[Figure]:
+        folder = self.study.trial(contest.winner)
+        if not folder.has_ranks:
+            return [Figure("ranks", "Rank of the true item", "The ranks of the best trial were not stored.")]
+        _, ranks = folder.read_ranks()
+        picks: Picks | None = folder.read_picks()
+        other: tuple[str, Ranks] | None = None
+        if proofs := self.proofs:
+            name = max(proofs, key=lambda p: p.level).baseline
+            other = (name, self.study.baseline(name).read_ranks()[1])
+        return [
+            figures.rank_histogram(ranks, self.candidates, contest.winner, other),
+            figures.label_positions(picks, self.candidates),
+            figures.reliability(picks),
+        ]
+
+    # How to repeat it
+
+    def _facts(self) -> list[tuple[str, str]]:
+        manifest, plan, tags = self.manifest, self.manifest["plan"], self.manifest["tags"]
+        facts = {
+            "data": f"{plan.get('source', 'unknown')}, fingerprint {tags.get('data_fingerprint', 'unknown')}",
+            "space": f"fingerprint {manifest.get('fingerprint', 'unknown')}",
+            "search": ", ".join(f"{name} {plan.get(name, 'unknown')}" for name in ("sampler", "seed", "trials")),
+            "code": tags.get("code_version", "unknown"),
+            "versions": ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
+            or "unknown",
+            "folder": str(self.study.path),
+            "MLflow": manifest.get("tracking_uri") or "none",
+        }
+        return [(name, masked(str(value))) for name, value in facts.items()]
+
+    def _commands(self) -> list[Step]:
+        steps = []
+        if command := self.manifest.get("command"):
+            steps.append(Step("The search", f"python {masked_command(command)}"))
+        if self.best is not None and self.study.best_config.exists():
+            config = shlex.quote(str(self.study.best_config))
+            steps.append(
+                Step("The best configuration alone", f"python -m reranker.train --config {config} --output my-reranker")
+            )
+        return [*steps, Step("This report", f"python -m results.report {self.where}")]
+
+    def _files(self) -> list[tuple[str, str]]:
+        files = [(path.name, path) for path in (self.study.study_file, self.study.best_config) if path.exists()]
+        return [(name, masked(path.read_text(encoding="utf-8"))) for name, path in files]
+
+
+def _state(study: StudyFolder) -> str:
+    ending = study.read_ending()
+    if ending["complete"]:
+        return "complete"
+    if ending["reason"]:
+        return f"ended early: {masked(ending['reason'])}"
+    return "still running" if study.is_searched() else "interrupted"
+
+
+def _told(difference: dict[str, float]) -> str:
+    """A difference of the test, as it is stored."""
+    return "{mean:+.3f} ({low:+.3f} to {high:+.3f})".format(**difference) + f", {p_value(difference['p'])}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _costs(cheap: StoredTrial, best: StoredTrial) -> str:
+    """In what the first costs less than the second."""
+    costs = []
+    for name, unit, scale in (("applied/parameters", "M parameters", 1e-6), ("seconds", " s of training", 1.0)):
+        low, high = (scale * trial.epochs[-1].get(name, 0) for trial in (cheap, best))
+        if low < high:
+            costs.append(f"{low:.3g}{unit} against {high:.3g}")
+    return ", ".join(costs)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _join(names: Sequence[str]) -> str:
+    """At most three of them in full."""
+    shown = list(names) if len(names) <= 3 else [*names[:2], f"{len(names) - 2} more baselines"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"

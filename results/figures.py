@@ -1,0 +1,540 @@
+"""Stored figures → pictures: SVG to put into a page, in the page's own colours and font.
+
+Everything is drawn in placeholder colours, which become the page's CSS variables, so that one picture serves light and
+dark. Texts stay text. A picture is 1:1 at its width in CSS pixels, and is made to be read on a telephone as well.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import unicodedata
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+
+from reranker.metrics import FloatArray, IntArray, Picks, Ranks
+from results.study_folder import StoredTrial
+
+if TYPE_CHECKING:  # drawing takes half a second to import
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+WIDTH, HEIGHT = 460, 300  # CSS pixels of one picture
+_INK, _MUTED, _LINE, _PAPER = "#0a0001", "#0a0002", "#0a0003", "#0a0004"
+_WIN, _ALIKE, _OTHER, _BASE = "#0a0005", "#0a0006", "#0a0007", "#0a0008"
+_VARIABLES = {
+    _INK: "--ink", _MUTED: "--muted", _LINE: "--line", _PAPER: "--paper", _WIN: "--win", _ALIKE: "--alike",
+    _OTHER: "--other", _BASE: "--base",
+}  # fmt: skip
+BEYOND_NOISE, NOISE = _WIN, _OTHER
+SCALE = ["#0a0011", "#0a0012", "#0a0013", "#0a0014", "#0a0015"]  # worst to best
+_VARIABLES |= {colour: f"--scale-{i}" for i, colour in enumerate(SCALE, start=1)}
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none", "svg.hashsalt": "reranker", "text.parse_math": False, "font.size": 11.5,
+    "text.color": _INK, "axes.labelcolor": _MUTED, "axes.edgecolor": _LINE, "axes.facecolor": "none",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "axes.axisbelow": True,
+    "axes.grid": True, "axes.grid.axis": "y", "grid.color": _LINE, "grid.linewidth": 0.8, "axes.labelsize": 11.5,
+    "xtick.color": _LINE, "ytick.color": _LINE, "xtick.labelcolor": _MUTED, "ytick.labelcolor": _MUTED,
+    "ytick.major.size": 0, "xtick.major.size": 3, "ytick.minor.size": 0, "figure.facecolor": "none",
+    "lines.solid_capstyle": "round", "path.simplify": False,
+}  # fmt: skip
+_FEW = 10  # a group with fewer lists says nothing of its share
+_LABELLED = 30  # characters of a name in a picture
+_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture, or why there is none.
+
+    Attributes:
+        key: unique in the page; begins every id in the SVG.
+        title: what it shows.
+        caption: what to see in it, in a sentence or two.
+        svg: safe to put into a page as it is; empty if there is no picture.
+        wide: needs the width of the page.
+    """
+
+    key: str
+    title: str
+    caption: str
+    svg: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What pictures of several trials need to know.
+
+    Attributes:
+        trials: those with a finished epoch.
+        metric: what made a trial the best; its name in the figures.
+        label: that name as people read it.
+        winner: number of the best trial.
+        alike: numbers of those that can't be told from it, itself among them.
+        levels: the metric of baselines and chance.
+        candidates: items of a list.
+    """
+
+    trials: Sequence[StoredTrial]
+    metric: str
+    label: str
+    winner: int
+    alike: frozenset[int]
+    levels: Mapping[str, float]
+    candidates: int
+
+    @property
+    def sign(self) -> int:
+        return -1 if self.metric.endswith("_loss") else 1
+
+    def colour(self, trial: StoredTrial) -> str:
+        if trial.number == self.winner:
+            return _WIN
+        return _ALIKE if trial.number in self.alike else _OTHER
+
+    def behind_first(self) -> list[StoredTrial]:
+        """In the order of drawing, so that the winner lies on top."""
+        return sorted(self.trials, key=lambda t: (t.number == self.winner, t.number in self.alike))
+
+
+def learning_curves(contest: Contest) -> Figure:
+    """The metric of every trial by epoch, with chance and the baselines as lines."""
+    key, title = "curves", f"{contest.label} by epoch"
+    if not contest.trials:
+        return Figure(key, title, "No trial has finished an epoch.")
+    with _drawing() as draw:
+        marks = [(level, _label(name), _BASE if name != "chance" else _MUTED) for name, level in contest.levels.items()]
+        canvas, axes = draw(right=_room([name for _, name, _ in marks]))
+        notes = _curves(axes, contest, contest.metric)
+        for level, _, colour in marks:
+            axes.axhline(
+                level, color=colour, linewidth=1.1, linestyle=(0, (4, 3) if colour == _MUTED else (1, 2)), zorder=1
+            )
+        best = _best_value(contest)
+        _end_labels(axes, [*marks, (best, f"trial {contest.winner}", _WIN)])
+        axes.set_ylabel(contest.label)
+        svg = to_svg(canvas, key, title, notes)
+    side, other = ("above", "below") if contest.sign > 0 else ("below", "above")
+    lost = [_clean(name) for name, level in contest.levels.items() if contest.sign * (best - level) <= 0]
+    over = f"stands {side} chance and every baseline" if not lost else f"stands {other} {', '.join(lost)}"
+    caption = f"At its best epoch trial {contest.winner} {over}. Trials that were stopped early end in a ring."
+    return Figure(key, title, caption, svg)
+
+
+def losses(contest: Contest) -> Figure:
+    """The winner's training and validation loss by epoch, the validation loss of the others behind them."""
+    key, title = "losses", "Loss by epoch"
+    known = [t for t in contest.trials if "val_loss" in t.epochs[-1] and "train_loss" in t.epochs[-1]]
+    best = next((t for t in known if t.number == contest.winner), None)
+    if best is None:
+        return Figure(key, title, "No losses are stored for the best trial.")
+    with _drawing() as draw:
+        validation = f"trial {best.number}, validation"
+        canvas, axes = draw(right=_room([validation]))
+        notes = _curves(axes, Contest(**{**vars(contest), "trials": known}), "val_loss")
+        epochs = [figures["epoch"] for figures in best.epochs]
+        training = [figures["train_loss"] for figures in best.epochs]
+        axes.plot(
+            epochs, training, color=_WIN, linewidth=1.6, linestyle=(0, (4, 2)), marker="o", markersize=3, zorder=5
+        )
+        uniform = math.log(contest.candidates)
+        axes.axhline(uniform, color=_MUTED, linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
+        last = best.epochs[-1]
+        _end_labels(
+            axes,
+            [
+                (uniform, f"ln {contest.candidates}: guessing", _MUTED),
+                (last["val_loss"], validation, _WIN),
+                (last["train_loss"], f"trial {best.number}, training", _WIN),
+            ],
+        )
+        axes.set_ylabel("loss, nats")
+        svg = to_svg(canvas, key, title, notes)
+    gap = last["val_loss"] - last["train_loss"]
+    caption = (
+        f"Validation ends {abs(gap):.2f} nats {'above' if gap > 0 else 'below'} training; a validation loss that turns "
+        "upwards while training (dashed) falls is overfitting."
+    )
+    return Figure(key, title, caption, svg)
+
+
+def rank_histogram(ranks: Ranks, candidates: int, winner: int, other: tuple[str, Ranks] | None) -> Figure:
+    """Which rank the winner gave the true item, against chance and the best baseline."""
+    key, title = "ranks", "Rank of the true item"
+    share = _shares_of_ranks(ranks, candidates)
+    missing = 1 - float(share.sum())
+    with _drawing() as draw:
+        canvas, axes = draw()
+        places = np.arange(1, candidates + 1)
+        axes.bar(places, share, width=0.78, color=_WIN)
+        level = share.sum() / candidates
+        axes.axhline(level, color=_MUTED, linewidth=1.1, linestyle=(0, (4, 3)))
+        told = ""
+        if other:
+            of_other = _shares_of_ranks(other[1], candidates)
+            axes.step(places, of_other, where="mid", color=_BASE, linewidth=1.6)
+            told = f" the stepped line is {other[0]},"
+        axes.set_xlim(0.4, candidates + 0.6)
+        axes.set_xlabel("rank given to the true item")
+        _percent(axes.yaxis)
+        whole_numbers(axes.xaxis)
+        svg = to_svg(canvas, key, title)
+    caption = (
+        f"Trial {winner} puts the true item first for {share[0]:.0%} and among the first three for "
+        f"{share[:3].sum():.0%} of users;{told} the dashed one guessing."
+    )
+    if missing > 1e-9:
+        caption += f" For {missing:.0%} of users the true item is not in the list."
+    return Figure(key, title, caption, svg)
+
+
+def label_positions(picks: Picks | None, candidates: int) -> Figure:
+    """For each label position: how often it is ranked first against how often it is the true one."""
+    key, title = "positions", "Where in the prompt first places lie"
+    if picks is None or not len(picks.first):
+        return Figure(key, title, "The positions of first places were not stored for this trial.")
+    listed = picks.target >= 0
+    first = np.bincount(picks.first[listed], minlength=candidates)[:candidates]
+    true = np.bincount(picks.target[listed], minlength=candidates)[:candidates]
+    lists = int(listed.sum())
+    if not lists:
+        return Figure(key, title, "No list holds its true item.")
+    with _drawing() as draw:
+        canvas, axes = draw()
+        places = np.arange(1, candidates + 1)
+        axes.bar(places, first / lists, width=0.78, color=_WIN)
+        axes.plot(places, true / lists, color=_BASE, marker="o", markersize=3.6, linewidth=0, zorder=4)
+        axes.set_xlim(0.4, candidates + 0.6)
+        axes.set_ylim(0, 1.25 * max(first.max(), true.max()) / lists)
+        axes.set_xlabel("position of the label in the prompt")
+        _percent(axes.yaxis)
+        whole_numbers(axes.xaxis)
+        axes.text(0.02, 0.985, "bars: ranked first", transform=axes.transAxes, va="top", color=_WIN)
+        axes.text(0.98, 0.985, "dots: the true item", transform=axes.transAxes, va="top", ha="right", color=_BASE)
+        svg = to_svg(canvas, key, title)
+    moved = np.abs(first - true).sum() / 2 / lists
+    p = _same_margins(picks.first[listed], picks.target[listed], candidates)
+    most = int(np.argmax(first - true))
+    caption = f"{moved:.0%} of first places would have to move to match the true items (dots), "
+    if p < 0.05:
+        told = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        caption += (
+            f"more than luck ({told}): position {most + 1} is favoured most, with {first[most] / lists:.1%} of first "
+            f"places and {true[most] / lists:.1%} of true items."
+        )
+    else:
+        caption += f"no more than luck brings (p = {p:.2f}): no position is favoured."
+    return Figure(key, title, caption, svg)
+
+
+def reliability(picks: Picks | None) -> Figure:
+    """The probability that the model gives its first place against how often it is right."""
+    key, title = "reliability", "Is its confidence right?"
+    if picks is None or len(picks.first) < 2 * _FEW:
+        why = "were not stored for this trial" if picks is None else "are of too few lists to group them"
+        return Figure(key, title, f"The probabilities of first places {why}.")
+    right = (picks.first == picks.target).astype(float)
+    groups = min(10, len(right) // _FEW)
+    parts = np.array_split(np.argsort(picks.probability, kind="stable"), groups)
+    said = np.array([picks.probability[part].mean() for part in parts])
+    were = np.array([right[part].mean() for part in parts])
+    sizes = np.array([len(part) for part in parts])
+    with _drawing() as draw:
+        canvas, axes = draw(left=0.14)
+        low, high = _wilson(were, sizes)
+        axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1.1, linestyle=(0, (4, 3)))
+        axes.vlines(said, low, high, color=_WIN, linewidth=1.4, alpha=0.55)
+        axes.plot(said, were, color=_WIN, marker="o", markersize=5, linewidth=1.4)
+        top = min(1.0, max(0.2, 1.12 * max(said.max(), high.max())))
+        axes.set_xlim(0, top)
+        axes.set_ylim(0, top)
+        axes.set_xlabel("probability it gives its first place")
+        axes.set_ylabel("share that is right")
+        _percent(axes.yaxis)
+        _percent(axes.xaxis)
+        svg = to_svg(canvas, key, title)
+    error = float((sizes * np.abs(said - were)).sum() / sizes.sum())
+    lean = float(picks.probability.mean() - right.mean())
+    word = "too sure of itself" if lean > 0 else "less sure than it might be"
+    caption = f"Each dot is a tenth of the lists; below the diagonal it is too sure. Mean gap {error:.1%}" + (
+        f": it is {word}, by {abs(lean):.1%} on average."
+        if abs(lean) > 0.02
+        else ": its probabilities can be taken at their word."
+    )
+    return Figure(key, title, caption.replace("a tenth", f"1/{groups}") if groups != 10 else caption, svg)
+
+
+def cost(contest: Contest) -> Figure:
+    """Seconds of training against the metric, with the front of what is not beaten in both."""
+    key, title = "cost", "Quality against training time"
+    points = [
+        (t, float(t.epochs[-1]["seconds"]), float(best[contest.metric]))
+        for t in contest.trials
+        if (best := t.best(contest.metric)) and t.epochs[-1].get("seconds", 0) > 0
+    ]
+    return _trade_off(contest, points, key, title, "seconds of training", _seconds)
+
+
+def latency(contest: Contest) -> Figure:
+    """Seconds a list takes to rank against the metric."""
+    key, title = "latency", "Quality against time to rank a list"
+    points = [
+        (t, 1000 * float(best["seconds_per_list"]), float(best[contest.metric]))
+        for t in contest.trials
+        if (best := t.best(contest.metric)) and best.get("seconds_per_list", 0) > 0
+    ]
+    return _trade_off(contest, points, key, title, "milliseconds a list", "{:.3g} ms".format)
+
+
+def _trade_off(
+    contest: Contest,
+    points: Sequence[tuple[StoredTrial, float, float]],
+    key: str,
+    title: str,
+    x_label: str,
+    spell: Callable[[float], str],
+) -> Figure:
+    if len(points) < 2:
+        return Figure(key, title, "Fewer than two trials have this figure.")
+    front: list[tuple[StoredTrial, float, float]] = []
+    for point in sorted(points, key=lambda p: (p[1], -contest.sign * p[2])):
+        if not front or contest.sign * (point[2] - front[-1][2]) > 0:
+            front.append(point)
+    with _drawing() as draw:
+        canvas, axes = draw()
+        axes.step([p[1] for p in front], [p[2] for p in front], where="post", color=_MUTED, linewidth=1.1, zorder=1)
+        notes = {}
+        for trial, x, y in sorted(points, key=lambda p: (p[0].number == contest.winner, p[0].number in contest.alike)):
+            name = f"{key}-trial-{trial.number}"
+            ring = trial.number in contest.alike
+            size = 9 if trial.number == contest.winner else 7
+            axes.plot(
+                [x], [y], marker="o", markersize=size, linewidth=0, gid=name, zorder=3,
+                markerfacecolor=contest.colour(trial), markeredgecolor=_WIN if ring else _PAPER, markeredgewidth=1.4,
+            )  # fmt: skip
+            notes[name] = (
+                f"{_clean(trial.name)}: {contest.label} {y:.3f}, {spell(x)}, {_clean(str(trial.values['model']))}"
+            )
+        xs = [p[1] for p in points]
+        if max(xs) > 4 * min(xs):
+            axes.set_xscale("log")
+        plain_ticks(axes.xaxis)
+        span = max(p[2] for p in points) - min(p[2] for p in points)
+        for trial, x, y in _named(points, front, contest):
+            axes.annotate(
+                f"{trial.number}", (x, y), xytext=(6, 5), textcoords="offset points", color=_INK, fontsize=11,
+            )  # fmt: skip
+        axes.margins(x=0.09, y=0.12 if span else 0.5)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(contest.label)
+        svg = to_svg(canvas, key, title, notes)
+    listed = ", ".join(f"{trial.number}" for trial, _, _ in front)
+    ties = len([p for p in points if p[0].number in contest.alike])
+    caption = f"No trial is both cheaper and better than those on the line ({listed})."
+    caption += " Ringed ones can't be told from the best: take the leftmost of them." if ties > 1 else ""
+    return Figure(key, title, caption, svg)
+
+
+def _named(
+    points: Sequence[tuple[StoredTrial, float, float]],
+    front: Sequence[tuple[StoredTrial, float, float]],
+    contest: Contest,
+) -> Iterator[tuple[StoredTrial, float, float]]:
+    """Points that get their number beside them: all of a few, else the front's and those that are alike."""
+    shown = {p[0].number for p in front} | set(contest.alike) if len(points) > 12 else {p[0].number for p in points}
+    return (p for p in points if p[0].number in shown)
+
+
+def _curves(axes: Axes, contest: Contest, metric: str) -> dict[str, str]:
+    """A line a trial; returns what is told of each when it is pointed at."""
+    notes, few = {}, len(contest.trials) < 20
+    for trial in contest.behind_first():
+        epochs = [figures["epoch"] for figures in trial.epochs]
+        values = [figures[metric] for figures in trial.epochs]
+        won, colour = trial.number == contest.winner, contest.colour(trial)
+        name = f"{metric}-trial-{trial.number}"
+        axes.plot(
+            epochs, values, color=colour, linewidth=2.6 if won else 1.3 if few else 0.9, gid=name,
+            zorder=4 if won else 2, marker="o" if won else None, markersize=4,
+        )  # fmt: skip
+        ended = trial.status.value == "completed"
+        axes.plot(
+            epochs[-1:], values[-1:], marker="o", markersize=5 if won or few else 3, color=colour, linewidth=0,
+            zorder=4 if won else 2, markerfacecolor=colour if ended else _PAPER,
+        )  # fmt: skip
+        notes[name] = f"{_clean(trial.name)}, {trial.status.value}: {values[-1]:.3f} after epoch {epochs[-1]}"
+    axes.set_xlabel("epoch")
+    whole_numbers(axes.xaxis)
+    axes.margins(x=0.04)
+    return notes
+
+
+def _best_value(contest: Contest) -> float:
+    best = next(t for t in contest.trials if t.number == contest.winner).best(contest.metric)
+    assert best is not None
+    return float(best[contest.metric])
+
+
+def _end_labels(axes: Axes, marks: Sequence[tuple[float, str, str]]) -> None:
+    """Names at the right end of the lines, moved apart where they would overlap."""
+    low, high = axes.get_ylim()
+    step = (high - low) * 0.062  # the height of a line of text
+    placed: list[float] = []
+    for value, name, colour in sorted(marks, key=lambda mark: mark[0]):
+        at = max(value, placed[-1] + step) if placed else value
+        placed.append(at)
+        axes.text(
+            1.015, at, name, transform=axes.get_yaxis_transform(), va="center", ha="left", color=colour,
+            fontsize=11, fontweight="bold" if colour == _WIN else "normal",
+        )  # fmt: skip
+
+
+def _label(name: str) -> str:
+    name = _clean(name)
+    return name if len(name) <= _LABELLED else f"{name[: _LABELLED - 1]}…"
+
+
+def _room(labels: Sequence[str]) -> float:
+    """Where the axes must end so that these fit on their right."""
+    return 1 - (14 + 6.4 * max([12, *map(len, labels)])) / WIDTH
+
+
+def _shares_of_ranks(ranks: Ranks, candidates: int) -> FloatArray:
+    """[candidates]: share of lists whose target stands there; a tie counts in equal parts on each of its ranks."""
+    edges = np.zeros(candidates + 1)
+    listed = ranks.greater < candidates
+    part = 1 / (ranks.ties[listed] + 1)
+    np.add.at(edges, ranks.greater[listed], part)
+    np.subtract.at(edges, np.minimum(ranks.greater[listed] + ranks.ties[listed] + 1, candidates), part)
+    shares: FloatArray = np.cumsum(edges)[:candidates] / max(1, len(ranks.greater))
+    return shares
+
+
+def _same_margins(first: IntArray, second: IntArray, kinds: int) -> float:
+    """p-value of both having the same shares of all kinds, where they are paired.
+
+    Source: Stuart, Biometrika 42, 1955: d' S⁻¹ d of the summed differences is χ², its degrees the rank of S.
+    """
+    apart = np.eye(kinds)[first] - np.eye(kinds)[second]
+    total = apart.sum(axis=0)
+    spread = apart.T @ apart - np.outer(total, total) / len(apart)
+    degrees = np.linalg.matrix_rank(spread)
+    return float(stats.chi2.sf(total @ np.linalg.pinv(spread, hermitian=True) @ total, degrees)) if degrees else 1.0
+
+
+def _wilson(shares: FloatArray, sizes: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """95% intervals of shares. Source: Wilson, JASA 22, 1927."""
+    z = 1.96
+    middle = (shares + z**2 / (2 * sizes)) / (1 + z**2 / sizes)
+    half = z / (1 + z**2 / sizes) * np.sqrt(shares * (1 - shares) / sizes + z**2 / (4 * sizes**2))
+    return middle - half, middle + half
+
+
+@contextmanager
+def _drawing() -> Iterator[Callable[..., tuple[Canvas, Axes]]]:
+    """A function that makes a canvas, under the house's style; nothing global is left changed."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure as Canvas
+
+    def draw(left: float = 0.12, right: float = 0.98) -> tuple[Canvas, Axes]:
+        canvas = Canvas(figsize=(WIDTH / 72, HEIGHT / 72))
+        axes = canvas.add_axes((left, 0.155, right - left, 0.815))
+        return canvas, axes
+
+    with mpl.rc_context(_STYLE):
+        yield draw
+
+
+def style() -> dict[str, Any]:
+    """Matplotlib's settings for pictures that others draw."""
+    return dict(_STYLE)
+
+
+def _percent(axis: Any) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
+
+
+def whole_numbers(axis: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=9, integer=True, min_n_ticks=1))
+
+
+def plain_ticks(axis: Any) -> None:
+    """Numbers as people write them; Matplotlib's own on a logarithmic axis are formulas, which stay unset here."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    if axis.get_scale() == "log":
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min"
+
+
+def _clean(text: str) -> str:
+    """On one line and without characters that XML forbids."""
+    return "".join(
+        " " if c in "\n\r\t" else c for c in text if c in "\n\r\t" or unicodedata.category(c) not in ("Cc", "Cs", "Cn")
+    )
+
+
+def to_svg(canvas: Canvas, key: str, title: str, notes: Mapping[str, str] | None = None) -> str:
+    """The picture for a page: ids that are its own, colours and font of the page, a name for who can't see it.
+
+    Args:
+        notes: gid of an artist → what is told of it when it is pointed at.
+    """
+    out = io.StringIO()
+    canvas.savefig(out, format="svg", metadata={"Date": None})
+    ET.register_namespace("", _SVG)
+    root = ET.fromstring(out.getvalue())
+    for element in list(root):
+        if element.tag == f"{{{_SVG}}}metadata" or element.find(f"{{{_SVG}}}style") is not None:
+            root.remove(element)  # a licence, and a style that would hold for all of the page
+    for element in root.iter():
+        told = (notes or {}).get(element.get("id", ""))
+        for name, value in list(element.attrib.items()):
+            element.attrib.pop(name)
+            element.set(name.replace(f"{{{_XLINK}}}", ""), _attribute(name, value, key))
+        if "style" in element.attrib:
+            element.set("style", _page_style(element.attrib["style"]))
+        if told is not None:
+            note = ET.Element(f"{{{_SVG}}}title")
+            note.text = told
+            element.insert(0, note)
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    root.set("role", "img")
+    root.set("aria-label", title)
+    return re.sub(r"\s*\n\s*", " ", ET.tostring(root, encoding="unicode"))
+
+
+def _attribute(name: str, value: str, key: str) -> str:
+    """Every id, and what points to one, begins with the picture's key: pages hold several."""
+    if name == "id":
+        return f"{key}-{value}"
+    if name.endswith("href"):
+        return value.replace("#", f"#{key}-", 1)
+    if "url(#" in value:
+        return value.replace("url(#", f"url(#{key}-")
+    return re.sub(r"(\d+\.\d\d)\d+", r"\1", value)  # a hundredth of a pixel is enough
+
+
+def _page_style(style: str) -> str:
+    style = re.sub(r"font-family:[^;]*;?\s*", "", style)
+    return re.sub(
+        r"#[0-9a-f]{6}", lambda found: f"var({_VARIABLES[found[0]]})" if found[0] in _VARIABLES else found[0], style
+    )

@@ -1,0 +1,167 @@
+"""A study's winner → its score on the test split, once. `python -m results.seal STUDY`.
+
+The test items are not used in any way before. A figure that is looked at again and again is no test any more: the search would
+go on until it pleases. So each reading is written down, and after the first one another takes `--unseal "why"`, which the
+study's report shows for ever.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from reranker.baselines import RANDOM
+from reranker.errors import Fault, InputError, RerankerError
+from reranker.metrics import METRIC_NAMES, Ranks, per_list, summarise
+from reranker.trial_folder import writing
+from results.compare import RUNS, p_value, winner
+from results.leaderboard import PRETTY
+from results.report import write_report
+from results.significance import differences, mean_interval
+from results.study_folder import StoredTrial, StudyFolder
+
+
+def read_test(study: StudyFolder, unseal: str = "") -> dict[str, Any]:
+    """Score the winner and every baseline on the test lists, and write the reading down before anybody sees it.
+
+    Args:
+        unseal: why the test is read another time; needed from the second reading on.
+
+    Returns:
+        The reading, as `StudyFolder.readings` gives it.
+
+    Raises:
+        InputError: there is no winner, the data have changed, or the seal is broken already and `unseal` is empty.
+        EnvironmentFault: a search is running, or the model cannot be loaded.
+    """
+    with study.locked():
+        best = winner(study)
+        _check(study, best, unseal)
+        assert best is not None
+        reading = _reading(study, best, unseal if study.readings() else "")
+        path = study.path / "test_readings.jsonl"
+        with writing(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(reading) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    return reading
+
+
+def _check(study: StudyFolder, best: StoredTrial | None, unseal: str) -> None:
+    if best is None:
+        raise InputError([Fault("a test needs a trial that finished an epoch", str(study.path))])
+    readings = study.readings()
+    if readings and not unseal.strip():
+        last = readings[-1]
+        rule = f"the test was read {_times(len(readings))}, last on {last['time']} for trial {last['trial']}"
+        hint = "another reading takes --unseal WHY, and the report will show it for ever"
+        raise InputError([Fault(rule, str(study.path), hint=hint)])
+
+
+def _reading(study: StudyFolder, best: StoredTrial, unseal: str) -> dict[str, Any]:
+    from reranker.bases import BaseModels  # torch and transformers take seconds to import
+    from reranker.data import RerankingData
+    from reranker.evaluation import evaluate
+    from reranker.rank import Reranker
+    from reranker.zero_shot import zero_shot
+
+    manifest, config = study.read_manifest(), study.trial(best.number).read_config()
+    data = RerankingData.prepare(study.read_data_config())
+    if data.interactions.fingerprint != manifest["tags"]["data_fingerprint"]:
+        rule = "the data must be those that the search was made on; they have changed"
+        raise InputError([Fault(rule, field="data", value=data.interactions.fingerprint[:12])])
+    lists, texts = data.test(config), data.interactions.item_texts
+    titles = [([texts[i] for i in e.history], [texts[i] for i in e.candidates]) for e in lists]
+    scores = np.array(Reranker.load(study.trial(best.number).path).scores(titles))
+    found = evaluate(scores, np.array([e.target for e in lists]))
+    untrained = zero_shot(config, data, lists, BaseModels())
+    plain, without_prior = study.zero_shot_names(config.model)
+    baselines = data.baselines(config, "test")
+    baselines |= {plain: untrained.plain.ranks, without_prior: untrained.without_prior.ranks}
+    references = {"chance" if name == RANDOM else name: summarise(ranks) for name, ranks in baselines.items()}
+    metric = "ndcg_at_10" if manifest["metric"].endswith("_loss") else manifest["metric"]
+    return {
+        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "trial": best.number,
+        "epoch": (best.best(manifest["metric"]) or {})["epoch"],
+        "config_hash": hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16],
+        "data_fingerprint": data.interactions.fingerprint,
+        "code_version": manifest["tags"]["code_version"],
+        "unseal": unseal,
+        "metric": metric,
+        "users": len(lists),
+        "figures": found.figures,
+        "references": references,
+        "against": _against(found.ranks, baselines, metric),
+    }
+
+
+def _against(ranks: Ranks, baselines: dict[str, Ranks], metric: str) -> dict[str, dict[str, float]]:
+    """The winner's difference to each baseline; the p-values hold for all of these together, since it was fixed before."""
+    own = per_list(ranks)[metric]
+    others = {name: per_list(of_baseline)[metric] for name, of_baseline in baselines.items() if name != RANDOM}
+    found = {}
+    for (name, values), difference in zip(
+        others.items(), differences([(own, v) for v in others.values()]), strict=True
+    ):
+        low, high = mean_interval(own - values)
+        found[name] = {"mean": difference.mean, "low": low, "high": high, "p": difference.p}
+    return found
+
+
+def show(reading: dict[str, Any], console: Console) -> None:
+    """A reading in a terminal."""
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for column in ("", *METRIC_NAMES):
+        table.add_column(PRETTY.get(column, column), justify="right" if column else "left", no_wrap=True)
+    rows = {f"trial {reading['trial']}": reading["figures"], **reading["references"]}
+    for name, figures in sorted(rows.items(), key=lambda row: -row[1][reading["metric"]]):
+        style = None if name.startswith("trial") else "dim"
+        table.add_row(name, *(f"{figures[m]:.3f}" for m in METRIC_NAMES), style=style)
+    console.print(f"test split, {reading['users']} users, read on {reading['time']}", highlight=False)
+    if reading["unseal"]:
+        console.print(f"NOT the first reading: {reading['unseal']}", style="bold red", highlight=False, markup=False)
+    console.print(table)
+    console.print()
+    metric = PRETTY.get(reading["metric"], reading["metric"])
+    for name, d in sorted(reading["against"].items(), key=lambda item: item[1]["mean"]):
+        proof = f"{metric} {d['mean']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}), {p_value(d['p'])}"
+        console.print(f"  against {name}: {proof}", highlight=False, soft_wrap=True)
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m results.seal", description=(__doc__ or "").split("`")[0])
+    parser.add_argument("study", help="a study's name, or the path of its folder")
+    parser.add_argument("--unseal", default="", metavar="WHY", help="read the test another time; recorded for ever")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where studies are kept")
+    args = parser.parse_args(argv)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    try:
+        study = StudyFolder.open(args.runs, args.study)
+        if args.unseal and not study.readings():
+            print("the test was not read yet: --unseal is not needed and not recorded", file=sys.stderr)
+        reading = read_test(study, args.unseal)
+        show(reading, console)
+        console.print(f"\nreport:  {write_report(study)}", highlight=False, soft_wrap=True)
+    except RerankerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,574 @@
+"""A study's report, from stored studies that no training has made: what it says, and that nothing in it can act."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from markdown_it import MarkdownIt
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from reranker.config import TrialConfig
+from reranker.metrics import NOWHERE, Picks, Ranks, chance, summarise
+from reranker.trial_folder import write_text
+from results.board import board_of
+from results.compare import compare
+from results.contenders import contenders
+from results.content import Content, Step, content_of
+from results.figures import Contest, cost, label_positions, rank_histogram, reliability
+from results.journal import knob_figures
+from results.markdown import escaped, to_markdown
+from results.report import main, to_html, write_report
+from results.secrets import masked, masked_command
+from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+
+CANDIDATES, USERS = 10, 240
+HOSTILE = (
+    "</td></text></style><script>document.title='hit'</script><img src=x onerror=\"document.title='hit'\"> @octocat #1"
+)
+
+
+class Maker:
+    """Stored studies. A ranker's `skill` is by how much its true item's score stands out on average; 0 is chance."""
+
+    def __init__(
+        self, runs: Path, name: str = "films", *, knobs: tuple[str, ...] = ("learning_rate", "lora_rank")
+    ) -> None:
+        self.rng = np.random.default_rng(1)
+        self.luck = self.rng.normal(0, 0.7, USERS)  # of a user, whoever ranks
+        self.study = StudyFolder.create(runs, name)
+        self.study.write_manifest(
+            {
+                "study_id": "1", "fingerprint": "c0ffee", "metric": "ndcg_at_10", "knobs": list(knobs),
+                "references": {"chance": chance(CANDIDATES)}, "best_reachable_recall_at_1": None,
+                "tags": {"data_fingerprint": "f00d", "code_version": "0.1.0"},
+                "plan": {
+                    "sampler": "tpe", "seed": 0, "trials": 3, "source": "tables", "candidates": CANDIDATES,
+                    "validation_lists": USERS,
+                },
+                "tracking_uri": "https://me:hunter2@tracking.example/x", "versions": {"torch": "2.13.0"},
+                "command": ["tune/run_search.py", "films.yaml", "--webhook", "https://hooks.example/T0/hunter2"],
+            }
+        )  # fmt: skip
+        write_text(self.study.study_file, "study: {name: films}\n")
+        self.journal = optuna.create_study(
+            study_name=self.study.name, direction="maximize",
+            storage=JournalStorage(JournalFileBackend(str(self.study.journal))),
+        )  # fmt: skip
+        self.study.write_ending("", complete=True)
+
+    def ranks(self, skill: float) -> tuple[list[str], Ranks, Picks]:
+        scores = self.rng.normal(0, 1, (USERS, CANDIDATES))
+        targets = self.rng.integers(0, CANDIDATES, USERS)
+        scores[np.arange(USERS), targets] += skill + (self.luck if skill else 0)
+        own = scores[np.arange(USERS), targets, None]
+        picks = Picks(targets, scores.argmax(axis=1), np.exp(scores).max(axis=1) / np.exp(scores).sum(axis=1))
+        return [f"u{i}" for i in range(USERS)], Ranks((scores > own).sum(axis=1), np.zeros(USERS, np.int64)), picks
+
+    def baseline(self, name: str, skill: float) -> Maker:
+        users, ranks, _ = self.ranks(skill)
+        self.study.baseline(name).path.mkdir(parents=True)
+        self.study.baseline(name).keep_ranks(users, ranks)
+        return self
+
+    def trial(
+        self,
+        skill: float,
+        *,
+        status: TrialStatus = TrialStatus.COMPLETED,
+        cause: str = "",
+        origin: str = "",
+        **knobs: Any,
+    ) -> Maker:
+        number = len(self.study.numbers())
+        config = TrialConfig(
+            **{"model": "demo-tiny", "epochs": 2, "candidates": CANDIDATES, "learning_rate": 1e-3, **knobs}
+        )
+        self.study.start_trial(number, config.model_dump(), origin)
+        params = {"learning_rate": config.learning_rate, "lora_rank": config.lora_rank}
+        spaces = {
+            "learning_rate": FloatDistribution(1e-6, 1, log=True),
+            "lora_rank": CategoricalDistribution([4, 8, 16]),
+        }
+        state = optuna.trial.TrialState.FAIL
+        value = None
+        if status is not TrialStatus.FAILED:
+            for epoch in (1, 2):
+                users, ranks, picks = self.ranks(skill * epoch / 2)
+                figures = {
+                    "epoch": epoch, "train_loss": 2.5 - skill * epoch / 4, "val_loss": 2.6 - skill * epoch / 4,
+                    **summarise(ranks), "seconds": 10.0 * epoch * config.lora_rank, "seconds_per_list": 0.002,
+                    "applied/optimizer_steps": 200 * epoch, "applied/learning_rate": config.learning_rate,
+                }  # fmt: skip
+                self.study.trial(number).append_epoch(figures)
+            self.study.trial(number).keep_ranks(users, ranks, picks)
+            state, value = optuna.trial.TrialState.COMPLETE, figures["ndcg_at_10"]
+        self.journal.add_trial(optuna.trial.create_trial(state=state, params=params, distributions=spaces, value=value))
+        self.study.write_status(number, status, cause=cause)
+        return self
+
+
+@pytest.fixture
+def maker(tmp_path) -> Maker:
+    return Maker(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory) -> StudyFolder:
+    """Whatever can carry a text carries one that would act."""
+    runs = tmp_path_factory.mktemp("runs")
+    made = Maker(runs, "films <script>document.title='hit'", knobs=("model", "learning_rate", "lora_rank"))
+    made.baseline("popularity", 0.5).baseline(HOSTILE, 0.8)
+    for i, rate in enumerate(np.geomspace(1e-5, 1e-1, 9)):
+        made.trial(
+            2.2 - abs(np.log10(rate) + 3) * 0.8,
+            learning_rate=float(rate),
+            lora_rank=[4, 8, 16][i % 3],
+            model=HOSTILE if i % 2 else "demo-tiny",
+            origin=HOSTILE,
+        )
+    made.trial(0, status=TrialStatus.FAILED, cause=f"out of memory | `{HOSTILE}`")
+    write_text(made.study.study_file, f"study: {HOSTILE}\n")
+    record = {
+        "time": "2026-11-24",
+        "trial": 4,
+        "config_hash": HOSTILE,
+        "data_fingerprint": "f00d",
+        "code_version": "1",
+        "users": USERS,
+    }
+    figures = {"ndcg_at_10": 0.6123, "recall_at_1": 0.4}
+    for unseal in ("", HOSTILE):
+        against = {HOSTILE: {"mean": 0.1, "low": 0.05, "high": 0.15, "p": 0.001}}
+        line = {**record, "unseal": unseal, "figures": figures, "references": {HOSTILE: figures}, "against": against}
+        with (made.study.path / "test_readings.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    write_report(made.study)
+    return made.study
+
+
+@pytest.fixture(scope="module")
+def page(hostile) -> Page:
+    return Page((hostile.path / "report.html").read_text())
+
+
+class Page(HTMLParser):
+    """What a browser would make of it: tags, attributes, and text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.source, self.tags, self.attributes, self.text = source, Counter(), [], ""
+        self.feed(source)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+# Nothing acts
+
+
+def test_no_text_of_a_study_becomes_a_tag(page):
+    assert not {"script", "img", "iframe", "object", "embed", "link", "base", "form", "foreignobject"} & set(page.tags)
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert page.text.count("document.title='hit'") > 20  # it is there, as text, also in pictures
+    assert page.tags["svg"] >= 8
+
+
+def test_the_page_needs_nothing_from_elsewhere(page):
+    for tag, name, value in page.attributes:
+        if name in ("href", "xlink:href", "src", "action", "data"):
+            assert value.startswith("#"), (tag, name, value)
+    assert not re.findall(r"url\((?!#)|@import", page.source)
+    assert ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
+    assert len(page.source) < 1_500_000
+
+
+def test_pictures_have_ids_of_their_own_and_a_name(page):
+    ids = Counter(value for _, name, value in page.attributes if name == "id")
+    assert [name for name, count in ids.items() if count > 1] == []
+    pointed = set(re.findall(r"url\(#([^)]+)\)", page.source))
+    pointed |= {value[1:] for _, name, value in page.attributes if name == "href"}
+    assert len(pointed) > 20
+    assert pointed <= set(ids)
+    labels = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
+    assert len(labels) == page.tags["svg"] == len(set(labels))
+
+
+def test_pictures_have_the_colours_and_the_font_of_the_page(page):
+    pictures = "".join(re.findall(r"<svg.*?</svg>", page.source, re.DOTALL))
+    assert set(re.findall(r"#[0-9a-f]{6}\b", pictures)) == set()
+    assert "font-family" not in pictures
+    used = set(re.findall(r"var\((--[\w-]+)\)", pictures))
+    light, dark = re.findall(r"--paper: #\w+;.*?--scale-5", page.source, re.DOTALL)[:2]
+    assert used
+    assert all(f"{name}:" in light + "--scale-5:" and f"{name}:" in dark + "--scale-5:" for name in used)
+
+
+def test_markdown_has_no_html_no_links_and_whole_tables(hostile):
+    text = (hostile.path / "report.md").read_text()
+    tokens = MarkdownIt("commonmark", {"html": True, "linkify": False}).enable("table").parse(text)
+    inline = [child for token in tokens for child in token.children or []]
+    assert not [t for t in [*tokens, *inline] if t.type in ("html_block", "html_inline", "link_open", "image")]
+    said = "".join(t.content for t in inline)
+    assert "document.title='hit'" in said
+    assert not re.search(r"(?<!`)@octocat", "".join(t.content for t in inline if t.type == "text"))
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert len(tables) == 4  # what is proven, two readings, the leaderboard
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    assert "UNSEALED AGAIN" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a|b", r"a\|b"), ("<b>", r"\<b\>"), ("*x* _y_", r"\*x\* \_y\_"), ("1. x", r"1\. x"), ("- x", r"\- x"),
+        ("+0.1", "+0.1"), ("two\nlines", "two lines"), ("@me", "@\u200bme"), ("NDCG@10", "NDCG@10"),
+        ("#12", "\\#12".replace("#", "#\u200b")), ("http://x.example", r"http\://x.example"), ("[a](b)", r"\[a\]\(b\)"),
+    ],
+)  # fmt: skip
+def test_escaping_for_github(text, expected):
+    assert escaped(text) == expected
+
+
+def browser(*arguments: str) -> str:
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("there is no browser here")
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--allow-file-access-from-files",
+        "--virtual-time-budget=2000",
+    ]
+    return subprocess.run([program, *flags, *arguments], capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def test_a_browser_runs_nothing_and_a_telephone_need_not_scroll_sideways(hostile, tmp_path):
+    inner = hostile.path / "report.html"
+    shown = re.search(r"<title>(.*?)</title>", browser("--dump-dom", inner.as_uri()))[1]
+    assert shown.startswith("films &lt;script&gt;document.title='hit': Trial ")
+    frame = tmp_path / "frame.html"
+    measure = "const d = f.contentDocument.documentElement; document.title = d.scrollWidth + ' of ' + d.clientWidth"
+    frame.write_text(
+        f'<iframe id="f" src="{inner.as_uri()}" style="width:390px;height:800px;border:0" onload="{measure}"></iframe>'
+    )
+    told = browser(f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", frame.as_uri())
+    needed, had = re.search(r"<title>(\d+) of (\d+)</title>", told).groups()
+    assert int(had) <= 390
+    assert needed == had
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("postgres://me:hunter2@db/x", "postgres://***@db/x"), ("https://me:hun/ter2@db/x", "https://***@db/x"),
+        ("x?api_key=abc&y=1", "x?api_key=***&y=1"), ("MLFLOW_TRACKING_PASSWORD=abc", "MLFLOW_TRACKING_PASSWORD=***"),
+        ("NDCG@10 of https://x.example", "NDCG@10 of https://x.example"),
+    ],
+)  # fmt: skip
+def test_secrets_are_masked(text, expected):
+    assert masked(text) == expected
+
+
+def test_a_webhook_is_a_secret_as_a_whole():
+    assert masked_command(["s.py", "--webhook", "https://h.example/T0"]) == "s.py --webhook ***"
+    assert masked_command(["s.py", "--webhook=https://h.example/T0", "a b"]) == "s.py --webhook=*** 'a b'"
+
+
+def test_no_report_has_a_secret(hostile):
+    for name in ("report.html", "report.md"):
+        assert "hunter2" not in (hostile.path / name).read_text()
+
+
+# What it says
+
+
+@pytest.mark.parametrize(
+    ("baselines", "headline", "tone"),
+    [
+        ({"popularity": 0.3, "markov": 0.6}, "Trial 1 is proven better than every baseline", "good"),
+        ({"popularity": 0.3, "markov": 2.0}, "Trial 1 leads, but is not proven better than markov", "open"),
+        ({"popularity": 0.3, "markov": 3.2}, "Trial 1 is the best, but worse than markov", "bad"),
+        ({}, "Trial 1 leads; there is no baseline to hold it against", "open"),
+    ],
+)
+def test_the_headline_says_what_is_proven(maker, baselines, headline, tone):
+    for name, skill in baselines.items():
+        maker.baseline(name, skill)
+    content = content_of(maker.trial(1.0).trial(2.0).study)
+    assert (content.headline, content.tone) == (headline, tone)
+    assert [proof.baseline for proof in content.proofs] == sorted(baselines, key=lambda name: -baselines[name])
+
+
+def test_the_headline_of_a_study_at_chance(maker):
+    content = content_of(maker.baseline("popularity", 0.5).trial(0.0).trial(0.0).study)
+    assert content.headline == "Nothing was learned: the best trial is at chance"
+    assert content.steps[0].text.startswith("At chance: ")
+
+
+def test_key_figures_stand_beside_the_best_baseline_and_chance(maker):
+    study = maker.baseline("popularity", 0.3).baseline("markov", 0.8).trial(2.0).study
+    first, second, gain, _ = content_of(study).tiles
+    found = compare(study)
+    best, markov = study.trial(0).read_epochs()[1], study.references()["markov"]
+    assert first.label == "NDCG@10"
+    assert first.value == f"{best['ndcg_at_10']:.3f}"
+    assert first.notes == (
+        "{:.3f} to {:.3f} (95%)".format(*found.interval),
+        f"best baseline {markov['ndcg_at_10']:.3f} (markov)",
+        "chance 0.454",
+    )  # fmt: skip
+    assert (second.label, second.value) == ("Recall@1", f"{best['recall_at_1']:.3f}")
+    assert (gain.label, gain.value) == ("gain over markov", f"{found.against['markov'].mean:+.3f}")
+
+
+def test_the_cheapest_of_what_can_not_be_told_apart_is_the_first_step(maker):
+    content = content_of(maker.baseline("popularity", 0.3).trial(2.02, lora_rank=16).trial(2.0, lora_rank=4).study)
+    best = int(re.search(r"\d+", content.headline)[0])
+    alike = [row.name for row in content.board.rows if row.place]
+    assert alike == [f"trial {best}", f"trial {1 - best}"]
+    if best == 0:
+        assert content.steps[0].text.startswith("Take trial 1 instead")
+        assert "80 s of training against 320" in content.steps[0].text
+    assert any("python -m results.seal" in step.command for step in content.steps)
+
+
+def test_the_sealed_test_is_shown_for_ever_and_a_second_reading_is_loud(hostile, page, maker):
+    content = content_of(hostile)
+    assert [bool(reading.unseal) for reading in content.readings] == [False, True]
+    assert content.tiles[0].label == "sealed test"
+    assert content.tiles[0].value == "0.612"
+    assert content.tiles[0].notes[-1] == "read 2 times: only the first reading counts"
+    assert page.text.count("Unsealed again") == 1
+    unopened = Page(to_html(content_of(maker.trial(1.0).study)))
+    assert f"python -m results.seal {maker.study.path}" in unopened.text
+    assert "Unsealed" not in unopened.text
+
+
+def test_reruns_stand_under_their_trial_and_judge_it(maker):
+    maker.baseline("popularity", 0.3).trial(2.2).trial(1.6)
+    for seed in (1, 2, 3):
+        maker.trial(1.5, seed=seed, origin="replicate of 1")
+    study = maker.study
+    board = board_of(study, contenders(study), compare(study))
+    names = [row.name for row in board.rows]
+    at = names.index("trial 1")
+    assert names[at + 1 : at + 5] == [
+        "the search's own run (trial 1)", "seed 1 (trial 2)", "seed 2 (trial 3)", "seed 3 (trial 4)"
+    ]  # fmt: skip
+    scores = [study.trial(number).read_epochs()[1]["ndcg_at_10"] for number in (2, 3, 4)]
+    assert board.rows[at].value == pytest.approx(np.mean(scores))
+    assert board.rows[at].place == "winner"  # the other was not rerun
+    assert board.rows[at + 4].note.startswith(
+        f"3 other seeds, mean {np.mean(scores):.3f}: ±{np.std(scores, ddof=1):.3f} from seed"
+    )
+    assert [row.rank for row in board.rows] == ["1", "2", "", "", "", "", "3", "4"]
+
+
+def test_a_study_in_retrieval_mode_shows_its_ceiling(maker):
+    maker.trial(2.0)
+    path = maker.study.trial(0).path / "epochs.jsonl"
+    lines = [{**json.loads(line), "hit": 0.8, "retrieved/ndcg_at_10": 0.71} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    board = content_of(maker.study).board
+    cells = dict(zip(board.columns, board.rows[0].cells, strict=True))
+    assert (cells["ceiling"], cells["if listed: NDCG@10"]) == ("0.800", "0.710")
+
+
+# Odd studies
+
+
+def _without_trials(maker: Maker) -> None:
+    shutil.rmtree(maker.study.path / "trials")
+
+
+def _all_failed(maker: Maker) -> None:
+    for number in maker.study.numbers():
+        maker.study.trial(number).clear()
+        maker.study.write_status(number, TrialStatus.FAILED, cause="out of memory")
+
+
+def _without_ranks(maker: Maker) -> None:
+    for path in maker.study.path.rglob("ranks.parquet"):
+        path.unlink()
+
+
+def _broken_ranks(maker: Maker) -> None:
+    (maker.study.trial(0).path / "ranks.parquet").write_text("no table")
+
+
+def _broken_journal(maker: Maker) -> None:
+    maker.study.journal.write_text("no journal\n")
+
+
+def _without_journal(maker: Maker) -> None:
+    maker.study.journal.unlink()
+
+
+def _interrupted(maker: Maker) -> None:
+    (maker.study.path / "ending.json").unlink()
+
+
+def _broken_readings(maker: Maker) -> None:
+    (maker.study.path / "test_readings.jsonl").write_text("{\n")
+
+
+def _by_loss(maker: Maker) -> None:
+    maker.study.write_manifest(maker.study.read_manifest() | {"metric": "val_loss"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "headline", "said"),
+    [
+        (_without_trials, "No trial has started yet", "Begin."),
+        (_all_failed, "All 2 trials failed", "out of memory"),
+        (_without_ranks, "Trial 1 leads, but nothing could be tested", "no ranks of a finished epoch"),
+        (_broken_ranks, "Trial 1 leads, but nothing could be tested", "The comparison could not be made"),
+        (_broken_journal, "Trial 1 is proven better than every baseline", "Some pictures could not be made"),
+        (_without_journal, "Trial 1 is proven better than every baseline", "no journal of Optuna's"),
+        (_interrupted, "Trial 1 is proven better than every baseline", "it was interrupted"),
+        (_broken_readings, "Trial 1 is proven better than every baseline", "It has been opened, but"),
+        (_by_loss, "Trial 1 is proven better than every baseline", "val. loss on validation"),
+    ],
+)
+def test_an_odd_study_has_a_report(maker, spoil, headline, said):
+    maker.baseline("popularity", 0.3).trial(1.0).trial(2.0)
+    spoil(maker)
+    page = Page(write_report(maker.study).read_text())
+    assert headline in page.text
+    assert said in page.text
+    assert headline in (maker.study.path / "report.md").read_text()
+
+
+def test_a_running_study_says_so(maker):
+    maker.baseline("popularity", 0.3).trial(2.0)
+    (maker.study.path / "ending.json").unlink()
+    with maker.study.locked():
+        content = content_of(maker.study)
+    assert content.headline == "So far, trial 0 is proven better than every baseline"
+    assert content.state == "still running"
+    assert not any("results.seal" in step.command for step in content.steps)
+
+
+def test_markdown_fits_into_a_comment_and_ends_with_a_whole_line(maker):
+    for number in range(12):
+        maker.trial(0, status=TrialStatus.FAILED, cause=f"{number} " + "`<b>@octocat</b>` " * 3000)
+    content = content_of(maker.study)
+    assert "### Reproduce" in to_markdown(content)  # long causes are shortened
+    steps = (Step("a step", "`<b>@octocat</b>` " * 20),) * 200
+    text = to_markdown(replace(content, commands=steps))
+    assert 55_000 < len(text.encode()) < 60_000
+    assert text.endswith("… the rest is in report.html\n")
+    tokens = MarkdownIt("commonmark", {"html": True}).parse(text)
+    assert not [child for token in tokens for child in token.children or [] if child.type == "html_inline"]
+
+
+def test_the_command_names_both_files_and_an_unknown_study_is_the_user_s_fault(maker, capsys):
+    maker.trial(1.0)
+    assert main(["films", "--runs", str(maker.study.path.parent)]) == 0
+    assert capsys.readouterr().out.split() == [
+        str(maker.study.path / "report.html"),
+        str(maker.study.path / "report.md"),
+    ]
+    assert main(["film", "--runs", str(maker.study.path.parent)]) == 2
+
+
+def test_importing_the_report_draws_nothing_in():
+    check = "import sys, results.report; print({'matplotlib', 'optuna', 'jinja2', 'torch'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+# Pictures
+
+
+def test_ranks_are_counted_with_ties_in_equal_parts_and_missing_ones_named():
+    ranks = Ranks(np.array([0, 0, 1, NOWHERE]), np.array([0, 1, 2, 0]))  # 1; 1 or 2; 2, 3 or 4; not listed
+    figure = rank_histogram(ranks, 4, 7, None)
+    assert "first for 38% and among the first three for 67%" in figure.caption.replace("66%", "67%")
+    assert figure.caption.endswith("For 25% of users the true item is not in the list.")
+
+
+@pytest.mark.parametrize(
+    ("biased", "said"), [(True, "position 3 is favoured most"), (False, "no position is favoured")]
+)
+def test_a_position_is_favoured_only_where_luck_does_not_explain_it(biased, said):
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 8, 2000)
+    right = rng.random(2000) < 0.4
+    others = rng.integers(0, 8, 2000)
+    first = np.where(right, target, np.where(biased & (rng.random(2000) < 0.3), 2, others))
+    assert said in label_positions(Picks(target, first, np.full(2000, 0.5)), 8).caption
+
+
+@pytest.mark.parametrize(("lift", "said"), [(0.2, "too sure of itself"), (0.0, "can be taken at their word")])
+def test_confidence_is_held_against_accuracy(lift, said):
+    rng = np.random.default_rng(0)
+    probability = rng.uniform(0.2, 1, 5000)
+    right = rng.random(5000) < probability - lift
+    caption = reliability(Picks(np.zeros(5000, np.int64), np.where(right, 0, 1), probability)).caption
+    assert said in caption
+
+
+def test_the_front_has_what_no_trial_beats_in_both():
+    def trial(number: int, seconds: float, score: float) -> StoredTrial:
+        epoch = {"epoch": 1, "ndcg_at_10": score, "seconds": seconds}
+        return StoredTrial(number, {"model": "m"}, TrialStatus.COMPLETED, "", [epoch])
+
+    trials = [trial(0, 10, 0.3), trial(1, 20, 0.5), trial(2, 30, 0.4), trial(3, 40, 0.6), trial(4, 10, 0.2)]
+    contest = Contest(trials, "ndcg_at_10", "NDCG@10", 3, frozenset({3, 1}), {}, 20)
+    assert "those on the line (0, 1, 3)" in cost(contest).caption
+
+
+def test_importances_tell_a_knob_from_noise(tmp_path):
+    rng = np.random.default_rng(1)
+    made, scores = Maker(tmp_path, "noise"), {}
+    spaces = {"learning_rate": FloatDistribution(1e-6, 1, log=True), "lora_rank": CategoricalDistribution([4, 8, 16])}
+    for number in range(40):
+        params = {"learning_rate": float(10 ** rng.uniform(-6, 0)), "lora_rank": int(rng.choice([4, 8, 16]))}
+        made.journal.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, value=0.0))
+        scores[number] = -abs(np.log10(params["learning_rate"]) + 3) + rng.normal(0, 0.3)
+    parallel, signal = knob_figures(made.study.journal, scores, maximise=True, label="NDCG@10")
+    assert "learning_rate stands out" in signal.caption
+    assert parallel.svg.count("learning_rate") == 1
+    shuffled = dict(zip(scores, rng.permutation(list(scores.values())), strict=True))
+    assert "no knob stands out" in knob_figures(made.study.journal, shuffled, maximise=True, label="NDCG@10")[1].caption
+
+
+def test_few_trials_and_a_single_knob_say_why_there_is_no_picture(maker):
+    maker.trial(1.0, learning_rate=1e-3).trial(1.5, learning_rate=1e-2)
+    parallel, importances = knob_figures(maker.study.journal, {0: 0.1, 1: 0.2}, maximise=True, label="NDCG@10")
+    assert (parallel.svg, parallel.caption) == ("", "Needs 4 scored trials; there are 2.")
+    assert importances.caption == "Needs 8 scored trials; there are 2."
+    for i in range(8):
+        maker.trial(1.0, learning_rate=10.0 ** -(i % 5 + 1))
+    scores = {number: 0.1 * number for number in range(10)}
+    only = knob_figures(maker.study.journal, scores, maximise=True, label="NDCG@10")[1]
+    assert only.caption == "Only one knob was varied (learning_rate): there is nothing to weigh."
+
+
+def test_the_content_is_the_same_each_time(maker):
+    study = maker.baseline("popularity", 0.3).trial(1.0).trial(2.0).study
+
+    def page(content: Content) -> str:
+        return re.sub(r"Written [\d: -]+", "", to_html(content))
+
+    assert page(content_of(study)) == page(content_of(study))
