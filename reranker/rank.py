@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -34,9 +35,11 @@ from reranker.prompts import PromptEncoder
 from reranker.scoring import EncodedLists, FloatArray, score
 from reranker.trial_folder import ADAPTER_FACTS, TrialFolder
 
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # one option of theirs by another
+
 Titles = Sequence[str]
 
-_LINES = 256  # of a stream, that are ranked together at most
+_LINES = {"cpu": 16, "mps": 64, "cuda": 256}  # of a stream, that are ranked together: on CPU more bring nothing
 _PIPE_CLOSED = 141  # what a shell calls a process that the reader of its output has left
 
 
@@ -283,7 +286,7 @@ class _Stream:
 
     def run(self, source: IO[bytes], sink: IO[str]) -> None:
         first = 1
-        for lines in _arriving(source):
+        for lines in _arriving(source, _LINES[self._reranker.device.type]):
             answers = self._answer(lines, first)
             sink.write("".join(json.dumps(answer) + "\n" for answer in answers))
             sink.flush()
@@ -294,7 +297,7 @@ class _Stream:
         text = f"{self.answered} lists in {wall:.1f} s"
         if self.answered:
             text += (
-                f": {self.answered / wall:.1f} lists/s, {1000 * self._scoring / self.answered:.2f} ms a list in scoring"
+                f": {self.answered / wall:.2f} lists/s, {1000 * self._scoring / self.answered:.1f} ms a list in scoring"
             )
         return text + (f"; {self.refused} lines were refused" if self.refused else "")
 
@@ -334,14 +337,14 @@ class _Stream:
             return {number: found for one in alone for number, found in one.items()}
 
 
-def _arriving(source: IO[bytes]) -> Iterator[list[bytes]]:
-    """Lines as they come, up to `_LINES` at once: whoever writes one and waits for the answer gets it."""
+def _arriving(source: IO[bytes], most: int) -> Iterator[list[bytes]]:
+    """Lines as they come, so many at once: whoever writes one and waits for the answer gets it."""
     rest = b""
     read = getattr(source, "read1", source.read)
     while chunk := read(1 << 16):
         *lines, rest = (rest + chunk).split(b"\n")
-        for start in range(0, len(lines), _LINES):
-            yield lines[start : start + _LINES]
+        for start in range(0, len(lines), most):
+            yield lines[start : start + most]
     if rest:
         yield [rest]
 

@@ -284,7 +284,9 @@ def test_lines_are_handed_on_as_they_arrive():
         def read1(self, size=-1):
             return chunks.pop(0) if chunks else b""
 
-    assert list(rank._arriving(Slow())) == [[b'{"a": 1}', b"{}"], [b"{}"]]
+    assert list(rank._arriving(Slow(), most=9)) == [[b'{"a": 1}', b"{}"], [b"{}"]]
+    chunks += [b"1\n2\n3\n"]
+    assert list(rank._arriving(Slow(), most=2)) == [[b"1", b"2"], [b"3"]]
 
 
 @pytest.fixture(scope="module")
