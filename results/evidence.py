@@ -17,6 +17,7 @@ from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, Fault, InputError, nearest
 from reranker.metrics import METRIC_NAMES, METRICS, Picks, chance
 from results.compare import Comparison, compare
+from results.contenders import replicated
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 ZERO_SHOT = "zero-shot "
@@ -56,7 +57,7 @@ class Evidence:
     """What is known of a study. Figures that a table lacks are absent; findings that need them stay silent.
 
     Attributes:
-        trials: those with at least one epoch, the best first.
+        trials: those with at least one epoch that are no replicates, the best first.
         users: how many lists were scored.
         candidates: how many items a list has.
         metric: the one that makes a trial the best.
@@ -89,7 +90,10 @@ class Evidence:
     def of_study(study: StudyFolder) -> Evidence:
         manifest, trials = study.read_manifest(), list(study.trials())
         metric = manifest["metric"]
-        ranked = _best_first([trial for trial in trials if trial.epochs], metric)
+        found = compare(study)
+        searched = [trial for trial in trials if trial.epochs and replicated(trial) is None]
+        first = found.winner.number if found else None
+        ranked = sorted(_best_first(searched, metric), key=lambda trial: trial.number != first)
         references = study.references()
         sections = yaml.safe_load(study.study_file.read_text(encoding="utf-8")) if study.study_file.exists() else {}
         picks, kept_first = _picks(study, ranked[0]) if ranked else (None, None)
@@ -101,11 +105,11 @@ class Evidence:
             references.pop("chance"),
             [trial for trial in trials if trial.status is TrialStatus.FAILED],
             {name: {**study.baseline(name).read_figures(), **figures} for name, figures in references.items()},
-            compare(study),
+            found,
             picks,
             kept_first,
             manifest["best_reachable_recall_at_1"],
-            {knob: found for knob, entry in sections.get("space", {}).items() if (found := _range(entry))},
+            {knob: interval for knob, entry in sections.get("space", {}).items() if (interval := _range(entry))},
             sections.get("data", {}),
         )
 

@@ -6,10 +6,11 @@ The functions stand in the order of their grades; `results.diagnose` says what a
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import IntEnum, StrEnum
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,10 @@ from scipy import stats
 
 from reranker.config import LETTERS
 from reranker.metrics import METRIC_NAMES, Picks
+<<<<<<< HEAD
+=======
+from results.compare import p_value
+>>>>>>> diagnose
 from results.evidence import ZERO_SHOT, Evidence
 from results.leaderboard import PRETTY
 from results.study_folder import StoredTrial, TrialStatus
@@ -30,7 +35,7 @@ _HEEDLESS = 0.002  # dependence of the answers on the lists (`Evidence.heed`), b
 _HARDLY = 0.015  # likewise, below which it may be; where labels are random it has still learned to heed little
 _EASIER = 0.5  # nats by which training may be easier than validation in an epoch whose examples are all new
 _GAP = 0.3  # nats between training and validation loss
-_STILL = 0.05  # of the validation loss, as a part of it: a last epoch that brought more was not to be the last
+_STILL = 0.05  # of the validation loss, as a part of it: last epochs that brought more should not have been the last
 _LEANING = 0.15  # share of first places that would have to move for no label to be preferred
 _MATTERS = 0.02  # of the metric: a smaller gain over a baseline is none
 _VAGUE = 0.05  # half an interval of a difference, beyond which it says nothing
@@ -324,20 +329,20 @@ def label_prior(e: Evidence) -> Finding | None:
         return None
     if e.one_answer and e.heed < _HARDLY:  # nothing but a label is left: no leaning, but a model out of order
         return None
-    leaning, p = _leaning(e.picks, e.candidates)
-    if leaning < _LEANING or p > 0.001:
+    moved, p = leaning(e.picks, e.candidates)
+    if moved < _LEANING or p > 0.001:
         return None
     held = e.picks.target >= 0
     first, right = (np.bincount(x[held], minlength=e.candidates) / held.sum() for x in (e.picks.first, e.picks.target))
     label = int((first - right).argmax())
     return Finding(
         "label prior", f"label {_label(e, label)} stands first in {first[label]:.0%} of the lists and is right in "
-        f"{right[label]:.0%}; for no label to be preferred, {leaning:.0%} of the lists would need another first place "
+        f"{right[label]:.0%}; for no label to be preferred, {moved:.0%} of the lists would need another first place "
         f"(p {'<' if p < 0.001 else '='} 0.001)",
         "a part of the answer comes from the label, or its place, whatever candidate stands there",
         "keep shuffle_candidates on, and see that training targets are spread over all labels; `permutations: 4` averages "
         "the preference away, at four times the cost of an answer",
-        Confidence.SURE, Grade.CAUSE if leaning >= 2 * _LEANING else Grade.LIMIT,
+        Confidence.SURE, Grade.CAUSE if moved >= 2 * _LEANING else Grade.LIMIT,
     )  # fmt: skip
 
 
@@ -380,7 +385,8 @@ def still_learning(e: Evidence) -> Finding | None:
     trial, losses = e.winner, e.losses("val_loss")
     if len(losses) < 2 or trial.status is not TrialStatus.COMPLETED or e.best is not trial.epochs[-1]:
         return None
-    if losses[-2] - losses[-1] < _STILL * losses[-2]:
+    falls = [(before - after) / before for before, after in pairwise(losses)]
+    if min(falls[-2:]) < _STILL:  # a single one may be luck
         return None
     return Finding(
         "still learning at its end", f"in epoch {len(losses)}, its last, the validation loss of trial {trial.number} fell "
@@ -391,13 +397,14 @@ def still_learning(e: Evidence) -> Finding | None:
 
 
 def baseline_does_as_well(e: Evidence) -> Finding | None:
-    against = e.comparison.against if e.comparison else {}
-    names = [name for name in against if not name.startswith(ZERO_SHOT)]
-    beaten = [n for n in names if not (against[n].proven and against[n].mean > 0) and not _undecided(e, n)]
-    worse = [name for name in beaten if against[name].proven]
-    told = _leads(e, beaten)
-    if not against:  # from figures alone
+    if e.comparison is not None:
+        against = {name: d for name, d in e.comparison.against.items() if not name.startswith(ZERO_SHOT)}
+        beaten = [n for n, d in against.items() if not (d.proven and d.mean > 0) and not _undecided(e, n)]
+        worse = any(against[name].proven for name in beaten)
+        told = _leads(e, beaten)
+    else:  # from figures alone
         beaten = [name for name, row in _simple(e).items() if row.get(e.metric, -math.inf) >= e.best[e.metric]]
+        worse = False
         told = "; ".join(f"{name} has {e.references[name][e.metric]:.3f}" for name in beaten)
     if not beaten:
         return None
@@ -470,20 +477,20 @@ def too_few_users(e: Evidence) -> Finding | None:
 
 
 def seed_luck(e: Evidence) -> Finding | None:
-    """The two best configurations that were trained with several seeds: is their distance more than the seeds'?"""
-    groups = _replicates(e)
-    if len(groups) < 2:
+    """The two best configurations that were run again with other seeds: is their distance more than that of seeds?"""
+    scores = {name: runs for name, runs in (e.comparison.scores if e.comparison else {}).items() if runs}
+    spread = e.comparison.seed_spread if e.comparison else None
+    if spread is None or len(scores) < 2:
         return None
-    spread = math.sqrt(sum(np.var(scores, ddof=1) * (len(scores) - 1) for scores in groups.values())
-                       / sum(len(scores) - 1 for scores in groups.values()))  # fmt: skip
-    (first, ours), (second, theirs), *_ = sorted(groups.items(), key=lambda item: -float(np.mean(item[1])))
+    (first, ours), (second, theirs), *_ = sorted(scores.items(), key=lambda item: -float(np.mean(item[1])))
     lead = float(np.mean(ours) - np.mean(theirs))
     if lead >= 2 * spread * math.sqrt(1 / len(ours) + 1 / len(theirs)):
         return None
+    assert e.comparison is not None
     return Finding(
-        "seed luck", f"trial {first} leads trial {second} by {lead:.4f} {_pretty(e.metric)}, each averaged over its seeds "
-        f"({len(ours)} and {len(theirs)}); other seeds of the same configuration differ by {spread:.4f}",
-        "another draw of the seeds would as well have put the other first", "take the cheaper of the two, or run more seeds",
+        "seed luck", f"{first} leads {second} by {lead:.4f} {_pretty(e.comparison.metric)}, averaged over {len(ours)} and "
+        f"{len(theirs)} seeds; two seeds of one configuration are {math.sqrt(2) * spread:.4f} apart, typically",
+        "with other seeds the second might as well stand first", "take the cheaper of the two, or run more seeds (--replicate)",
         Confidence.LIKELY, Grade.DOUBT,
     )  # fmt: skip
 
@@ -511,7 +518,7 @@ CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
 )  # fmt: skip
 
 _UNLEARNT = {"no better than untrained", "label prior", "labels are improbable"}
-EXPLAINS = {  # what a symptom or a cause brings about among the causes; what is explained itself explains nothing
+EXPLAINS = {  # what else brings these about; what is explained itself explains nothing
     "at chance": {"no better than untrained"},
     "leaked target": {"leaked in training", "template mismatch", "label prior"},
     "leaked in training": {"template mismatch", "rate too high", "no better than untrained", "labels are improbable"},
@@ -522,6 +529,7 @@ EXPLAINS = {  # what a symptom or a cause brings about among the causes; what is
     "rate too high": {"labels don't fit their lists", *_UNLEARNT},
     "labels don't fit their lists": _UNLEARNT,
     "rate too low": _UNLEARNT,
+    "overfitting": {"no better than untrained"},
 }
 
 
@@ -618,12 +626,11 @@ def _leads(e: Evidence, names: list[str]) -> str:
     told = []
     for name in names:
         (low, high), found = e.comparison.intervals[name], e.comparison.against[name]
-        p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
-        told.append(f"over {name} is {found.mean:+.3f} ({low:+.3f} to {high:+.3f}, {p})")
+        told.append(f"over {name} is {found.mean:+.3f} ({low:+.3f} to {high:+.3f}, {p_value(found.p)})")
     return f"its lead in {_pretty(e.comparison.metric)} {', '.join(told)}"
 
 
-def _leaning(picks: Picks, candidates: int) -> tuple[float, float]:
+def leaning(picks: Picks, candidates: int) -> tuple[float, float]:
     """By how much the labels put first are other ones than the right ones: (share of lists beyond chance, p).
 
     The share is the total variation distance of the two histograms, less what it is on average where first and right
@@ -641,16 +648,6 @@ def _leaning(picks: Picks, candidates: int) -> tuple[float, float]:
     signs = np.random.default_rng(0).integers(0, 2, (_SHUFFLES, len(rows))) * 2.0 - 1.0
     drawn = np.abs(signs @ moves).sum(axis=1) / 2
     return float(seen - drawn.mean()) / len(first), float(((drawn >= seen).sum() + 1) / (_SHUFFLES + 1))
-
-
-def _replicates(e: Evidence) -> dict[int, list[float]]:
-    """The scores of configurations that were trained with at least two seeds, by the number of the first."""
-    scores = {trial.number: _gain(e, trial) for trial in e.trials}
-    groups: dict[int, list[float]] = defaultdict(list)
-    for trial in e.trials:
-        if trial.origin.startswith("replicate of "):
-            groups[int(trial.origin.removeprefix("replicate of "))].append(scores[trial.number])
-    return {number: [scores[number], *more] for number, more in groups.items() if number in scores}
 
 
 def _most_by_luck(e: Evidence, level: float) -> float:

@@ -15,19 +15,17 @@ import pandas as pd
 import yaml
 
 from reranker import sft
-from reranker.baselines import baseline_ranks
 from reranker.bases import BaseModels
-from reranker.candidates import MISSING, Example
+from reranker.candidates import Example
 from reranker.config import DemoData, TablesData, TrialConfig
 from reranker.data import RerankingData
 from reranker.datasets.demo import ITEM_IDS, TITLES
-from reranker.metrics import chance
 from reranker.prompts import PromptEncoder
 from reranker.scoring import EncodedLists
 from reranker.trial_folder import write_text
 from reranker.zero_shot import keep_zero_shot
 from results.study_folder import StudyFolder, TrialStatus
-from tune.manifest import make_manifest
+from tune.manifest import keep_baselines, make_manifest
 from tune.search_space import load
 
 GOOD = TrialConfig(
@@ -60,16 +58,7 @@ def build(
     write_text(folder.study_file, yaml.safe_dump(sections))
     study = load(folder.study_file)
     write_text(folder.study_file, study.dump())
-    lists = data.validation(trials[0])
-    baselines = baseline_ranks(data.interactions, data.split, lists, "validation")
-    for baseline, ranks in baselines.items():
-        if baseline != "random":
-            folder.baseline(baseline).path.mkdir(parents=True)
-            folder.baseline(baseline).keep_ranks([data.interactions.user_ids[e.user] for e in lists], ranks)
-    manifest = make_manifest(study, data, "", baselines)
-    hit = float(np.mean([e.target != MISSING for e in lists]))
-    manifest["references"]["chance"] = {name: hit * v for name, v in chance(trials[0].candidates).items()}
-    folder.write_manifest(manifest)
+    folder.write_manifest(make_manifest(study, data, "", keep_baselines(study, data, folder)))
     if zero_shot:
         keep_zero_shot(trials[0], data, loaded(tuple(data.interactions.item_texts)), *folder.zero_shot(trials[0].model))
     for number, config in enumerate(trials):
@@ -78,12 +67,25 @@ def build(
 
 
 def train(
-    folder: StudyFolder, number: int, config: TrialConfig, data: RerankingData, metric: str = "ndcg_at_10"
+    folder: StudyFolder,
+    number: int,
+    config: TrialConfig,
+    data: RerankingData,
+    metric: str = "ndcg_at_10",
+    last: int = 99,
 ) -> None:
+    """To its end; or up to an epoch, after which the trial counts as pruned."""
     folder.start_trial(number, config.model_dump(mode="json"))
     bases = loaded(tuple(data.interactions.item_texts))
-    sft.fine_tune(config, data, metric=metric, folder=folder.trial(number), bases=bases)
-    folder.write_status(number, TrialStatus.COMPLETED)
+    sft.fine_tune(
+        config,
+        data,
+        metric=metric,
+        folder=folder.trial(number),
+        bases=bases,
+        on_epoch=lambda report: report.figures["epoch"] < last,
+    )
+    folder.write_status(number, TrialStatus.COMPLETED if last >= config.epochs else TrialStatus.PRUNED)
 
 
 @functools.cache
@@ -142,23 +144,6 @@ class FirstIsRight(RerankingData):
 def _put_first(e: Example) -> Example:
     others = e.candidates[: e.target] + e.candidates[e.target + 1 :]
     return replace(e, candidates=(e.candidates[e.target], *others), target=0)
-
-
-class OneOfThreeFound(RerankingData):
-    """A retriever's lists: two of three lack the true item."""
-
-    def validation(self, config: TrialConfig) -> list[Example]:
-        return [
-            e if i % 3 == 0 else _without_target(e, len(self.interactions.item_ids))
-            for i, e in enumerate(super().validation(config))
-        ]
-
-
-def _without_target(e: Example, items: int) -> Example:
-    other = next(item for item in range(items) if item not in (*e.candidates, *e.history))
-    listed = list(e.candidates)
-    listed[e.target] = other
-    return replace(e, candidates=tuple(listed), target=MISSING)
 
 
 @contextmanager

@@ -5,6 +5,11 @@ Every study is really trained, small, and diagnosed out of its folder, the stati
 
 from __future__ import annotations
 
+<<<<<<< HEAD
+=======
+import json
+import shutil
+>>>>>>> diagnose
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +18,17 @@ import gallery
 import pytest
 from gallery import GOOD, broken, build, demo
 
+<<<<<<< HEAD
 from results.diagnose import Evidence, diagnose
 from results.study_folder import StudyFolder
+=======
+from reranker.errors import InputError
+from reranker.metrics import Picks
+from results.diagnose import Evidence, diagnose, main
+from results.evidence import Range, read_table
+from results.findings import leaning
+from results.study_folder import StudyFolder, TrialStatus
+>>>>>>> diagnose
 
 SEEDS_NUMBERS = "recall_at_1,ndcg_at_10,train_loss,optimizer_steps\n0.0179,0.0875,4.25,5\n0.0212,0.1019,4.25,5\n"
 
@@ -74,18 +88,18 @@ GALLERY: dict[str, tuple[Callable[[Path], StudyFolder], list[str]]] = {
         lambda runs: build(runs, "crowd", gallery.taste_of_the_crowd(runs, 300, 0), [good()]),
         ["a simple baseline does as well"],
     ),
-    "a retriever that finds one target of three": (
-        lambda runs: build(runs, "ceiling", broken(gallery.OneOfThreeFound, demo()), [good()]),
+    "a retriever that misses most targets": (
+        lambda runs: build(runs, "ceiling", demo(candidate_mode="retrieval"), [good()]),
         ["the retriever is the ceiling"],
     ),
     "the highest rank is the best": (
         lambda runs: build(
-            runs, "edge", demo(), [of_rank(r) for r in (1, 4, 16, 64)], {"lora_rank": {"choice": [1, 4, 16, 64]}}
+            runs, "edge", demo(), [of_rank(r) for r in (1, 8, 64)], {"lora_rank": {"choice": [1, 8, 64]}}
         ),
         ["the best is at an end of its range"],
     ),
-    "forty users": (
-        lambda runs: build(runs, "small", demo(evaluation_users=40), [good(epochs=5)]),
+    "twenty users": (
+        lambda runs: build(runs, "small", demo(evaluation_users=20), [good(epochs=4)]),
         ["too few users"],
     ),
     "learning by heart": (
@@ -107,3 +121,198 @@ def test_a_broken_study_yields_its_finding_first(case, tmp_path):
     make, expected = GALLERY[case]
     study = make(tmp_path)
     assert names(study)[: len(expected)] == expected
+
+
+# Healthy studies
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    """One training that is as it should be."""
+    return build(tmp_path_factory.mktemp("sound"), "sound", demo(), [good(epochs=4)])
+
+
+@pytest.fixture
+def copied(sound: StudyFolder, tmp_path: Path) -> StudyFolder:
+    """The same, to be added to."""
+    return StudyFolder(Path(shutil.copytree(sound.path, tmp_path / "sound")))
+
+
+def test_a_healthy_training_yields_nothing(sound):
+    assert names(sound) == []
+
+
+def test_a_healthy_study_of_several_trials_yields_nothing(copied):
+    train(copied, 1, good(epochs=2, learning_rate=2e-3), demo())
+    train(copied, 2, good(epochs=1, learning_rate=5e-3, lora_rank=4, lora_alpha=8), demo())
+    assert names(copied) == []
+
+
+def test_a_healthy_study_yields_nothing_where_weak_trials_were_pruned(copied):
+    train(copied, 1, good(epochs=4, learning_rate=1e-4), demo(), last=1)
+    train(copied, 2, good(epochs=4, learning_rate=0.2), demo(), last=1)
+    assert names(copied) == []
+
+
+def test_failed_trials_are_told_with_their_causes(copied):
+    for number in (1, 2, 3):
+        copied.start_trial(number, good().model_dump(mode="json"))
+        copied.write_status(number, TrialStatus.FAILED, "out of memory" if number < 3 else "no space on the disk")
+    (finding,) = diagnose(Evidence.of_study(copied))
+    assert finding.name == "trials failed"
+    assert finding.seen == "3 of 4: out of memory (2×); no space on the disk (1×)"
+    assert finding.grade.name == "ASIDE"
+
+
+def test_a_study_whose_trials_all_diverged_says_so_though_nothing_was_scored(copied):
+    copied.trial(0).clear()
+    copied.write_status(0, TrialStatus.FAILED, "diverged in epoch 1: the loss is not finite (learning_rate 0.5)")
+    (finding,) = diagnose(Evidence.of_study(copied))
+    assert (finding.name, finding.grade.name) == ("trials failed", "CAUSE")
+    assert "diverged in epoch 1" in finding.seen
+
+
+def test_two_configurations_that_seeds_reorder_are_told_from_two_that_they_do_not(copied):
+    for number, (repeated, score) in enumerate([(0, 0.70), (0, 0.74), (1, 0.71), (1, 0.69)], start=2):
+        _like_trial_0(copied, number, f"replicate of {repeated}", score)
+    _like_trial_0(copied, 1, "", 0.72)
+    assert "seed luck" in names(copied)
+    for number, score in {4: 0.41, 5: 0.39}.items():
+        _like_trial_0(copied, number, "replicate of 1", score)
+    assert "seed luck" not in names(copied)
+
+
+def _like_trial_0(study: StudyFolder, number: int, origin: str, score: float) -> None:
+    """The trained trial again, with another score in its figures."""
+    config = (
+        study.trial(0).read_config().model_copy(update={"seed": number, "learning_rate": 2e-3 + 1e-3 * (number % 2)})
+    )
+    epochs = study.trial(0).read_epochs()
+    users, ranks = study.trial(0).read_ranks()
+    study.start_trial(number, config.model_dump(mode="json"), origin)
+    study.trial(number).clear()
+    study.trial(number).append_epoch({**epochs[-1], "ndcg_at_10": score})
+    study.trial(number).keep_ranks(users, ranks)
+    study.write_status(number, TrialStatus.COMPLETED)
+
+
+# What single findings say
+
+
+def test_what_is_explained_is_left_out(copied):
+    """Untrained, the demo's base is behind Markov; with a rate too low, that is no finding of its own."""
+    shutil.rmtree(copied.trial(0).path)
+    train(copied, 0, good(epochs=1, learning_rate=3e-5), demo())
+    (finding,) = diagnose(Evidence.of_study(copied))
+    assert finding.name == "rate too low"
+    assert "the first place that the untrained model gives" in finding.seen
+    assert "(learning_rate 3.0e-05)" in finding.seen
+
+
+def test_an_end_of_a_range_is_near_it_in_the_scale_that_is_searched():
+    assert Range(1e-5, 1e-1, log=True).end_at(5e-2) == "high"
+    assert Range(1e-5, 1e-1).end_at(5e-2) == ""
+    assert Range(1e-5, 1e-1, log=True).end_at(1e-3) == ""
+    assert Range(4, 64, listed=True).end_at(4) == "low"
+    assert Range(4, 64, listed=True).end_at(8) == ""
+
+
+def test_labels_that_are_drawn_at_random_do_not_lean_and_one_that_is_preferred_does():
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(200):
+        target, first = rng.integers(0, 20, (2, 40))
+        found.append(leaning(Picks(target, first, np.ones(40)), 20))
+    assert sum(p < 0.05 for _, p in found) in range(2, 20)
+    assert abs(np.mean([share for share, _ in found])) < 0.02
+    target, first = rng.integers(0, 20, (2, 400))
+    share, p = leaning(Picks(target, np.where(rng.random(400) < 0.5, 3, first), np.ones(400)), 20)
+    assert 0.35 < share < 0.5
+    assert p < 0.001
+
+
+def test_a_ranker_that_is_right_leans_to_nothing_though_targets_stand_at_one_label():
+    always = np.full(100, 7)
+    assert leaning(Picks(always, always, np.ones(100)), 20) == (0.0, 1.0)
+
+
+# Tables
+
+
+def of_table(text: str, folder: Path, users: int = 614, candidates: int = 50) -> Evidence:
+    (folder / "runs.csv").write_text(text, encoding="utf-8")
+    return read_table(folder / "runs.csv", users=users, candidates=candidates)
+
+
+def test_what_users_come_with_is_at_chance_after_too_few_steps(tmp_path):
+    first, second, *rest = diagnose(of_table(SEEDS_NUMBERS, tmp_path))
+    assert [first.name, second.name, rest] == ["at chance", "too few steps", []]
+    assert "guessing gives 0.0200 ± 0.0111 with 614 users" in first.seen
+    assert "4.25, is not below that of guessing, ln 50 = 3.91" in first.seen
+    assert "5 optimiser steps" in second.seen
+
+
+def test_rows_of_figures_are_as_good_as_a_file():
+    rows = [{"recall_at_1": 0.0212, "ndcg_at_10": 0.1019, "train_loss": 4.25, "applied/optimizer_steps": 5}]
+    found = diagnose(Evidence.of_table(rows, users=614, candidates=50))
+    assert [finding.name for finding in found] == ["at chance", "too few steps"]
+
+
+def test_a_table_tells_a_rate_that_never_reached_the_optimiser(tmp_path):
+    text = "recall_at_1,learning_rate,applied/learning_rate,optimizer_steps\n0.2,1e-3,2e-5,500\n"
+    (finding,) = diagnose(of_table(text, tmp_path))
+    assert finding.name == "applied is not configured"
+    assert "asked for a learning rate of 0.001; the optimiser never held more than 2e-05" in finding.seen
+
+
+def test_a_leaderboard_is_a_table_whose_baselines_are_compared(sound, tmp_path):
+    text = "rank,name,kind,status,epoch,ndcg_at_10,seconds\n"
+    text += "1,markov,baseline,completed,,0.5,\n2,trial 0,trial,completed,3,0.4,9\n3,chance,chance,completed,,0.09,\n"
+    (finding,) = diagnose(of_table(text, tmp_path))
+    assert finding.name == "a simple baseline does as well"
+    assert "0.400; markov has 0.500" in finding.seen
+
+
+def test_all_faults_of_a_table_are_told_at_once(tmp_path):
+    with pytest.raises(InputError) as refused:
+        of_table("recal_at_1,ndcg_at_10\n0.1,12.5\n0.1,high\n0.1\n", tmp_path, users=0, candidates=1)
+    users, candidates, name, percent, word, short = map(str, refused.value.faults)
+    assert "--users" in users
+    assert "--candidates" in candidates
+    assert "1: recal_at_1: there is no such column; did you mean 'recall_at_1'?" in name
+    assert "runs.csv:2: ndcg_at_10: must be from 0 to 1, not in percent (got '12.5')" in percent
+    assert "runs.csv:3: ndcg_at_10: must be a finite number (got 'high')" in word
+    assert "runs.csv:4: a row must have 2 cells" in short
+
+
+# The command
+
+
+def test_the_command_prints_a_study_within_the_width(sound, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    table = sound.path / "runs.csv"
+    table.write_text(SEEDS_NUMBERS, encoding="utf-8")
+    assert main(["--table", str(table), "--users", "614", "--candidates", "50"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "1. at chance (symptom, sure)"
+    assert "2. too few steps (cause, sure)" in lines
+    assert max(map(len, lines)) <= 60
+    assert main([str(sound.path)]) == 0
+    assert capsys.readouterr().out == "Nothing found that explains weak results.\n"
+
+
+def test_the_command_prints_json(tmp_path, capsys):
+    (tmp_path / "runs.csv").write_text(SEEDS_NUMBERS, encoding="utf-8")
+    assert main(["--table", str(tmp_path / "runs.csv"), "--users", "614", "--candidates", "50", "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert set(first) == {"name", "seen", "means", "next_step", "confidence", "grade"}
+    assert (second["name"], second["confidence"], second["grade"]) == ("too few steps", "sure", "cause")
+
+
+def test_the_command_wants_a_study_or_a_table_with_its_size(tmp_path, capsys):
+    for wrong in ([], ["--table", "runs.csv"], ["study", "--table", "runs.csv"]):
+        with pytest.raises(SystemExit) as ended:
+            main(wrong)
+        assert ended.value.code == 2
+    assert main([str(tmp_path / "nothing")]) == 2
+    assert "there is no study" in capsys.readouterr().err
