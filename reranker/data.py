@@ -51,6 +51,8 @@ class RerankingData:
         Training and validation lists stay what they are, since negatives leave out all that a user touched in any part:
         that set of pairs is all that stays of the test items.
         """
+        if self.split.is_sealed:
+            return self
         return RerankingData._of(self.config, self.interactions.sealed(), self.split.sealed())
 
     def training_examples(self, config: TrialConfig, epoch: int) -> list[Example]:

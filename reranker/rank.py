@@ -29,7 +29,7 @@ from reranker.candidates import Example
 from reranker.catalogue import PassingTitles
 from reranker.config import LETTERS, TrialConfig, build_trial_config, validation_faults
 from reranker.errors import EnvironmentFault, Fault, InputError, RerankerError
-from reranker.models import load_base, load_tokenizer
+from reranker.models import base_fingerprint, load_base, load_tokenizer
 from reranker.prompts import PromptEncoder
 from reranker.scoring import EncodedLists, FloatArray, score
 from reranker.trial_folder import ADAPTER_FACTS, TrialFolder
@@ -83,11 +83,14 @@ class Reranker:
             EnvironmentFault: there is no whole adapter there, or its base cannot be had.
             InputError: the adapter does not belong to the base.
         """
-        folder, config = _find(Path(adapter).expanduser())
+        folder, config, trained_on = _find(Path(adapter).expanduser())
         if base is not None:
             config = config.model_copy(update={"model": str(base)})
         there = _device(device)
         model = load_base(config, there)
+        if trained_on and base_fingerprint(model) != trained_on:
+            rule = "the base model's weights must be those that the adapter was trained on"
+            raise InputError([Fault(rule, str(folder), field="model", value=config.model)])
         try:
             adapted = PeftModel.from_pretrained(model, str(folder))
         except (RuntimeError, ValueError) as error:
@@ -226,8 +229,9 @@ def _ranking(scores: FloatArray, seconds: float) -> Ranking:
     return Ranking(order.tolist(), (shares / shares.sum()).tolist(), seconds)
 
 
-def _find(path: Path) -> tuple[Path, TrialConfig]:
-    """The adapter's folder, and the configuration it was trained with: its own, or its trial's."""
+def _find(path: Path) -> tuple[Path, TrialConfig, str]:
+    """The adapter's folder, and what it was trained with: the configuration, its own or its trial's, and the base's
+    fingerprint, empty of an older one."""
     folder = path if (path / "adapter_config.json").is_file() else path / "adapter"
     absent = [name for name in ("adapter_config.json", "adapter_model.safetensors") if not (folder / name).is_file()]
     if absent:
@@ -235,8 +239,9 @@ def _find(path: Path) -> tuple[Path, TrialConfig]:
     facts = folder / ADAPTER_FACTS
     try:
         if facts.is_file():
-            return folder, TrialConfig.model_validate(json.loads(facts.read_text(encoding="utf-8"))["config"])
-        return folder, TrialFolder(folder.parent).read_config()
+            known = json.loads(facts.read_text(encoding="utf-8"))
+            return folder, TrialConfig.model_validate(known["config"]), known["base"]
+        return folder, TrialFolder(folder.parent).read_config(), ""
     except ValidationError as error:
         raise InputError(validation_faults(error, TrialConfig, file=str(facts))) from None
     except FileNotFoundError as error:

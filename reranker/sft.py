@@ -40,6 +40,7 @@ from reranker.trial_folder import TrialFolder
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # one option of theirs by another
 
 _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+_COUNTED = ("seen", "tokens", "cut_prompts", "history_due", "history_dropped", "largest_pass")
 _PASS_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # with padding, where micro_batch is automatic
 
 
@@ -200,6 +201,8 @@ class _Collator(TrainerCallback):  # type: ignore[misc]
         self.seen = 0  # examples of this worker, since the trial began
         self.tokens = 0  # theirs, without padding
         self.cut_prompts = 0  # prompts that lost history or title text to fit
+        self.history_due = 0  # items of history that they should show, of `history_length` at most
+        self.history_dropped = 0  # those of them that did not fit
         self.largest_pass = 0  # in examples
         if not self.examples:
             raise InputError([Fault("no user has a history to train on", field="training_users")])
@@ -209,7 +212,8 @@ class _Collator(TrainerCallback):  # type: ignore[misc]
 
     def __call__(self, rows: Sequence[dict[str, int]]) -> dict[str, list[dict[str, Tensor]]]:
         """The examples of a step, those of similar length together; with the targets, or with the answers appended."""
-        prompts = self.encoder.encode([self.examples[row["position"]] for row in rows])
+        examples = [self.examples[row["position"]] for row in rows]
+        prompts = self.encoder.encode(examples)
         with_answers = self.config.objective == "token_ce"
         texts = [p.input_ids + self.encoder.answer_ids[p.target] * with_answers for p in prompts]
         passes = []
@@ -220,6 +224,8 @@ class _Collator(TrainerCallback):  # type: ignore[misc]
         self.seen += len(rows)
         self.tokens += sum(len(ids) for ids in texts)
         self.cut_prompts += sum(1 for p in prompts if p.history_dropped or p.title_tokens)
+        self.history_due += sum(min(len(e.history), self.config.history_length) for e in examples)
+        self.history_dropped += sum(p.history_dropped for p in prompts)
         return {"passes": passes}
 
 
@@ -356,7 +362,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
 
     def _counters(self) -> dict[str, float]:
         collator = self.job.collator
-        counted = {name: getattr(collator, name) for name in ("seen", "tokens", "cut_prompts", "largest_pass")}
+        counted = {name: getattr(collator, name) for name in _COUNTED}
         passed = time.perf_counter() - self._started
         return {
             **counted,
@@ -372,7 +378,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             return
         path = Path(checkpoint) / f"counters-{worker_rank()}.json"
         counters = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("seen", "tokens", "cut_prompts", "largest_pass"):
+        for name in _COUNTED:
             setattr(self.job.collator, name, counters[name])
         self._training_seconds, self._largest_rate = counters["training"], counters["largest_rate"]
         self._started -= counters["passed"]
@@ -439,6 +445,8 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             "applied/trainable_parameters": trainable,
             "applied/parameters": sum(p.numel() for p in self.model.parameters()),
             "applied/cut_prompts": self._over_workers(self.job.collator.cut_prompts, sum),
+            "applied/history_due": self._over_workers(self.job.collator.history_due, sum),
+            "applied/history_dropped": self._over_workers(self.job.collator.history_dropped, sum),
         }
 
     def _over_workers(self, value: float, reduce: Callable[[list[float]], float]) -> float:

@@ -1,116 +1,109 @@
-"""Broken trainings, real and small, each of which must yield its own finding; and a healthy one, which must yield none."""
+"""A gallery of studies, each broken in its own way, which must yield its own finding first; and healthy ones: nothing.
+
+Every study is really trained, small, and diagnosed out of its folder, the statistics of `results.compare` included.
+"""
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+import gallery
 import pytest
+from gallery import GOOD, broken, build, demo
 
-from reranker.candidates import Example
-from reranker.config import DemoData, TrialConfig
-from reranker.data import RerankingData
-from reranker.sft import fine_tune
 from results.diagnose import Evidence, diagnose
-from results.study_folder import StoredTrial, TrialStatus
+from results.study_folder import StudyFolder
 
-GOOD = TrialConfig(
-    model="demo-tiny", epochs=3, learning_rate=3e-3, lora_rank=8, examples_per_user=3, history_length=6
-)  # fmt: skip
+SEEDS_NUMBERS = "recall_at_1,ndcg_at_10,train_loss,optimizer_steps\n0.0179,0.0875,4.25,5\n0.0212,0.1019,4.25,5\n"
 
 
-@functools.cache
-def prepared() -> RerankingData:
-    return RerankingData.prepare(DemoData(users=600))
+def good(**knobs: Any) -> Any:
+    return GOOD.model_copy(update=knobs)
 
 
-class _ShuffledTargets(RerankingData):
-    """Training answers that are drawn at random."""
-
-    def training_examples(self, config: TrialConfig, epoch: int) -> list[Example]:
-        rng = np.random.default_rng(epoch)
-        examples = super().training_examples(config, epoch)
-        return [Example(e.user, e.history, e.candidates, int(rng.integers(len(e.candidates)))) for e in examples]
+def of_rank(rank: int) -> Any:
+    return good(lora_rank=rank, lora_alpha=2 * rank, epochs=1, learning_rate=1.5e-3)
 
 
-def trained(data: RerankingData | None = None, **knobs: Any) -> StoredTrial:
-    """A real training of the good configuration with these knobs changed."""
-    config, epochs = GOOD.model_copy(update=knobs), []
-    fine_tune(config, data or prepared(), on_epoch=lambda report: epochs.append(report.figures) or True)
-    return StoredTrial(0, config.model_dump(mode="json"), TrialStatus.COMPLETED, "", epochs)
+def in_another_template(runs: Path) -> StudyFolder:
+    with gallery.scored_in_another_template():
+        return build(runs, "template", demo(), [good()])
 
 
-def names(*trials: StoredTrial, **more: Any) -> list[str]:
-    return [finding.name for finding in diagnose(Evidence(list(trials), users=600, candidates=20, **more))]
+def names(study: StudyFolder) -> list[str]:
+    return [finding.name for finding in diagnose(Evidence.of_study(study))]
 
 
-def test_what_users_come_with_is_at_chance_after_too_few_steps():
-    rows = [
-        {"recall_at_1": 0.0179, "ndcg_at_10": 0.0875, "train_loss": 4.25, "applied/optimizer_steps": 5},
-        {"recall_at_1": 0.0212, "ndcg_at_10": 0.1019, "train_loss": 4.25, "applied/optimizer_steps": 5},
-    ]
-    first, second, *_ = diagnose(Evidence.of_table(rows, users=614, candidates=50))
-    assert [first.name, second.name] == ["at chance", "too few steps"]
-    assert "guessing gives 0.0200 ± 0.0111 with 614 users" in first.seen
-    assert "4.25, is not below that of guessing, ln 50 = 3.91" in first.seen
-    assert "5 optimiser steps" in second.seen
+GALLERY: dict[str, tuple[Callable[[Path], StudyFolder], list[str]]] = {
+    "a rate a hundred times too high": (
+        lambda runs: build(runs, "high", demo(), [good(epochs=1, learning_rate=0.3)]),
+        ["at chance", "rate too high"],
+    ),
+    "a rate a hundred times too low": (
+        lambda runs: build(runs, "low", demo(), [good(epochs=1, learning_rate=3e-5)]),
+        ["rate too low"],
+    ),
+    "five steps": (
+        lambda runs: build(runs, "five", demo(80), [good(epochs=1, examples_per_user=1)]),
+        ["too few steps"],
+    ),
+    "shuffled labels": (
+        lambda runs: build(runs, "shuffled", broken(gallery.Shuffled, demo()), [good()]),
+        ["at chance", "labels don't fit their lists"],
+    ),
+    "a target that stands in its history": (
+        lambda runs: build(runs, "leaked", broken(gallery.Leaked, demo()), [good(epochs=1)]),
+        ["leaked target"],
+    ),
+    "a target that stands in its history, in training": (
+        lambda runs: build(runs, "leaked", broken(gallery.LeakedInTraining, demo()), [good(epochs=1)]),
+        ["leaked in training"],
+    ),
+    "training answers that stand first": (
+        lambda runs: build(runs, "prior", broken(gallery.FirstIsRight, demo()), [good()]),
+        ["label prior"],
+    ),
+    "a history that is cut to nothing": (
+        lambda runs: build(runs, "cut", demo(), [good(max_prompt_tokens=54)]),
+        ["history is cut"],
+    ),
+    "another template for scoring": (in_another_template, ["at chance", "template mismatch"]),
+    "what is popular is all that counts": (
+        lambda runs: build(runs, "crowd", gallery.taste_of_the_crowd(runs, 300, 0), [good()]),
+        ["a simple baseline does as well"],
+    ),
+    "a retriever that finds one target of three": (
+        lambda runs: build(runs, "ceiling", broken(gallery.OneOfThreeFound, demo()), [good()]),
+        ["the retriever is the ceiling"],
+    ),
+    "the highest rank is the best": (
+        lambda runs: build(
+            runs, "edge", demo(), [of_rank(r) for r in (1, 4, 16, 64)], {"lora_rank": {"choice": [1, 4, 16, 64]}}
+        ),
+        ["the best is at an end of its range"],
+    ),
+    "forty users": (
+        lambda runs: build(runs, "small", demo(evaluation_users=40), [good(epochs=5)]),
+        ["too few users"],
+    ),
+    "learning by heart": (
+        lambda runs: build(
+            runs, "heart", demo(64),
+            [good(epochs=25, learning_rate=5e-3, lora_rank=32, examples_per_user=1, shuffle_candidates=False)],
+        ),
+        ["overfitting"],
+    ),
+    "a warm-up that never ends": (
+        lambda runs: build(runs, "warm-up", demo(), [good(epochs=1, warmup_epochs=30.0, learning_rate=2e-2)]),
+        ["applied is not configured"],
+    ),
+}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def healthy() -> StoredTrial:
-    return trained()
-
-
-def test_a_healthy_training_yields_nothing(healthy):
-    assert names(healthy) == []
-
-
-def test_five_steps(healthy):
-    data = RerankingData.prepare(DemoData(users=80))
-    assert "too few steps" in names(trained(data, epochs=1, examples_per_user=1))[:2]
-
-
-def test_a_rate_a_hundred_times_too_high():
-    assert names(trained(learning_rate=0.3))[:2] == ["at chance", "rate too high"]
-
-
-def test_a_rate_a_hundred_times_too_low():
-    assert "rate too low" in names(trained(learning_rate=3e-6))[:2]
-
-
-def test_shuffled_answers_are_chance_and_nothing_is_blamed_on_the_steps():
-    data = prepared()
-    shuffled = _ShuffledTargets(data.config, data.interactions, data.split, data.sampler)
-    found = names(trained(shuffled, learning_rate=1e-2))
-    assert found[0] == "at chance"
-    assert "too few steps" not in found
-
-
-def test_a_warm_up_that_never_ends():
-    assert names(trained(warmup_epochs=30.0, learning_rate=2e-2))[0] == "applied is not configured"
-
-
-def test_prompts_that_are_cut():
-    assert "prompts are cut" in names(trained(max_prompt_tokens=88))
-
-
-def test_a_baseline_that_is_not_beaten(healthy):
-    assert names(healthy, unproven=["markov"]) == ["a simple baseline does as well"]
-
-
-def test_the_best_value_at_the_end_of_its_range(healthy):
-    assert names(healthy, edges={"lora_rank": 32}) == ["the best value is an end of its range"]
-
-
-def test_failed_trials_are_told_with_their_causes(healthy):
-    failed = StoredTrial(1, {}, TrialStatus.FAILED, "out of memory", [])
-    (finding,) = diagnose(Evidence([healthy], 600, 20, failed=[failed]))
-    assert (finding.name, finding.seen) == ("trials failed", "1 of 2: out of memory (1×)")
-
-
-def test_learning_by_heart():
-    data = RerankingData.prepare(DemoData(users=64))
-    trial = trained(data, epochs=25, learning_rate=5e-3, lora_rank=32, examples_per_user=1, shuffle_candidates=False)
-    evidence = Evidence([trial], users=64, candidates=20, metric="ndcg_at_10")
-    assert "overfitting" in [finding.name for finding in diagnose(evidence)]
+@pytest.mark.parametrize("case", GALLERY)
+def test_a_broken_study_yields_its_finding_first(case, tmp_path):
+    make, expected = GALLERY[case]
+    study = make(tmp_path)
+    assert names(study)[: len(expected)] == expected

@@ -1,0 +1,663 @@
+"""What is known of a study → one finding or none for each thing that can be wrong with it: a small function a thing.
+
+The functions stand in the order of their grades; `results.diagnose` says what a grade is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import IntEnum, StrEnum
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from reranker.config import LETTERS
+from reranker.metrics import METRIC_NAMES, Picks
+from results.evidence import ZERO_SHOT, Evidence
+from results.leaderboard import PRETTY
+from results.study_folder import StoredTrial, TrialStatus
+
+_FEW_STEPS = 60  # of the optimiser; a LoRA adapter begins at nothing, and each step moves a weight by the rate at most
+_AT_GUESSING = 0.08  # nats between a loss and that of guessing, below which nothing is left of what the base knew
+_SAME = 0.9  # share of lists in which a training that changed nothing leaves the first place as it was
+_FLAT = 0.02  # of a loss, an epoch, as a part of it: below this nothing was learned
+_BOLD = 1e-2  # a learning rate beyond what adapters are known to bear
+_HEEDLESS = 0.002  # dependence of the answers on the lists (`Evidence.heed`), below which a model is out of order
+_HARDLY = 0.015  # likewise, below which it may be; where labels are random it has still learned to heed little
+_EASIER = 0.5  # nats by which training may be easier than validation in an epoch whose examples are all new
+_GAP = 0.3  # nats between training and validation loss
+_STILL = 0.05  # of the validation loss, as a part of it: a last epoch that brought more was not to be the last
+_LEANING = 0.15  # share of first places that would have to move for no label to be preferred
+_MATTERS = 0.02  # of the metric: a smaller gain over a baseline is none
+_VAGUE = 0.05  # half an interval of a difference, beyond which it says nothing
+_SHUFFLES = 2000
+
+
+class Grade(IntEnum):
+    """The order in which to act; see `results.diagnose`."""
+
+    SYMPTOM = 1
+    CAUSE = 2
+    LIMIT = 3
+    DOUBT = 4
+    ASIDE = 5
+
+
+class Confidence(StrEnum):
+    """From the surest on."""
+
+    SURE = "sure"
+    LIKELY = "likely"
+    POSSIBLE = "possible"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One reason, in words for whoever has to act on it.
+
+    Attributes:
+        name: a few words that tell it from other findings.
+        seen: the figures.
+        means: what they mean.
+        next_step: what to change.
+    """
+
+    name: str
+    seen: str
+    means: str
+    next_step: str
+    confidence: Confidence
+    grade: Grade
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Its place among the findings of a study: by grade, then the surest first."""
+        return self.grade, list(Confidence).index(self.confidence)
+
+    def as_dict(self) -> dict[str, str]:
+        return {**asdict(self), "confidence": self.confidence.value, "grade": self.grade.name.lower()}
+
+
+# The symptom
+
+
+def at_chance(e: Evidence) -> Finding | None:
+    if not e.at_chance:
+        return None
+    metric = "recall_at_1" if "recall_at_1" in e.best else "ndcg_at_10"
+    level, half = e.chance[metric], 1.96 * e.error_of_chance(metric)
+    seen = f"{_pretty(metric)} {e.best[metric]:.4f}; guessing gives {level:.4f} ± {half:.4f} with {e.users} users"
+    if (loss := e.best.get("val_loss", e.best.get("train_loss"))) is not None:
+        side = "not below" if loss >= e.guessing else "hardly below" if loss > e.guessing - _GAP else "below"
+        seen += f"; the loss, {loss:.2f}, is {side} that of guessing, ln {e.candidates} = {e.guessing:.2f}"
+    if metric in e.untrained and not e.is_chance(e.untrained):
+        seen += f"; before any training the model has {_pretty(metric)} {e.untrained[metric]:.4f}"
+    return Finding(
+        "at chance", seen, "the model ranks as if it guessed: nothing has been learned that helps on new users",
+        "mend what is named below first; comparing configurations is pointless until one is above chance",
+        Confidence.SURE, Grade.SYMPTOM,
+    )  # fmt: skip
+
+
+# Causes: the figures don't mean what they seem to
+
+
+def leaked_target(e: Evidence) -> Finding | None:
+    """Too good to be true: better than who knows the rule of the data, or next to no error at all."""
+    reached, loss = e.best.get("recall_at_1", 0.0), e.best.get("val_loss", 0.0)
+    simple = max((row["recall_at_1"] for row in _simple(e).values() if "recall_at_1" in row), default=0.0)
+    if e.best_reachable is not None and reached > _most_by_luck(e, e.best_reachable):
+        seen = f"Recall@1 is {reached:.3f}; who knows how these data were made reaches {e.best_reachable:.3f}"
+        confidence = Confidence.SURE
+    elif simple >= 0.95 or (reached >= 0.95 and loss < 0.3):
+        seen = f"Recall@1 is {reached:.3f} at a loss of {loss:.2f} nats, that of the best simple baseline {simple:.3f}"
+        seen += ": what somebody takes next is hardly ever so certain"
+        confidence = Confidence.POSSIBLE if 0.6 < simple < 0.95 else Confidence.LIKELY
+    else:
+        return None
+    return Finding(
+        "leaked target", seen, "the answer can be read off the prompt: from the history, a title, or its place in the list",
+        "print some prompts with their answers; every history must end before its target, in training and in validation",
+        confidence, Grade.CAUSE,
+    )  # fmt: skip
+
+
+def leaked_in_training(e: Evidence) -> Finding | None:
+    first = _first_epoch(e)
+    if first is None or first["train_loss"] > 0.35 * e.guessing:
+        return None
+    if first["val_loss"] < first["train_loss"] + 0.5 * e.guessing or not _much_easier(e, first):
+        return None
+    return Finding(
+        "leaked in training", f"{_new_examples(first)}; guessing has {e.guessing:.2f}",
+        "the training prompts give their answers away, and the model learns to find them there instead of ranking",
+        "print some training prompts with their answers: is the target in the history, or always at the same label? Are "
+        "they written as the validation prompts are?", Confidence.SURE, Grade.CAUSE,
+    )  # fmt: skip
+
+
+def template_mismatch(e: Evidence) -> Finding | None:
+    """What is scored never came along with what was trained, from the first epochs on, when nothing is known by heart yet."""
+    first = _first_epoch(e)
+    if first is None or _other_lists(e):
+        return None
+    if _much_easier(e, first):  # both are losses on new examples
+        seen = _new_examples(first)
+    else:
+        early = [epoch for epoch in e.winner.epochs[:3] if _much_easier(e, epoch)]
+        if not early or not e.at_chance or early[0]["train_loss"] > e.guessing - _GAP:
+            return None
+        seen = (
+            f"in epoch {early[0]['epoch']} the training loss fell to {early[0]['train_loss']:.2f} nats, below that of guessing "
+            f"({e.guessing:.2f}), while the validation loss was {early[0]['val_loss']:.2f} and the ranking that of guessing"
+        )
+    mass = e.losses("label_mass")
+    if mass and mass[-1] < 0.5:
+        seen += f"; there the list's labels have {mass[-1]:.0%} of the probability together"
+    return Finding(
+        "template mismatch", seen,
+        "what is scored is not what was trained: another template, other labels, or another kind of lists",
+        "print a training prompt and a validation prompt of one user, in tokens, and compare them",
+        Confidence.LIKELY, Grade.CAUSE,
+    )  # fmt: skip
+
+
+def easier_lists(e: Evidence) -> Finding | None:
+    first, others = _first_epoch(e), _other_lists(e)
+    if first is None or not others or not _much_easier(e, first):
+        return None
+    return Finding(
+        "training lists are easier", f"{_new_examples(first)}; {others}",
+        "the model learns to leave out candidates that it is never asked about",
+        "draw training negatives as hard as those of the scored lists (`negatives`)", Confidence.LIKELY, Grade.LIMIT,
+    )  # fmt: skip
+
+
+def not_applied(e: Evidence) -> Finding | None:
+    wanted, applied = e.winner.values.get("learning_rate"), e.winner.epochs[-1].get("applied/learning_rate")
+    if wanted is None or applied is None or math.isclose(applied, wanted, rel_tol=0.02):
+        return None
+    return Finding(
+        "applied is not configured",
+        f"trial {e.winner.number} asked for a learning rate of {wanted:g}; the optimiser never held more than {applied:g}",
+        "what was compared is not what the table says", "shorten warmup_epochs, or train longer",
+        Confidence.SURE, Grade.CAUSE,
+    )  # fmt: skip
+
+
+# Causes: the training cannot work
+
+
+def too_few_steps(e: Evidence) -> Finding | None:
+    most = max(trial.epochs[-1].get("applied/optimizer_steps", math.inf) for trial in e.trials)
+    if most >= _FEW_STEPS or _beats_all(e):
+        return None
+    return Finding(
+        "too few steps", f"the longest training took {most:.0f} optimiser steps",
+        "an adapter begins at zero; so few steps cannot move it far, whatever the other knobs are",
+        "more examples_per_user (null: every prefix), more epochs, or a smaller effective_batch, to some hundred steps",
+        Confidence.SURE, Grade.CAUSE,
+    )  # fmt: skip
+
+
+def labels_do_not_fit(e: Evidence) -> Finding | None:
+    """Long enough at a rate that leaves the model able to answer, and yet it learned that all labels are alike."""
+    trained = [
+        trial for trial in e.trials if _FEW_STEPS <= _steps(trial) < math.inf and "train_loss" in trial.epochs[-1]
+    ]
+    losses = [trial.epochs[-1]["train_loss"] for trial in trained]
+    if not e.at_chance or not losses or abs(min(losses) - e.guessing) > _AT_GUESSING or _unmoved(e):
+        return None
+    there = [t for t, loss in zip(trained, losses, strict=True) if loss < e.guessing + _AT_GUESSING]
+    rates = sorted(trial.values["learning_rate"] for trial in there if "learning_rate" in trial.values)
+    varied = len(rates) > 1 and rates[-1] >= 3 * rates[0]
+    known = {name: row for name, row in _simple(e).items() if "recall_at_1" in row and not e.is_chance(row)}
+    seen = f"after {_steps(there[0]):.0f} steps the training loss is {min(losses):.3f} nats, that of guessing"
+    seen += f" (ln {e.candidates} = {e.guessing:.3f})"
+    seen += f", at rates from {rates[0]:.1e} to {rates[-1]:.1e} alike" if varied else ""
+    means = "the answers that are trained don't go with their lists: shuffled, shifted by a row, or of another table"
+    if known:
+        name, row = max(known.items(), key=lambda item: item[1]["recall_at_1"])
+        seen += f"; {name} has Recall@1 {row['recall_at_1']:.3f} on the same users, so there is something to learn"
+    else:
+        means += "; or the data hold nothing that tells about the next item"
+    doubtful = e.picks is None or (e.one_answer and e.heed < _HARDLY) or all(_bold(trial) for trial in there)
+    confidence = Confidence.SURE if known and varied else Confidence.POSSIBLE if doubtful else Confidence.LIKELY
+    return Finding(
+        "labels don't fit their lists", seen, means,
+        "take ten training examples and read whether the candidate at the target's label is what the user took next",
+        confidence, Grade.CAUSE,
+    )  # fmt: skip
+
+
+def rate_too_high(e: Evidence) -> Finding | None:
+    diverged = [trial for trial in e.failed if "diverged" in trial.cause]
+    losses = e.losses("train_loss")
+    rising = len(losses) > 1 and losses[-1] > min(losses[:-1]) + max(0.3, 0.05 * min(losses[:-1]))
+    told = [e.winner]
+    if len(diverged) > len(e.trials):
+        seen, confidence = f"{len(diverged)} of {len(e.trials) + len(e.failed)} trials diverged", Confidence.SURE
+        told = diverged
+    elif e.picks is not None and e.one_answer and e.heed < _HARDLY and _steps(e.winner) >= _FEW_STEPS:
+        seen = f"the best trial puts label {_label(e, int(e.picks.first[0]))} first in every list, whatever stands in it, with "
+        seen += f"a probability of {e.picks.probability.mean():.4f} ± {e.picks.probability.std():.4f}"
+        confidence = (
+            Confidence.SURE if e.heed < _HEEDLESS else Confidence.LIKELY if _bold(e.winner) else Confidence.POSSIBLE
+        )
+    elif rising and not _unmoved(e):
+        seen, confidence = (
+            f"the training loss rose from {min(losses[:-1]):.2f} to {losses[-1]:.2f} nats",
+            Confidence.LIKELY,
+        )
+    elif e.at_chance and _collapsed(e) and (e.picks is None or _bold(e.winner)):
+        seen = f"after {_steps(e.winner):.0f} steps the losses are those of guessing, {e.guessing:.2f} nats"
+        confidence = Confidence.LIKELY if _bold(e.winner) else Confidence.POSSIBLE
+    else:
+        return None
+    rates = [trial.values["learning_rate"] for trial in told if "learning_rate" in trial.values]
+    return Finding(
+        "rate too high", seen + (f" (learning_rate {min(rates):.1e})" if rates else ""),
+        "the first steps destroyed what the base knew, and later ones can't bring it back",
+        "lower learning_rate by ten; if all stays the same then, it is not the rate", confidence, Grade.CAUSE,
+    )  # fmt: skip
+
+
+def rate_too_low(e: Evidence) -> Finding | None:
+    losses = e.losses("train_loss")
+    if _steps(e.winner) < _FEW_STEPS or math.isinf(_steps(e.winner)) or not losses:
+        return None
+    if e.kept_first is not None:
+        if not _unmoved(e):
+            return None
+        seen = f"after {_steps(e.winner):.0f} steps {e.kept_first:.0%} of the lists have the first place that the untrained "
+        seen += f"model gives; its validation loss was {e.untrained.get('val_loss', math.nan):.2f} nats and is "
+        seen += f"{e.best.get('val_loss', math.nan):.2f}"
+    else:
+        fall = (losses[0] - losses[-1]) / losses[0] / max(1, len(losses) - 1)
+        if len(losses) < 2 or abs(fall) > _FLAT or losses[-1] < e.guessing + _AT_GUESSING:
+            return None
+        seen = f"the training loss went from {losses[0]:.3f} to {losses[-1]:.3f} nats in {len(losses)} epochs and "
+        seen += f"{_steps(e.winner):.0f} steps; guessing has {e.guessing:.2f}"
+    rate = e.winner.values.get("learning_rate")
+    return Finding(
+        "rate too low", seen + (f" (learning_rate {rate:.1e})" if rate else ""),
+        "the steps are too small to change the answers", "raise learning_rate by ten, and again until the loss falls",
+        Confidence.LIKELY, Grade.CAUSE,
+    )  # fmt: skip
+
+
+def no_better_than_untrained(e: Evidence) -> Finding | None:
+    for name, difference in (e.comparison.against if e.comparison else {}).items():
+        if not name.startswith(ZERO_SHOT) or (difference.proven and difference.mean > 0) or _undecided(e, name):
+            continue
+        verb = "worse than" if difference.proven else "no better than"
+        losses = e.losses("val_loss")
+        falling = len(losses) > 1 and losses[-1] < (1 - _STILL) * losses[-2]
+        return Finding(
+            "no better than untrained", f"the best trial is {verb} {name}: {_leads(e, [name])}",
+            "the training has not brought anything" + (" yet: its loss is still falling" if falling else ""),
+            "more epochs, or a higher learning_rate" if falling else "other rates, by three up and down, and more examples",
+            Confidence.SURE if difference.proven else Confidence.LIKELY, Grade.CAUSE,
+        )  # fmt: skip
+    return None
+
+
+def labels_are_improbable(e: Evidence) -> Finding | None:
+    """Only where the objective is to name the label among all tokens; `label_ce` compares the labels alone."""
+    mass = e.best.get("label_mass")
+    if mass is None or mass >= 0.5 or e.winner.values.get("objective") != "token_ce":
+        return None
+    return Finding(
+        "labels are improbable", f"the list's labels have {mass:.0%} of the probability together, among all tokens",
+        "the model would mostly say something that is no label: it was trained on other prompts than it is scored on, or "
+        "hardly at all", "compare a training prompt with a validation prompt, in tokens, up to the label; or train longer",
+        Confidence.LIKELY, Grade.CAUSE,
+    )  # fmt: skip
+
+
+def label_prior(e: Evidence) -> Finding | None:
+    if e.picks is None or e.data.get("candidate_order") == "retriever":  # there the place does tell about the target
+        return None
+    if e.one_answer and e.heed < _HARDLY:  # nothing but a label is left: no leaning, but a model out of order
+        return None
+    leaning, p = _leaning(e.picks, e.candidates)
+    if leaning < _LEANING or p > 0.001:
+        return None
+    held = e.picks.target >= 0
+    first, right = (np.bincount(x[held], minlength=e.candidates) / held.sum() for x in (e.picks.first, e.picks.target))
+    label = int((first - right).argmax())
+    return Finding(
+        "label prior", f"label {_label(e, label)} stands first in {first[label]:.0%} of the lists and is right in "
+        f"{right[label]:.0%}; for no label to be preferred, {leaning:.0%} of the lists would need another first place "
+        f"(p {'<' if p < 0.001 else '='} 0.001)",
+        "a part of the answer comes from the label, or its place, whatever candidate stands there",
+        "keep shuffle_candidates on, and see that training targets are spread over all labels; `permutations: 4` averages "
+        "the preference away, at four times the cost of an answer",
+        Confidence.SURE, Grade.CAUSE if leaning >= 2 * _LEANING else Grade.LIMIT,
+    )  # fmt: skip
+
+
+def history_is_cut(e: Evidence) -> Finding | None:
+    due, dropped = (e.best.get(f"applied/history_{name}", 0) for name in ("due", "dropped"))
+    cut, examples = e.best.get("applied/cut_prompts", 0), e.best.get("applied/examples", 0)
+    if not examples or cut < 0.1 * examples:
+        return None
+    seen = f"{cut / examples:.0%} of the training prompts lost history or parts of titles to fit"
+    if limit := e.winner.values.get("max_prompt_tokens"):
+        seen += f" max_prompt_tokens = {limit}"
+    if due:
+        seen += f"; of {due / examples:.1f} items of history {(due - dropped) / examples:.1f} are left, on average"
+    return Finding(
+        "history is cut", seen, "the model is asked about less than was configured",
+        "raise max_prompt_tokens; or lower max_title_tokens or candidates, which leaves more room for the history",
+        Confidence.SURE, Grade.CAUSE if due and dropped >= 0.5 * due else Grade.LIMIT,
+    )  # fmt: skip
+
+
+# Limits
+
+
+def overfitting(e: Evidence) -> Finding | None:
+    trial, last = e.winner, e.winner.epochs[-1]
+    first = trial.best("val_loss") if all("val_loss" in epoch for epoch in trial.epochs) else None
+    if first is None or "train_loss" not in last or last["train_loss"] > last["val_loss"] - _GAP:
+        return None
+    if last["val_loss"] < first["val_loss"] + 0.1:
+        return None
+    return Finding(
+        "overfitting", f"after epoch {first['epoch']} the validation loss of trial {trial.number} rose from "
+        f"{first['val_loss']:.2f} to {last['val_loss']:.2f} nats, while the training loss fell to {last['train_loss']:.2f}",
+        "the adapter learns the training users by heart", "fewer epochs, more users or examples, lora_dropout, a lower rank",
+        Confidence.SURE, Grade.LIMIT,
+    )  # fmt: skip
+
+
+def still_learning(e: Evidence) -> Finding | None:
+    trial, losses = e.winner, e.losses("val_loss")
+    if len(losses) < 2 or trial.status is not TrialStatus.COMPLETED or e.best is not trial.epochs[-1]:
+        return None
+    if losses[-2] - losses[-1] < _STILL * losses[-2]:
+        return None
+    return Finding(
+        "still learning at its end", f"in epoch {len(losses)}, its last, the validation loss of trial {trial.number} fell "
+        f"from {losses[-2]:.2f} to {losses[-1]:.2f} nats, and {_pretty(e.metric)} was the best yet",
+        "the training ended before it had learned what it could (underfitting)", "more epochs, or more examples_per_user",
+        Confidence.LIKELY, Grade.LIMIT,
+    )  # fmt: skip
+
+
+def baseline_does_as_well(e: Evidence) -> Finding | None:
+    against = e.comparison.against if e.comparison else {}
+    names = [name for name in against if not name.startswith(ZERO_SHOT)]
+    beaten = [n for n in names if not (against[n].proven and against[n].mean > 0) and not _undecided(e, n)]
+    worse = [name for name in beaten if against[name].proven]
+    told = _leads(e, beaten)
+    if not against:  # from figures alone
+        beaten = [name for name, row in _simple(e).items() if row.get(e.metric, -math.inf) >= e.best[e.metric]]
+        told = "; ".join(f"{name} has {e.references[name][e.metric]:.3f}" for name in beaten)
+    if not beaten:
+        return None
+    return Finding(
+        "a simple baseline does as well", f"the best trial has {_pretty(e.metric)} {e.best[e.metric]:.3f}; {told}",
+        "the language model adds nothing that counting does not know" + ("" if worse else ", as far as these users tell"),
+        "more examples, a larger base, or longer histories; else use the baseline",
+        Confidence.SURE if worse else Confidence.LIKELY, Grade.LIMIT,
+    )  # fmt: skip
+
+
+def retriever_ceiling(e: Evidence) -> Finding | None:
+    score, metric = e.best[e.metric], e.metric
+    if e.hit == 1 or metric not in METRIC_NAMES or 1 - e.hit < e.hit - score:
+        return None
+    within = e.best.get(f"retrieved/{metric}", score / e.hit if e.hit else 0.0)
+    return Finding(
+        "the retriever is the ceiling", f"{e.hit:.0%} of the lists hold their target, so no ranking has more than {e.hit:.3f} "
+        f"{_pretty(metric)}; the best trial has {score:.3f}, and {within:.3f} on the lists that hold it",
+        f"of what is missing to 1, {1 - e.hit:.3f} is lost before the model sees the list and {e.hit - score:.3f} by it",
+        "a better retriever, or more candidates; tuning the model can win back the smaller part only",
+        Confidence.SURE, Grade.LIMIT,
+    )  # fmt: skip
+
+
+def best_at_an_edge(e: Evidence) -> Finding | None:
+    """All that can't be told from the best lie at the same end, others do not, and the way there goes uphill."""
+    alike = [trial.number for trial in (e.comparison.alike if e.comparison else [])]
+    found = {}
+    for knob, searched in e.space.items():
+        ends = {trial.number: searched.end_at(trial.values[knob]) for trial in e.trials}
+        end = ends[e.winner.number]
+        inside = [trial for trial in e.trials if ends[trial.number] != end]
+        if not end or len(inside) < 2 or not alike or any(ends[number] != end for number in alike):
+            continue
+        values = [trial.values[knob] for trial in e.trials]
+        scores = [_gain(e, trial) for trial in e.trials]
+        uphill = stats.spearmanr(values, scores).statistic if len(set(values)) > 2 and len(set(scores)) > 1 else 0.0
+        if uphill * (1 if end == "high" else -1) >= 0.5:
+            found[knob] = (end, inside[0])
+    if not found:
+        return None
+    told = [
+        f"{knob} = {e.winner.values[knob]:g}, the {end} end of {e.space[knob].low:g} to {e.space[knob].high:g} "
+        f"(best elsewhere: {other.values[knob]:g} with {abs(_gain(e, other)):.3f})"
+        for knob, (end, other) in found.items()
+    ]
+    return Finding(
+        "the best is at an end of its range", f"{_pretty(e.metric)} {e.best[e.metric]:.3f} at {'; '.join(told)}",
+        "the trials get better towards that end, so better ones may lie beyond it", f"widen the range of {', '.join(found)}",
+        Confidence.LIKELY if len(e.trials) >= 8 else Confidence.POSSIBLE, Grade.LIMIT,
+    )  # fmt: skip
+
+
+# Doubts
+
+
+def too_few_users(e: Evidence) -> Finding | None:
+    against = e.comparison.against if e.comparison else {}
+    undecided = [name for name in against if _undecided(e, name)]
+    if e.comparison is None or not undecided:
+        return None
+    return Finding(
+        "too few users", f"{_leads(e, undecided)}; with {e.users} users a lead below {e.comparison.detectable:.3f} would often "
+        "be missed",
+        "the difference may be as large as it looks or nothing at all: so few users can't tell",
+        "score more users (evaluation_users: null takes all; min_user lets more in), and compare fewer trials",
+        Confidence.SURE, Grade.DOUBT,
+    )  # fmt: skip
+
+
+def seed_luck(e: Evidence) -> Finding | None:
+    """The two best configurations that were trained with several seeds: is their distance more than the seeds'?"""
+    groups = _replicates(e)
+    if len(groups) < 2:
+        return None
+    spread = math.sqrt(sum(np.var(scores, ddof=1) * (len(scores) - 1) for scores in groups.values())
+                       / sum(len(scores) - 1 for scores in groups.values()))  # fmt: skip
+    (first, ours), (second, theirs), *_ = sorted(groups.items(), key=lambda item: -float(np.mean(item[1])))
+    lead = float(np.mean(ours) - np.mean(theirs))
+    if lead >= 2 * spread * math.sqrt(1 / len(ours) + 1 / len(theirs)):
+        return None
+    return Finding(
+        "seed luck", f"trial {first} leads trial {second} by {lead:.4f} {_pretty(e.metric)}, each averaged over its seeds "
+        f"({len(ours)} and {len(theirs)}); other seeds of the same configuration differ by {spread:.4f}",
+        "another draw of the seeds would as well have put the other first", "take the cheaper of the two, or run more seeds",
+        Confidence.LIKELY, Grade.DOUBT,
+    )  # fmt: skip
+
+
+# Asides
+
+
+def failures(e: Evidence) -> Finding | None:
+    if not e.failed:
+        return None
+    causes = Counter(trial.cause for trial in e.failed).most_common(3)
+    told = "; ".join(f"{cause or 'no cause is known'} ({count}×)" for cause, count in causes)
+    return Finding(
+        "trials failed", f"{len(e.failed)} of {len(e.failed) + len(e.trials)}: {told}",
+        "these configurations were not compared", "see their train.log; `--resume STUDY --retry-failed` tries them again",
+        Confidence.SURE, Grade.ASIDE if e.trials else Grade.CAUSE,
+    )  # fmt: skip
+
+
+CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
+    at_chance, leaked_target, too_few_steps, rate_too_high, label_prior, leaked_in_training, template_mismatch, not_applied,
+    labels_do_not_fit, rate_too_low, no_better_than_untrained, labels_are_improbable, history_is_cut, overfitting,
+    baseline_does_as_well, retriever_ceiling, easier_lists, still_learning, best_at_an_edge, too_few_users, seed_luck,
+    failures,
+)  # fmt: skip
+
+_UNLEARNT = {"no better than untrained", "label prior", "labels are improbable"}
+EXPLAINS = {  # what a symptom or a cause brings about among the causes; what is explained itself explains nothing
+    "at chance": {"no better than untrained"},
+    "leaked target": {"leaked in training", "template mismatch", "label prior"},
+    "leaked in training": {"template mismatch", "rate too high", "no better than untrained", "labels are improbable"},
+    "too few steps": {"rate too low", "rate too high", *_UNLEARNT},
+    "applied is not configured": {"rate too low", *_UNLEARNT},
+    "label prior": {"leaked in training", "template mismatch", "no better than untrained"},
+    "template mismatch": {"rate too high", "no better than untrained", "labels are improbable"},
+    "rate too high": {"labels don't fit their lists", *_UNLEARNT},
+    "labels don't fit their lists": _UNLEARNT,
+    "rate too low": _UNLEARNT,
+}
+
+
+# What several of them ask
+
+
+def _steps(trial: StoredTrial) -> float:
+    """Optimiser steps of a trial; infinite where they are not known."""
+    return float(trial.epochs[-1].get("applied/optimizer_steps", math.inf))
+
+
+def _gain(e: Evidence, trial: StoredTrial) -> float:
+    """A trial's best figure of the study's metric, the higher the better."""
+    figures = trial.best(e.metric)
+    assert figures is not None
+    return float(figures[e.metric]) * (-1 if e.metric.endswith("_loss") else 1)
+
+
+def _simple(e: Evidence) -> dict[str, dict[str, Any]]:
+    """The baselines that need no language model."""
+    return {name: row for name, row in e.references.items() if not name.startswith(ZERO_SHOT)}
+
+
+def _first_epoch(e: Evidence) -> dict[str, Any] | None:
+    """The best trial's first epoch, if its losses are known."""
+    first = e.winner.epochs[0]
+    return first if first.get("epoch") == 1 and {"train_loss", "val_loss"} <= first.keys() else None
+
+
+def _much_easier(e: Evidence, epoch: dict[str, Any]) -> bool:
+    """Whether the training loss of an epoch is so far below the validation loss that no luck explains it.
+
+    Losses of single lists are taken to spread as widely as their mean is high.
+    """
+    examples = epoch.get("applied/examples", e.users) / epoch["epoch"]
+    noise = math.hypot(epoch["train_loss"] / math.sqrt(examples), epoch["val_loss"] / math.sqrt(e.users))
+    return bool(epoch["val_loss"] > epoch["train_loss"] + _EASIER + 2 * noise)
+
+
+def _new_examples(first: dict[str, Any]) -> str:
+    return (
+        f"in epoch 1, whose examples are all new to the model, the training loss was {first['train_loss']:.2f} nats; on the "
+        f"validation lists it was {first['val_loss']:.2f} after it"
+    )
+
+
+def _other_lists(e: Evidence) -> str:
+    """In what the scored lists are known to differ from those that are trained on."""
+    mix = e.winner.values.get("negatives") or {}
+    if e.data.get("candidate_mode") == "retrieval" and mix.get("retriever", 0) < 1:
+        return f"the scored lists come from a retriever, {mix.get('retriever', 0):.0%} of the training negatives do"
+    scored = e.data.get("evaluation_negatives", "uniform")
+    if scored != "uniform" and mix.get(scored, 0) < 1:
+        return f"the scored lists have negatives by {scored}, as have {mix.get(scored, 0):.0%} of those trained on"
+    return ""
+
+
+def _bold(trial: StoredTrial) -> bool:
+    return bool(trial.values.get("learning_rate", 0.0) > _BOLD)
+
+
+def _label(e: Evidence, place: int) -> str:
+    return LETTERS[place] if e.winner.values.get("label_style") == "letters" else f"{place + 1}"
+
+
+def _unmoved(e: Evidence) -> bool:
+    return e.kept_first is not None and e.kept_first >= _SAME
+
+
+def _collapsed(e: Evidence) -> bool:
+    """Validation at the loss of guessing, and training not below it."""
+    last = e.winner.epochs[-1]
+    loss = last.get("val_loss", last.get("train_loss", 0.0))
+    enough = _FEW_STEPS <= _steps(e.winner) < math.inf
+    return enough and abs(loss - e.guessing) < 0.15 and last.get("train_loss", loss) > e.guessing - _AT_GUESSING
+
+
+def _beats_all(e: Evidence) -> bool:
+    against = e.comparison.against.values() if e.comparison else ()
+    return bool(against) and all(difference.proven and difference.mean > 0 for difference in against)
+
+
+def _undecided(e: Evidence, name: str) -> bool:
+    """Whether a baseline may as well be clearly better as clearly worse than the best trial, or just ahead by luck."""
+    assert e.comparison is not None
+    low, high = e.comparison.intervals[name]
+    difference = e.comparison.against[name]
+    return not difference.proven and high > _MATTERS and (difference.mean > _MATTERS or (high - low) / 2 > _VAGUE)
+
+
+def _leads(e: Evidence, names: list[str]) -> str:
+    """By how much the best trial is ahead of baselines, with 95% intervals."""
+    assert e.comparison is not None
+    told = []
+    for name in names:
+        (low, high), found = e.comparison.intervals[name], e.comparison.against[name]
+        p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
+        told.append(f"over {name} is {found.mean:+.3f} ({low:+.3f} to {high:+.3f}, {p})")
+    return f"its lead in {_pretty(e.comparison.metric)} {', '.join(told)}"
+
+
+def _leaning(picks: Picks, candidates: int) -> tuple[float, float]:
+    """By how much the labels put first are other ones than the right ones: (share of lists beyond chance, p).
+
+    The share is the total variation distance of the two histograms, less what it is on average where first and right
+    label of each list are swapped by a coin: then no label is preferred, and the ranker is right as often as before.
+    """
+    held = picks.target >= 0
+    first, right = picks.first[held], picks.target[held]
+    rows = np.flatnonzero(first != right)
+    if not len(rows):
+        return 0.0, 1.0
+    moves = np.zeros((len(rows), candidates))
+    moves[np.arange(len(rows)), first[rows]] += 1
+    moves[np.arange(len(rows)), right[rows]] -= 1
+    seen = np.abs(moves.sum(axis=0)).sum() / 2
+    signs = np.random.default_rng(0).integers(0, 2, (_SHUFFLES, len(rows))) * 2.0 - 1.0
+    drawn = np.abs(signs @ moves).sum(axis=1) / 2
+    return float(seen - drawn.mean()) / len(first), float(((drawn >= seen).sum() + 1) / (_SHUFFLES + 1))
+
+
+def _replicates(e: Evidence) -> dict[int, list[float]]:
+    """The scores of configurations that were trained with at least two seeds, by the number of the first."""
+    scores = {trial.number: _gain(e, trial) for trial in e.trials}
+    groups: dict[int, list[float]] = defaultdict(list)
+    for trial in e.trials:
+        if trial.origin.startswith("replicate of "):
+            groups[int(trial.origin.removeprefix("replicate of "))].append(scores[trial.number])
+    return {number: [scores[number], *more] for number, more in groups.items() if number in scores}
+
+
+def _most_by_luck(e: Evidence, level: float) -> float:
+    """What the best of all epochs would have at most, in 995 studies of 1000, were this the expected Recall@1."""
+    z = stats.norm.ppf(1 - 0.005 / sum(len(trial.epochs) for trial in e.trials))
+    return level + float(z) * math.sqrt(level * (1 - level) / e.users)
+
+
+def _pretty(metric: str) -> str:
+    return PRETTY.get(metric, metric)

@@ -1,0 +1,192 @@
+"""Studies that are broken on purpose, one fault each, and healthy ones: small, but real from the data to the study's folder."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from reranker import sft
+from reranker.baselines import baseline_ranks
+from reranker.bases import BaseModels
+from reranker.candidates import MISSING, Example
+from reranker.config import DemoData, TablesData, TrialConfig
+from reranker.data import RerankingData
+from reranker.datasets.demo import ITEM_IDS, TITLES
+from reranker.metrics import chance
+from reranker.prompts import PromptEncoder
+from reranker.scoring import EncodedLists
+from reranker.trial_folder import write_text
+from reranker.zero_shot import keep_zero_shot
+from results.study_folder import StudyFolder, TrialStatus
+from tune.manifest import make_manifest
+from tune.search_space import load
+
+GOOD = TrialConfig(
+    model="demo-tiny", candidates=10, epochs=2, learning_rate=3e-3, lora_rank=8, examples_per_user=5, history_length=6
+)  # fmt: skip
+SPACE = {"learning_rate": {"log_uniform": [1e-5, 1.0]}}
+
+
+def build(
+    runs: Path,
+    name: str,
+    data: RerankingData,
+    trials: Sequence[TrialConfig],
+    space: dict[str, Any] | None = None,
+    metric: str = "ndcg_at_10",
+    zero_shot: bool = True,
+) -> StudyFolder:
+    """Train the configurations one after the other, and keep what a search keeps of them."""
+    folder = StudyFolder.create(runs, name)
+    searched = space or SPACE
+    fixed = trials[0].model_dump(mode="json", exclude_defaults=True, exclude={*searched, "seed"})
+    if "lora_rank" in searched:
+        fixed.pop("lora_alpha", None)
+    sections = {
+        "study": {"name": name, "trials": len(trials), "metric": metric},
+        "data": data.config.model_dump(mode="json", exclude_none=True),
+        "fixed": {"candidates": trials[0].candidates, **fixed},
+        "space": searched,
+    }
+    write_text(folder.study_file, yaml.safe_dump(sections))
+    study = load(folder.study_file)
+    write_text(folder.study_file, study.dump())
+    lists = data.validation(trials[0])
+    baselines = baseline_ranks(data.interactions, data.split, lists, "validation")
+    for baseline, ranks in baselines.items():
+        if baseline != "random":
+            folder.baseline(baseline).path.mkdir(parents=True)
+            folder.baseline(baseline).keep_ranks([data.interactions.user_ids[e.user] for e in lists], ranks)
+    manifest = make_manifest(study, data, "", baselines)
+    hit = float(np.mean([e.target != MISSING for e in lists]))
+    manifest["references"]["chance"] = {name: hit * v for name, v in chance(trials[0].candidates).items()}
+    folder.write_manifest(manifest)
+    if zero_shot:
+        keep_zero_shot(trials[0], data, loaded(tuple(data.interactions.item_texts)), *folder.zero_shot(trials[0].model))
+    for number, config in enumerate(trials):
+        train(folder, number, config, data, metric)
+    return folder
+
+
+def train(
+    folder: StudyFolder, number: int, config: TrialConfig, data: RerankingData, metric: str = "ndcg_at_10"
+) -> None:
+    folder.start_trial(number, config.model_dump(mode="json"))
+    bases = loaded(tuple(data.interactions.item_texts))
+    sft.fine_tune(config, data, metric=metric, folder=folder.trial(number), bases=bases)
+    folder.write_status(number, TrialStatus.COMPLETED)
+
+
+@functools.cache
+def loaded(catalogue: tuple[str, ...]) -> BaseModels:
+    """A base keeps the catalogue that it was first used with."""
+    return BaseModels()
+
+
+@functools.cache
+def demo(users: int = 300, seed: int = 0, **more: Any) -> RerankingData:
+    return RerankingData.prepare(DemoData(users=users, seed=seed, **more))
+
+
+def broken(kind: type[RerankingData], data: RerankingData) -> Any:
+    return kind(data.config, data.interactions, data.split, data.sampler)
+
+
+class Shuffled(RerankingData):
+    """Training answers are drawn at random."""
+
+    def training_examples(self, config: TrialConfig, epoch: int) -> list[Example]:
+        rng = np.random.default_rng(epoch)
+        examples = super().training_examples(config, epoch)
+        return [replace(e, target=int(rng.integers(len(e.candidates)))) for e in examples]
+
+
+def _leaked(examples: list[Example]) -> list[Example]:
+    return [replace(e, history=(*e.history, e.candidates[e.target])) for e in examples]
+
+
+class Leaked(RerankingData):
+    """Every history ends with the answer."""
+
+    def training_examples(self, config: TrialConfig, epoch: int) -> list[Example]:
+        return _leaked(super().training_examples(config, epoch))
+
+    def validation(self, config: TrialConfig) -> list[Example]:
+        return _leaked(super().validation(config))
+
+
+class LeakedInTraining(RerankingData):
+    """Every history that is trained on ends with the answer."""
+
+    def training_examples(self, config: TrialConfig, epoch: int) -> list[Example]:
+        return _leaked(super().training_examples(config, epoch))
+
+
+class FirstIsRight(RerankingData):
+    """In training two answers of three stand first."""
+
+    def training_examples(self, config: TrialConfig, epoch: int) -> list[Example]:
+        rng = np.random.default_rng(epoch)
+        return [_put_first(e) if rng.random() < 2 / 3 else e for e in super().training_examples(config, epoch)]
+
+
+def _put_first(e: Example) -> Example:
+    others = e.candidates[: e.target] + e.candidates[e.target + 1 :]
+    return replace(e, candidates=(e.candidates[e.target], *others), target=0)
+
+
+class OneOfThreeFound(RerankingData):
+    """A retriever's lists: two of three lack the true item."""
+
+    def validation(self, config: TrialConfig) -> list[Example]:
+        return [
+            e if i % 3 == 0 else _without_target(e, len(self.interactions.item_ids))
+            for i, e in enumerate(super().validation(config))
+        ]
+
+
+def _without_target(e: Example, items: int) -> Example:
+    other = next(item for item in range(items) if item not in (*e.candidates, *e.history))
+    listed = list(e.candidates)
+    listed[e.target] = other
+    return replace(e, candidates=tuple(listed), target=MISSING)
+
+
+@contextmanager
+def scored_in_another_template() -> Iterator[None]:
+    """Lists are scored with the label before its title, whatever was trained."""
+    whole = EncodedLists.of
+
+    def other(encoder: PromptEncoder, examples: Sequence[Example]) -> EncodedLists:
+        config = encoder.config.model_copy(update={"label_position": "before"})
+        return whole(PromptEncoder(encoder.catalogue, config), examples)
+
+    with mock.patch.object(EncodedLists, "of", staticmethod(other)):
+        yield
+
+
+def taste_of_the_crowd(folder: Path, users: int, seed: int) -> RerankingData:
+    """Tables in which everybody takes what is popular, and titles tell nothing of it."""
+    rng = np.random.default_rng(seed)
+    share = 1 / np.arange(1, len(ITEM_IDS) + 1) ** 1.1
+    share /= share.sum()
+    rows = [
+        (f"u{user}", ITEM_IDS[item], step)
+        for user in range(users)
+        for step, item in enumerate(rng.choice(len(ITEM_IDS), 8, replace=False, p=share))
+    ]
+    titles = np.array(TITLES)[np.random.default_rng(1).permutation(len(TITLES))]
+    pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]).to_csv(folder / "interactions.csv", index=False)
+    pd.DataFrame({"item_id": ITEM_IDS, "text": titles}).to_csv(folder / "items.csv", index=False)
+    return RerankingData.prepare(
+        TablesData(interactions=folder / "interactions.csv", items=folder / "items.csv", min_item=1, seed=seed)
+    )
