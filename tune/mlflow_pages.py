@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pandas as pd
 import yaml
 
-from results.compare import Comparison, findings, verdict
+from results.compare import Comparison, findings, p_value, verdict
 from results.contenders import replicated
 from results.leaderboard import PRETTY, leaderboard
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
@@ -196,7 +196,7 @@ def reading_text(reading: Mapping[str, Any]) -> str:
     """One reading of the test split, in a line."""
     shown = ("recall_at_1", "ndcg_at_10")
     figures = ", ".join(f"{PRETTY[name]} {reading['figures'][name]:.3f}" for name in shown)
-    against = [f"{value['mean']:+.3f} to {name} ({_p(value['p'])})" for name, value in reading["against"].items()]
+    against = [f"{value['mean']:+.3f} to {name} ({p_value(value['p'])})" for name, value in reading["against"].items()]
     line = f"{reading['time']}, trial {reading['trial']}, {reading['users']} users: " + "; ".join([figures, *against])
     return line + (f". UNSEALED again: {reading['unseal']}" if reading["unseal"] else "")
 
@@ -310,10 +310,6 @@ def _scatter(across: dict[str, str], metric: str) -> dict[str, Any]:
 
 def _column(kind: str, name: str) -> str:
     return f"{kind}.`{name}`"
-
-
-def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def _brief(value: Any) -> str:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ _ENDED = {
 _FINAL = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)  # a cancelled one may go on
 _LEADERBOARD = (*METRIC_NAMES, "train_loss", "val_loss")
 _APPLIED = "applied/"
+_EPOCHS_A_BATCH = 20  # MLflow takes 1000 metrics at once
 _PORT = 5000
 _NOTE = "mlflow.note.content"
 _GREYS = ("#b4b4b4", "#8a8a8a", "#9c8f80", "#7d8a99", "#a89fb0", "#8fa08f", "#6f6f6f", "#b0a090")  # of baselines
@@ -119,12 +121,7 @@ class StudyMirror:
 
     def _find_or_make_parent(self, client: MlflowClient, *, reopen: bool) -> str:
         manifest, name = self._manifest, self.study.name
-        known = client.get_experiment_by_name(name)
-        if known is None:
-            local = (self.study.path / "mlartifacts").resolve().as_uri() if self.uri.startswith("sqlite") else None
-            self._experiment = client.create_experiment(name, artifact_location=local)
-        else:
-            self._experiment = known.experiment_id
+        self._experiment = self._find_or_make_experiment(client)
         kind = "tags.kind = 'study'"
         for run in client.search_runs([self._experiment], f"{kind} and tags.study_id = '{manifest['study_id']}'"):
             if reopen:
@@ -140,12 +137,22 @@ class StudyMirror:
         params = [Param(f"plan/{key}", str(value)) for key, value in manifest["plan"].items()]
         client.log_batch(parent, metrics=_metrics(chance, "chance/"), params=params)
         client.log_artifact(parent, str(self.study.study_file))
-        client.set_experiment_tag(self._experiment, "mlflow.experimentKind", "custom_model_development")
-        for key, view in saved_views(self.study, _now()).items():
-            client.set_experiment_tag(self._experiment, f"mlflow.sharedViewState.{key}", view)
         links = Links(self._experiment, parent, {})
         client.set_experiment_tag(self._experiment, _NOTE, experiment_note(self.study, links))
         return parent
+
+    def _find_or_make_experiment(self, client: MlflowClient) -> str:
+        name = self.study.name
+        if (known := client.get_experiment_by_name(name)) is None:
+            local = (self.study.path / "mlartifacts").resolve().as_uri() if self.uri.startswith("sqlite") else None
+            experiment, tags = str(client.create_experiment(name, artifact_location=local)), {}
+        else:
+            experiment, tags = str(known.experiment_id), known.tags
+        views = {f"mlflow.sharedViewState.{key}": view for key, view in saved_views(self.study, _now()).items()}
+        for key, value in {"mlflow.experimentKind": "custom_model_development", **views}.items():
+            if key not in tags:  # a view that somebody has changed stays as it is
+                client.set_experiment_tag(experiment, key, value)
+        return experiment
 
     def _children(self, client: MlflowClient, parent: str) -> Iterator[Run]:
         """Its nested runs, of whatever kind."""
@@ -171,27 +178,42 @@ class StudyMirror:
         if trial.number not in self._sent:
             self._sent[trial.number] = self._find_or_make_run(client, trial)
         run, sent = self._runs[str(trial.number)], self._sent[trial.number]
-        searched_by = self._manifest["metric"]
-        for end in range(sent + 1, len(trial.epochs) + 1):
-            figures, best = trial.epochs[end - 1], _best(trial.epochs[:end], searched_by)
-            metrics = _metrics(_measured(figures, searched_by), step=figures["epoch"])
-            if best["epoch"] == figures["epoch"]:
-                # The compare page opens with the metric that was logged first: how good the best epoch is.
-                metrics = _metrics(_of_best(best, searched_by)) + metrics
-            client.log_batch(run, metrics=metrics)
+        for start in range(sent, len(trial.epochs), _EPOCHS_A_BATCH):
+            end = min(start + _EPOCHS_A_BATCH, len(trial.epochs))
+            client.log_batch(run, metrics=self._epochs(trial, start, end))
             self._sent[trial.number] = end
         if trial.status is not TrialStatus.RUNNING:
             self._end_trial(client, run, trial)
             self._ended[trial.number] = trial.status.value
 
+    def _epochs(self, trial: StoredTrial, start: int, end: int) -> list[Metric]:
+        """The figures of some of its epochs; and before them, if it is among them, of the best so far.
+
+        The compare page opens with the metric that was logged first.
+        """
+        searched_by = self._manifest["metric"]
+        best = replace(trial, epochs=trial.epochs[:end]).best(searched_by) or {}
+        news = [figures["epoch"] for figures in trial.epochs[start:end]]
+        metrics = _metrics(_of_best(best, searched_by)) if best["epoch"] in news else []
+        for figures in trial.epochs[start:end]:
+            metrics += _metrics(_measured(figures, searched_by), step=figures["epoch"])
+        return metrics
+
     def _find_or_make_run(self, client: MlflowClient, trial: StoredTrial) -> int:
         """How many of its epochs the store has."""
-        known = self._runs.get(str(trial.number))
-        if known is not None:
+        key, sent = str(trial.number), 0
+        if key not in self._runs:
+            self._runs[key] = self._make_run(client, trial)
+        else:
             if trial.status is TrialStatus.RUNNING:  # it goes on
-                client.update_run(known, status="RUNNING")
-                client.set_tag(known, "status", trial.status.value)
-            return len({metric.step for metric in client.get_metric_history(known, METRIC_NAMES[0])})
+                client.update_run(self._runs[key], status="RUNNING")
+                client.set_tag(self._runs[key], "status", trial.status.value)
+            sent = len({metric.step for metric in client.get_metric_history(self._runs[key], METRIC_NAMES[0])})
+        values = {**searched(trial.values, self._axes), **{name: text(value) for name, value in trial.values.items()}}
+        client.log_batch(self._runs[key], params=[Param(name, value) for name, value in values.items()])
+        return sent
+
+    def _make_run(self, client: MlflowClient, trial: StoredTrial) -> str:
         knobs, original = self._manifest["knobs"], replicated(trial)
         tags = {
             "mlflow.parentRunId": self._parent,
@@ -208,10 +230,7 @@ class StudyMirror:
         }
         began = _written(self.study.trial(trial.number).path / "config.json")
         run = client.create_run(self._experiment, began, run_name=run_name(trial, knobs), tags=tags)
-        self._runs[str(trial.number)] = run.info.run_id
-        values = {**searched(trial.values, self._axes), **{name: text(value) for name, value in trial.values.items()}}
-        client.log_batch(run.info.run_id, params=[Param(name, value) for name, value in values.items()])
-        return 0
+        return str(run.info.run_id)
 
     def _end_trial(self, client: MlflowClient, run: str, trial: StoredTrial) -> None:
         tags = {
@@ -220,12 +239,9 @@ class StudyMirror:
         }
         tags |= {"cause": trial.cause} if trial.cause else {}
         tags |= {"notes": "; ".join(trial.notes)} if trial.notes else {}
-        params = []
-        if (
-            trial.epochs and trial.status is not TrialStatus.CANCELLED
-        ):  # it may go on, and MLflow lets no parameter change
-            applied = trial.epochs[-1]
-            params = [Param(name, text(value)) for name, value in applied.items() if name.startswith(_APPLIED)]
+        # What was cut short may go on, and MLflow lets no parameter change.
+        last = trial.epochs[-1] if trial.epochs and trial.status is not TrialStatus.CANCELLED else {}
+        params = [Param(name, text(value)) for name, value in last.items() if name.startswith(_APPLIED)]
         client.log_batch(run, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
         client.set_terminated(run, _ENDED[trial.status], _written(self.study.trial(trial.number).path / "status.json"))
 
@@ -274,13 +290,15 @@ class StudyMirror:
 
     def _close(self, client: MlflowClient) -> None:
         best, found = winner(self.study), compare(self.study)
+        parent = client.get_run(self._parent)
         runs = {run.info.run_id: run for run in self._children(client, self._parent)}
         self._mark(client, runs, best, results(self.study, found))
         if best is not None:
-            figures = best.best(self._manifest["metric"]) or {}
-            client.log_batch(self._parent, metrics=_metrics(_of_best(figures, self._manifest["metric"])))
+            figures = _of_best(best.best(self._manifest["metric"]) or {}, self._manifest["metric"])
+            changed = {name: value for name, value in figures.items() if parent.data.metrics.get(name) != value}
+            client.log_batch(self._parent, metrics=_metrics(changed))
             client.log_artifacts(self._runs[str(best.number)], str(self.study.trial(best.number).adapter), "adapter")
-        self._send_readings(client)
+        self._send_readings(client, parent.data.tags)
         reports = (self.study.path / "report.html", self.study.path / "report.md")
         for path in (self.study.leaderboard, self.study.best_config, *reports):
             if path.exists():
@@ -295,25 +313,20 @@ class StudyMirror:
         self, client: MlflowClient, runs: dict[str, Run], best: StoredTrial | None, results: dict[str, str]
     ) -> None:
         """Say on each run what is proven of it; what an earlier pass said may no longer hold."""
-        names = {
-            str(trial.number): run_name(
-                trial, self._manifest["knobs"], won=best is not None and trial.number == best.number
-            )
-            for trial in self.study.trials()
-        }
+        knobs, won = self._manifest["knobs"], str(best.number) if best else ""
+        names = {key: run_name(t, knobs, won=key == won) for t in self.study.trials() if (key := str(t.number))}
         for key, run_id in self._runs.items():
             if (run := runs.get(run_id)) is None:  # deleted by hand
                 continue
             if key in names and run.info.run_name != names[key]:
                 client.update_run(run_id, name=names[key])
-            wanted = {"result": results.get(key, ""), WINNER: "true" if best and key == str(best.number) else ""}
+            wanted = {"result": results.get(key, ""), WINNER: "true" if key == won else ""}
             for tag, value in wanted.items():
                 if run.data.tags.get(tag, "") != value:
                     client.set_tag(run_id, tag, value) if value else client.delete_tag(run_id, tag)
 
-    def _send_readings(self, client: MlflowClient) -> None:
+    def _send_readings(self, client: MlflowClient, known: Mapping[str, str]) -> None:
         """The sealed test's, each once."""
-        known = client.get_run(self._parent).data.tags
         for i, reading in enumerate(self.study.readings(), start=1):
             if (tag := f"test.{i:03d}") not in known:
                 metrics = _metrics(reading["figures"], "test/", step=i)
@@ -384,11 +397,6 @@ def _of_best(figures: Mapping[str, Any], searched_by: str) -> dict[str, float]:
     """What the leaderboard has of a trial's best epoch."""
     shown = {f"best/{name}": figures[name] for name in dict.fromkeys([searched_by, *_LEADERBOARD]) if name in figures}
     return {**shown, "epoch_of_best": figures["epoch"]}
-
-
-def _best(epochs: list[dict[str, Any]], metric: str) -> dict[str, Any]:
-    sign = -1 if metric.endswith("_loss") else 1
-    return max(epochs, key=lambda figures: sign * figures[metric])
 
 
 def _metrics(figures: Mapping[str, float], prefix: str = "", step: int = 0) -> list[Metric]:
