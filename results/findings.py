@@ -18,10 +18,7 @@ from scipy import stats
 
 from reranker.config import LETTERS
 from reranker.metrics import METRIC_NAMES, Picks
-<<<<<<< HEAD
-=======
 from results.compare import p_value
->>>>>>> diagnose
 from results.evidence import ZERO_SHOT, Evidence
 from results.leaderboard import PRETTY
 from results.study_folder import StoredTrial, TrialStatus

@@ -5,30 +5,23 @@ Every study is really trained, small, and diagnosed out of its folder, the stati
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-=======
 import json
 import shutil
->>>>>>> diagnose
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gallery
+import numpy as np
 import pytest
-from gallery import GOOD, broken, build, demo
+from gallery import GOOD, broken, build, demo, train
 
-<<<<<<< HEAD
-from results.diagnose import Evidence, diagnose
-from results.study_folder import StudyFolder
-=======
 from reranker.errors import InputError
 from reranker.metrics import Picks
 from results.diagnose import Evidence, diagnose, main
 from results.evidence import Range, read_table
 from results.findings import leaning
 from results.study_folder import StudyFolder, TrialStatus
->>>>>>> diagnose
 
 SEEDS_NUMBERS = "recall_at_1,ndcg_at_10,train_loss,optimizer_steps\n0.0179,0.0875,4.25,5\n0.0212,0.1019,4.25,5\n"
 
