@@ -96,16 +96,9 @@ class RerankingData:
 
         The test item stays held out, and the leak guard goes on to refuse it.
         """
-        train = [
-            np.append(sequence, item) for sequence, item in zip(self.split.train, self.split.validation, strict=True)
-        ]
-        parts = replace(self.split, train=train, validation=np.full_like(self.split.validation, MISSING))
-        return replace(
-            self,
-            split=parts,
-            sampler=CandidateSampler(self.interactions, parts, self.config.retriever),
-            validates=False,
-        )
+        nothing = np.full_like(self.split.validation, MISSING)
+        parts = replace(self.split, train=self.split.before("test"), validation=nothing)
+        return replace(RerankingData._of(self.config, self.interactions, parts), validates=False)
 
     def best_reachable(self, config: TrialConfig) -> float | None:
         """Expected Recall@1 on the validation lists of a ranker that knows the demo's rule.

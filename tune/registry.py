@@ -42,6 +42,7 @@ REQUIRED = (
     "peft",
     "pydantic",
     "safetensors",
+    "scipy",
     "torch",
     "transformers",
 )
