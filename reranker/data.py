@@ -99,7 +99,7 @@ class RerankingData:
         train = [
             np.append(sequence, item) for sequence, item in zip(self.split.train, self.split.validation, strict=True)
         ]
-        parts = replace(self.split, train=train, validation=np.full_like(self.split.validation, MISSING))
+        parts = replace(self.split, train=train, validation=self.split.validation[:0])
         return replace(
             self,
             split=parts,
