@@ -96,8 +96,7 @@ class RerankingData:
 
         The test item stays held out, and the leak guard goes on to refuse it.
         """
-        nothing = np.full_like(self.split.validation, MISSING)
-        parts = replace(self.split, train=self.split.before("test"), validation=nothing)
+        parts = replace(self.split, train=self.split.before("test"), validation=self.split.validation[:0])
         return replace(RerankingData._of(self.config, self.interactions, parts), validates=False)
 
     def best_reachable(self, config: TrialConfig) -> float | None:

@@ -80,6 +80,10 @@ def test_a_refit_validates_on_nothing_where_lists_are_retrieved():
     assert len(retrieved.refit().training_examples(CONFIG, 0)) == 200
 
 
+def test_a_refit_is_tested_on_the_same_lists(data):
+    assert data.refit().test(CONFIG) == data.test(CONFIG)
+
+
 @pytest.fixture(scope="module")
 def study(data, tmp_path_factory) -> StudyFolder:
     """A finished search of two trials, of which the second wins with its second epoch of three."""
