@@ -101,7 +101,8 @@ def at_chance(e: Evidence) -> Finding | None:
         seen += f"; before any training the model has {_pretty(metric)} {e.untrained[metric]:.4f}"
     return Finding(
         "at chance", seen, "the model ranks as if it guessed: nothing has been learned that helps on new users",
-        "mend what is named below first; comparing configurations is pointless until one is above chance",
+        "mend what is named below; if nothing is, read ten prompts with their answers, as tokens. Comparing configurations is "
+        "pointless until one is above chance",
         Confidence.SURE, Grade.SYMPTOM,
     )  # fmt: skip
 
@@ -297,6 +298,8 @@ def rate_too_low(e: Evidence) -> Finding | None:
 
 
 def no_better_than_untrained(e: Evidence) -> Finding | None:
+    if overfitting(e):  # which says why
+        return None
     for name, difference in (e.comparison.against if e.comparison else {}).items():
         if not name.startswith(ZERO_SHOT) or (difference.proven and difference.mean > 0) or _undecided(e, name):
             continue
@@ -522,15 +525,20 @@ _UNLEARNT = {"no better than untrained", "label prior", "labels are improbable"}
 EXPLAINS = {  # what else brings these about; what is explained itself explains nothing
     "at chance": {"no better than untrained"},
     "leaked target": {"leaked in training", "template mismatch", "label prior"},
-    "leaked in training": {"template mismatch", "rate too high", "no better than untrained", "labels are improbable"},
+    "leaked in training": {
+        "overfitting",
+        "template mismatch",
+        "rate too high",
+        "no better than untrained",
+        "labels are improbable",
+    },
     "too few steps": {"still learning at its end", "rate too low", "rate too high", *_UNLEARNT},
     "applied is not configured": {"rate too low", *_UNLEARNT},
     "label prior": {"leaked in training", "template mismatch", "no better than untrained"},
-    "template mismatch": {"rate too high", "no better than untrained", "labels are improbable"},
-    "rate too high": {"labels don't fit their lists", "still learning at its end", *_UNLEARNT},
-    "labels don't fit their lists": {"still learning at its end", *_UNLEARNT},
+    "template mismatch": {"overfitting", "rate too high", "no better than untrained", "labels are improbable"},
+    "rate too high": {"overfitting", "labels don't fit their lists", "still learning at its end", *_UNLEARNT},
+    "labels don't fit their lists": {"overfitting", "still learning at its end", *_UNLEARNT},
     "rate too low": {"still learning at its end", *_UNLEARNT},
-    "overfitting": {"no better than untrained"},
 }
 
 
