@@ -342,7 +342,7 @@ def label_prior(e: Evidence) -> Finding | None:
     return Finding(
         "label prior", f"label {_label(e, label)} stands first in {first[label]:.0%} of the lists and is right in "
         f"{right[label]:.0%}; for no label to be preferred, {moved:.0%} of the lists would need another first place "
-        f"(p {'<' if p < 0.001 else '='} 0.001)",
+        "(p ≤ 0.001)",
         "a part of the answer comes from the label, or its place, whatever candidate stands there",
         "keep shuffle_candidates on, and see that training targets are spread over all labels; `permutations: 4` averages "
         "the preference away, at four times the cost of an answer",
@@ -404,16 +404,15 @@ def baseline_does_as_well(e: Evidence) -> Finding | None:
     if e.comparison is not None:
         against = {name: d for name, d in e.comparison.against.items() if not name.startswith(ZERO_SHOT)}
         beaten = [n for n, d in against.items() if not (d.proven and d.mean > 0) and not _undecided(e, n)]
-        worse = any(against[name].proven for name in beaten)
-        told = _leads(e, beaten)
+        metric, worse, told = e.comparison.metric, any(against[name].proven for name in beaten), _leads(e, beaten)
     else:  # from figures alone
         beaten = [name for name, row in _simple(e).items() if row.get(e.metric, -math.inf) >= e.best[e.metric]]
-        worse = False
+        metric, worse = e.metric, False
         told = "; ".join(f"{name} has {e.references[name][e.metric]:.3f}" for name in beaten)
     if not beaten:
         return None
     return Finding(
-        "a simple baseline does as well", f"the best trial has {_pretty(e.metric)} {e.best[e.metric]:.3f}; {told}",
+        "a simple baseline does as well", f"the best trial has {_pretty(metric)} {e.best[metric]:.3f}; {told}",
         "the language model adds nothing that counting does not know" + ("" if worse else ", as far as these users tell"),
         "more examples, a larger base, or longer histories; else use the baseline",
         Confidence.SURE if worse else Confidence.LIKELY, Grade.LIMIT,
@@ -650,7 +649,7 @@ def _leads(e: Evidence, names: list[str]) -> str:
     for name in names:
         (low, high), found = e.comparison.intervals[name], e.comparison.against[name]
         told.append(f"over {name} is {found.mean:+.3f} ({low:+.3f} to {high:+.3f}, {p_value(found.p)})")
-    return f"its lead in {_pretty(e.comparison.metric)} {', '.join(told)}"
+    return f"the lead of the best trial in {_pretty(e.comparison.metric)} {', '.join(told)}"
 
 
 def leaning(picks: Picks, candidates: int) -> tuple[float, float]:
