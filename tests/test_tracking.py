@@ -241,7 +241,7 @@ def test_each_run_says_what_is_proven_of_it(study):
     add_trial(study, 3, [0.39], mean=1.0)
     seen = deliver(study)
     assert [seen.tags(t).get("result") for t in "0123"] == [
-        "winner", "behind the winner", None, "not told apart from the winner, the cheapest",
+        "winner", "behind the winner", None, "tied with the winner, cheapest",
     ]  # fmt: skip
     assert seen.tags("popularity")["result"] == "beaten by the winner"
     assert seen.runs["0"].info.run_name == "000 ★ demo-tiny lr 0.01"

@@ -83,13 +83,13 @@ def results(study: StudyFolder, found: Comparison | None) -> dict[str, str]:
         if configuration == found.winner.number:
             shown[str(trial.number)] = WINNER if original is None else "the winner again"
         elif configuration in alike:
-            cheapest = ", the cheapest" if trial.number == found.cheapest.number else ""
-            shown[str(trial.number)] = f"not told apart from the winner{cheapest}"
+            cheapest = ", cheapest" if trial.number == found.cheapest.number else ""
+            shown[str(trial.number)] = f"tied with the winner{cheapest}"
         elif trial.epochs:
             shown[str(trial.number)] = "behind the winner"
     for name, difference in found.against.items():
         beaten = "beaten by the winner" if difference.mean > 0 else "BETTER than the winner"
-        shown[name] = beaten if difference.proven else "not told apart from the winner"
+        shown[name] = beaten if difference.proven else "tied with the winner"
     return shown
 
 
