@@ -258,6 +258,20 @@ def test_marks_move_when_another_trial_wins_later(study):
     assert seen.metrics("study")["best/ndcg_at_10"] == 0.6
 
 
+def test_what_somebody_has_named_or_added_stays_as_it_is(study):
+    seen = deliver(study)
+    ids = {key: run.info.run_id for key, run in seen.runs.items()}
+    for key in ("0", "popularity"):
+        seen.client.update_run(ids[key], name=f"my {key}")
+    parent = {"mlflow.parentRunId": ids["study"]}
+    seen.client.create_run(seen.experiment.experiment_id, run_name="a sketch", tags=parent)
+    add_trial(study, 3, [0.6], mean=0.2)
+    runs = deliver(study).runs
+    assert set(runs) == {"study", "0", "1", "2", "3", "my popularity", "chance", "a sketch"}
+    assert runs["0"].info.run_name == "my 0"
+    assert runs["my popularity"].info.run_id == ids["popularity"]
+
+
 def test_the_studys_note_says_what_was_found_and_leads_on(study):
     write_text(study.path / "report.html", "<p>report</p>")
     seen = deliver(study)
