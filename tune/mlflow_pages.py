@@ -182,7 +182,7 @@ def study_note(study: StudyFolder, links: Links, found: Comparison | None) -> st
     if (study.path / "report.html").exists():
         go_to.append(f"[Report]({links.study('report.html')})")
     blocks.append(" · ".join([*go_to, f"[Compare]({links.compare()})"]))
-    if proven := findings(study):
+    if proven := findings(found):
         blocks += ["### What is proven", "\n".join(f"- {line}" for line in proven)]
     blocks += ["### The best, and what they must beat", _table(study, links)]
     if readings := study.readings():

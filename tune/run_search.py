@@ -32,7 +32,7 @@ from reranker.data import RerankingData
 from reranker.errors import RerankerError
 from reranker.models import check_name
 from reranker.trial_folder import write_text
-from results.compare import RUNS, findings, verdict, winner
+from results.compare import RUNS, compare, findings, verdict, winner
 from results.diagnose import Evidence, as_text, diagnose
 from results.leaderboard import leaderboard, pretty
 from results.report import write_report
@@ -178,10 +178,11 @@ def _report(
         folder.write_best_config(best)
     write_report(folder)
     delivered = tracker.finish()
+    found = compare(folder)
     console.print(pretty(table, study.knobs))
     console.print(f"\n{verdict(folder)}", style="bold", highlight=False)
-    console.print("\n".join(f"  {finding}" for finding in findings(folder)), highlight=False, soft_wrap=True)
-    if reasons := diagnose(Evidence.of_study(folder))[:_REASONS]:
+    console.print("\n".join(f"  {finding}" for finding in findings(found)), highlight=False, soft_wrap=True)
+    if reasons := diagnose(Evidence.of_study(folder, found))[:_REASONS]:
         console.print("\nWhat holds it back, the worst first:", highlight=False)
         console.print(as_text(reasons, console.width), highlight=False, markup=False)
     console.print(where_it_is(folder, tracking_uri, best, "" if delivered else tracker.trouble), highlight=False)
