@@ -112,7 +112,9 @@ class _Reader:
         self.contenders = contenders(study)
         self.best = self.contenders[0].trial if self.contenders else None
         self.found: Comparison | None = self._or("the comparison", lambda: compare(study), None)
-        self.findings: list[Finding] = self._or("the diagnosis", lambda: diagnose(Evidence.of_study(study)), [])
+        self.findings: list[Finding] = self._or(
+            "the diagnosis", lambda: diagnose(Evidence.of_study(study, self.found)), []
+        )
         self.readings: list[dict[str, Any]] = self._or("the readings of the test", study.readings, [])
         self.sealed = not (study.path / "test_readings.jsonl").exists()  # also where they can't be read
         self.alike = frozenset(t.number for t in self.found.alike) if self.found else frozenset[int]()

@@ -8,8 +8,8 @@ Findings come worst first, which is the order in which to act:
 4. doubt: more may be read into the figures than they can tell.
 5. aside: worth knowing, and changes nothing of the above.
 
-Within a grade the surest comes first. A finding that is likely hides what it explains; and a likely symptom or cause hides
-all limits and doubts, which it may well have brought about. So mend the first, and diagnose again.
+Within a grade the surest comes first. A symptom or cause that is likely at least hides the causes that it explains, and all
+limits and doubts, which it may well have brought about. So mend the first, and diagnose again.
 """
 
 from __future__ import annotations
@@ -36,12 +36,16 @@ def diagnose(evidence: Evidence) -> list[Finding]:
     found = [finding for check in checks if (finding := check(evidence))]
     explained: set[str] = set()
     for finding in found:
-        if finding.name not in explained and finding.confidence is not Confidence.POSSIBLE:
+        if _weighs(finding) and finding.name not in explained:
             explained |= EXPLAINS.get(finding.name, set())
     left = [finding for finding in found if finding.name not in explained]
-    broken = any(f.grade <= Grade.CAUSE and f.confidence is not Confidence.POSSIBLE for f in left)
-    hidden = {Grade.LIMIT, Grade.DOUBT} if broken else set()
+    hidden = {Grade.LIMIT, Grade.DOUBT} if any(map(_weighs, left)) else set()
     return sorted((f for f in left if f.grade not in hidden), key=lambda f: f.order)
+
+
+def _weighs(finding: Finding) -> bool:
+    """Whether it is grave and sure enough to account for others."""
+    return finding.grade <= Grade.CAUSE and finding.confidence is not Confidence.POSSIBLE
 
 
 def as_text(findings: list[Finding], width: int) -> str:

@@ -31,7 +31,8 @@ _BOLD = 1e-2  # a learning rate beyond what adapters are known to bear
 _HEEDLESS = 0.002  # dependence of the answers on the lists (`Evidence.heed`), below which a model is out of order
 _HARDLY = 0.015  # likewise, below which it may be; where labels are random it has still learned to heed little
 _EASIER = 0.5  # nats by which training may be easier than validation in an epoch whose examples are all new
-_GAP = 0.3  # nats between training and validation loss
+_BELOW = 0.3  # nats below the loss of guessing, where something has surely been learned
+_WORSE = 0.1  # nats by which a loss changes when what is learned no longer holds for others
 _STILL = 0.05  # of the validation loss, as a part of it: last epochs that brought more should not have been the last
 _LEANING = 0.15  # share of first places that would have to move for no label to be preferred
 _MATTERS = 0.02  # of the metric: a smaller gain over a baseline is none
@@ -94,13 +95,14 @@ def at_chance(e: Evidence) -> Finding | None:
     level, half = e.chance[metric], 1.96 * e.error_of_chance(metric)
     seen = f"{_pretty(metric)} {e.best[metric]:.4f}; guessing gives {level:.4f} ± {half:.4f} with {e.users} users"
     if (loss := e.best.get("val_loss", e.best.get("train_loss"))) is not None:
-        side = "not below" if loss >= e.guessing else "hardly below" if loss > e.guessing - _GAP else "below"
+        side = "not below" if loss >= e.guessing else "hardly below" if loss > e.guessing - _BELOW else "below"
         seen += f"; the loss, {loss:.2f}, is {side} that of guessing, ln {e.candidates} = {e.guessing:.2f}"
     if metric in e.untrained and not e.is_chance(e.untrained):
         seen += f"; before any training the model has {_pretty(metric)} {e.untrained[metric]:.4f}"
     return Finding(
         "at chance", seen, "the model ranks as if it guessed: nothing has been learned that helps on new users",
-        "mend what is named below first; comparing configurations is pointless until one is above chance",
+        "mend what is named below; if nothing is, read ten prompts with their answers, as tokens. Comparing configurations is "
+        "pointless until one is above chance",
         Confidence.SURE, Grade.SYMPTOM,
     )  # fmt: skip
 
@@ -130,7 +132,7 @@ def leaked_target(e: Evidence) -> Finding | None:
 
 def leaked_in_training(e: Evidence) -> Finding | None:
     first = _first_epoch(e)
-    if first is None or first["train_loss"] > 0.35 * e.guessing:
+    if first is None or first["train_loss"] > 0.35 * e.guessing or _other_lists(e):
         return None
     if first["val_loss"] < first["train_loss"] + 0.5 * e.guessing or not _much_easier(e, first):
         return None
@@ -151,7 +153,7 @@ def template_mismatch(e: Evidence) -> Finding | None:
         seen = _new_examples(first)
     else:
         early = [epoch for epoch in e.winner.epochs[:3] if _much_easier(e, epoch)]
-        if not early or not e.at_chance or early[0]["train_loss"] > e.guessing - _GAP:
+        if not early or not e.at_chance or early[0]["train_loss"] > e.guessing - _BELOW:
             return None
         seen = (
             f"in epoch {early[0]['epoch']} the training loss fell to {early[0]['train_loss']:.2f} nats, below that of guessing "
@@ -208,9 +210,8 @@ def too_few_steps(e: Evidence) -> Finding | None:
 
 def labels_do_not_fit(e: Evidence) -> Finding | None:
     """Long enough at a rate that leaves the model able to answer, and yet it learned that all labels are alike."""
-    trained = [
-        trial for trial in e.trials if _FEW_STEPS <= _steps(trial) < math.inf and "train_loss" in trial.epochs[-1]
-    ]
+    long = [trial for trial in e.trials if _FEW_STEPS <= _steps(trial) < math.inf and not _of_tokens(trial)]
+    trained = [trial for trial in long if "train_loss" in trial.epochs[-1]]
     losses = [trial.epochs[-1]["train_loss"] for trial in trained]
     if not e.at_chance or not losses or abs(min(losses) - e.guessing) > _AT_GUESSING or _unmoved(e):
         return None
@@ -238,34 +239,38 @@ def labels_do_not_fit(e: Evidence) -> Finding | None:
 
 def rate_too_high(e: Evidence) -> Finding | None:
     diverged = [trial for trial in e.failed if "diverged" in trial.cause]
-    losses = e.losses("train_loss")
-    rising = len(losses) > 1 and losses[-1] > min(losses[:-1]) + max(0.3, 0.05 * min(losses[:-1]))
-    told = [e.winner]
-    if len(diverged) > len(e.trials):
-        seen, confidence = f"{len(diverged)} of {len(e.trials) + len(e.failed)} trials diverged", Confidence.SURE
-        told = diverged
-    elif e.picks is not None and e.one_answer and e.heed < _HARDLY and _steps(e.winner) >= _FEW_STEPS:
-        seen = f"the best trial puts label {_label(e, int(e.picks.first[0]))} first in every list, whatever stands in it, with "
-        seen += f"a probability of {e.picks.probability.mean():.4f} ± {e.picks.probability.std():.4f}"
-        confidence = (
-            Confidence.SURE if e.heed < _HEEDLESS else Confidence.LIKELY if _bold(e.winner) else Confidence.POSSIBLE
-        )
-    elif rising and not _unmoved(e):
-        seen, confidence = (
-            f"the training loss rose from {min(losses[:-1]):.2f} to {losses[-1]:.2f} nats",
-            Confidence.LIKELY,
-        )
-    elif e.at_chance and _collapsed(e) and (e.picks is None or _bold(e.winner)):
-        seen = f"after {_steps(e.winner):.0f} steps the losses are those of guessing, {e.guessing:.2f} nats"
-        confidence = Confidence.LIKELY if _bold(e.winner) else Confidence.POSSIBLE
-    else:
+    most = len(diverged) > len(e.trials)
+    seen, confidence = _destroyed(e)
+    if most:
+        seen = f"{len(diverged)} of {len(e.trials) + len(e.failed)} trials diverged"
+        confidence = Confidence.SURE
+    if not seen:
         return None
+    told = diverged if most else [e.winner]
     rates = [trial.values["learning_rate"] for trial in told if "learning_rate" in trial.values]
     return Finding(
         "rate too high", seen + (f" (learning_rate {min(rates):.1e})" if rates else ""),
         "the first steps destroyed what the base knew, and later ones can't bring it back",
         "lower learning_rate by ten; if all stays the same then, it is not the rate", confidence, Grade.CAUSE,
     )  # fmt: skip
+
+
+def _destroyed(e: Evidence) -> tuple[str, Confidence]:
+    """By what the best trial shows that its model is out of order, or nothing; and how sure that is."""
+    losses, bold = e.losses("train_loss"), _bold(e.winner)
+    if e.picks is not None and e.one_answer and e.heed < _HARDLY and _steps(e.winner) >= _FEW_STEPS:
+        label, shares = _label(e, int(e.picks.first[0])), e.picks.probability
+        seen = f"the best trial puts label {label} first in every list, whatever stands in it, with a probability of "
+        seen += f"{shares.mean():.4f} ± {shares.std():.4f}"
+        if e.heed < _HEEDLESS:
+            return seen, Confidence.SURE
+        return seen, Confidence.LIKELY if bold else Confidence.POSSIBLE
+    if len(losses) > 1 and losses[-1] > min(losses[:-1]) + max(0.3, 0.05 * min(losses[:-1])) and not _unmoved(e):
+        return f"the training loss rose from {min(losses[:-1]):.2f} to {losses[-1]:.2f} nats", Confidence.LIKELY
+    if e.at_chance and _collapsed(e) and (e.picks is None or bold):
+        seen = f"after {_steps(e.winner):.0f} steps the losses are those of guessing, {e.guessing:.2f} nats"
+        return seen, Confidence.LIKELY if bold else Confidence.POSSIBLE
+    return "", Confidence.POSSIBLE
 
 
 def rate_too_low(e: Evidence) -> Finding | None:
@@ -293,6 +298,8 @@ def rate_too_low(e: Evidence) -> Finding | None:
 
 
 def no_better_than_untrained(e: Evidence) -> Finding | None:
+    if overfitting(e):  # which says why
+        return None
     for name, difference in (e.comparison.against if e.comparison else {}).items():
         if not name.startswith(ZERO_SHOT) or (difference.proven and difference.mean > 0) or _undecided(e, name):
             continue
@@ -335,7 +342,7 @@ def label_prior(e: Evidence) -> Finding | None:
     return Finding(
         "label prior", f"label {_label(e, label)} stands first in {first[label]:.0%} of the lists and is right in "
         f"{right[label]:.0%}; for no label to be preferred, {moved:.0%} of the lists would need another first place "
-        f"(p {'<' if p < 0.001 else '='} 0.001)",
+        "(p ≤ 0.001)",
         "a part of the answer comes from the label, or its place, whatever candidate stands there",
         "keep shuffle_candidates on, and see that training targets are spread over all labels; `permutations: 4` averages "
         "the preference away, at four times the cost of an answer",
@@ -366,15 +373,15 @@ def history_is_cut(e: Evidence) -> Finding | None:
 def overfitting(e: Evidence) -> Finding | None:
     trial, last = e.winner, e.winner.epochs[-1]
     first = trial.best("val_loss") if all("val_loss" in epoch for epoch in trial.epochs) else None
-    if first is None or "train_loss" not in last or last["train_loss"] > last["val_loss"] - _GAP:
+    if first is None or "train_loss" not in last or last["val_loss"] < first["val_loss"] + _WORSE:
         return None
-    if last["val_loss"] < first["val_loss"] + 0.1:
+    if last["train_loss"] > first["train_loss"] - _WORSE:
         return None
     return Finding(
         "overfitting", f"after epoch {first['epoch']} the validation loss of trial {trial.number} rose from "
         f"{first['val_loss']:.2f} to {last['val_loss']:.2f} nats, while the training loss fell to {last['train_loss']:.2f}",
         "the adapter learns the training users by heart", "fewer epochs, more users or examples, lora_dropout, a lower rank",
-        Confidence.SURE, Grade.LIMIT,
+        Confidence.SURE, _limit(e),
     )  # fmt: skip
 
 
@@ -389,7 +396,7 @@ def still_learning(e: Evidence) -> Finding | None:
         "still learning at its end", f"in epoch {len(losses)}, its last, the validation loss of trial {trial.number} fell "
         f"from {losses[-2]:.2f} to {losses[-1]:.2f} nats, and {_pretty(e.metric)} was the best yet",
         "the training ended before it had learned what it could (underfitting)", "more epochs, or more examples_per_user",
-        Confidence.LIKELY, Grade.LIMIT,
+        Confidence.LIKELY, _limit(e),
     )  # fmt: skip
 
 
@@ -397,16 +404,15 @@ def baseline_does_as_well(e: Evidence) -> Finding | None:
     if e.comparison is not None:
         against = {name: d for name, d in e.comparison.against.items() if not name.startswith(ZERO_SHOT)}
         beaten = [n for n, d in against.items() if not (d.proven and d.mean > 0) and not _undecided(e, n)]
-        worse = any(against[name].proven for name in beaten)
-        told = _leads(e, beaten)
+        metric, worse, told = e.comparison.metric, any(against[name].proven for name in beaten), _leads(e, beaten)
     else:  # from figures alone
         beaten = [name for name, row in _simple(e).items() if row.get(e.metric, -math.inf) >= e.best[e.metric]]
-        worse = False
+        metric, worse = e.metric, False
         told = "; ".join(f"{name} has {e.references[name][e.metric]:.3f}" for name in beaten)
     if not beaten:
         return None
     return Finding(
-        "a simple baseline does as well", f"the best trial has {_pretty(e.metric)} {e.best[e.metric]:.3f}; {told}",
+        "a simple baseline does as well", f"the best trial has {_pretty(metric)} {e.best[metric]:.3f}; {told}",
         "the language model adds nothing that counting does not know" + ("" if worse else ", as far as these users tell"),
         "more examples, a larger base, or longer histories; else use the baseline",
         Confidence.SURE if worse else Confidence.LIKELY, Grade.LIMIT,
@@ -423,7 +429,7 @@ def retriever_ceiling(e: Evidence) -> Finding | None:
         f"{_pretty(metric)}; the best trial has {score:.3f}, and {within:.3f} on the lists that hold it",
         f"of what is missing to 1, {1 - e.hit:.3f} is lost before the model sees the list and {e.hit - score:.3f} by it",
         "a better retriever, or more candidates; tuning the model can win back the smaller part only",
-        Confidence.SURE, Grade.LIMIT,
+        Confidence.SURE, _limit(e),
     )  # fmt: skip
 
 
@@ -518,15 +524,20 @@ _UNLEARNT = {"no better than untrained", "label prior", "labels are improbable"}
 EXPLAINS = {  # what else brings these about; what is explained itself explains nothing
     "at chance": {"no better than untrained"},
     "leaked target": {"leaked in training", "template mismatch", "label prior"},
-    "leaked in training": {"template mismatch", "rate too high", "no better than untrained", "labels are improbable"},
-    "too few steps": {"rate too low", "rate too high", *_UNLEARNT},
+    "leaked in training": {
+        "overfitting",
+        "template mismatch",
+        "rate too high",
+        "no better than untrained",
+        "labels are improbable",
+    },
+    "too few steps": {"still learning at its end", "rate too low", "rate too high", *_UNLEARNT},
     "applied is not configured": {"rate too low", *_UNLEARNT},
     "label prior": {"leaked in training", "template mismatch", "no better than untrained"},
-    "template mismatch": {"rate too high", "no better than untrained", "labels are improbable"},
-    "rate too high": {"labels don't fit their lists", *_UNLEARNT},
-    "labels don't fit their lists": _UNLEARNT,
-    "rate too low": _UNLEARNT,
-    "overfitting": {"no better than untrained"},
+    "template mismatch": {"overfitting", "rate too high", "no better than untrained", "labels are improbable"},
+    "rate too high": {"overfitting", "labels don't fit their lists", "still learning at its end", *_UNLEARNT},
+    "labels don't fit their lists": {"overfitting", "still learning at its end", *_UNLEARNT},
+    "rate too low": {"still learning at its end", *_UNLEARNT},
 }
 
 
@@ -536,6 +547,11 @@ EXPLAINS = {  # what else brings these about; what is explained itself explains 
 def _steps(trial: StoredTrial) -> float:
     """Optimiser steps of a trial; infinite where they are not known."""
     return float(trial.epochs[-1].get("applied/optimizer_steps", math.inf))
+
+
+def _limit(e: Evidence) -> Grade:
+    """What holds a training down is a cause where the result is that of guessing."""
+    return Grade.CAUSE if e.at_chance else Grade.LIMIT
 
 
 def _gain(e: Evidence, trial: StoredTrial) -> float:
@@ -551,9 +567,13 @@ def _simple(e: Evidence) -> dict[str, dict[str, Any]]:
 
 
 def _first_epoch(e: Evidence) -> dict[str, Any] | None:
-    """The best trial's first epoch, if its losses are known."""
+    """The best trial's first epoch, if its two losses are known and measure the same."""
     first = e.winner.epochs[0]
-    return first if first.get("epoch") == 1 and {"train_loss", "val_loss"} <= first.keys() else None
+    return (
+        first
+        if not _of_tokens(e.winner) and first.get("epoch") == 1 and {"train_loss", "val_loss"} <= first.keys()
+        else None
+    )
 
 
 def _much_easier(e: Evidence, epoch: dict[str, Any]) -> bool:
@@ -582,6 +602,11 @@ def _other_lists(e: Evidence) -> str:
     if scored != "uniform" and mix.get(scored, 0) < 1:
         return f"the scored lists have negatives by {scored}, as have {mix.get(scored, 0):.0%} of those trained on"
     return ""
+
+
+def _of_tokens(trial: StoredTrial) -> bool:
+    """Whether its training loss is that of all the answer's tokens, which says nothing beside one of labels."""
+    return trial.values.get("objective") == "token_ce"
 
 
 def _bold(trial: StoredTrial) -> bool:
@@ -624,7 +649,7 @@ def _leads(e: Evidence, names: list[str]) -> str:
     for name in names:
         (low, high), found = e.comparison.intervals[name], e.comparison.against[name]
         told.append(f"over {name} is {found.mean:+.3f} ({low:+.3f} to {high:+.3f}, {p_value(found.p)})")
-    return f"its lead in {_pretty(e.comparison.metric)} {', '.join(told)}"
+    return f"the lead of the best trial in {_pretty(e.comparison.metric)} {', '.join(told)}"
 
 
 def leaning(picks: Picks, candidates: int) -> tuple[float, float]:

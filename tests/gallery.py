@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +32,7 @@ from tune.search_space import load
 GOOD = TrialConfig(
     model="demo-tiny", candidates=10, epochs=2, learning_rate=3e-3, lora_rank=8, examples_per_user=5, history_length=6
 )  # fmt: skip
+_ZERO_SHOT: dict[tuple[RerankingData, str], StudyFolder] = {}
 SPACE = {"learning_rate": {"log_uniform": [1e-5, 1.0]}}
 
 
@@ -41,7 +43,6 @@ def build(
     trials: Sequence[TrialConfig],
     space: dict[str, Any] | None = None,
     metric: str = "ndcg_at_10",
-    zero_shot: bool = True,
 ) -> StudyFolder:
     """Train the configurations one after the other, and keep what a search keeps of them."""
     folder = StudyFolder.create(runs, name)
@@ -58,9 +59,9 @@ def build(
     write_text(folder.study_file, yaml.safe_dump(sections))
     study = load(folder.study_file)
     write_text(folder.study_file, study.dump())
-    folder.write_manifest(make_manifest(study, data, "", keep_baselines(study, data, folder)))
-    if zero_shot:
-        keep_zero_shot(trials[0], data, loaded(tuple(data.interactions.item_texts)), *folder.zero_shot(trials[0].model))
+    baselines = keep_baselines(study, data, folder)
+    folder.write_manifest(make_manifest(study, data, "", baselines))
+    _keep_zero_shot(study.base(), data, folder)
     for number, config in enumerate(trials):
         train(folder, number, config, data, metric)
     return folder
@@ -86,6 +87,17 @@ def train(
         on_epoch=lambda report: report.figures["epoch"] < last,
     )
     folder.write_status(number, TrialStatus.COMPLETED if last >= config.epochs else TrialStatus.PRUNED)
+
+
+def _keep_zero_shot(base: TrialConfig, data: RerankingData, folder: StudyFolder) -> None:
+    """As a search's first worker does; once for the studies that have it in common."""
+    same = _ZERO_SHOT.setdefault((data, base.model_dump_json()), folder)
+    kept = zip(folder.zero_shot(base.model), same.zero_shot(base.model), strict=True)
+    if same is not folder and same.zero_shot(base.model)[0].has_ranks:
+        for own, theirs in kept:
+            shutil.copytree(theirs.path, own.path)
+    else:
+        keep_zero_shot(base, data, loaded(tuple(data.interactions.item_texts)), *folder.zero_shot(base.model))
 
 
 @functools.cache

@@ -241,7 +241,7 @@ def test_each_run_says_what_is_proven_of_it(study):
     add_trial(study, 3, [0.39], mean=1.0)
     seen = deliver(study)
     assert [seen.tags(t).get("result") for t in "0123"] == [
-        "winner", "behind the winner", None, "not told apart from the winner, the cheapest",
+        "winner", "behind the winner", None, "tied with the winner, cheapest",
     ]  # fmt: skip
     assert seen.tags("popularity")["result"] == "beaten by the winner"
     assert seen.runs["0"].info.run_name == "000 ★ demo-tiny lr 0.01"
@@ -256,6 +256,20 @@ def test_marks_move_when_another_trial_wins_later(study):
     assert seen.tags("0")["result"] == "behind the winner"
     assert seen.artifacts("3") == {"adapter"}
     assert seen.metrics("study")["best/ndcg_at_10"] == 0.6
+
+
+def test_what_somebody_has_named_or_added_stays_as_it_is(study):
+    seen = deliver(study)
+    ids = {key: run.info.run_id for key, run in seen.runs.items()}
+    for key in ("0", "popularity"):
+        seen.client.update_run(ids[key], name=f"my {key}")
+    parent = {"mlflow.parentRunId": ids["study"]}
+    seen.client.create_run(seen.experiment.experiment_id, run_name="a sketch", tags=parent)
+    add_trial(study, 3, [0.6], mean=0.2)
+    runs = deliver(study).runs
+    assert set(runs) == {"study", "0", "1", "2", "3", "my popularity", "chance", "a sketch"}
+    assert runs["0"].info.run_name == "my 0"
+    assert runs["my popularity"].info.run_id == ids["popularity"]
 
 
 def test_the_studys_note_says_what_was_found_and_leads_on(study):

@@ -83,13 +83,13 @@ def results(study: StudyFolder, found: Comparison | None) -> dict[str, str]:
         if configuration == found.winner.number:
             shown[str(trial.number)] = WINNER if original is None else "the winner again"
         elif configuration in alike:
-            cheapest = ", the cheapest" if trial.number == found.cheapest.number else ""
-            shown[str(trial.number)] = f"not told apart from the winner{cheapest}"
+            cheapest = ", cheapest" if trial.number == found.cheapest.number else ""
+            shown[str(trial.number)] = f"tied with the winner{cheapest}"
         elif trial.epochs:
             shown[str(trial.number)] = "behind the winner"
     for name, difference in found.against.items():
         beaten = "beaten by the winner" if difference.mean > 0 else "BETTER than the winner"
-        shown[name] = beaten if difference.proven else "not told apart from the winner"
+        shown[name] = beaten if difference.proven else "tied with the winner"
     return shown
 
 
@@ -182,7 +182,7 @@ def study_note(study: StudyFolder, links: Links, found: Comparison | None) -> st
     if (study.path / "report.html").exists():
         go_to.append(f"[Report]({links.study('report.html')})")
     blocks.append(" · ".join([*go_to, f"[Compare]({links.compare()})"]))
-    if proven := findings(study):
+    if proven := findings(found):
         blocks += ["### What is proven", "\n".join(f"- {line}" for line in proven)]
     blocks += ["### The best, and what they must beat", _table(study, links)]
     if readings := study.readings():

@@ -165,12 +165,12 @@ class StudyMirror:
 
     def _remember(self, run: Run) -> None:
         tags = run.data.tags
-        if tags["kind"] == "trial":
+        if tags.get("kind") == "trial":
             self._runs[tags["trial"]] = run.info.run_id
             if run.info.status in _ENDED.values() and tags["status"] in _FINAL:
                 self._ended[int(tags["trial"])] = tags["status"]
-        elif tags["kind"] in ("baseline", "chance"):
-            self._runs[tags["mlflow.runName"]] = run.info.run_id
+        elif tags.get("kind") in ("baseline", "chance"):
+            self._runs[tags["baseline"]] = run.info.run_id
 
     # Trials
 
@@ -272,6 +272,7 @@ class StudyMirror:
             tags = {
                 "mlflow.parentRunId": self._parent,
                 "kind": "chance" if name == "chance" else "baseline",
+                "baseline": name,
                 "study": self.study.name,
                 "status": TrialStatus.COMPLETED.value,
                 _NOTE: ranker_note(name),
@@ -314,12 +315,13 @@ class StudyMirror:
     ) -> None:
         """Say on each run what is proven of it; what an earlier pass said may no longer hold."""
         knobs, won = self._manifest["knobs"], str(best.number) if best else ""
-        names = {key: run_name(t, knobs, won=key == won) for t in self.study.trials() if (key := str(t.number))}
+        names = {str(t.number): (run_name(t, knobs), run_name(t, knobs, won=True)) for t in self.study.trials()}
         for key, run_id in self._runs.items():
             if (run := runs.get(run_id)) is None:  # deleted by hand
                 continue
-            if key in names and run.info.run_name != names[key]:
-                client.update_run(run_id, name=names[key])
+            plain, starred = names.get(key, ("", ""))
+            if run.info.run_name == (plain if key == won else starred):  # a name that somebody has given stays
+                client.update_run(run_id, name=starred if key == won else plain)
             wanted = {"result": results.get(key, ""), WINNER: "true" if key == won else ""}
             for tag, value in wanted.items():
                 if run.data.tags.get(tag, "") != value:
