@@ -51,6 +51,8 @@ class RerankingData:
         Training and validation lists stay what they are, since negatives leave out all that a user touched in any part:
         that set of pairs is all that stays of the test items.
         """
+        if self.split.is_sealed:
+            return self
         return RerankingData._of(self.config, self.interactions.sealed(), self.split.sealed())
 
     def training_examples(self, config: TrialConfig, epoch: int) -> list[Example]:
@@ -94,16 +96,8 @@ class RerankingData:
 
         The test item stays held out, and the leak guard goes on to refuse it.
         """
-        train = [
-            np.append(sequence, item) for sequence, item in zip(self.split.train, self.split.validation, strict=True)
-        ]
-        parts = replace(self.split, train=train, validation=np.full_like(self.split.validation, MISSING))
-        return replace(
-            self,
-            split=parts,
-            sampler=CandidateSampler(self.interactions, parts, self.config.retriever),
-            validates=False,
-        )
+        parts = replace(self.split, train=self.split.before("test"), validation=self.split.validation[:0])
+        return replace(RerankingData._of(self.config, self.interactions, parts), validates=False)
 
     def best_reachable(self, config: TrialConfig) -> float | None:
         """Expected Recall@1 on the validation lists of a ranker that knows the demo's rule.

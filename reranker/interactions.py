@@ -95,7 +95,7 @@ class Split:
     Attributes:
         train: item codes before the last two, oldest first, at least 1. A single one gives no training example,
             but the user is evaluated all the same.
-        validation: int32 [users], the last item but one.
+        validation: int32 [users], the last item but one; empty where that has become the last one of `train`.
         test: int32 [users], the last item; empty when sealed.
     """
 
@@ -109,7 +109,7 @@ class Split:
 
     def before(self, part: Literal["validation", "test"]) -> list[ItemCodes]:
         """What may be known of each user when the part's item is asked for, oldest first."""
-        if part == "validation":
+        if part == "validation" or not len(self.validation):
             return self.train
         return [np.append(sequence, last) for sequence, last in zip(self.train, self.validation, strict=True)]
 
@@ -117,7 +117,8 @@ class Split:
         return self.validation if part == "validation" else self.test
 
     def sealed(self) -> Split:
-        return replace(self, test=self.test[:0].copy())
+        """Without the test items; copied, since a part of an array keeps the whole one."""
+        return Split([sequence.copy() for sequence in self.train], self.validation.copy(), np.empty(0, dtype=np.int32))
 
 
 def build_interactions(

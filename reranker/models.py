@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import math
 import os
@@ -209,6 +210,18 @@ def base_dtype(config: TrialConfig, device: torch.device) -> torch.dtype:
         on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if on_gpu else torch.float32
     return torch.bfloat16 if config.precision == "bf16" else torch.float32
+
+
+def base_fingerprint(model: PreTrainedModel | PeftModel) -> str:
+    """SHA-256 of up to 64 numbers of each weight of the base, in bf16: tells weights apart, not the precision they are in.
+
+    A repository gets new weights, a folder another model, and a quantised copy isn't the original; shapes show none of it.
+    """
+    weights = [weight.detach() for name, weight in model.named_parameters() if "lora_" not in name]
+    some = [
+        weight.flatten()[:: max(1, weight.numel() // 64)][:64].to(torch.bfloat16).float().cpu() for weight in weights
+    ]
+    return hashlib.sha256(torch.cat(some).numpy().tobytes()).hexdigest()
 
 
 def attach_lora(base: PreTrainedModel, config: TrialConfig) -> PeftModel:

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -29,14 +30,16 @@ from reranker.candidates import Example
 from reranker.catalogue import PassingTitles
 from reranker.config import LETTERS, TrialConfig, build_trial_config, validation_faults
 from reranker.errors import EnvironmentFault, Fault, InputError, RerankerError
-from reranker.models import load_base, load_tokenizer
+from reranker.models import base_fingerprint, load_base, load_tokenizer
 from reranker.prompts import PromptEncoder
 from reranker.scoring import EncodedLists, FloatArray, score
 from reranker.trial_folder import ADAPTER_FACTS, TrialFolder
 
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # one option of theirs by another
+
 Titles = Sequence[str]
 
-_LINES = 256  # of a stream, that are ranked together at most
+_LINES = {"cpu": 16, "mps": 64, "cuda": 256}  # of a stream, that are ranked together: on CPU more bring nothing
 _PIPE_CLOSED = 141  # what a shell calls a process that the reader of its output has left
 
 
@@ -83,11 +86,14 @@ class Reranker:
             EnvironmentFault: there is no whole adapter there, or its base cannot be had.
             InputError: the adapter does not belong to the base.
         """
-        folder, config = _find(Path(adapter).expanduser())
+        folder, config, trained_on = _find(Path(adapter).expanduser())
         if base is not None:
             config = config.model_copy(update={"model": str(base)})
         there = _device(device)
         model = load_base(config, there)
+        if trained_on and base_fingerprint(model) != trained_on:
+            rule = "the base model's weights must be those that the adapter was trained on"
+            raise InputError([Fault(rule, str(folder), field="model", value=config.model)])
         try:
             adapted = PeftModel.from_pretrained(model, str(folder))
         except (RuntimeError, ValueError) as error:
@@ -226,8 +232,9 @@ def _ranking(scores: FloatArray, seconds: float) -> Ranking:
     return Ranking(order.tolist(), (shares / shares.sum()).tolist(), seconds)
 
 
-def _find(path: Path) -> tuple[Path, TrialConfig]:
-    """The adapter's folder, and the configuration it was trained with: its own, or its trial's."""
+def _find(path: Path) -> tuple[Path, TrialConfig, str]:
+    """The adapter's folder, and what it was trained with: the configuration, its own or its trial's, and the base's
+    fingerprint, empty of an older one."""
     folder = path if (path / "adapter_config.json").is_file() else path / "adapter"
     absent = [name for name in ("adapter_config.json", "adapter_model.safetensors") if not (folder / name).is_file()]
     if absent:
@@ -235,8 +242,9 @@ def _find(path: Path) -> tuple[Path, TrialConfig]:
     facts = folder / ADAPTER_FACTS
     try:
         if facts.is_file():
-            return folder, TrialConfig.model_validate(json.loads(facts.read_text(encoding="utf-8"))["config"])
-        return folder, TrialFolder(folder.parent).read_config()
+            known = json.loads(facts.read_text(encoding="utf-8"))
+            return folder, TrialConfig.model_validate(known["config"]), known["base"]
+        return folder, TrialFolder(folder.parent).read_config(), ""
     except ValidationError as error:
         raise InputError(validation_faults(error, TrialConfig, file=str(facts))) from None
     except FileNotFoundError as error:
@@ -278,7 +286,7 @@ class _Stream:
 
     def run(self, source: IO[bytes], sink: IO[str]) -> None:
         first = 1
-        for lines in _arriving(source):
+        for lines in _arriving(source, _LINES[self._reranker.device.type]):
             answers = self._answer(lines, first)
             sink.write("".join(json.dumps(answer) + "\n" for answer in answers))
             sink.flush()
@@ -289,7 +297,7 @@ class _Stream:
         text = f"{self.answered} lists in {wall:.1f} s"
         if self.answered:
             text += (
-                f": {self.answered / wall:.1f} lists/s, {1000 * self._scoring / self.answered:.2f} ms a list in scoring"
+                f": {self.answered / wall:.2f} lists/s, {1000 * self._scoring / self.answered:.1f} ms a list in scoring"
             )
         return text + (f"; {self.refused} lines were refused" if self.refused else "")
 
@@ -329,14 +337,14 @@ class _Stream:
             return {number: found for one in alone for number, found in one.items()}
 
 
-def _arriving(source: IO[bytes]) -> Iterator[list[bytes]]:
-    """Lines as they come, up to `_LINES` at once: whoever writes one and waits for the answer gets it."""
+def _arriving(source: IO[bytes], most: int) -> Iterator[list[bytes]]:
+    """Lines as they come, so many at once: whoever writes one and waits for the answer gets it."""
     rest = b""
     read = getattr(source, "read1", source.read)
     while chunk := read(1 << 16):
         *lines, rest = (rest + chunk).split(b"\n")
-        for start in range(0, len(lines), _LINES):
-            yield lines[start : start + _LINES]
+        for start in range(0, len(lines), most):
+            yield lines[start : start + most]
     if rest:
         yield [rest]
 

@@ -184,10 +184,12 @@ class TrialFolder:
         return figures
 
     def keep_adapter(self, model: PeftModel, config: TrialConfig) -> None:
-        """Replace the kept adapter, file by file: safetensors, peft's configuration, and ours with the versions used."""
+        """Replace the kept adapter, file by file: safetensors, peft's configuration, and ours with what it belongs to."""
+        from reranker.models import base_fingerprint
+
         beside = self.path / "adapter.tmp"
         versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-        facts = {"config": config.model_dump(mode="json"), "versions": versions}
+        facts = {"config": config.model_dump(mode="json"), "base": base_fingerprint(model), "versions": versions}
         with writing(self.adapter):
             try:
                 model.save_pretrained(str(beside))

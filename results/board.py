@@ -1,4 +1,4 @@
-"""A study → the leaderboard as its report shows it: configurations with intervals, their reruns beneath them, baselines, chance."""
+"""A study → the leaderboard as its report shows it, with intervals, and reruns beneath what they judge."""
 
 from __future__ import annotations
 

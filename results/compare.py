@@ -83,6 +83,7 @@ class Comparison:
         scores: of each replicated configuration's seeds, by trial.
         seed_spread: standard deviation between seeds of one configuration; None without replicates.
         user_error: standard error of the winner's mean over users.
+        studies: how many were compared.
     """
 
     metric: str
@@ -97,6 +98,7 @@ class Comparison:
     scores: dict[str, list[float]]
     seed_spread: float | None
     user_error: float
+    studies: int
 
 
 def compare(*studies: StudyFolder) -> Comparison | None:
@@ -129,9 +131,10 @@ def compare(*studies: StudyFolder) -> Comparison | None:
         min((pooled[i].trial for i in alike), key=_cost),
         smallest_detectable(max(spreads, default=0.0), len(values[0]), max(1, len(against))),
         len(values[0]),
-        {_name(c.trial, studies): c.scores(metric) for c in pooled if c.replicates},
+        {_name(c.trial, len(studies) > 1): c.scores(metric) for c in pooled if c.replicates},
         seed_spread(pooled, metric),
         standard_error(values[0]),
+        len(studies),
     )
 
 
@@ -152,14 +155,14 @@ def tests(
     return dict(zip(pairs, against, strict=True)), {i: apart[0, i] for i in ranked[1:]}
 
 
-def findings(*studies: StudyFolder) -> list[str]:
-    """What the comparison proves and what not, in sentences."""
-    found = compare(*studies)
+def findings(found: Comparison | None) -> list[str]:
+    """What a comparison proves and what not, in sentences; none without one."""
     if found is None:
         return []
+    several = found.studies > 1
     name = PRETTY.get(found.metric, found.metric)
     low, high = found.interval
-    lines = [f"{name} of {_name(found.winner, studies)}: {low:.3f} to {high:.3f} (95%, {found.users} users)."]
+    lines = [f"{name} of {_name(found.winner, several)}: {low:.3f} to {high:.3f} (95%, {found.users} users)."]
     for baseline, difference in sorted(found.against.items(), key=lambda item: item[1].mean):
         low, high = found.intervals[baseline]
         proof = f"{difference.mean:+.3f} ({low:+.3f} to {high:+.3f}), {p_value(difference.p)}"
@@ -176,9 +179,9 @@ def findings(*studies: StudyFolder) -> list[str]:
         lines.append("It is better than each other trial.")
     else:
         same = found.cheapest is found.winner
-        which = "it is the cheapest of them" if same else f"the cheapest of them is {_name(found.cheapest, studies)}"
+        which = "it is the cheapest of them" if same else f"the cheapest of them is {_name(found.cheapest, several)}"
         which += _priced(found.cheapest)
-        lines.append(f"Not told apart from {', '.join(_name(trial, studies) for trial in others)}; {which}.")
+        lines.append(f"Not told apart from {', '.join(_name(trial, several) for trial in others)}; {which}.")
     return [*lines, *_seed_findings(found)]
 
 
@@ -240,8 +243,8 @@ def _priced(trial: StoredTrial) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _name(trial: StoredTrial, studies: Sequence[StudyFolder]) -> str:
-    return f"trial {trial.number}" + (f" of {trial.study}" if len(studies) > 1 else "")
+def _name(trial: StoredTrial, several: bool) -> str:
+    return f"trial {trial.number}" + (f" of {trial.study}" if several else "")
 
 
 def _seeds(count: int) -> str:
@@ -278,7 +281,7 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 200)
     try:
         studies = [StudyFolder.open(args.runs, study) for study in dict.fromkeys(args.studies)]
-        lines = findings(*studies)
+        lines = findings(compare(*studies))
     except RerankerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -290,7 +293,7 @@ def main(argv: list[str] | None = None) -> int:
     for study in studies:
         for trial in study.trials():
             if trial.status is TrialStatus.FAILED:
-                console.print(f"{_name(trial, studies)} failed: {trial.cause}")
+                console.print(f"{_name(trial, len(studies) > 1)} failed: {trial.cause}")
     return 0
 
 

@@ -82,6 +82,7 @@ class Content:
     proofs: tuple[Proof, ...]
     proven: tuple[str, ...]  # what is proven besides, in sentences
     steps: tuple[Step, ...]
+    sealed: bool  # nobody has read the test
     readings: tuple[Reading, ...]
     seal_command: str
     board: Board
@@ -111,8 +112,11 @@ class _Reader:
         self.contenders = contenders(study)
         self.best = self.contenders[0].trial if self.contenders else None
         self.found: Comparison | None = self._or("the comparison", lambda: compare(study), None)
-        self.findings: list[Finding] = self._or("the diagnosis", lambda: diagnose(Evidence.of_study(study)), [])
+        self.findings: list[Finding] = self._or(
+            "the diagnosis", lambda: diagnose(Evidence.of_study(study, self.found)), []
+        )
         self.readings: list[dict[str, Any]] = self._or("the readings of the test", study.readings, [])
+        self.sealed = not (study.path / "test_readings.jsonl").exists()  # also where they can't be read
         self.alike = frozenset(t.number for t in self.found.alike) if self.found else frozenset[int]()
         self.candidates: int = self.manifest["plan"].get("candidates") or (
             self.trials[0].values["candidates"] if self.trials else 2
@@ -140,6 +144,7 @@ class _Reader:
             proofs=tuple(self.proofs),
             proven=tuple(self._proven()),
             steps=tuple(self._steps()[:_NEXT]),
+            sealed=self.sealed,
             readings=tuple(self._or("the readings of the test", self._readings, [])),
             seal_command=f"python -m results.seal {self.where}",
             board=board,
@@ -251,8 +256,7 @@ class _Reader:
                 "can't be told from it", "none", (f"trial {found.winner.number} is better than each other trial",)
             )
         listed = ", ".join(f"{n}" for n in others[:6]) + (" …" if len(others) > 6 else "")
-        same = found.cheapest.number == found.winner.number
-        cheapest = "it is the cheapest of them" if same else f"cheapest: trial {found.cheapest.number}"
+        cheapest = f"cheapest of them all: trial {found.cheapest.number}"
         return Tile(
             "can't be told from it",
             f"{len(others)} trial{'s' * (len(others) > 1)}",
@@ -276,21 +280,18 @@ class _Reader:
             return []
         found = self.found
         held = (
-            f"The p-values hold although trial {found.winner.number} is the best of {len(self.trials)}: every trial was "
-            f"held against every baseline, over the same {found.users} users."
+            f"The p-values hold although trial {found.winner.number} is the best of {len(self.trials)}: every trial "
+            f"was held against every baseline, over the same {found.users} users."
         )
         sentences = [held, f"A difference below {found.detectable:.3f} would often be missed with so many users."]
         if len(found.alike) > 1:
             numbers = ", ".join(f"{t.number}" for t in found.alike[1:])
-            same = found.cheapest.number == found.winner.number
-            cheapest = (
-                "It is the cheapest of them." if same else f"The cheapest of them is trial {found.cheapest.number}."
-            )
+            cheapest = f"The cheapest of them all is trial {found.cheapest.number}."
             sentences.append(f"Not told apart from trial{'s' * (len(found.alike) > 2)} {numbers}. {cheapest}")
         if found.seed_spread is not None:
             sentences.append(
-                f"Luck: a score varies by {found.seed_spread:.3f} from seed to seed, and by {found.user_error:.3f} with the "
-                "users that are drawn (standard deviations). Rerun configurations are judged by their reruns alone."
+                f"Luck: a score varies by {found.seed_spread:.3f} from seed to seed and by {found.user_error:.3f} with "
+                "the users that are drawn (standard deviations). Rerun configurations are judged by their reruns alone."
             )
         return sentences
 
@@ -315,7 +316,7 @@ class _Reader:
             costs = _costs(self.found.cheapest, self.best)
             told = f"Take trial {self.found.cheapest.number} instead: it can't be told from the best one and costs less"
             steps.append(Step(f"{told} ({costs})." if costs else f"{told}."))
-        if self.readings:
+        if not self.sealed:
             steps.append(Step("Use the adapter.", str(self.study.trial(self.best.number).adapter)))
         elif state != "still running":
             once = "Open the sealed test, once, when nothing else is to be tried."
@@ -404,12 +405,12 @@ class _Reader:
     # How to repeat it
 
     def _facts(self) -> list[tuple[str, str]]:
-        manifest, plan = self.manifest, self.manifest["plan"]
+        manifest, plan, tags = self.manifest, self.manifest["plan"], self.manifest["tags"]
         facts = {
-            "data": f"{plan.get('source', 'unknown')}, fingerprint {manifest['tags'].get('data_fingerprint', 'unknown')}",
+            "data": f"{plan.get('source', 'unknown')}, fingerprint {tags.get('data_fingerprint', 'unknown')}",
             "space": f"fingerprint {manifest.get('fingerprint', 'unknown')}",
             "search": ", ".join(f"{name} {plan.get(name, 'unknown')}" for name in ("sampler", "seed", "trials")),
-            "code": manifest["tags"].get("code_version", "unknown"),
+            "code": tags.get("code_version", "unknown"),
             "versions": ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
             or "unknown",
             "folder": str(self.study.path),

@@ -87,10 +87,11 @@ class Evidence:
     data: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
-    def of_study(study: StudyFolder) -> Evidence:
+    def of_study(study: StudyFolder, found: Comparison | None = None) -> Evidence:
+        """Everything that is stored; `found` is the study's comparison where it was made already."""
         manifest, trials = study.read_manifest(), list(study.trials())
         metric = manifest["metric"]
-        found = compare(study)
+        found = found or compare(study)
         searched = [trial for trial in trials if trial.epochs and replicated(trial) is None]
         first = found.winner.number if found else None
         ranked = sorted(_best_first(searched, metric), key=lambda trial: trial.number != first)

@@ -28,10 +28,10 @@ if TYPE_CHECKING:  # drawing takes half a second to import
 
 WIDTH, HEIGHT = 460, 300  # CSS pixels of one picture
 _INK, _MUTED, _LINE, _PAPER = "#0a0001", "#0a0002", "#0a0003", "#0a0004"
-_WIN, _ALIKE, _OTHER, _BASE, _GOOD = "#0a0005", "#0a0006", "#0a0007", "#0a0008", "#0a0009"
+_WIN, _ALIKE, _OTHER, _BASE = "#0a0005", "#0a0006", "#0a0007", "#0a0008"
 _VARIABLES = {
     _INK: "--ink", _MUTED: "--muted", _LINE: "--line", _PAPER: "--paper", _WIN: "--win", _ALIKE: "--alike",
-    _OTHER: "--other", _BASE: "--base", _GOOD: "--good",
+    _OTHER: "--other", _BASE: "--base",
 }  # fmt: skip
 BEYOND_NOISE, NOISE = _WIN, _OTHER
 SCALE = ["#0a0011", "#0a0012", "#0a0013", "#0a0014", "#0a0015"]  # worst to best
@@ -46,7 +46,7 @@ _STYLE: dict[str, Any] = {
     "lines.solid_capstyle": "round", "path.simplify": False,
 }  # fmt: skip
 _FEW = 10  # a group with fewer lists says nothing of its share
-_LABELLED = 24  # characters of a name in a picture
+_LABELLED = 30  # characters of a name in a picture
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 
@@ -111,12 +111,12 @@ def learning_curves(contest: Contest) -> Figure:
     if not contest.trials:
         return Figure(key, title, "No trial has finished an epoch.")
     with _drawing() as draw:
-        canvas, axes = draw(right=0.76)
+        marks = [(level, _label(name), _BASE if name != "chance" else _MUTED) for name, level in contest.levels.items()]
+        canvas, axes = draw(right=_room([name for _, name, _ in marks]))
         notes = _curves(axes, contest, contest.metric)
-        marks = [(level, name, _BASE if name != "chance" else _MUTED) for name, level in contest.levels.items()]
-        for level, name, colour in marks:
+        for level, _, colour in marks:
             axes.axhline(
-                level, color=colour, linewidth=1.1, linestyle=(0, (4, 3) if name == "chance" else (1, 2)), zorder=1
+                level, color=colour, linewidth=1.1, linestyle=(0, (4, 3) if colour == _MUTED else (1, 2)), zorder=1
             )
         best = _best_value(contest)
         _end_labels(axes, [*marks, (best, f"trial {contest.winner}", _WIN)])
@@ -137,7 +137,8 @@ def losses(contest: Contest) -> Figure:
     if best is None:
         return Figure(key, title, "No losses are stored for the best trial.")
     with _drawing() as draw:
-        canvas, axes = draw(right=0.76)
+        validation = f"trial {best.number}, validation"
+        canvas, axes = draw(right=_room([validation]))
         notes = _curves(axes, Contest(**{**vars(contest), "trials": known}), "val_loss")
         epochs = [figures["epoch"] for figures in best.epochs]
         training = [figures["train_loss"] for figures in best.epochs]
@@ -151,7 +152,7 @@ def losses(contest: Contest) -> Figure:
             axes,
             [
                 (uniform, f"ln {contest.candidates}: guessing", _MUTED),
-                (last["val_loss"], f"trial {best.number}, validation", _WIN),
+                (last["val_loss"], validation, _WIN),
                 (last["train_loss"], f"trial {best.number}, training", _WIN),
             ],
         )
@@ -216,11 +217,8 @@ def label_positions(picks: Picks | None, candidates: int) -> Figure:
         axes.set_xlabel("position of the label in the prompt")
         _percent(axes.yaxis)
         whole_numbers(axes.xaxis)
-        for x, align, words, colour in (
-            (0.02, "left", "bars: ranked first", _WIN),
-            (0.98, "right", "dots: the true item", _BASE),
-        ):
-            axes.text(x, 0.985, words, transform=axes.transAxes, ha=align, va="top", color=colour)
+        axes.text(0.02, 0.985, "bars: ranked first", transform=axes.transAxes, va="top", color=_WIN)
+        axes.text(0.98, 0.985, "dots: the true item", transform=axes.transAxes, va="top", ha="right", color=_BASE)
         svg = to_svg(canvas, key, title)
     moved = np.abs(first - true).sum() / 2 / lists
     p = _same_margins(picks.first[listed], picks.target[listed], candidates)
@@ -229,8 +227,8 @@ def label_positions(picks: Picks | None, candidates: int) -> Figure:
     if p < 0.05:
         told = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
         caption += (
-            f"more than luck ({told}): position {most + 1} is favoured most, with {first[most] / lists:.1%} of first places "
-            f"and {true[most] / lists:.1%} of true items."
+            f"more than luck ({told}): position {most + 1} is favoured most, with {first[most] / lists:.1%} of first "
+            f"places and {true[most] / lists:.1%} of true items."
         )
     else:
         caption += f"no more than luck brings (p = {p:.2f}): no position is favoured."
@@ -250,7 +248,7 @@ def reliability(picks: Picks | None) -> Figure:
     were = np.array([right[part].mean() for part in parts])
     sizes = np.array([len(part) for part in parts])
     with _drawing() as draw:
-        canvas, axes = draw()
+        canvas, axes = draw(left=0.14)
         low, high = _wilson(were, sizes)
         axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1.1, linestyle=(0, (4, 3)))
         axes.vlines(said, low, high, color=_WIN, linewidth=1.4, alpha=0.55)
@@ -364,13 +362,13 @@ def _curves(axes: Axes, contest: Contest, metric: str) -> dict[str, str]:
         won, colour = trial.number == contest.winner, contest.colour(trial)
         name = f"{metric}-trial-{trial.number}"
         axes.plot(
-            epochs, values, color=colour, linewidth=2.6 if won else 1.3 if few else 0.9, gid=name, zorder=4 if won else 2,
-            marker="o" if won else None, markersize=4,
+            epochs, values, color=colour, linewidth=2.6 if won else 1.3 if few else 0.9, gid=name,
+            zorder=4 if won else 2, marker="o" if won else None, markersize=4,
         )  # fmt: skip
         ended = trial.status.value == "completed"
         axes.plot(
-            epochs[-1:], values[-1:], marker="o", markersize=5 if won or few else 3, color=colour, zorder=4 if won else 2,
-            markerfacecolor=colour if ended else _PAPER, linewidth=0,
+            epochs[-1:], values[-1:], marker="o", markersize=5 if won or few else 3, color=colour, linewidth=0,
+            zorder=4 if won else 2, markerfacecolor=colour if ended else _PAPER,
         )  # fmt: skip
         notes[name] = f"{_clean(trial.name)}, {trial.status.value}: {values[-1]:.3f} after epoch {epochs[-1]}"
     axes.set_xlabel("epoch")
@@ -393,11 +391,20 @@ def _end_labels(axes: Axes, marks: Sequence[tuple[float, str, str]]) -> None:
     for value, name, colour in sorted(marks, key=lambda mark: mark[0]):
         at = max(value, placed[-1] + step) if placed else value
         placed.append(at)
-        shown = name if len(name) <= _LABELLED else f"{name[: _LABELLED - 1]}…"
         axes.text(
-            1.015, at, _clean(shown), transform=axes.get_yaxis_transform(), va="center", ha="left", color=colour,
+            1.015, at, name, transform=axes.get_yaxis_transform(), va="center", ha="left", color=colour,
             fontsize=11, fontweight="bold" if colour == _WIN else "normal",
         )  # fmt: skip
+
+
+def _label(name: str) -> str:
+    name = _clean(name)
+    return name if len(name) <= _LABELLED else f"{name[: _LABELLED - 1]}…"
+
+
+def _room(labels: Sequence[str]) -> float:
+    """Where the axes must end so that these fit on their right."""
+    return 1 - (14 + 6.4 * max([12, *map(len, labels)])) / WIDTH
 
 
 def _shares_of_ranks(ranks: Ranks, candidates: int) -> FloatArray:
@@ -414,7 +421,7 @@ def _shares_of_ranks(ranks: Ranks, candidates: int) -> FloatArray:
 def _same_margins(first: IntArray, second: IntArray, kinds: int) -> float:
     """p-value of both having the same shares of all kinds, where they are paired.
 
-    Source: Stuart, Biometrika 42, 1955: d' S⁻¹ d of the differences' sums, χ² with one degree of freedom a kind but one.
+    Source: Stuart, Biometrika 42, 1955: d' S⁻¹ d of the summed differences is χ², its degrees the rank of S.
     """
     apart = np.eye(kinds)[first] - np.eye(kinds)[second]
     total = apart.sum(axis=0)

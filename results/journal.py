@@ -1,7 +1,7 @@
 """Optuna's journal → Optuna's own plots of what the knobs do. The only module here that knows Optuna.
 
-A trial that was stopped early counts with its best epoch, as everywhere in a report; Optuna alone would leave it out, and
-show only what survived.
+A trial that was stopped early counts with its best epoch, as everywhere in a report; Optuna alone would leave it out,
+and show only what survived.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _parallel(study: Any, knobs: list[str], label: str) -> Figure:
         finally:
             plt.close(canvas)
     caption = (
-        f"Each line is one of {trials} trials, from its {label} on the left through its knobs; the stronger, the better. "
+        f"Each line is one of {trials} trials, from its {label} on the left through its knobs; stronger is better. "
         "Where strong lines meet on an axis, that value helps."
     )
     return Figure(key, title, caption, svg, wide=True)
@@ -139,8 +139,8 @@ def _importances(study: Any, knobs: list[str], label: str) -> Figure:
             plt.close(canvas)
     told = f"{', '.join(real)} stand{'s' * (len(real) == 1)} out" if real else "no knob stands out"
     caption = (
-        f"What tells the best quarter of {trials} trials from the rest (PED-ANOVA). Only what reaches beyond its mark is more "
-        f"than shuffled scores show in 95 of 100 cases: {told}."
+        f"What tells the best quarter of {trials} trials from the rest (PED-ANOVA). Only what reaches beyond its mark "
+        f"is more than shuffled scores show in 95 of 100 cases: {told}."
     )
     return Figure(key, title, caption, svg)
 
@@ -173,7 +173,8 @@ def _of_noise(study: Any, evaluator: Any, knobs: list[str]) -> dict[str, float]:
         target = {"target": lambda trial, drawn=drawn: drawn[trial.number]}
         rows.append(get_param_importances(study, evaluator=evaluator, params=knobs, normalize=False, **target))
     total = sum(rows[0].values()) or 1.0
-    return {knob: float(np.quantile([row[knob] for row in rows[1:]], 0.95)) / total for knob in knobs}
+    levels = {knob: float(np.quantile([row[knob] for row in rows[1:]], 0.95)) / total for knob in knobs}
+    return {knob: min(1.0, level) for knob, level in levels.items()}  # more than all there is: nothing can stand out
 
 
 @contextmanager

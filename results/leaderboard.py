@@ -10,7 +10,16 @@ from rich.table import Table
 from reranker.metrics import METRIC_NAMES
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 
-PRETTY = {"recall_at_1": "Recall@1", "ndcg_at_10": "NDCG@10", "train_loss": "train loss", "val_loss": "val. loss"}
+PRETTY = {
+    **{
+        f"{measure}_at_{k}": f"{shown}@{k}"
+        for measure, shown in (("recall", "Recall"), ("ndcg", "NDCG"))
+        for k in (1, 5, 10)
+    },
+    "mrr_at_10": "MRR@10",
+    "train_loss": "train loss",
+    "val_loss": "val. loss",
+}
 _COLUMNS = ["rank", "name", "kind", "status", "epoch", *METRIC_NAMES, "train_loss", "val_loss", "seconds"]
 _SHOWN = ["rank", "name", "status", "epoch", "recall_at_1", "ndcg_at_10", "train_loss", "val_loss", "seconds"]
 

@@ -1,11 +1,12 @@
-"""What a report says → Markdown that fits into a comment on GitHub, where nothing of the study's own can format, link or mention."""
+"""What a report says → Markdown for a comment on GitHub, where no text of the study formats, links or mentions."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from results.board import Board, Row
-from results.content import Content, Reading
+from results.content import Content, Reading, Step, Tile
 
 _ROWS = 10  # trials in the short leaderboard
 _LIMIT = 59_900  # bytes; GitHub takes 65,536 characters
@@ -18,20 +19,22 @@ def to_markdown(content: Content) -> str:
         f"## {escaped(content.study)}: {escaped(content.headline)}",
         " · ".join(escaped(fact) for fact in content.context),
         escaped(content.lead),
-        *(["\n".join(f"- **{escaped(t.label)}: {escaped(t.value)}** ({escaped('; '.join(t.notes))})" for t in content.tiles)] if content.tiles else []),
+        _list(_tile(tile) for tile in content.tiles),
         *_proven(content),
-        _numbered("What next", [prose(step.text) + (f" {code(step.command)}" if step.command else "") for step in content.steps]),
+        "**What next**",
+        "\n".join(f"{i}. {_step(step)}" for i, step in enumerate(content.steps, start=1)),
         "### Sealed test",
-        *(["\n\n".join(_reading(r) for r in content.readings)] if content.readings else [f"Not opened yet; once: {code(content.seal_command)}"]),
+        *_readings(content),
         "### Leaderboard",
         _board(content.board),
-        *[f"- {escaped(name)} failed: {code(cause or 'no cause was written')}" for name, cause in content.failures[:_ROWS]],
+        _list(_failure(*failure) for failure in content.failures[:_ROWS]),
         "### Diagnosis",
-        *([_diagnosis(content)] if content.findings else ["Nothing was found that explains weak results."]),
+        _diagnosis(content),
         "### Reproduce",
-        "\n".join([*(f"- {escaped(step.text)}: {code(step.command)}" for step in content.commands), *(f"- {escaped(name)}: {code(value)}" for name, value in content.facts)]),
-    ]  # fmt: skip
-    return _cut("\n\n".join(parts) + "\n")
+        _list(_step(step) for step in content.commands),
+        _list(f"{escaped(name)}: {code(value)}" for name, value in content.facts),
+    ]
+    return _cut("\n\n".join(part for part in parts if part) + "\n")
 
 
 def escaped(text: str) -> str:
@@ -51,7 +54,7 @@ def prose(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """A code span that ends where it should, whatever it holds; also in a cell of a table."""
+    """A code span that ends where it should, whatever it holds. Not for a table, where a pipe ends it."""
     text = _short(" ".join(text.split()))
     fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
     padded = f" {text} " if text.startswith("`") or text.endswith("`") else text
@@ -74,8 +77,20 @@ def _cut(text: str) -> str:
     return text
 
 
-def _numbered(title: str, lines: list[str]) -> str:
-    return "\n".join([f"**{title}**", "", *(f"{i}. {line}" for i, line in enumerate(lines, start=1))])
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _tile(tile: Tile) -> str:
+    return f"**{escaped(tile.label)}: {escaped(tile.value)}** ({escaped('; '.join(tile.notes))})"
+
+
+def _failure(name: str, cause: str) -> str:
+    return f"{escaped(name)} failed: {code(cause or 'no cause was written')}"
+
+
+def _step(step: Step) -> str:
+    return prose(step.text) + (f" {code(step.command)}" if step.command else "")
 
 
 def _table(head: list[str], rows: list[list[str]], left: int) -> str:
@@ -86,12 +101,19 @@ def _table(head: list[str], rows: list[list[str]], left: int) -> str:
 def _proven(content: Content) -> list[str]:
     if not content.proofs:
         return [escaped(line) for line in content.proven]
-    rows = [
-        [escaped(p.baseline), f"{p.level:.3f}", f"{p.mean:+.3f}", f"{p.low:+.3f} to {p.high:+.3f}", p.p.replace("<", "\\<"), p.word]
-        for p in content.proofs
-    ]  # fmt: skip
+    rows = []
+    for p in content.proofs:
+        interval = f"{p.low:+.3f} to {p.high:+.3f}"
+        rows.append([escaped(p.baseline), f"{p.level:.3f}", f"{p.mean:+.3f}", interval, escaped(p.p), p.word])
     table = _table(["against", escaped(content.board.metric), "difference", "95%", "p", "proven"], rows, left=1)
     return [table, " ".join(escaped(line) for line in content.proven)]
+
+
+def _readings(content: Content) -> list[str]:
+    if content.sealed:
+        return [f"Not opened yet; once: {code(content.seal_command)}"]
+    unreadable = "**It has been opened, but the record of its readings can't be read.**"
+    return [_reading(reading) for reading in content.readings] or [unreadable]
 
 
 def _reading(reading: Reading) -> str:
@@ -130,6 +152,8 @@ def _line(row: Row) -> list[str]:
 
 
 def _diagnosis(content: Content) -> str:
+    if not content.findings:
+        return "Nothing was found that explains weak results."
     return "\n".join(
         f"{i}. **{escaped(f.name)}** ({f.confidence}): {prose(f.seen)}. {prose(f.means)}. Next: {prose(f.next_step)}."
         for i, f in enumerate(content.findings, start=1)

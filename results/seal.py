@@ -20,11 +20,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from reranker.baselines import RANDOM
 from reranker.errors import Fault, InputError, RerankerError
 from reranker.metrics import METRIC_NAMES, Ranks, per_list, summarise
 from reranker.trial_folder import writing
 from results.compare import RUNS, p_value, winner
 from results.leaderboard import PRETTY
+from results.report import write_report
 from results.significance import differences, mean_interval
 from results.study_folder import StoredTrial, StudyFolder
 
@@ -86,6 +88,7 @@ def _reading(study: StudyFolder, best: StoredTrial, unseal: str) -> dict[str, An
     plain, without_prior = study.zero_shot_names(config.model)
     baselines = data.baselines(config, "test")
     baselines |= {plain: untrained.plain.ranks, without_prior: untrained.without_prior.ranks}
+    references = {"chance" if name == RANDOM else name: summarise(ranks) for name, ranks in baselines.items()}
     metric = "ndcg_at_10" if manifest["metric"].endswith("_loss") else manifest["metric"]
     return {
         "time": time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -98,7 +101,7 @@ def _reading(study: StudyFolder, best: StoredTrial, unseal: str) -> dict[str, An
         "metric": metric,
         "users": len(lists),
         "figures": found.figures,
-        "references": {name: summarise(ranks) for name, ranks in baselines.items()},
+        "references": references,
         "against": _against(found.ranks, baselines, metric),
     }
 
@@ -106,7 +109,7 @@ def _reading(study: StudyFolder, best: StoredTrial, unseal: str) -> dict[str, An
 def _against(ranks: Ranks, baselines: dict[str, Ranks], metric: str) -> dict[str, dict[str, float]]:
     """The winner's difference to each baseline; the p-values hold for all of these together, since it was fixed before."""
     own = per_list(ranks)[metric]
-    others = {name: per_list(of_baseline)[metric] for name, of_baseline in baselines.items() if name != "random"}
+    others = {name: per_list(of_baseline)[metric] for name, of_baseline in baselines.items() if name != RANDOM}
     found = {}
     for (name, values), difference in zip(
         others.items(), differences([(own, v) for v in others.values()]), strict=True
@@ -124,7 +127,7 @@ def show(reading: dict[str, Any], console: Console) -> None:
     rows = {f"trial {reading['trial']}": reading["figures"], **reading["references"]}
     for name, figures in sorted(rows.items(), key=lambda row: -row[1][reading["metric"]]):
         style = None if name.startswith("trial") else "dim"
-        table.add_row("chance" if name == "random" else name, *(f"{figures[m]:.3f}" for m in METRIC_NAMES), style=style)
+        table.add_row(name, *(f"{figures[m]:.3f}" for m in METRIC_NAMES), style=style)
     console.print(f"test split, {reading['users']} users, read on {reading['time']}", highlight=False)
     if reading["unseal"]:
         console.print(f"NOT the first reading: {reading['unseal']}", style="bold red", highlight=False, markup=False)
@@ -151,7 +154,9 @@ def main(argv: list[str] | None = None) -> int:
         study = StudyFolder.open(args.runs, args.study)
         if args.unseal and not study.readings():
             print("the test was not read yet: --unseal is not needed and not recorded", file=sys.stderr)
-        show(read_test(study, args.unseal), console)
+        reading = read_test(study, args.unseal)
+        show(reading, console)
+        console.print(f"\nreport:  {write_report(study)}", highlight=False, soft_wrap=True)
     except RerankerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

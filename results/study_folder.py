@@ -133,7 +133,9 @@ class StudyFolder:
         Raises:
             EnvironmentFault: another process has it.
         """
-        with writing(self.path), (self.path / "search.lock").open("w") as file:
+        with writing(self.path):
+            lock = (self.path / "search.lock").open("w")
+        with lock as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

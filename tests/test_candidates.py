@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reranker.candidates import MISSING, CandidateSampler, Example, check_no_leak, training_prefixes
+from reranker.candidates import MISSING, CandidateSampler, Example, check_no_leak, fingerprint, training_prefixes
 from reranker.config import NegativesMix, TrialConfig
 from reranker.errors import InputError
 from reranker.interactions import Interactions, split
@@ -279,3 +279,10 @@ def test_twenty_thousand_lists_take_seconds_at_most():
     lists = CandidateSampler(data, parts, "item_knn").training_examples(TrialConfig(), prefixes, 0)
     assert len(lists) == 20_000
     assert time.process_time() - started < 5, "a loop over the lists would take tens of seconds"
+
+
+def test_equal_lists_have_one_fingerprint_and_any_difference_another():
+    lists = evaluation()
+    assert fingerprint(lists) == fingerprint(evaluation())
+    moved = [replace(lists[0], target=lists[0].target ^ 1), *lists[1:]]
+    assert len({fingerprint(some) for some in (lists, moved, lists[1:], evaluation(seed=1))}) == 4

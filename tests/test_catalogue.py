@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from reranker.candidates import Example
-from reranker.catalogue import Catalogue, TokenTable
+from reranker.catalogue import Catalogue, PassingTitles, TokenTable
 from reranker.config import TrialConfig
 from reranker.prompts import PromptEncoder, chat, render
 
@@ -52,6 +52,18 @@ def test_put_together_they_are_the_whole_text_s_tokens(tokenizer, position, orde
     for example, prompt in zip(examples, encoder.encode(examples), strict=True):
         content = render([titles[i] for i in example.history], [titles[i] for i in example.candidates], config)
         assert prompt.input_ids == tokenizer(chat(tokenizer, content), add_special_tokens=False)["input_ids"]
+
+
+def test_titles_that_pass_give_the_prompts_of_those_that_stay(tokenizer, tmp_path):
+    config = TrialConfig(candidates=20, max_title_tokens=6, max_prompt_tokens=10_000)
+    examples = examples_of_all(len(ODD), config.candidates)
+    passing = PassingTitles(tokenizer)
+    passing.read(["another title"])
+    passing.read(ODD)
+    prompts = PromptEncoder(passing, config).encode(examples)
+    assert not (tmp_path / "cache").exists()
+    assert prompts == PromptEncoder(Catalogue(tokenizer, ODD), config).encode(examples)
+    assert (tmp_path / "cache" / "tokens").exists()
 
 
 def test_a_tokenizer_that_joins_titles_with_what_follows_gets_the_whole_text():

@@ -81,7 +81,7 @@ def test_luck_with_seeds_and_luck_with_users_are_told_apart(replicated):
     assert found.seed_spread == pytest.approx(pooled)
     values = contenders(replicated)[0].values("ndcg_at_10")
     assert found.user_error == pytest.approx(values.std(ddof=1) / np.sqrt(300))
-    assert any(line.startswith("trial 1, 2 other seeds: 0.") for line in findings(replicated))
+    assert any(line.startswith("trial 1, 2 other seeds: 0.") for line in findings(compare(replicated)))
     assert seed_spread([contenders(replicated)[2]], "ndcg_at_10") is None
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from reranker import rank
 from reranker.config import DemoData, TrialConfig
@@ -179,6 +181,17 @@ def test_a_base_that_has_moved_is_named(trial, reranker, tmp_path):
     assert moved.rank(HISTORY, CANDIDATES).order == reranker.rank(HISTORY, CANDIDATES).order
 
 
+def test_a_base_with_other_weights_is_refused_and_one_in_another_precision_taken(trial, tmp_path):
+    base = AutoModelForCausalLM.from_pretrained(BUNDLED / "demo-tiny")
+    shutil.copytree(BUNDLED / "demo-tiny", tmp_path / "base")
+    base.to(torch.bfloat16).save_pretrained(tmp_path / "base")
+    Reranker.load(trial.adapter, base=tmp_path / "base")
+    base.model.layers[0].mlp.up_proj.weight.data *= 1.1
+    base.save_pretrained(tmp_path / "base")
+    with pytest.raises(InputError, match="weights must be those that the adapter was trained on"):
+        Reranker.load(trial.adapter, base=tmp_path / "base")
+
+
 def test_what_is_no_whole_adapter_of_the_base_is_refused(trial, tmp_path):
     with pytest.raises(EnvironmentFault, match=r"must hold adapter_config\.json and adapter_model\.safetensors"):
         Reranker.load(tmp_path)
@@ -189,10 +202,14 @@ def test_what_is_no_whole_adapter_of_the_base_is_refused(trial, tmp_path):
     with pytest.raises(InputError, match="did you mean 'lora_rank'"):
         Reranker.load(tmp_path / "other")
     del facts["config"]["lora_rnak"]
-    facts["config"]["model"] = "demo-small"
+    facts["config"]["model"], trained_on = "demo-small", facts["base"]
     (tmp_path / "other" / "reranker.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match=r"weights must be those that the adapter was trained on \(got 'demo-small'\)"):
+        Reranker.load(tmp_path / "other")
+    (tmp_path / "other" / "reranker.json").write_text(json.dumps({**facts, "base": ""}))
     with pytest.raises(InputError, match="must belong to the base model"):
         Reranker.load(tmp_path / "other")
+    assert len(trained_on) == 64
     (tmp_path / "other" / "adapter_model.safetensors").write_bytes(b"cut short")
     with pytest.raises(EnvironmentFault, match="cannot be read"):
         Reranker.load(tmp_path / "other")
@@ -267,7 +284,9 @@ def test_lines_are_handed_on_as_they_arrive():
         def read1(self, size=-1):
             return chunks.pop(0) if chunks else b""
 
-    assert list(rank._arriving(Slow())) == [[b'{"a": 1}', b"{}"], [b"{}"]]
+    assert list(rank._arriving(Slow(), most=9)) == [[b'{"a": 1}', b"{}"], [b"{}"]]
+    chunks += [b"1\n2\n3\n"]
+    assert list(rank._arriving(Slow(), most=2)) == [[b"1", b"2"], [b"3"]]
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,10 @@ class Maker:
                 "study_id": "1", "fingerprint": "c0ffee", "metric": "ndcg_at_10", "knobs": list(knobs),
                 "references": {"chance": chance(CANDIDATES)}, "best_reachable_recall_at_1": None,
                 "tags": {"data_fingerprint": "f00d", "code_version": "0.1.0"},
-                "plan": {"sampler": "tpe", "seed": 0, "trials": 3, "source": "tables", "candidates": CANDIDATES, "validation_lists": USERS},
+                "plan": {
+                    "sampler": "tpe", "seed": 0, "trials": 3, "source": "tables", "candidates": CANDIDATES,
+                    "validation_lists": USERS,
+                },
                 "tracking_uri": "https://me:hunter2@tracking.example/x", "versions": {"torch": "2.13.0"},
                 "command": ["tune/run_search.py", "films.yaml", "--webhook", "https://hooks.example/T0/hunter2"],
             }
@@ -81,7 +84,15 @@ class Maker:
         self.study.baseline(name).keep_ranks(users, ranks)
         return self
 
-    def trial(self, skill: float, *, status: TrialStatus = TrialStatus.COMPLETED, cause: str = "", origin: str = "", **knobs: Any) -> Maker:  # fmt: skip
+    def trial(
+        self,
+        skill: float,
+        *,
+        status: TrialStatus = TrialStatus.COMPLETED,
+        cause: str = "",
+        origin: str = "",
+        **knobs: Any,
+    ) -> Maker:
         number = len(self.study.numbers())
         config = TrialConfig(
             **{"model": "demo-tiny", "epochs": 2, "candidates": CANDIDATES, "learning_rate": 1e-3, **knobs}
@@ -322,7 +333,9 @@ def test_key_figures_stand_beside_the_best_baseline_and_chance(maker):
     assert first.label == "NDCG@10"
     assert first.value == f"{best['ndcg_at_10']:.3f}"
     assert first.notes == (
-        "{:.3f} to {:.3f} (95%)".format(*found.interval), f"best baseline {markov['ndcg_at_10']:.3f} (markov)", "chance 0.454"
+        "{:.3f} to {:.3f} (95%)".format(*found.interval),
+        f"best baseline {markov['ndcg_at_10']:.3f} (markov)",
+        "chance 0.454",
     )  # fmt: skip
     assert (second.label, second.value) == ("Recall@1", f"{best['recall_at_1']:.3f}")
     assert (gain.label, gain.value) == ("gain over markov", f"{found.against['markov'].mean:+.3f}")
@@ -415,6 +428,10 @@ def _interrupted(maker: Maker) -> None:
     (maker.study.path / "ending.json").unlink()
 
 
+def _broken_readings(maker: Maker) -> None:
+    (maker.study.path / "test_readings.jsonl").write_text("{\n")
+
+
 def _by_loss(maker: Maker) -> None:
     maker.study.write_manifest(maker.study.read_manifest() | {"metric": "val_loss"})
 
@@ -429,6 +446,7 @@ def _by_loss(maker: Maker) -> None:
         (_broken_journal, "Trial 1 is proven better than every baseline", "Some pictures could not be made"),
         (_without_journal, "Trial 1 is proven better than every baseline", "no journal of Optuna's"),
         (_interrupted, "Trial 1 is proven better than every baseline", "it was interrupted"),
+        (_broken_readings, "Trial 1 is proven better than every baseline", "It has been opened, but"),
         (_by_loss, "Trial 1 is proven better than every baseline", "val. loss on validation"),
     ],
 )

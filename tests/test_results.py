@@ -1,4 +1,4 @@
-"""A study's folder, its leaderboard and its mirror in a real MLflow store."""
+"""A study's folder and its leaderboard."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import errno
 import json
 import os
 import subprocess
-import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pandas as pd
 import pytest
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
@@ -26,7 +23,6 @@ from results.leaderboard import leaderboard
 from results.study_folder import StudyFolder, TrialStatus
 from tune.conductor import INTERRUPTED, TOO_MANY_FAILURES
 from tune.outcome import exit_code, tell_webhook
-from tune.tracking import StudyMirror, Tracker, default_uri
 
 
 def figures(epoch: int, recall: float) -> dict[str, float]:
@@ -129,64 +125,6 @@ def test_a_line_that_a_kill_cut_short_is_not_an_epoch(study):
     with (study.trial(1).path / "epochs.jsonl").open("a") as file:
         file.write('{"epoch": 2, "recall')
     assert [epoch["epoch"] for epoch in study.trial(1).read_epochs()] == [1]
-
-
-def test_mlflow_gets_one_parent_and_a_nested_run_a_trial(study):
-    uri = default_uri(study)
-    StudyMirror(study, uri).bring_up(ended=True)
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name("films").experiment_id
-    runs = {run.data.tags.get("trial", "study"): run for run in client.search_runs([experiment])}
-    assert set(runs) == {"study", "0", "1", "2"}
-    parent = runs["study"]
-    assert {runs[t].data.tags["mlflow.parentRunId"] for t in "012"} == {parent.info.run_id}
-    assert [runs[t].data.tags["status"] for t in "012"] == ["completed", "pruned", "failed"]
-    assert runs["2"].data.tags["cause"] == "diverged in epoch 1"
-    assert runs["0"].data.params["learning_rate"] == "0.01"
-    assert runs["0"].data.params["applied/learning_rate"] == "0.01"
-    assert runs["0"].data.params["applied/optimizer_steps"] == "750"
-    assert runs["0"].data.metrics["best/recall_at_1"] == 0.41
-    assert runs["0"].data.metrics["epoch_of_best"] == 2
-    assert parent.data.metrics["chance/recall_at_1"] == 0.05
-    history = client.get_metric_history(runs["0"].info.run_id, "recall_at_1")
-    assert [(point.step, point.value) for point in history] == [(1, 0.30), (2, 0.41), (3, 0.35)]
-    assert [artifact.path for artifact in client.list_artifacts(runs["0"].info.run_id)] == ["adapter"]
-    assert parent.data.tags["mlflow.note.content"].startswith("The best trial")
-
-
-def test_delivering_again_makes_no_second_run_and_no_second_point(study):
-    uri = default_uri(study)
-    StudyMirror(study, uri).bring_up()
-    StudyMirror(study, uri).bring_up(ended=True)  # a new process knows nothing but the store
-    client = MlflowClient(tracking_uri=uri)
-    runs = client.search_runs([client.get_experiment_by_name("films").experiment_id])
-    assert len(runs) == 4
-    trial = next(run for run in runs if run.data.tags.get("trial") == "0")
-    assert len(client.get_metric_history(trial.info.run_id, "recall_at_1")) == 3
-
-
-def test_a_store_that_is_down_stops_nothing_and_is_delivered_later(study):
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-    tracker = Tracker(study, "http://127.0.0.1:9")
-    tracker.start()
-    tracker.nudge()
-    assert tracker.finish(timeout_s=30) is False
-    assert tracker.trouble
-    uri = default_uri(study)
-    command = [sys.executable, "-m", "tune.tracking", str(study.path), "--tracking-uri", uri]
-    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
-    client = MlflowClient(tracking_uri=uri)
-    assert len(client.search_runs([client.get_experiment_by_name("films").experiment_id])) == 4
-
-
-def test_metric_names_are_ones_that_mlflow_takes(study):
-    client = MlflowClient(tracking_uri=default_uri(study))
-    StudyMirror(study, default_uri(study)).bring_up()
-    experiment = client.get_experiment_by_name("films").experiment_id
-    run = client.create_run(experiment)
-    with pytest.raises(MlflowException):
-        client.log_metric(run.info.run_id, "recall@1", 0.1)
-    assert all("@" not in name for name in METRIC_NAMES)
 
 
 @pytest.fixture

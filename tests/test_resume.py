@@ -73,12 +73,13 @@ def table(study: StudyFolder) -> pd.DataFrame:
 
 
 def mlflow_runs(study: StudyFolder) -> dict[str, str]:
-    """The status of each trial's run, and of the study's; a trial with two runs is a fault."""
+    """The status of each trial's run, and of the study's; a trial, a baseline or a study with two runs is a fault."""
     client = MlflowClient(tracking_uri=f"sqlite:///{study.path}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("small").experiment_id])
-    names = [run.data.tags.get("trial", "study") for run in runs]
+    names = [run.data.tags.get("trial", run.info.run_name) for run in runs]
     assert sorted(names) == sorted(set(names))
-    return {name: run.info.status for name, run in zip(names, runs, strict=True)}
+    ours = [run for run in runs if run.data.tags["kind"] in ("study", "trial")]
+    return {run.data.tags.get("trial", "study"): run.info.status for run in ours}
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def test_a_folder_is_no_study_file(tmp_path):
 
 
 def test_presets_are_found_and_load():
-    assert len(PRESETS) == 6
+    assert len(PRESETS) == 7
     for path in PRESETS:
         study = load(path, check_model=check_name)
         assert path.read_text().startswith("# ")

@@ -105,11 +105,13 @@ def test_what_cannot_be_told_from_the_winner_is_named_with_the_cheapest_of_it(st
     found = compare(study)
     assert [trial.number for trial in found.alike] == [0, 1]
     assert found.cheapest.number == 1
-    assert "Not told apart from trial 1; the cheapest of them is trial 1 (0.0001M parameters)." in findings(study)
+    assert "Not told apart from trial 1; the cheapest of them is trial 1 (0.0001M parameters)." in findings(
+        compare(study)
+    )
 
 
 def test_a_study_without_a_finished_epoch_has_nothing_to_compare(tmp_path, study):
     empty = StudyFolder.create(tmp_path, "empty")
     empty.write_manifest(study.read_manifest())
     assert compare(empty) is None
-    assert findings(empty) == []
+    assert findings(compare(empty)) == []

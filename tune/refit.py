@@ -17,7 +17,7 @@ from reranker.data import RerankingData
 from reranker.errors import Fault, InputError, TrainingError
 from reranker.mailbox import Event, WorkerJob
 from reranker.trial_folder import TrialFolder, write_text, writing
-from results.compare import compare, winner
+from results.compare import winner
 from results.study_folder import StoredTrial, StudyFolder
 from tune.worker_group import TrialResources, WorkerGroup
 
@@ -48,8 +48,7 @@ class Recipe:
         Raises:
             InputError: no trial has finished an epoch.
         """
-        compared = compare(study)
-        best = compared.winner if compared else winner(study)
+        best = winner(study)
         if best is None:
             raise InputError([Fault("a refit needs a trial that finished an epoch", str(study.path))])
         return Recipe.of(study, best)

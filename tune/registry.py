@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
 import pandas as pd
@@ -40,6 +42,7 @@ REQUIRED = (
     "peft",
     "pydantic",
     "safetensors",
+    "scipy",
     "torch",
     "transformers",
 )
@@ -70,7 +73,7 @@ def register(
     config = adapter.read_config()
     try:
         with _store(tracking_uri), _run(study, facts):
-            mlflow.log_params(config.model_dump(mode="json"))
+            mlflow.log_params({knob: _text(value) for knob, value in facts["config"].items()})
             model = mlflow.pyfunc.log_model(
                 name=name,
                 python_model=str(_SERVED),
@@ -157,6 +160,11 @@ def _signature(config: TrialConfig) -> ModelSignature:
         outputs=Schema([ColSpec(positions, "order"), ColSpec(shares, "probabilities")]),
         params=ParamSchema([ParamSpec("permutations", DataType.long, config.permutations)]),
     )
+
+
+def _text(value: Any) -> str:
+    """As the trials' runs have it, so that they compare."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _version(library: str) -> str:

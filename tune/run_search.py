@@ -32,10 +32,11 @@ from reranker.data import RerankingData
 from reranker.errors import RerankerError
 from reranker.models import check_name
 from reranker.trial_folder import write_text
-from results.compare import RUNS, findings, verdict, winner
+from results.compare import RUNS, compare, findings, verdict, winner
+from results.diagnose import Evidence, as_text, diagnose
 from results.leaderboard import leaderboard, pretty
 from results.report import write_report
-from results.study_folder import StudyFolder
+from results.study_folder import StoredTrial, StudyFolder
 from tune import search_space
 from tune.announce import how_to_resume, plan, where_it_is, where_to_look
 from tune.conductor import Conductor
@@ -54,6 +55,8 @@ from tune.tracking import Tracker, default_uri
 from tune.trainable import concurrent_trials, make_trainable, trial_resources
 from tune.warm_start import warm_start
 from tune.worker_group import TrialResources
+
+_REASONS = 3  # of the diagnosis that are printed; the report has all
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -105,21 +108,7 @@ def search(args: argparse.Namespace, console: Console) -> int:
             ending = _run_trials(study, data, folder, tracker, args, console, resources)
 
             # Report
-            table = leaderboard(folder)
-            write_text(folder.leaderboard, table.to_csv(index=False))
-            best = winner(folder)
-            if best is not None:
-                folder.write_best_config(best)
-            write_report(folder)
-            delivered = tracker.finish()
-            console.print(pretty(table, study.knobs))
-            console.print(f"\n{verdict(folder)}", style="bold", highlight=False)
-            console.print("\n".join(f"  {finding}" for finding in findings(folder)), highlight=False, soft_wrap=True)
-            console.print(
-                where_it_is(folder, tracking_uri, best, "" if delivered else tracker.trouble), highlight=False
-            )
-
-            # Hand over
+            best = _report(study, folder, tracker, tracking_uri, console)
             if args.refit and best is not None and not ending:
                 say = (lambda line: None) if args.quiet else console.print
                 used = refit_and_register(data, folder, resources, name=study.name, tracking_uri=tracking_uri, say=say)
@@ -176,6 +165,28 @@ def _run_trials(
         ).fit()
         recorder.close()
     return conductor.close()
+
+
+def _report(
+    study: Study, folder: StudyFolder, tracker: Tracker, tracking_uri: str, console: Console
+) -> StoredTrial | None:
+    """Write and print what was found; the winner, if there is one."""
+    table = leaderboard(folder)
+    write_text(folder.leaderboard, table.to_csv(index=False))
+    best = winner(folder)
+    if best is not None:
+        folder.write_best_config(best)
+    write_report(folder)
+    delivered = tracker.finish()
+    found = compare(folder)
+    console.print(pretty(table, study.knobs))
+    console.print(f"\n{verdict(folder)}", style="bold", highlight=False)
+    console.print("\n".join(f"  {finding}" for finding in findings(found)), highlight=False, soft_wrap=True)
+    if reasons := diagnose(Evidence.of_study(folder, found))[:_REASONS]:
+        console.print("\nWhat holds it back, the worst first:", highlight=False)
+        console.print(as_text(reasons, console.width), highlight=False, markup=False)
+    console.print(where_it_is(folder, tracking_uri, best, "" if delivered else tracker.trouble), highlight=False)
+    return best
 
 
 def _new_folder(study: Study, data: RerankingData, args: argparse.Namespace) -> StudyFolder:

@@ -1,4 +1,4 @@
-"""A study's folder → MLflow: one parent run, one nested run a trial. The only mlflow import of the search.
+"""A study's folder → MLflow: one parent run, one nested run a trial and a baseline. What its pages say: `mlflow_pages`.
 
 The folder is the record; MLflow is brought up to it. Each pass sends what the store does not have yet, finds runs again
 by their tags, and so never makes a second run for the same trial. While the store is down the search goes on, and
@@ -8,26 +8,46 @@ by their tags, and so never makes a second run for the same trial. While the sto
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from reranker.errors import RerankerError
 from reranker.metrics import METRIC_NAMES
-from results.compare import RUNS, verdict, winner
+from results.compare import RUNS, compare, winner
+from results.contenders import replicated
+from results.leaderboard import leaderboard
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+from tune.mlflow_pages import (
+    WINNER,
+    Links,
+    axes,
+    experiment_note,
+    ranker_note,
+    reading_text,
+    results,
+    run_color,
+    run_key,
+    run_name,
+    saved_views,
+    searched,
+    study_note,
+    text,
+    trial_note,
+)
 
 _ENDED = {
     TrialStatus.COMPLETED: "FINISHED",
@@ -35,7 +55,13 @@ _ENDED = {
     TrialStatus.FAILED: "FAILED",
     TrialStatus.CANCELLED: "KILLED",
 }
-_SHOWN = [*METRIC_NAMES, "train_loss", "val_loss", "seconds", "tokens_per_second", "peak_memory_mb"]
+_FINAL = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)  # a cancelled one may go on
+_LEADERBOARD = (*METRIC_NAMES, "train_loss", "val_loss")
+_APPLIED = "applied/"
+_EPOCHS_A_BATCH = 20  # MLflow takes 1000 metrics at once
+_PORT = 5000
+_NOTE = "mlflow.note.content"
+_GREYS = ("#b4b4b4", "#8a8a8a", "#9c8f80", "#7d8a99", "#a89fb0", "#8fa08f", "#6f6f6f", "#b0a090")  # of baselines
 
 
 def default_uri(study: StudyFolder) -> str:
@@ -45,7 +71,9 @@ def default_uri(study: StudyFolder) -> str:
 
 def ui_command(uri: str) -> str:
     """What to type to see the runs of this store."""
-    return f"{sys.executable} -m mlflow ui --backend-store-uri {uri} --port 5000" if uri.startswith("sqlite") else uri
+    return (
+        f"{sys.executable} -m mlflow ui --backend-store-uri {uri} --port {_PORT}" if uri.startswith("sqlite") else uri
+    )
 
 
 class StudyMirror:
@@ -53,9 +81,11 @@ class StudyMirror:
 
     def __init__(self, study: StudyFolder, uri: str) -> None:
         self.study, self.uri = study, uri
-        self._runs: dict[int, str] = {}  # trial number → run id
+        self._client: MlflowClient | None = None
+        self._runs: dict[str, str] = {}  # a trial's number, or a baseline's name → run id
         self._sent: dict[int, int] = {}  # trial number → epochs that the store has
-        self._ended: set[int] = set()
+        self._ended: dict[int, str] = {}  # trial number → the status that the store has it end with
+        self._reach: dict[str, int] = {}  # baseline → the epoch up to which its figures are drawn
         self._acts_sent = 0
         self._parent = ""
 
@@ -65,12 +95,16 @@ class StudyMirror:
         Raises:
             MlflowException, OSError: the store is down or refuses; nothing is lost, ask again.
         """
-        client = MlflowClient(tracking_uri=self.uri)
+        client = self._client = self._client or MlflowClient(tracking_uri=self.uri)
         if not self._parent:
-            self._parent = self._find_or_make_parent(client)
+            self._manifest, self._axes = self.study.read_manifest(), axes(self.study)
+            self._parent = self._find_or_make_parent(client, reopen=not ended)
+        longest = 1
         for trial in self.study.trials():
-            if trial.number not in self._ended:
+            longest = max(longest, trial.values["epochs"])
+            if self._ended.get(trial.number) != trial.status.value:
                 self._send(client, trial)
+        self._send_rankers(client, longest)
         acts = self.study.acts()
         for i, act in enumerate(acts[self._acts_sent :], start=self._acts_sent + 1):
             client.set_tag(self._parent, f"act.{i:03d}", f"{act['time']} {act['act']}")
@@ -78,96 +112,233 @@ class StudyMirror:
         if ended:
             self._close(client)
 
-    def _find_or_make_parent(self, client: MlflowClient) -> str:
-        manifest = self.study.read_manifest()
-        name = self.study.name
-        known = client.get_experiment_by_name(name)
-        if known is None:
-            local = (self.study.path / "mlartifacts").resolve().as_uri() if self.uri.startswith("sqlite") else None
-            self._experiment = client.create_experiment(name, artifact_location=local)
-        else:
-            self._experiment = known.experiment_id
+    @property
+    def leaderboard_page(self) -> str:
+        """Its address, without the server's."""
+        return Links(self._experiment, self._parent, {}).view("leaderboard")
+
+    # The study
+
+    def _find_or_make_parent(self, client: MlflowClient, *, reopen: bool) -> str:
+        manifest, name = self._manifest, self.study.name
+        self._experiment = self._find_or_make_experiment(client)
         kind = "tags.kind = 'study'"
         for run in client.search_runs([self._experiment], f"{kind} and tags.study_id = '{manifest['study_id']}'"):
-            client.update_run(run.info.run_id, status="RUNNING")
+            if reopen:
+                client.update_run(run.info.run_id, status="RUNNING")
+            for child in self._children(client, run.info.run_id):
+                self._remember(child)
             return str(run.info.run_id)
         tags = {"kind": "study", "study": name, "study_id": manifest["study_id"], **manifest["tags"]}
-        run = client.create_run(self._experiment, run_name=f"study {name}", tags=tags)
-        chance = [Metric(f"chance/{m}", manifest["references"]["chance"][m], _now(), 0) for m in METRIC_NAMES]
-        params = [Param(key, str(value)) for key, value in manifest["plan"].items()]
-        client.log_batch(run.info.run_id, metrics=chance, params=params)
-        client.log_artifact(run.info.run_id, str(self.study.study_file))
-        return str(run.info.run_id)
+        began = _written(self.study.path / "manifest.json")
+        run = client.create_run(self._experiment, began, run_name=f"study {name}", tags=tags)
+        parent = str(run.info.run_id)
+        chance = self.study.references()["chance"]
+        params = [Param(f"plan/{key}", str(value)) for key, value in manifest["plan"].items()]
+        client.log_batch(parent, metrics=_metrics(chance, "chance/"), params=params)
+        client.log_artifact(parent, str(self.study.study_file))
+        links = Links(self._experiment, parent, {})
+        client.set_experiment_tag(self._experiment, _NOTE, experiment_note(self.study, links))
+        return parent
+
+    def _find_or_make_experiment(self, client: MlflowClient) -> str:
+        name = self.study.name
+        if (known := client.get_experiment_by_name(name)) is None:
+            local = (self.study.path / "mlartifacts").resolve().as_uri() if self.uri.startswith("sqlite") else None
+            experiment, tags = str(client.create_experiment(name, artifact_location=local)), {}
+        else:
+            experiment, tags = str(known.experiment_id), known.tags
+        views = {f"mlflow.sharedViewState.{key}": view for key, view in saved_views(self.study, _now()).items()}
+        for key, value in {"mlflow.experimentKind": "custom_model_development", **views}.items():
+            if key not in tags:  # a view that somebody has changed stays as it is
+                client.set_experiment_tag(experiment, key, value)
+        return experiment
+
+    def _children(self, client: MlflowClient, parent: str) -> Iterator[Run]:
+        """Its nested runs, of whatever kind."""
+        query, token = f"tags.mlflow.parentRunId = '{parent}'", None
+        while True:
+            page = client.search_runs([self._experiment], query, page_token=token)
+            yield from page
+            if not (token := page.token):
+                return
+
+    def _remember(self, run: Run) -> None:
+        tags = run.data.tags
+        if tags.get("kind") == "trial":
+            self._runs[tags["trial"]] = run.info.run_id
+            if run.info.status in _ENDED.values() and tags["status"] in _FINAL:
+                self._ended[int(tags["trial"])] = tags["status"]
+        elif tags.get("kind") in ("baseline", "chance"):
+            self._runs[tags["baseline"]] = run.info.run_id
+
+    # Trials
 
     def _send(self, client: MlflowClient, trial: StoredTrial) -> None:
-        if trial.number not in self._runs:
-            self._runs[trial.number], self._sent[trial.number] = self._find_or_make_run(client, trial)
-        run, sent = self._runs[trial.number], self._sent[trial.number]
-        # The compare page opens with the metric that was logged first.
-        searched = self.study.read_manifest()["metric"]
-        metrics = [
-            Metric(name, float(figures[name]), _now(), figures["epoch"])
-            for figures in trial.epochs[sent:]
-            for name in sorted(_SHOWN, key=lambda name: name != searched)
-        ]
-        if metrics:
-            client.log_batch(run, metrics=metrics)
-            self._sent[trial.number] = len(trial.epochs)
+        if trial.number not in self._sent:
+            self._sent[trial.number] = self._find_or_make_run(client, trial)
+        run, sent = self._runs[str(trial.number)], self._sent[trial.number]
+        for start in range(sent, len(trial.epochs), _EPOCHS_A_BATCH):
+            end = min(start + _EPOCHS_A_BATCH, len(trial.epochs))
+            client.log_batch(run, metrics=self._epochs(trial, start, end))
+            self._sent[trial.number] = end
         if trial.status is not TrialStatus.RUNNING:
             self._end_trial(client, run, trial)
-            self._ended.add(trial.number)
+            self._ended[trial.number] = trial.status.value
 
-    def _find_or_make_run(self, client: MlflowClient, trial: StoredTrial) -> tuple[str, int]:
-        query = f"tags.mlflow.parentRunId = '{self._parent}' and tags.trial = '{trial.number}'"
-        for run in client.search_runs([self._experiment], query):
-            if trial.status is TrialStatus.RUNNING and run.info.status != "RUNNING":  # it goes on
-                client.update_run(run.info.run_id, status="RUNNING")
-                client.set_tag(run.info.run_id, "status", trial.status.value)
-            steps = {metric.step for metric in client.get_metric_history(run.info.run_id, _SHOWN[0])}
-            return str(run.info.run_id), len(steps)
-        manifest = self.study.read_manifest()
+    def _epochs(self, trial: StoredTrial, start: int, end: int) -> list[Metric]:
+        """The figures of some of its epochs; and before them, if it is among them, of the best so far.
+
+        The compare page opens with the metric that was logged first.
+        """
+        searched_by = self._manifest["metric"]
+        best = replace(trial, epochs=trial.epochs[:end]).best(searched_by) or {}
+        news = [figures["epoch"] for figures in trial.epochs[start:end]]
+        metrics = _metrics(_of_best(best, searched_by)) if best["epoch"] in news else []
+        for figures in trial.epochs[start:end]:
+            metrics += _metrics(_measured(figures, searched_by), step=figures["epoch"])
+        return metrics
+
+    def _find_or_make_run(self, client: MlflowClient, trial: StoredTrial) -> int:
+        """How many of its epochs the store has."""
+        key, sent = str(trial.number), 0
+        if key not in self._runs:
+            self._runs[key] = self._make_run(client, trial)
+        else:
+            if trial.status is TrialStatus.RUNNING:  # it goes on
+                client.update_run(self._runs[key], status="RUNNING")
+                client.set_tag(self._runs[key], "status", trial.status.value)
+            sent = len({metric.step for metric in client.get_metric_history(self._runs[key], METRIC_NAMES[0])})
+        values = {**searched(trial.values, self._axes), **{name: text(value) for name, value in trial.values.items()}}
+        client.log_batch(self._runs[key], params=[Param(name, value) for name, value in values.items()])
+        return sent
+
+    def _make_run(self, client: MlflowClient, trial: StoredTrial) -> str:
+        knobs, original = self._manifest["knobs"], replicated(trial)
         tags = {
             "mlflow.parentRunId": self._parent,
             "kind": "trial",
             "study": self.study.name,
             "trial": str(trial.number),
+            "configuration": str(trial.number if original is None else original),  # to group its seeds by
             "model": trial.values["model"],
+            "mlflow.runColor": run_color(trial),
             "status": trial.status.value,
+            _NOTE: trial_note(trial, self._manifest["metric"], knobs),
             **({"origin": trial.origin} if trial.origin else {}),
-            **manifest["tags"],
+            **self._manifest["tags"],
         }
-        run = client.create_run(self._experiment, run_name=_run_name(trial, manifest["knobs"]), tags=tags)
-        client.log_batch(run.info.run_id, params=[Param(name, _text(value)) for name, value in trial.values.items()])
-        return str(run.info.run_id), 0
+        began = _written(self.study.trial(trial.number).path / "config.json")
+        run = client.create_run(self._experiment, began, run_name=run_name(trial, knobs), tags=tags)
+        return str(run.info.run_id)
 
     def _end_trial(self, client: MlflowClient, run: str, trial: StoredTrial) -> None:
-        metric = self.study.read_manifest()["metric"]
-        best = trial.best(metric)
-        tags = [RunTag("status", trial.status.value)] + ([RunTag("cause", trial.cause)] if trial.cause else [])
-        tags += [RunTag("notes", "; ".join(trial.notes))] if trial.notes else []
-        metrics, params = [], []
-        if best is not None:
-            shown = {f"best/{metric}": metric, "best/recall_at_1": "recall_at_1", "epoch_of_best": "epoch"}
-            metrics = [Metric(name, float(best[figure]), _now(), 0) for name, figure in shown.items()]
-            applied = trial.epochs[-1]
-            if trial.status is not TrialStatus.CANCELLED:  # it may go on, and MLflow lets no parameter change
-                params = [Param(name, _text(value)) for name, value in applied.items() if name.startswith("applied/")]
-        client.log_batch(run, metrics=metrics, params=params, tags=tags)
-        client.set_terminated(run, _ENDED[trial.status])
+        tags = {
+            "status": trial.status.value,
+            _NOTE: trial_note(trial, self._manifest["metric"], self._manifest["knobs"]),
+        }
+        tags |= {"cause": trial.cause} if trial.cause else {}
+        tags |= {"notes": "; ".join(trial.notes)} if trial.notes else {}
+        # What was cut short may go on, and MLflow lets no parameter change.
+        last = trial.epochs[-1] if trial.epochs and trial.status is not TrialStatus.CANCELLED else {}
+        params = [Param(name, text(value)) for name, value in last.items() if name.startswith(_APPLIED)]
+        client.log_batch(run, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
+        client.set_terminated(run, _ENDED[trial.status], _written(self.study.trial(trial.number).path / "status.json"))
+
+    # Baselines and chance
+
+    def _send_rankers(self, client: MlflowClient, longest: int) -> None:
+        """What the trials must beat, as runs beside them: a level line from before the first epoch to the last of all."""
+        names = ["chance", *self.study.baselines()]
+        if all(self._reach.get(name, 0) >= longest for name in names):
+            return
+        references = self.study.references()
+        for name in names:
+            known = {} if name == "chance" else self.study.baseline(name).read_figures()
+            figures = {**references[name], **{key: value for key, value in known.items() if _is_number(value)}}
+            if name not in self._reach:
+                self._reach[name] = self._find_or_make_ranker(client, name, figures)
+            if self._reach[name] < longest:
+                client.log_batch(self._runs[name], metrics=_metrics(figures, step=longest))
+                self._reach[name] = longest
+
+    def _find_or_make_ranker(self, client: MlflowClient, name: str, figures: dict[str, float]) -> int:
+        """The epoch that its line reaches."""
+        if name in self._runs:
+            points = client.get_metric_history(self._runs[name], METRIC_NAMES[0])
+            if points:
+                return int(max(point.step for point in points))
+        else:
+            tags = {
+                "mlflow.parentRunId": self._parent,
+                "kind": "chance" if name == "chance" else "baseline",
+                "baseline": name,
+                "study": self.study.name,
+                "status": TrialStatus.COMPLETED.value,
+                _NOTE: ranker_note(name),
+                "mlflow.runType": "evaluation",  # the page opens with the study unfolded where it has one of these
+                "mlflow.runColor": _GREYS[len(self._reach) % len(_GREYS)],
+                **self._manifest["tags"],
+            }
+            self._runs[name] = client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
+        metric = self._manifest["metric"]
+        leading = {f"best/{key}": figures[key] for key in (metric, *_LEADERBOARD) if key in figures}
+        client.log_batch(self._runs[name], metrics=_metrics(leading) + _metrics(figures))
+        client.set_terminated(self._runs[name], "FINISHED")
+        return 0
+
+    # The end
 
     def _close(self, client: MlflowClient) -> None:
-        best = winner(self.study)
-        client.set_tag(self._parent, "mlflow.note.content", verdict(self.study))
+        best, found = winner(self.study), compare(self.study)
+        parent = client.get_run(self._parent)
+        runs = {run.info.run_id: run for run in self._children(client, self._parent)}
+        self._mark(client, runs, best, results(self.study, found))
         if best is not None:
-            figures = best.best(self.study.read_manifest()["metric"]) or {}
-            for name in METRIC_NAMES:
-                client.log_metric(self._parent, f"best/{name}", figures[name])
-            client.set_tag(self._runs[best.number], "winner", "true")
-            client.log_artifacts(self._runs[best.number], str(self.study.trial(best.number).adapter), "adapter")
-        for path in (self.study.leaderboard, self.study.best_config):
+            figures = _of_best(best.best(self._manifest["metric"]) or {}, self._manifest["metric"])
+            changed = {name: value for name, value in figures.items() if parent.data.metrics.get(name) != value}
+            client.log_batch(self._parent, metrics=_metrics(changed))
+            client.log_artifacts(self._runs[str(best.number)], str(self.study.trial(best.number).adapter), "adapter")
+        self._send_readings(client, parent.data.tags)
+        reports = (self.study.path / "report.html", self.study.path / "report.md")
+        for path in (self.study.leaderboard, self.study.best_config, *reports):
             if path.exists():
                 client.log_artifact(self._parent, str(path))
-        client.set_terminated(self._parent, "FINISHED" if self.study.read_ending()["complete"] else "KILLED")
+        links = Links(self._experiment, self._parent, self._ranked())
+        client.set_tag(self._parent, _NOTE, study_note(self.study, links, found))
+        client.set_experiment_tag(self._experiment, _NOTE, experiment_note(self.study, links))
+        status = "FINISHED" if self.study.read_ending()["complete"] else "KILLED"
+        client.set_terminated(self._parent, status, _written(self.study.path / "ending.json"))
+
+    def _mark(
+        self, client: MlflowClient, runs: dict[str, Run], best: StoredTrial | None, results: dict[str, str]
+    ) -> None:
+        """Say on each run what is proven of it; what an earlier pass said may no longer hold."""
+        knobs, won = self._manifest["knobs"], str(best.number) if best else ""
+        names = {str(t.number): (run_name(t, knobs), run_name(t, knobs, won=True)) for t in self.study.trials()}
+        for key, run_id in self._runs.items():
+            if (run := runs.get(run_id)) is None:  # deleted by hand
+                continue
+            plain, starred = names.get(key, ("", ""))
+            if run.info.run_name == (plain if key == won else starred):  # a name that somebody has given stays
+                client.update_run(run_id, name=starred if key == won else plain)
+            wanted = {"result": results.get(key, ""), WINNER: "true" if key == won else ""}
+            for tag, value in wanted.items():
+                if run.data.tags.get(tag, "") != value:
+                    client.set_tag(run_id, tag, value) if value else client.delete_tag(run_id, tag)
+
+    def _send_readings(self, client: MlflowClient, known: Mapping[str, str]) -> None:
+        """The sealed test's, each once."""
+        for i, reading in enumerate(self.study.readings(), start=1):
+            if (tag := f"test.{i:03d}") not in known:
+                metrics = _metrics(reading["figures"], "test/", step=i)
+                client.log_batch(self._parent, metrics=metrics, tags=[RunTag(tag, reading_text(reading))])
+
+    def _ranked(self) -> dict[str, str]:
+        """Runs with a score, by trial number or baseline's name, the best first."""
+        rows = leaderboard(self.study).dropna(subset="rank").to_dict("records")
+        keys = [run_key(row) for row in rows]
+        return {key: self._runs[key] for key in keys if key in self._runs}
 
 
 class Tracker:
@@ -210,27 +381,38 @@ class Tracker:
         try:
             self._mirror.bring_up(ended=ended)
             self.trouble = ""
-        except (MlflowException, OSError, RerankerError) as error:
+        except Exception as error:  # noqa: BLE001, a search goes on, and its user learns that the store lacks something
             self.trouble = (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _run_name(trial: StoredTrial, knobs: list[str]) -> str:
-    """`003 demo-tiny lr 1.2e-02 r 8 epochs 3`: what tells the runs of a list apart."""
-    short = {"learning_rate": "lr", "lora_rank": "r", "lora_alpha": "alpha"}
-    parts = [f"{trial.number:03d}", trial.values["model"]]
-    for knob in knobs:
-        value = trial.values[knob]
-        if knob != "model":
-            parts.append(
-                f"{short.get(knob, knob)} {value:.1e}"
-                if isinstance(value, float)
-                else f"{short.get(knob, knob)} {value}"
-            )
-    return " ".join(parts)
+def _measured(figures: Mapping[str, Any], searched_by: str) -> dict[str, float]:
+    """An epoch's figures that are metrics, the one that is searched by first."""
+    names = sorted(figures, key=lambda name: name != searched_by)
+    return {
+        name: figures[name]
+        for name in names
+        if name != "epoch" and not name.startswith(_APPLIED) and _is_number(figures[name])
+    }
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _of_best(figures: Mapping[str, Any], searched_by: str) -> dict[str, float]:
+    """What the leaderboard has of a trial's best epoch."""
+    shown = {f"best/{name}": figures[name] for name in dict.fromkeys([searched_by, *_LEADERBOARD]) if name in figures}
+    return {**shown, "epoch_of_best": figures["epoch"]}
+
+
+def _metrics(figures: Mapping[str, float], prefix: str = "", step: int = 0) -> list[Metric]:
+    now = _now()
+    return [Metric(f"{prefix}{name}", float(value), now, step) for name, value in figures.items()]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _written(path: Path) -> int | None:
+    """When, in ms: what is delivered late or again took as long as it took. None if it is not there."""
+    return int(path.stat().st_mtime * 1000) if path.exists() else None
 
 
 def _now() -> int:
@@ -245,11 +427,16 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         study = StudyFolder.open(args.runs, args.study)
-        StudyMirror(study, args.tracking_uri or study.read_manifest()["tracking_uri"]).bring_up(ended=True)
+        uri = args.tracking_uri or study.read_manifest()["tracking_uri"]
+        mirror = StudyMirror(study, uri)
+        mirror.bring_up(ended=True)
     except (RerankerError, MlflowException) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{study.name} is in MLflow; to see it: {ui_command(args.tracking_uri or default_uri(study))}")
+    server = f"http://127.0.0.1:{_PORT}" if uri.startswith("sqlite") else uri.rstrip("/")
+    print(
+        f"{study.name} is in MLflow; to see it: {ui_command(uri)}\nits leaderboard there: {server}/{mirror.leaderboard_page}"
+    )
     return 0
 
 

@@ -1,0 +1,46 @@
+"""`run_search.py` on data whose test items were exchanged for others: python tests/poisoned.py ARGUMENTS …"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from reranker.candidates import CandidateSampler
+from reranker.data import RerankingData
+from reranker.interactions import Interactions, split
+
+
+def with_last_items(data: RerankingData, last: list[list[int]]) -> RerankingData:
+    """The same data with other items at the end of each sequence; what negatives leave out stays as it was."""
+    pairs = zip(data.interactions.sequences, last, strict=True)
+    sequences = [np.append(old[: -len(new)], new).astype(np.int32) for old, new in pairs]
+    poisoned: Interactions = replace(data.interactions, sequences=sequences, known_touched=data.interactions.touched)
+    parts = split(poisoned)
+    return RerankingData(data.config, poisoned, parts, CandidateSampler(poisoned, parts, data.config.retriever))
+
+
+def poison_test(data: RerankingData) -> RerankingData:
+    """Each test item is the most popular one that its user never touched: nothing else looks as right, and nothing is as wrong."""
+    counts = np.bincount(np.concatenate(data.split.train), minlength=len(data.interactions.item_ids))
+    popular = np.argsort(-counts, kind="stable").tolist()
+    touched = [set(sequence.tolist()) for sequence in data.interactions.sequences]
+    return with_last_items(data, [[next(item for item in popular if item not in own)] for own in touched])
+
+
+def poison_validation(data: RerankingData) -> RerankingData:
+    """Each validation item has changed its place with the test item."""
+    return with_last_items(data, [[sequence[-1], sequence[-2]] for sequence in data.interactions.sequences])
+
+
+if __name__ == "__main__":
+    from tune import run_search
+
+    prepare = RerankingData.prepare
+    RerankingData.prepare = staticmethod(lambda config: poison_test(prepare(config)))  # type: ignore[method-assign]
+    sys.exit(run_search.main(sys.argv[1:]))

@@ -1,0 +1,389 @@
+"""A study's mirror in a real MLflow store, and what MLflow's pages show of it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from reranker.config import TrialConfig
+from reranker.metrics import METRIC_NAMES, Ranks, chance, summarise
+from reranker.trial_folder import write_text
+from results.leaderboard import leaderboard
+from results.study_folder import StudyFolder, TrialStatus
+from tune.mlflow_pages import trial_note
+from tune.tracking import StudyMirror, Tracker
+
+USERS = [f"u{i:03d}" for i in range(300)]
+numbers = itertools.count()
+
+
+def figures(epoch: int, recall: float) -> dict[str, float]:
+    return {
+        **dict.fromkeys(METRIC_NAMES, recall), "epoch": epoch, "train_loss": 3 - recall, "val_loss": 3 - recall,
+        "label_mass": 0.9, "seconds_per_list": 0.01, "hit": 0.8, "retrieved/recall_at_1": recall / 0.8,
+        "seconds": 10.0 * epoch, "tokens_per_second": 1e4, "peak_memory_mb": 500.0,
+        "applied/learning_rate": 1e-2, "applied/optimizer_steps": 250 * epoch, "applied/examples": 4000 * epoch,
+    }  # fmt: skip
+
+
+def ranks(mean: float) -> Ranks:
+    drawn = np.random.default_rng(0).poisson(mean, size=len(USERS))
+    return Ranks(np.minimum(drawn, 19).astype(np.int64), np.zeros(len(USERS), np.int64))
+
+
+def add_trial(study: StudyFolder, number: int, recalls: list[float], *, mean: float = 3.0, origin: str = "", **knobs):
+    """A trial that has finished an epoch for each of `recalls`, and whose true items stand at `mean` or so."""
+    values = {"model": "demo-tiny", "learning_rate": 10.0**-number / 100, "epochs": 3} | knobs
+    study.start_trial(number, TrialConfig(**values).model_dump(), origin)
+    for epoch, recall in enumerate(recalls, start=1):
+        study.trial(number).append_epoch(figures(epoch, recall))
+    study.trial(number).adapter.mkdir(exist_ok=True)
+    (study.trial(number).adapter / "adapter_config.json").write_text("{}")
+    if recalls:
+        study.trial(number).keep_ranks(USERS, ranks(mean))
+    study.write_status(number, TrialStatus.COMPLETED)
+
+
+def add_baseline(study: StudyFolder, name: str, mean: float) -> None:
+    study.baseline(name).path.mkdir(parents=True)
+    study.baseline(name).keep_ranks(USERS, ranks(mean))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> str:
+    """Making one takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+
+
+@pytest.fixture
+def study(tmp_path, store) -> StudyFolder:
+    """Three trials: one whose middle epoch is the best, one stopped, one failed before its first epoch."""
+    number = next(numbers)
+    folder = StudyFolder.create(tmp_path, f"films {number}")
+    folder.write_manifest(
+        {
+            "study_id": f"abc{number}", "metric": "ndcg_at_10", "knobs": ["learning_rate", "model"],
+            "references": {"chance": chance(20)},
+            "best_reachable_recall_at_1": 0.49, "tags": {"data_fingerprint": "f00", "code_version": "0.1.0"},
+            "plan": {"metric": "ndcg_at_10", "trials": 3, "validation_lists": 2000}, "tracking_uri": store,
+        }
+    )  # fmt: skip
+    space = {"learning_rate": {"log_uniform": [1e-5, 1e-1]}, "model": {"choice": ["demo-tiny", "demo-small"]}}
+    write_text(folder.study_file, json.dumps({"study": {"name": folder.name}, "space": space}))
+    add_baseline(folder, "popularity", mean=6.0)
+    add_trial(folder, 0, [0.30, 0.41, 0.35], mean=1.0)
+    add_trial(folder, 1, [0.12], mean=5.0)
+    add_trial(folder, 2, [])
+    folder.write_status(1, TrialStatus.PRUNED)
+    folder.write_status(2, TrialStatus.FAILED, cause="diverged in epoch 1")
+    write_text(folder.leaderboard, leaderboard(folder).to_csv(index=False))
+    folder.write_ending("", complete=True)
+    return folder
+
+
+class Seen:
+    """What the store has of a study now: runs by trial number, `study`, or a baseline's name."""
+
+    def __init__(self, study: StudyFolder) -> None:
+        self.client = MlflowClient(tracking_uri=study.read_manifest()["tracking_uri"])
+        self.experiment = self.client.get_experiment_by_name(study.name)
+        runs = self.client.search_runs([self.experiment.experiment_id])
+        named = [(run.data.tags.get("trial", run.info.run_name.split(" films")[0]), run) for run in runs]
+        self.runs = dict(named)
+        assert len(self.runs) == len(named)  # nothing has two runs
+
+    def points(self, key: str, metric: str) -> list[tuple[int, float]]:
+        history = self.client.get_metric_history(self.runs[key].info.run_id, metric)
+        return [(point.step, point.value) for point in history]
+
+    def tags(self, key: str) -> dict[str, str]:
+        return self.runs[key].data.tags
+
+    def metrics(self, key: str) -> dict[str, float]:
+        return self.runs[key].data.metrics
+
+    def artifacts(self, key: str) -> set[str]:
+        return {artifact.path for artifact in self.client.list_artifacts(self.runs[key].info.run_id)}
+
+
+def deliver(study: StudyFolder, *, ended: bool = True) -> Seen:
+    """By a new process, which knows nothing but the store."""
+    StudyMirror(study, study.read_manifest()["tracking_uri"]).bring_up(ended=ended)
+    return Seen(study)
+
+
+def test_mlflow_gets_one_parent_and_a_nested_run_a_trial_and_a_baseline(study):
+    seen = deliver(study)
+    assert set(seen.runs) == {"study", "0", "1", "2", "popularity", "chance"}
+    parent = seen.runs["study"].info.run_id
+    nested = [key for key in seen.runs if key != "study"]
+    assert {seen.tags(key)["mlflow.parentRunId"] for key in nested} == {parent}
+    assert [seen.tags(key)["kind"] for key in ("study", "0", "popularity", "chance")] == [
+        "study", "trial", "baseline", "chance",
+    ]  # fmt: skip
+    assert [seen.tags(t)["status"] for t in "012"] == ["completed", "pruned", "failed"]
+    assert [seen.runs[t].info.status for t in "012"] == ["FINISHED", "KILLED", "FAILED"]
+    assert seen.tags("2")["cause"] == "diverged in epoch 1"
+    params = seen.runs["0"].data.params
+    assert params["learning_rate"] == "0.01"
+    assert params["applied/learning_rate"] == "0.01"
+    assert params["applied/optimizer_steps"] == "750"
+    assert seen.metrics("study")["chance/recall_at_1"] == 0.05
+    assert seen.points("0", "recall_at_1") == [(1, 0.30), (2, 0.41), (3, 0.35)]
+    assert seen.artifacts("0") == {"adapter"}
+
+
+def test_every_figure_of_an_epoch_is_a_metric_and_the_best_epoch_stands_apart(study):
+    seen = deliver(study)
+    assert seen.points("0", "label_mass") == [(1, 0.9), (2, 0.9), (3, 0.9)]
+    assert seen.points("0", "retrieved/recall_at_1")[1] == (2, 0.41 / 0.8)
+    assert {"hit", "seconds_per_list", "seconds", "tokens_per_second"} <= set(seen.metrics("0"))
+    best = {name: seen.metrics("0")[f"best/{name}"] for name in (*METRIC_NAMES, "val_loss")}
+    assert best == {**dict.fromkeys(METRIC_NAMES, 0.41), "val_loss": 3 - 0.41}
+    assert seen.metrics("0")["epoch_of_best"] == 2
+    assert seen.metrics("0")["recall_at_1"] == 0.35
+
+
+def test_the_compare_page_opens_with_the_best_epoch_and_what_was_searched(study):
+    seen = deliver(study)
+    shared = [name for name in seen.metrics("0") if name in seen.metrics("popularity")]
+    assert shared[0] == "best/ndcg_at_10"  # MLflow takes the first metric that all runs have
+    params = seen.runs["1"].data.params
+    assert sorted(params)[:2] == ["Searched/learning_rate log10", "Searched/model"]  # and the first parameters
+    assert params["Searched/learning_rate log10"] == "-3.000"
+
+
+def test_delivering_again_makes_no_second_run_and_no_second_point(study):
+    first = deliver(study, ended=False)
+    deliver(study)
+    again = deliver(study)
+    assert set(again.runs) == set(first.runs)
+    for key, metric in [("0", "recall_at_1"), ("0", "best/recall_at_1"), ("popularity", "ndcg_at_10")]:
+        assert again.points(key, metric) == first.points(key, metric)
+    assert len(again.points("study", "best/ndcg_at_10")) == 1
+
+
+def test_the_figures_of_a_running_trial_come_as_they_are_made(study):
+    mirror = StudyMirror(study, study.read_manifest()["tracking_uri"])
+    add_trial(study, 3, [0.2])
+    study.write_status(3, TrialStatus.RUNNING)
+    mirror.bring_up()
+    assert Seen(study).metrics("3")["best/ndcg_at_10"] == 0.2
+    study.trial(3).append_epoch(figures(2, 0.3))
+    study.trial(3).append_epoch(figures(3, 0.1))
+    mirror.bring_up()
+    seen = Seen(study)
+    assert seen.points("3", "ndcg_at_10") == [(1, 0.2), (2, 0.3), (3, 0.1)]
+    assert seen.metrics("3")["best/ndcg_at_10"] == 0.3
+    assert seen.runs["3"].info.status == "RUNNING"
+
+
+def test_a_trial_that_was_cut_short_goes_on_in_its_run(study):
+    add_trial(study, 3, [0.2])
+    study.write_status(3, TrialStatus.CANCELLED)
+    first = deliver(study)
+    study.trial(3).append_epoch(figures(2, 0.3))
+    study.write_status(3, TrialStatus.COMPLETED)
+    seen = deliver(study)
+    assert seen.runs["3"].info.run_id == first.runs["3"].info.run_id
+    assert seen.points("3", "ndcg_at_10") == [(1, 0.2), (2, 0.3)]
+    assert (first.runs["3"].info.status, seen.runs["3"].info.status) == ("KILLED", "FINISHED")
+    assert seen.runs["3"].data.params["applied/optimizer_steps"] == "500"
+
+
+def test_a_trial_with_more_figures_than_mlflow_takes_at_once(study):
+    add_trial(study, 3, [epoch / 100 for epoch in range(1, 71)], epochs=70)
+    seen = deliver(study)
+    assert len(seen.points("3", "val_loss")) == 70
+    assert seen.metrics("3")["best/ndcg_at_10"] == 0.7
+
+
+def test_baselines_are_level_lines_as_long_as_the_longest_trial(study):
+    expected = summarise(ranks(6.0))["recall_at_1"]
+    assert deliver(study, ended=False).points("popularity", "recall_at_1") == [(0, expected), (3, expected)]
+    add_trial(study, 3, [0.2], epochs=8)
+    seen = deliver(study)
+    assert [step for step, _ in seen.points("popularity", "recall_at_1")] == [0, 3, 8]
+    assert [step for step, _ in seen.points("chance", "recall_at_1")] == [0, 3, 8]
+    assert seen.metrics("popularity")["best/recall_at_1"] == expected
+    assert "epoch_of_best" not in seen.metrics("popularity")
+
+
+def test_a_baseline_that_comes_during_the_search_gets_a_run_with_its_figures(study):
+    mirror = StudyMirror(study, study.read_manifest()["tracking_uri"])
+    mirror.bring_up()
+    study.baseline("zero-shot demo-tiny, no prior").write_figures({"val_loss": 3.2, "label_mass": 0.6, "model": "x"})
+    study.baseline("zero-shot demo-tiny, no prior").keep_ranks(USERS, ranks(5.0))
+    mirror.bring_up()
+    seen = Seen(study)
+    assert seen.points("zero-shot demo-tiny, no prior", "label_mass") == [(0, 0.6), (3, 0.6)]
+    assert seen.metrics("zero-shot demo-tiny, no prior")["best/val_loss"] == 3.2
+
+
+def test_reruns_with_other_seeds_are_grouped_with_what_they_repeat(study):
+    add_trial(study, 3, [0.40], mean=1.2, origin="replicate of 0", seed=7)
+    seen = deliver(study)
+    assert [seen.tags(t)["configuration"] for t in "0123"] == ["0", "1", "2", "0"]
+    assert seen.runs["3"].info.run_name.endswith("seed 7, repeats 000")
+    assert seen.tags("3")["mlflow.note.content"].startswith("**trial 0 again with seed 7")
+    assert [seen.tags(t).get("result") for t in "03"] == ["winner", "the winner again"]
+
+
+def test_each_run_says_what_is_proven_of_it(study):
+    add_trial(study, 3, [0.39], mean=1.0)
+    seen = deliver(study)
+    assert [seen.tags(t).get("result") for t in "0123"] == [
+        "winner", "behind the winner", None, "tied with the winner, cheapest",
+    ]  # fmt: skip
+    assert seen.tags("popularity")["result"] == "beaten by the winner"
+    assert seen.runs["0"].info.run_name == "000 ★ demo-tiny lr 0.01"
+
+
+def test_marks_move_when_another_trial_wins_later(study):
+    deliver(study)
+    add_trial(study, 3, [0.6], mean=0.2)
+    seen = deliver(study)
+    assert [t for t in "0123" if seen.tags(t).get("winner") == "true"] == ["3"]
+    assert [t for t in "0123" if "★" in seen.runs[t].info.run_name] == ["3"]
+    assert seen.tags("0")["result"] == "behind the winner"
+    assert seen.artifacts("3") == {"adapter"}
+    assert seen.metrics("study")["best/ndcg_at_10"] == 0.6
+
+
+def test_what_somebody_has_named_or_added_stays_as_it_is(study):
+    seen = deliver(study)
+    ids = {key: run.info.run_id for key, run in seen.runs.items()}
+    for key in ("0", "popularity"):
+        seen.client.update_run(ids[key], name=f"my {key}")
+    parent = {"mlflow.parentRunId": ids["study"]}
+    seen.client.create_run(seen.experiment.experiment_id, run_name="a sketch", tags=parent)
+    add_trial(study, 3, [0.6], mean=0.2)
+    runs = deliver(study).runs
+    assert set(runs) == {"study", "0", "1", "2", "3", "my popularity", "chance", "a sketch"}
+    assert runs["0"].info.run_name == "my 0"
+    assert runs["my popularity"].info.run_id == ids["popularity"]
+
+
+def test_the_studys_note_says_what_was_found_and_leads_on(study):
+    write_text(study.path / "report.html", "<p>report</p>")
+    seen = deliver(study)
+    note = seen.tags("study")["mlflow.note.content"]
+    assert note.startswith("**The best trial (number 0, epoch 2) ranks the true item first for 41% of users")
+    assert "- Better than popularity: " in note
+    run = f"#/experiments/{seen.experiment.experiment_id}/runs/{seen.runs['0'].info.run_id}?"
+    assert f"| [trial 0]({run}" in note
+    rows = [line for line in note.split("\n") if line.startswith("| [")]
+    assert [line.split("[")[1].split("]")[0] for line in rows] == ["trial 0", "popularity", "chance", "trial 1"]
+    assert str(study.trial(0).adapter) in note
+    assert "/artifacts/report.html" in note
+    assert seen.artifacts("study") == {"study.yaml", "leaderboard.csv", "report.html"}
+
+
+def test_a_reading_of_the_test_is_added_to_a_study_that_was_closed(study):
+    before = deliver(study)
+    reading = {
+        "time": "2026-11-24 12:00:00", "trial": 0, "unseal": "", "users": 300, "references": {},
+        "figures": dict.fromkeys(METRIC_NAMES, 0.38),
+        "against": {"popularity": {"mean": 0.2, "low": 0.1, "high": 0.3, "p": 0.0001}},
+    }  # fmt: skip
+    again = reading | {"figures": dict.fromkeys(METRIC_NAMES, 0.37), "unseal": "a fault in the data"}
+    path = study.path / "test_readings.jsonl"
+    path.write_text(json.dumps(reading) + "\n")
+    deliver(study)
+    path.write_text(json.dumps(reading) + "\n" + json.dumps(again) + "\n")
+    deliver(study)
+    seen = deliver(study)
+    assert seen.points("study", "test/ndcg_at_10") == [(1, 0.38), (2, 0.37)]
+    assert seen.tags("study")["test.001"] == (
+        "2026-11-24 12:00:00, trial 0, 300 users: Recall@1 0.380, NDCG@10 0.380; +0.200 to popularity (p < 0.001)"
+    )
+    assert seen.tags("study")["test.002"].endswith(". UNSEALED again: a fault in the data")
+    assert seen.tags("study")["test.002"] in seen.tags("study")["mlflow.note.content"]
+    assert seen.runs["study"].info.end_time == before.runs["study"].info.end_time
+
+
+def test_saved_views_show_what_the_runs_have(study):
+    seen = deliver(study)
+    view = json.loads(seen.experiment.tags["mlflow.sharedViewState.leaderboard"])
+    state = json.loads(view["state"])
+    data = seen.runs["0"].data
+    known = {"metrics": data.metrics, "params": data.params, "tags": data.tags}
+    columns = [column.split(".", 1) for column in state["selectedColumns"]]
+    assert [name for kind, name in columns if name.strip("`") not in known[kind]] == []
+    assert ["params", "`learning_rate`"] in columns
+    assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`best/ndcg_at_10`", False)
+    shown = seen.client.search_runs([seen.experiment.experiment_id], state["searchFilter"])
+    assert len(shown) == len(seen.runs) - 1
+    charts = json.loads(json.loads(seen.experiment.tags["mlflow.sharedViewState.charts"])["state"])["compareRunCharts"]
+    lines = next(chart for chart in charts if chart["type"] == "PARALLEL")
+    assert set(lines["selectedParams"]) <= set(data.params)
+    assert lines["selectedMetrics"] == ["best/ndcg_at_10"]
+
+
+def test_a_view_that_somebody_has_changed_stays(study):
+    seen = deliver(study)
+    seen.client.set_experiment_tag(seen.experiment.experiment_id, "mlflow.sharedViewState.charts", "theirs")
+    assert deliver(study).experiment.tags["mlflow.sharedViewState.charts"] == "theirs"
+
+
+def test_above_the_list_of_runs_stand_the_ways_on_and_the_verdict(study):
+    seen = deliver(study)
+    note = seen.experiment.tags["mlflow.note.content"]
+    assert "\n" not in note  # MLflow shows one line of it
+    assert "ranks the true item first for 41% of users" in note
+    compared = note.split("[Compare](")[1].split(")")[0]
+    assert seen.runs["1"].info.run_id in compared
+    assert seen.runs["2"].info.run_id not in compared  # without a score, it would leave the page without a metric
+    assert seen.runs["popularity"].info.run_id not in compared
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (0, "completed, 3 epochs; NDCG@10 0.410, Recall@1 0.410 at its best, epoch 2."),
+        (1, "stopped after 1 of 3 epochs, as too weak; NDCG@10 0.120, Recall@1 0.120 at its best, epoch 1."),
+        (2, "failed after 0 of 3 epochs: diverged in epoch 1."),
+    ],
+)
+def test_a_trials_note_says_what_it_was_and_how_it_ended(study, number, expected):
+    trial = next(trial for trial in study.trials() if trial.number == number)
+    what, how = trial_note(trial, "ndcg_at_10", ["learning_rate", "model"]).split("**: ")
+    assert what == "**learning_rate " + ["0.01", "1.0e-03", "1.0e-04"][number] + ", model demo-tiny"
+    assert how == expected
+
+
+def test_a_store_that_is_down_stops_nothing_and_is_delivered_later(study, store):
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    tracker = Tracker(study, "http://127.0.0.1:9")
+    tracker.start()
+    tracker.nudge()
+    assert tracker.finish(timeout_s=30) is False
+    assert tracker.trouble
+    command = [sys.executable, "-m", "tune.tracking", str(study.path)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert len(Seen(study).runs) == 6
+    assert f"/#/experiments/{Seen(study).experiment.experiment_id}/runs?" in said
+
+
+def test_whatever_goes_wrong_is_not_taken_for_delivered(study, store):
+    write_text(study.study_file, "study: {name: films}\n")  # its space is gone
+    tracker = Tracker(study, store)
+    tracker.start()
+    tracker.nudge()
+    assert tracker.finish(timeout_s=30) is False
+    assert "space" in tracker.trouble
+
+
+def test_metric_names_are_ones_that_mlflow_takes(study):
+    seen = deliver(study)
+    with pytest.raises(MlflowException):
+        seen.client.log_metric(seen.runs["0"].info.run_id, "recall@1", 0.1)
+    assert all("@" not in name for name in METRIC_NAMES)
