@@ -35,7 +35,7 @@ _BELOW = 0.3  # nats below the loss of guessing, where something has surely been
 _WORSE = 0.1  # nats by which a loss changes when what is learned no longer holds for others
 _STILL = 0.05  # of the validation loss, as a part of it: last epochs that brought more should not have been the last
 _LEANING = 0.15  # share of first places that would have to move for no label to be preferred
-_MATTERS = 0.02  # of the metric: a smaller gain over a baseline is none
+_MATTERS = 0.02  # of the metric: a smaller gain is none
 _VAGUE = 0.05  # half an interval of a difference, beyond which it says nothing
 _SHUFFLES = 2000
 
@@ -338,7 +338,7 @@ def label_prior(e: Evidence) -> Finding | None:
         return None
     held = e.picks.target >= 0
     first, right = (np.bincount(x[held], minlength=e.candidates) / held.sum() for x in (e.picks.first, e.picks.target))
-    label = int((first - right).argmax())
+    label, strong = int((first - right).argmax()), moved >= 2 * _LEANING
     return Finding(
         "label prior", f"label {_label(e, label)} stands first in {first[label]:.0%} of the lists and is right in "
         f"{right[label]:.0%}; for no label to be preferred, {moved:.0%} of the lists would need another first place "
@@ -346,7 +346,7 @@ def label_prior(e: Evidence) -> Finding | None:
         "a part of the answer comes from the label, or its place, whatever candidate stands there",
         "keep shuffle_candidates on, and see that training targets are spread over all labels; `permutations: 4` averages "
         "the preference away, at four times the cost of an answer",
-        Confidence.SURE, Grade.CAUSE if moved >= 2 * _LEANING else Grade.LIMIT,
+        Confidence.SURE if strong else Confidence.LIKELY, Grade.CAUSE if strong else Grade.LIMIT,
     )  # fmt: skip
 
 
@@ -373,7 +373,7 @@ def history_is_cut(e: Evidence) -> Finding | None:
 def overfitting(e: Evidence) -> Finding | None:
     trial, last = e.winner, e.winner.epochs[-1]
     first = trial.best("val_loss") if all("val_loss" in epoch for epoch in trial.epochs) else None
-    if first is None or "train_loss" not in last or last["val_loss"] < first["val_loss"] + _WORSE:
+    if first is None or "train_loss" not in last or last["val_loss"] < first["val_loss"] * (1 + _luck(e)) + _WORSE:
         return None
     if last["train_loss"] > first["train_loss"] - _WORSE:
         return None
@@ -390,11 +390,13 @@ def still_learning(e: Evidence) -> Finding | None:
     if len(losses) < 2 or trial.status is not TrialStatus.COMPLETED or e.best is not trial.epochs[-1]:
         return None
     falls = [(before - after) / before for before, after in pairwise(losses)]
-    if min(falls[-2:]) < _STILL:  # a single one may be luck
+    if min(falls[-2:]) < max(_STILL, _luck(e)):  # a single one may be luck
+        return None
+    if e.metric in METRIC_NAMES and trial.epochs[-1][e.metric] < trial.epochs[-2][e.metric] + _MATTERS:
         return None
     return Finding(
         "still learning at its end", f"in epoch {len(losses)}, its last, the validation loss of trial {trial.number} fell "
-        f"from {losses[-2]:.2f} to {losses[-1]:.2f} nats, and {_pretty(e.metric)} was the best yet",
+        f"from {losses[-2]:.2f} to {losses[-1]:.2f} nats, and {_pretty(e.metric)} was the best yet, {e.best[e.metric]:.3f}",
         "the training ended before it had learned what it could (underfitting)", "more epochs, or more examples_per_user",
         Confidence.LIKELY, _limit(e),
     )  # fmt: skip
@@ -574,6 +576,12 @@ def _first_epoch(e: Evidence) -> dict[str, Any] | None:
         if not _of_tokens(e.winner) and first.get("epoch") == 1 and {"train_loss", "val_loss"} <= first.keys()
         else None
     )
+
+
+def _luck(e: Evidence) -> float:
+    """By what part of it a validation loss may move from epoch to epoch by luck: two standard errors, where the losses of
+    single lists change by half of what they are."""
+    return 1 / math.sqrt(e.users)
 
 
 def _much_easier(e: Evidence, epoch: dict[str, Any]) -> bool:

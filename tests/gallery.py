@@ -107,7 +107,7 @@ def loaded(catalogue: tuple[str, ...]) -> BaseModels:
 
 
 @functools.cache
-def demo(users: int = 300, seed: int = 0, **more: Any) -> RerankingData:
+def demo(users: int = 240, seed: int = 0, **more: Any) -> RerankingData:
     return RerankingData.prepare(DemoData(users=users, seed=seed, **more))
 
 

@@ -78,7 +78,7 @@ GALLERY: dict[str, tuple[Callable[[Path], StudyFolder], list[str]]] = {
     ),
     "another template for scoring": (in_another_template, ["at chance", "template mismatch"]),
     "what is popular is all that counts": (
-        lambda runs: build(runs, "crowd", gallery.taste_of_the_crowd(runs, 300, 0), [good()]),
+        lambda runs: build(runs, "crowd", gallery.taste_of_the_crowd(runs, 240, 0), [good()]),
         ["a simple baseline does as well"],
     ),
     "a retriever that misses most targets": (
@@ -92,7 +92,7 @@ GALLERY: dict[str, tuple[Callable[[Path], StudyFolder], list[str]]] = {
         ["the best is at an end of its range"],
     ),
     "a dozen users": (
-        lambda runs: build(runs, "small", demo(evaluation_users=12), [good(epochs=4)]),
+        lambda runs: build(runs, "small", demo(evaluation_users=12), [good(epochs=3)]),
         ["too few users"],
     ),
     "learning by heart": (
@@ -124,7 +124,7 @@ def test_a_broken_study_yields_its_finding_first(case, tmp_path):
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     """One training that is as it should be."""
-    return build(tmp_path_factory.mktemp("sound"), "sound", demo(), [good(epochs=4)])
+    return build(tmp_path_factory.mktemp("sound"), "sound", demo(), [good(epochs=5)])
 
 
 @pytest.fixture(scope="module")
