@@ -78,7 +78,7 @@ GALLERY: dict[str, tuple[Callable[[Path], StudyFolder], list[str]]] = {
     ),
     "another template for scoring": (in_another_template, ["at chance", "template mismatch"]),
     "what is popular is all that counts": (
-        lambda runs: build(runs, "crowd", gallery.taste_of_the_crowd(runs, 240, 0), [good()]),
+        lambda runs: build(runs, "crowd", gallery.taste_of_the_crowd(runs, 400, 0), [good()]),
         ["a simple baseline does as well"],
     ),
     "a retriever that misses most targets": (
