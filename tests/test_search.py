@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from safetensors.torch import load_file
 
 from reranker.trial_folder import TrialFolder
+from results.compare import winner
 from results.study_folder import StudyFolder
 from tune.run_search import main as run_search_main
 
@@ -58,7 +59,7 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str], *options: str, stu
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("search")
-    done = run_search(folder, "--concurrency", "1")
+    done = run_search(folder, "--concurrency", "1", "--replicate", "1", "--top", "1", "--refit")
     return StudyFolder(folder / "runs" / "small"), done.stdout
 
 
@@ -108,9 +109,33 @@ def test_the_study_leaves_what_it_promises(searched):
 
 def test_the_output_is_not_flooded(searched):
     _, out = searched
-    assert len(out.splitlines()) < 60
+    assert len(out.splitlines()) < 75
     assert "raylet" not in out
     assert "Warning" not in out
+
+
+def test_the_best_is_trained_again_with_another_seed_to_its_end_and_judged_by_that(searched):
+    study, out = searched
+    first, second, again = study.trials()
+    best = max((first, second), key=lambda trial: trial.best("ndcg_at_10")["ndcg_at_10"])
+    assert again.origin == f"replicate of {best.number}"
+    assert again.values == {**best.values, "seed": 1}
+    assert [figures["epoch"] for figures in again.epochs] == list(range(1, best.values["epochs"] + 1))
+    assert again.best("ndcg_at_10")["ndcg_at_10"] != best.best("ndcg_at_10")["ndcg_at_10"]
+    assert f"The best configuration (trial {best.number}, 1 other seed) ranks the true item first" in out
+
+
+def test_the_winner_is_refitted_and_registered(searched):
+    study, out = searched
+    best = winner(study)
+    epochs = study.refit.read_epochs()
+    assert len(epochs) == best.best("ndcg_at_10")["epoch"]
+    assert study.refit.read_config().model_dump(mode="json") == best.values
+    assert (study.refit.adapter / "adapter_model.safetensors").exists()
+    client = MlflowClient(tracking_uri=f"sqlite:///{study.path}/mlflow.db")
+    version = client.get_model_version("small", "1")
+    assert version.tags["trial"] == str(best.number)
+    assert "models:/small/1" in out
 
 
 def test_optuna_is_told_every_report_the_best_epoch_and_who_was_stopped(searched):
@@ -137,7 +162,7 @@ def test_the_winner_s_configuration_trains_again(searched, tmp_path):
 
 def test_the_same_seed_gives_the_same_table(searched, tmp_path):
     study, _ = searched
-    run_search(tmp_path, "--concurrency", "1")
+    run_search(tmp_path, "--concurrency", "1", "--replicate", "1", "--top", "1")
     first, second = (
         pd.read_csv(path).drop(columns="seconds")
         for path in (study.leaderboard, tmp_path / "runs/small/leaderboard.csv")
