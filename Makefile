@@ -11,7 +11,7 @@ search: .venv/.installed
 	$(PY) tune/run_search.py $(ARGS)
 
 test: .venv/.installed
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: lint test
 

@@ -163,13 +163,19 @@ def findings(found: Comparison | None) -> list[str]:
     name = PRETTY.get(found.metric, found.metric)
     low, high = found.interval
     lines = [f"{name} of {_name(found.winner, several)}: {low:.3f} to {high:.3f} (95%, {found.users} users)."]
+    beaten: list[str] = []
     for baseline, difference in sorted(found.against.items(), key=lambda item: item[1].mean):
         low, high = found.intervals[baseline]
         proof = f"{difference.mean:+.3f} ({low:+.3f} to {high:+.3f}), {p_value(difference.p)}"
         if not difference.proven:
             lines.append(f"Not told apart from {baseline}: {proof}.")
+        elif difference.mean < 0:
+            lines.append(f"WORSE than {baseline}: {proof}.")
+        elif not beaten:
+            beaten.append(f"Better than {baseline}: {proof}")
         else:
-            lines.append(f"{'Better' if difference.mean > 0 else 'WORSE'} than {baseline}: {proof}.")
+            beaten.append(f"than {baseline}: {difference.mean:+.3f}, {p_value(difference.p)}")
+    lines += [f"{'; '.join(beaten)}."] if beaten else []
     lines.append(
         f"The p-values hold for all trials and baselines together; differences below {found.detectable:.3f} would "
         "often be missed."

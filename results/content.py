@@ -316,8 +316,13 @@ class _Reader:
             costs = _costs(self.found.cheapest, self.best)
             told = f"Take trial {self.found.cheapest.number} instead: it can't be told from the best one and costs less"
             steps.append(Step(f"{told} ({costs})." if costs else f"{told}."))
+        if state == "complete" and self.sealed and self.found and not self.found.scores:
+            luck = "Train the best again with other seeds: what is picked for its score owes some of it to luck."
+            steps.append(Step(luck, f"{resume} --replicate 3 --top 5"))
         if not self.sealed:
             steps.append(Step("Use the adapter.", str(self.study.trial(self.best.number).adapter)))
+            if not self.study.refit.adapter.exists():
+                steps.append(Step("Or train it on the validation items too, and register it.", f"{resume} --refit"))
         elif state != "still running":
             once = "Open the sealed test, once, when nothing else is to be tried."
             steps.append(Step(once, f"python -m results.seal {self.where}"))

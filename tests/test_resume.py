@@ -98,7 +98,7 @@ def test_a_search_that_was_killed_again_and_again_ends_as_if_it_never_was(undist
         process = launch(tmp_path, *arguments, moment=moment, mark=mark)
         out, _ = process.communicate(timeout=200)
         assert process.returncode == -signal.SIGKILL, f"{moment}: {out}"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while left_behind(mark) and time.monotonic() < deadline:
             time.sleep(0.2)
         assert left_behind(mark) == []

@@ -16,12 +16,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from poisoned import poison_test, poison_validation
 
+from reranker.bases import BaseModels
 from reranker.config import DemoData, NegativesMix, TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import SealedError
 from reranker.metrics import METRIC_NAMES, Ranks, summarise
 from reranker.sft import fine_tune
 from reranker.trial_folder import TrialFolder
+from reranker.zero_shot import zero_shot
 from results.study_folder import StudyFolder, TrialStatus
 from tune import run_search, search_space
 
@@ -132,7 +134,10 @@ def differences(study: StudyFolder, data: RerankingData, scratch: Path) -> set[s
     pairs["ceiling"] = [(study.read_manifest()["ceiling"], data.ceiling(base))]
     pairs["chance"] = [(study.references()["chance"], summarise(baselines.pop("random")))]
     stored_ranks = {name: study.baseline(name).read_ranks()[1] for name in study.baselines()}
-    pairs["baselines"] = [(flat(stored_ranks), flat(dict(sorted(baselines.items()))))]
+    untrained = zero_shot(base, data, data.validation(base), BaseModels())
+    plain, without_prior = study.zero_shot_names(base.model)
+    baselines |= {plain: untrained.plain.ranks, without_prior: untrained.without_prior.ranks}
+    pairs["baselines"] = [(flat(stored_ranks), flat(baselines))]
     for trial, reports in zip(study.trials(), told, strict=True):
         folder, stored = TrialFolder(scratch / str(trial.number)), study.trial(trial.number)
         best = fine_tune(stored.read_config(), data, folder=folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from reranker.models import BUNDLED, MODELS, resolve
 from reranker.trial_folder import TrialFolder
 from results.compare import verdict
 from results.study_folder import StudyFolder
+from tune.mlflow_pages import text
 from tune.refit import Recipe
 
 # What `reranker.rank` imports, and MLflow's server with it.
@@ -73,7 +73,7 @@ def register(
     config = adapter.read_config()
     try:
         with _store(tracking_uri), _run(study, facts):
-            mlflow.log_params({knob: _text(value) for knob, value in facts["config"].items()})
+            mlflow.log_params({knob: text(value) for knob, value in facts["config"].items()})
             model = mlflow.pyfunc.log_model(
                 name=name,
                 python_model=str(_SERVED),
@@ -160,11 +160,6 @@ def _signature(config: TrialConfig) -> ModelSignature:
         outputs=Schema([ColSpec(positions, "order"), ColSpec(shares, "probabilities")]),
         params=ParamSchema([ParamSpec("permutations", DataType.long, config.permutations)]),
     )
-
-
-def _text(value: Any) -> str:
-    """As the trials' runs have it, so that they compare."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _version(library: str) -> str:
