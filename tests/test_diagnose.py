@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from gallery import GOOD, broken, build, demo, train
 
+from reranker.config import NegativesMix
 from reranker.errors import InputError
-from reranker.metrics import Picks
+from reranker.metrics import Picks, chance
 from results.diagnose import Evidence, diagnose, main
 from results.evidence import Range, read_table
 from results.findings import Grade, leaning
-from results.study_folder import StudyFolder, TrialStatus
+from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 SEEDS_NUMBERS = "recall_at_1,ndcg_at_10,train_loss,optimizer_steps\n0.0179,0.0875,4.25,5\n0.0212,0.1019,4.25,5\n"
 
@@ -206,6 +207,52 @@ def _like_trial_0(study: StudyFolder, number: int, origin: str, score: float) ->
 # What single findings say
 
 
+def of_epochs(*epochs: dict[str, float], data: dict[str, Any] | None = None, **knobs: Any) -> list[str]:
+    """The findings on a trial of 20 candidates and 600 users of which these figures are known, after 300 steps an epoch."""
+    known = {"recall_at_1": 0.3, "ndcg_at_10": 0.5, "applied/examples": 9999}
+    figures = [
+        {**known, "epoch": i, "applied/optimizer_steps": 300 * i, **epoch} for i, epoch in enumerate(epochs, start=1)
+    ]
+    trial = StoredTrial(0, good(candidates=20, **knobs).model_dump(mode="json"), TrialStatus.COMPLETED, "", figures)
+    evidence = Evidence([trial], users=600, candidates=20, chance=chance(20), data=data or {})
+    return [finding.name for finding in diagnose(evidence)]
+
+
+def test_without_the_untrained_model_a_flat_loss_tells_that_the_rate_is_too_low():
+    flat = [{"train_loss": 4.31, "val_loss": 4.2}, {"train_loss": 4.29, "val_loss": 4.2}]
+    assert of_epochs(*flat) == ["rate too low"]
+    assert of_epochs({"train_loss": 2.11, "val_loss": 2.1}, {"train_loss": 2.10, "val_loss": 2.1}) == []
+
+
+def test_a_training_loss_that_rises_tells_that_the_rate_is_too_high():
+    assert of_epochs({"train_loss": 2.1, "val_loss": 2.1}, {"train_loss": 2.9, "val_loss": 2.8}) == ["rate too high"]
+
+
+def test_training_lists_may_be_easier_for_a_reason_that_is_known():
+    epoch = {"train_loss": 1.6, "val_loss": 2.6}
+    assert of_epochs(epoch) == ["template mismatch"]
+    assert of_epochs(epoch, data={"evaluation_negatives": "popularity"}) == ["training lists are easier"]
+    retrieved = {"candidate_mode": "retrieval"}
+    assert of_epochs(epoch, data=retrieved) == ["training lists are easier"]
+    hard = {"uniform": 0.0, "popularity": 0.0, "retriever": 1.0}
+    assert of_epochs(epoch, data=retrieved, negatives=NegativesMix(**hard)) == ["template mismatch"]
+
+
+def test_the_loss_of_all_tokens_is_not_held_against_that_of_labels():
+    assert of_epochs({"train_loss": 0.8, "val_loss": 2.1, "label_mass": 0.98}, objective="token_ce") == []
+
+
+def test_labels_that_hardly_any_probability_falls_on():
+    epoch = {"train_loss": 2.2, "val_loss": 2.1, "label_mass": 0.12}
+    assert of_epochs(epoch, objective="token_ce") == ["labels are improbable"]
+    assert of_epochs(epoch) == []
+
+
+def test_next_to_no_error_is_too_good_to_be_true():
+    assert of_epochs({"recall_at_1": 0.97, "train_loss": 0.2, "val_loss": 0.1}) == ["leaked target"]
+    assert of_epochs({"recall_at_1": 0.7, "train_loss": 1.0, "val_loss": 0.9}) == []
+
+
 def test_an_end_of_a_range_is_near_it_in_the_scale_that_is_searched():
     assert Range(1e-5, 1e-1, log=True).end_at(5e-2) == "high"
     assert Range(1e-5, 1e-1).end_at(5e-2) == ""
@@ -262,7 +309,7 @@ def test_a_table_tells_a_rate_that_never_reached_the_optimiser(tmp_path):
     assert "asked for a learning rate of 0.001; the optimiser never held more than 2e-05" in finding.seen
 
 
-def test_a_leaderboard_is_a_table_whose_baselines_are_compared(sound, tmp_path):
+def test_a_leaderboard_is_a_table_whose_baselines_are_compared(tmp_path):
     text = "rank,name,kind,status,epoch,ndcg_at_10,seconds\n"
     text += "1,markov,baseline,completed,,0.5,\n2,trial 0,trial,completed,3,0.4,9\n3,chance,chance,completed,,0.09,\n"
     (finding,) = diagnose(of_table(text, tmp_path))
