@@ -26,6 +26,17 @@ from reranker.models import load_tokenizer
 
 torch.set_num_threads(1)
 
+# They start Ray, one after the other: they wait for processes and kill some. The longest first.
+RAY = ["test_resume", "test_search", "test_slots", "test_refit", "test_seal"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `pytest -n 2 --dist loadgroup`: what starts Ray on one core, and first; each other file on whichever is free."""
+    items.sort(key=lambda item: RAY.index(item.path.stem) if item.path.stem in RAY else len(RAY))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.path.stem in RAY else item.path.stem))
+
+
 # The chat template of Qwen3 as far as it concerns a conversation without tools: thinking is on unless switched off.
 QWEN3_TEMPLATE = """
 {%- for message in messages %}
