@@ -30,6 +30,7 @@ torch.set_num_threads(1)
 RAY = ["test_resume", "test_search", "test_slots", "test_refit", "test_seal"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For `pytest -n 2 --dist loadgroup`: what starts Ray on one core, and first; each other file on whichever is free."""
     items.sort(key=lambda item: RAY.index(item.path.stem) if item.path.stem in RAY else len(RAY))
