@@ -30,12 +30,13 @@ torch.set_num_threads(1)
 RAY = ["test_resume", "test_search", "test_slots", "test_refit", "test_seal"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """For `pytest -n 2 --dist loadgroup`: what starts Ray on one core, each other file on whichever is free."""
+    item.add_marker(pytest.mark.xdist_group("ray" if item.path.stem in RAY else item.path.stem))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `pytest -n 2 --dist loadgroup`: what starts Ray on one core, and first; each other file on whichever is free."""
     items.sort(key=lambda item: RAY.index(item.path.stem) if item.path.stem in RAY else len(RAY))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.path.stem in RAY else item.path.stem))
 
 
 # The chat template of Qwen3 as far as it concerns a conversation without tools: thinking is on unless switched off.
