@@ -11,7 +11,7 @@ search: .venv/.installed
 	$(PY) tune/run_search.py $(ARGS)
 
 test: .venv/.installed
-	$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(PY) -m pytest -n 2 $(ARGS)
 
 check: lint test
 

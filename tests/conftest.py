@@ -17,6 +17,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from reranker.cache import cache_folder
 from reranker.config import DemoData
@@ -26,17 +28,20 @@ from reranker.models import load_tokenizer
 
 torch.set_num_threads(1)
 
-# They start Ray, one after the other: they wait for processes and kill some. The longest first.
-RAY = ["test_resume", "test_search", "test_slots", "test_refit", "test_seal"]
+# They start Ray, wait for processes and kill some: one after the other.
+RAY = {"test_refit", "test_resume", "test_search", "test_seal", "test_slots"}
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """For `pytest -n 2 --dist loadgroup`: what starts Ray on one core, each other file on whichever is free."""
-    item.add_marker(pytest.mark.xdist_group("ray" if item.path.stem in RAY else item.path.stem))
+class _ByFile(LoadScopeScheduling):
+    """For `pytest -n 2`: what starts Ray on one core, each other file on whichever is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.split("::")[0]).stem
+        return "ray" if file in RAY else file
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: RAY.index(item.path.stem) if item.path.stem in RAY else len(RAY))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile:
+    return _ByFile(config, log)
 
 
 # The chat template of Qwen3 as far as it concerns a conversation without tools: thinking is on unless switched off.
