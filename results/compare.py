@@ -197,21 +197,19 @@ def _seed_findings(found: Comparison) -> list[str]:
     for name, scores in found.scores.items():
         shown = ", ".join(f"{score:.3f}" for score in scores)
         lines.append(f"{name}, {_seeds(len(scores))}: {shown}; mean {np.mean(scores):.3f}.")
-    if found.seed_spread is not None:
-        lines.append(
-            f"Luck: a score varies by {found.seed_spread:.3f} from seed to seed, and by {found.user_error:.3f} with the "
-            "users that are drawn (standard deviations)."
-        )
-    return lines
+    return lines + ([luck(found)] if found.seed_spread is not None else [])
 
 
-def same_lists(studies: Sequence[StudyFolder]) -> bool:
-    """Whether these studies ranked the same candidates for the same users."""
-    return len({study.read_manifest().get("lists", study.path) for study in studies}) <= 1
+def luck(found: Comparison) -> str:
+    """How far seeds and users move a score, of a comparison with replicates."""
+    return (
+        f"Luck: a score varies by {found.seed_spread:.3f} from seed to seed, and by {found.user_error:.3f} with the users "
+        "that are drawn (standard deviations)."
+    )
 
 
 def _check_same_lists(studies: Sequence[StudyFolder]) -> None:
-    if not same_lists(studies):
+    if len({study.read_manifest().get("lists", study.path) for study in studies}) > 1:
         named = ", ".join(study.name for study in studies)
         rule = "studies can be compared where they ranked the same lists: same data, users, candidates and their mode"
         raise InputError([Fault(rule, field="studies", value=named)])

@@ -11,7 +11,7 @@ import numpy as np
 from reranker.metrics import FloatArray, per_list
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 
-_REPLICATE = re.compile(r"replicate of (\d+)")
+REPLICATE = "replicate of"  # and the number of the trial: the origin of a rerun
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class Contender:
 
 def replicated(trial: StoredTrial) -> int | None:
     """The number of the trial that this one repeats."""
-    match = _REPLICATE.fullmatch(trial.origin)
+    match = re.fullmatch(rf"{REPLICATE} (\d+)", trial.origin)
     return int(match[1]) if match else None
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from reranker.metrics import Picks, Ranks
 from results import figures, journal
 from results.board import Board, board_of, spelled
-from results.compare import RUNS, Comparison, compare, p_value, verdict
+from results.compare import RUNS, Comparison, compare, luck, p_value, verdict
 from results.contenders import contenders, replicated
 from results.diagnose import Evidence, Finding, diagnose
 from results.figures import Contest, Figure
@@ -289,10 +289,7 @@ class _Reader:
             cheapest = f"The cheapest of them all is trial {found.cheapest.number}."
             sentences.append(f"Not told apart from trial{'s' * (len(found.alike) > 2)} {numbers}. {cheapest}")
         if found.seed_spread is not None:
-            sentences.append(
-                f"Luck: a score varies by {found.seed_spread:.3f} from seed to seed and by {found.user_error:.3f} with "
-                "the users that are drawn (standard deviations). Rerun configurations are judged by their reruns alone."
-            )
+            sentences.append(f"{luck(found)} Rerun configurations are judged by their reruns alone.")
         return sentences
 
     def _steps(self) -> list[Step]:

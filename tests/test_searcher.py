@@ -155,6 +155,21 @@ def test_failed_trials_are_tried_again_once_with_the_same_knobs(tmp_path):
     assert [trial.name for trial in folder.trials()][2] == "trial 2 (retry of 0)"
 
 
+def test_a_failed_replicate_is_tried_again_with_its_own_seed_and_judges_what_it_repeats(tmp_path):
+    study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
+    ledger = ledger_of(study, folder)
+    run(ledger, folder, 1)
+    ranked(folder, [0.1])
+    Replication(folder, top=1, seeds=1, say=lambda line: None).enqueue(ledger)
+    failed = ledger.ask()
+    ledger.end(failed[0], TrialStatus.FAILED)
+    assert ledger.retry_failed() == [failed[0]]
+    assert ledger.retry_failed() == []
+    number, values, origin = ledger.ask()
+    assert (values, origin) == (failed[1], "replicate of 0")
+    assert ledger.is_replicate(number)
+
+
 # Warm start
 
 
@@ -270,9 +285,11 @@ def conductor_of(folder: StudyFolder, study: Study) -> Conductor:
     return Conductor(study, folder, ledger_of(study, folder), lambda line: None)
 
 
-def end(conductor: Conductor, folder: StudyFolder, number: int, status: TrialStatus, hits: int = 0) -> None:
+def end(
+    conductor: Conductor, folder: StudyFolder, number: int, status: TrialStatus, hits: int = 0, origin: str = ""
+) -> None:
     """A trial with so many of 100 targets in front."""
-    conductor.starts(number, {}, "")
+    conductor.starts(number, {}, origin)
     if status is not TrialStatus.FAILED:
         scores = [[1.0, 0.0]] * hits + [[0.0, 1.0]] * (100 - hits)
         ranks = ranks_of_target(scores, [0] * 100)
@@ -289,6 +306,15 @@ def test_patience_ends_a_search_that_gains_no_more_than_the_noise(tmp_path):
         assert conductor.ending == ""
         end(conductor, folder, number, TrialStatus.COMPLETED, hits)
     assert "3 trials in a row brought no gain above the noise" in conductor.ending
+
+
+def test_replicates_do_not_try_the_patience(tmp_path):
+    study, folder = study_of(tmp_path, "patience: 2, metric: recall_at_1"), StudyFolder.create(tmp_path, "a")
+    conductor = conductor_of(folder, study)
+    end(conductor, folder, 0, TrialStatus.COMPLETED, 50)
+    for number in (1, 2, 3):
+        end(conductor, folder, number, TrialStatus.COMPLETED, 50, origin="replicate of 0")
+    assert conductor.ending == ""
 
 
 def test_too_many_failures_end_a_search_and_its_running_trials(tmp_path):

@@ -12,6 +12,7 @@ from typing import Any
 
 from reranker.errors import InputError
 from reranker.metrics import per_list
+from results.contenders import REPLICATE
 from results.study_folder import StudyFolder, TrialStatus
 from tune import control
 from tune.ledger import Ledger
@@ -55,13 +56,13 @@ class Conductor:
         self._folder.start_trial(number, values, origin)
 
     def ended(self, number: int, status: TrialStatus) -> None:
-        """Count it towards the limits on failures and on trials without a gain."""
+        """Count it towards the limits on failures and on trials without a gain; a replicate is not to bring one."""
         self._running.discard(number)
         self._failures += status is TrialStatus.FAILED
         most = self._study.settings.max_failures
         if most is not None and self._failures >= most:
             self._end(f"{TOO_MANY_FAILURES}: {self._failures} (max_failures)")
-        if status in (TrialStatus.COMPLETED, TrialStatus.PRUNED):
+        if status in (TrialStatus.COMPLETED, TrialStatus.PRUNED) and not self.origin(number).startswith(REPLICATE):
             self._count_gain(number)
 
     def poll(self) -> None:

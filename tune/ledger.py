@@ -20,6 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from reranker.errors import EnvironmentFault
+from results.contenders import REPLICATE
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 from tune.search_space import Study
 
@@ -151,16 +152,20 @@ class Ledger:
 
     def retry_failed(self) -> list[int]:
         """Enqueue every failed trial's parameters again, once; returns the failed numbers."""
-        failed = self._in_state(TrialState.FAIL)
-        tried = {trial.user_attrs.get(ORIGIN) for trial in self._optuna.get_trials(deepcopy=False)}
-        again = [trial for trial in failed if f"retry of {trial.number}" not in tried]
-        for trial in again:
-            self.enqueue(trial.params, f"retry of {trial.number}", extra=True)
-        return [trial.number for trial in again]
+        trials = self._optuna.get_trials(deepcopy=False)
+        retried = []
+        for trial in self._in_state(TrialState.FAIL):
+            replicate = _SEED in trial.user_attrs  # it goes on to judge what it repeats, with its own seed
+            attributes = {**trial.user_attrs, _EXTRA: True}
+            attributes |= {} if replicate else {ORIGIN: f"retry of {trial.number}"}
+            if not any(other.user_attrs == attributes for other in trials[trial.number + 1 :]):
+                self._optuna.enqueue_trial(trial.params, user_attrs=attributes)
+                retried.append(trial.number)
+        return retried
 
     def replicate(self, original: StoredTrial, seeds: int) -> int:
         """Enqueue a trial's parameters with the next `seeds` seeds, but for those that were asked for; how many are new."""
-        origin = f"replicate of {original.number}"
+        origin = f"{REPLICATE} {original.number}"
         trials = self._optuna.get_trials(deepcopy=False)
         asked = {trial.user_attrs[_SEED] for trial in trials if trial.user_attrs.get(ORIGIN) == origin}
         first = original.values["seed"] + 1
