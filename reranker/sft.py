@@ -391,12 +391,12 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
 
     def _store(self, report: EpochReport) -> None:
         assert self.job.folder is not None
+        epoch = int(report.figures["epoch"])
         if report.best:
-            self.job.folder.keep_adapter(self.accelerator.unwrap_model(self.model), self.job.config)
-            if report.evaluation is not None:
-                users = self.job.data.interactions.user_ids
-                found = report.evaluation
-                self.job.folder.keep_ranks([users[e.user] for e in self._validation], found.ranks, found.picks)
+            self.job.folder.keep_adapter(self.accelerator.unwrap_model(self.model), self.job.config, epoch)
+        if (found := report.evaluation) is not None:
+            users = [self.job.data.interactions.user_ids[e.user] for e in self._validation]
+            self.job.folder.keep_report(epoch, users, found.ranks, found.picks, best=report.best)
         self.job.folder.append_epoch(report.figures)
 
     def _evaluate_together(self) -> tuple[Evaluation, dict[str, float]]:

@@ -52,9 +52,10 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     from reranker.baselines import RANDOM  # torch and transformers take seconds to import
     from reranker.data import RerankingData
+    from reranker.files import writing
     from reranker.metrics import METRIC_NAMES, summarise
     from reranker.sft import EpochReport, fine_tune
-    from reranker.trial_folder import TrialFolder, writing
+    from reranker.trial_folder import TrialFolder
 
     data = RerankingData.prepare(data_config)
     print(data.describe(config))

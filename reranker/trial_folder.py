@@ -1,17 +1,16 @@
-"""One trial's folder: its configuration, a line of figures an epoch, and the best epoch's ranks and adapter.
+"""One trial's folder: its configuration, a line of figures a report, each report's ranks, and the best one's adapter.
 
-Every file is complete or absent: it is written beside its place and renamed into it, so that a full disk or a kill
-loses the epoch that was being written and nothing before it.
+A report is stored in this order: the adapter and `ranks.parquet` if it is the best so far, its ranks, its line of figures.
+The line makes it count: a kill before it loses the report and nothing else.
 """
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import importlib.metadata
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +19,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
+from reranker.files import (
+    DamagedFile,
+    append_line,
+    read_json,
+    read_lines,
+    read_table,
+    write_json,
+    write_table,
+    writing,
+)
 from reranker.metrics import Picks, Ranks
 
 if TYPE_CHECKING:  # whoever only reads a folder need not wait for torch
@@ -30,52 +40,13 @@ if TYPE_CHECKING:  # whoever only reads a folder need not wait for torch
 
 ADAPTER_FACTS = "reranker.json"  # in an adapter's folder: all that is needed to use it besides the base model
 _LIBRARIES = ("torch", "transformers", "peft", "trl")
+_RANKS = ["greater", "ties"]
 _PICKS = ["target_position", "first_position", "first_probability"]
-_ADVICE = {
-    errno.ENOSPC: "no space is left on the disk; what was written before is intact",
-    errno.EDQUOT: "the disk quota is used up; what was written before is intact",
-    errno.EACCES: "no permission to write there",
-    errno.EPERM: "no permission to write there",
-    errno.EROFS: "the file system is read-only",
-}
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a failure to write into one sentence that names the path and the cause.
-
-    Raises:
-        EnvironmentFault: the disk is full, read-only, or not ours to write.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise EnvironmentFault(f"cannot write {path}: {_ADVICE.get(error.errno or 0, str(error))}") from error
-    except Exception as error:  # safetensors reports a full disk in an exception of its own
-        if "os error 28" in str(error).lower() or "no space left" in str(error).lower():
-            raise EnvironmentFault(f"cannot write {path}: {_ADVICE[errno.ENOSPC]}") from error
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file's content as a whole."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-            try:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                os.unlink(file.name)
-                raise
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
 
 
 @dataclass(frozen=True)
 class TrialFolder:
-    """`config.json`, `epochs.jsonl`, `ranks.parquet`, `adapter/`, `notes.txt` and, until it ended, `state-N/` of a trial."""
+    """`config.json`, `epochs.jsonl`, `reports/`, `ranks.parquet`, `adapter/`, `notes.jsonl` and, until it ended, `state-N/`."""
 
     path: Path
 
@@ -84,42 +55,47 @@ class TrialFolder:
         return self.path / "adapter"
 
     def write_config(self, config: TrialConfig) -> None:
-        write_text(self.path / "config.json", config.model_dump_json(indent=2) + "\n")
+        write_json(self.path / "config.json", config.model_dump(mode="json"))
 
     def read_config(self) -> TrialConfig:
-        return TrialConfig.model_validate_json((self.path / "config.json").read_text(encoding="utf-8"))
+        """
+        Raises:
+            DamagedFile: it is missing, or not what was written.
+        """
+        path = self.path / "config.json"
+        values = read_json(path)
+        try:
+            return TrialConfig.model_validate_json(json.dumps(values))
+        except ValidationError:
+            raise DamagedFile(path, "was written by another version of this program") from None
 
     def clear(self) -> None:
         """Remove the figures that an earlier training has left; its adapter stays until there is a new one."""
         with writing(self.path):
-            for name in ("epochs.jsonl", "ranks.parquet", "notes.txt"):
+            for name in ("epochs.jsonl", "ranks.parquet", "notes.jsonl"):
                 (self.path / name).unlink(missing_ok=True)
+            shutil.rmtree(self.path / "reports", ignore_errors=True)
 
     def append_epoch(self, figures: dict[str, Any]) -> None:
-        """Add one epoch's figures; a line that a kill has cut short is dropped when it is read."""
-        path = self.path / "epochs.jsonl"
-        with writing(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(figures) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Add one report's figures, after its ranks: from now on it counts."""
+        append_line(self.path / "epochs.jsonl", figures)
 
     def read_epochs(self) -> list[dict[str, Any]]:
-        """The figures of each finished epoch, in order; empty before the first."""
-        path = self.path / "epochs.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1]]
+        """The figures of each finished epoch, in order; empty before the first.
+
+        Raises:
+            DamagedFile: they are not what was written.
+        """
+        return read_lines(self.path / "epochs.jsonl")
 
     def add_note(self, text: str) -> None:
-        """Something that happened to the trial and that its figures don't tell."""
-        path = self.path / "notes.txt"
-        with writing(path), path.open("a", encoding="utf-8") as file:
-            file.write(f"{text}\n")
+        """Something that happened to the trial and that its figures don't tell. It is dropped where it can't be written:
+        a note decides nothing."""
+        with contextlib.suppress(EnvironmentFault):
+            append_line(self.path / "notes.jsonl", {"note": text})
 
     def read_notes(self) -> list[str]:
-        path = self.path / "notes.txt"
-        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [line["note"] for line in read_lines(self.path / "notes.jsonl")]
 
     def state_after(self) -> tuple[int, Path] | None:
         """The last epoch whose training state is kept, and the folder of it; None before the first."""
@@ -146,50 +122,78 @@ class TrialFolder:
                 shutil.rmtree(path, ignore_errors=True)
 
     def keep_ranks(self, user_ids: list[str], ranks: Ranks, picks: Picks | None = None) -> None:
-        """Per user how many candidates stood before the target, how many tied with it, and what stood first."""
-        path = self.path / "ranks.parquet"
+        """Of a baseline, or of a trial's best report: per user how many candidates stood before the target, how many tied
+        with it, and what stood first."""
         table = pd.DataFrame({"user_id": user_ids, "greater": ranks.greater, "ties": ranks.ties})
         if picks is not None:
             table = table.assign(**dict(zip(_PICKS, (picks.target, picks.first, picks.probability), strict=True)))
-        beside = path.with_suffix(".tmp")
-        with writing(path):
-            table.to_parquet(beside, index=False)
-            os.replace(beside, path)
+        write_table(self.path / "ranks.parquet", table)
+
+    def keep_report(
+        self, epoch: int, user_ids: list[str], ranks: Ranks, picks: Picks | None = None, *, best: bool
+    ) -> None:
+        """One report's ranks, and if it is the best so far `ranks.parquet` with them."""
+        if best:
+            self.keep_ranks(user_ids, ranks, picks)
+        table = pd.DataFrame({"greater": ranks.greater.astype(np.int32), "ties": ranks.ties.astype(np.int32)})
+        if picks is not None:
+            table["target_position"] = picks.target.astype(np.int16)
+            table["first_position"] = picks.first.astype(np.int16)
+            table["first_probability"] = picks.probability
+        write_table(self._report(epoch), table)
 
     @property
     def has_ranks(self) -> bool:
         """Of an epoch that was finished."""
         return (self.path / "ranks.parquet").exists()
 
+    def read_user_ids(self) -> list[str]:
+        """In the order of `read_ranks` and `read_report`."""
+        return list(read_table(self.path / "ranks.parquet", ["user_id"])["user_id"])
+
     def read_ranks(self) -> tuple[list[str], Ranks]:
-        table = pd.read_parquet(self.path / "ranks.parquet")
-        greater, ties = (np.asarray(table[name], dtype=np.int64) for name in ("greater", "ties"))
-        return list(table["user_id"]), Ranks(greater, ties)
+        """
+        Raises:
+            DamagedFile: they are missing, or not what was written.
+        """
+        table = read_table(self.path / "ranks.parquet", ["user_id", *_RANKS])
+        return list(table["user_id"]), _ranks(table)
 
     def read_picks(self) -> Picks | None:
         """In the order of `read_ranks`; None of a ranker that gives no probabilities."""
-        table = pd.read_parquet(self.path / "ranks.parquet")
-        if not set(_PICKS) <= set(table.columns):
-            return None
-        target, first, probability = (table[name].to_numpy() for name in _PICKS)
-        return Picks(target.astype(np.int64), first.astype(np.int64), probability.astype(np.float64))
+        return _picks(read_table(self.path / "ranks.parquet", _RANKS))
+
+    def has_report(self, epoch: int) -> bool:
+        return self._report(epoch).exists()
+
+    def read_report(self, epoch: int) -> tuple[Ranks, Picks | None]:
+        """The ranks of one report, in the order of `read_user_ids`.
+
+        Raises:
+            DamagedFile: they are missing, or not what was written.
+        """
+        table = read_table(self._report(epoch), _RANKS)
+        return _ranks(table), _picks(table)
+
+    def _report(self, epoch: int) -> Path:
+        return self.path / "reports" / f"{epoch:04d}.parquet"
 
     def write_figures(self, figures: dict[str, Any]) -> None:
         """What is known of a baseline besides its ranks."""
-        write_text(self.path / "figures.json", json.dumps(figures) + "\n")
+        write_json(self.path / "figures.json", figures)
 
     def read_figures(self) -> dict[str, Any]:
         path = self.path / "figures.json"
-        figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        return figures
+        return read_json(path) if path.exists() else {}
 
-    def keep_adapter(self, model: PeftModel, config: TrialConfig) -> None:
+    def keep_adapter(self, model: PeftModel, config: TrialConfig, epoch: int) -> None:
         """Replace the kept adapter, file by file: safetensors, peft's configuration, and ours with what it belongs to."""
         from reranker.models import base_fingerprint
 
         beside = self.path / "adapter.tmp"
         versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-        facts = {"config": config.model_dump(mode="json"), "base": base_fingerprint(model), "versions": versions}
+        known = {"config": config.model_dump(mode="json"), "base": base_fingerprint(model)}
+        facts = {**known, "epoch": epoch, "versions": versions}
         with writing(self.adapter):
             try:
                 model.save_pretrained(str(beside))
@@ -208,3 +212,15 @@ def _name_base(path: Path, model: str) -> None:
     facts = json.loads(path.read_text(encoding="utf-8"))
     if Path(facts["base_model_name_or_path"]).is_dir():
         path.write_text(json.dumps({**facts, "base_model_name_or_path": model}, indent=2) + "\n", encoding="utf-8")
+
+
+def _ranks(table: pd.DataFrame) -> Ranks:
+    greater, ties = (np.asarray(table[name], dtype=np.int64) for name in _RANKS)
+    return Ranks(greater, ties)
+
+
+def _picks(table: pd.DataFrame) -> Picks | None:
+    if not set(_PICKS) <= set(table.columns):
+        return None
+    target, first, probability = (table[name].to_numpy() for name in _PICKS)
+    return Picks(target.astype(np.int64), first.astype(np.int64), probability.astype(np.float64))

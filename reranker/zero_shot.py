@@ -16,10 +16,11 @@ from reranker.candidates import Example
 from reranker.config import TrialConfig
 from reranker.data import RerankingData
 from reranker.evaluation import Evaluation, evaluate
+from reranker.files import writing
 from reranker.prompts import PromptEncoder
 from reranker.scoring import EncodedLists, FloatArray, label_mass, score
 from reranker.sft import training_device
-from reranker.trial_folder import TrialFolder, writing
+from reranker.trial_folder import TrialFolder
 
 _PRIOR_LISTS = 200
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from reranker.files import read_text
 from reranker.metrics import Picks, Ranks
 from results import figures, journal
 from results.board import Board, board_of, spelled
@@ -433,7 +434,7 @@ class _Reader:
 
     def _files(self) -> list[tuple[str, str]]:
         files = [(path.name, path) for path in (self.study.study_file, self.study.best_config) if path.exists()]
-        return [(name, masked(path.read_text(encoding="utf-8"))) for name, path in files]
+        return [(name, masked(read_text(path))) for name, path in files]
 
 
 def _state(study: StudyFolder) -> str:

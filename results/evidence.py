@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from scipy import stats
 
 from reranker.config import TrialConfig
@@ -96,7 +95,7 @@ class Evidence:
         first = found.winner.number if found else None
         ranked = sorted(_best_first(searched, metric), key=lambda trial: trial.number != first)
         references = study.references()
-        sections = yaml.safe_load(study.study_file.read_text(encoding="utf-8")) if study.study_file.exists() else {}
+        sections = study.read_sections()
         picks, kept_first = _picks(study, ranked[0]) if ranked else (None, None)
         return Evidence(
             ranked,

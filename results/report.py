@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from reranker.errors import RerankerError
-from reranker.trial_folder import write_text
+from reranker.files import write_file
 from results.compare import RUNS
 from results.content import Content, content_of
 from results.markdown import to_markdown
@@ -25,8 +25,8 @@ def write_report(study: StudyFolder) -> Path:
         EnvironmentFault: they can't be written.
     """
     content = content_of(study)
-    write_text(study.report, to_html(content))
-    write_text(study.report.with_suffix(".md"), to_markdown(content))
+    write_file(study.report, to_html(content))
+    write_file(study.report.with_suffix(".md"), to_markdown(content))
     return study.report
 
 

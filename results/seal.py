@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -22,8 +20,8 @@ from rich.table import Table
 
 from reranker.baselines import RANDOM
 from reranker.errors import Fault, InputError, RerankerError
+from reranker.files import append_line
 from reranker.metrics import METRIC_NAMES, Ranks, per_list, summarise
-from reranker.trial_folder import writing
 from results.compare import RUNS, p_value, winner
 from results.leaderboard import PRETTY
 from results.report import write_report
@@ -49,11 +47,7 @@ def read_test(study: StudyFolder, unseal: str = "") -> dict[str, Any]:
         _check(study, best, unseal)
         assert best is not None
         reading = _reading(study, best, unseal if study.readings() else "")
-        path = study.path / "test_readings.jsonl"
-        with writing(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(reading) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(study.path / "test_readings.jsonl", reading)
     return reading
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +13,13 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import yaml
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from reranker.config import DataConfig, TrialConfig
 from reranker.errors import EnvironmentFault
+from reranker.files import DamagedFile, append_line, read_json, read_lines, read_yaml, write_file, write_json, writing
 from reranker.metrics import summarise
-from reranker.trial_folder import TrialFolder, write_text, writing
+from reranker.trial_folder import TrialFolder
 
 
 class TrialStatus(StrEnum):
@@ -183,9 +183,7 @@ class StudyFolder:
 
     def readings(self) -> list[dict[str, Any]]:
         """Every time that the test split was scored, in order."""
-        path = self.path / "test_readings.jsonl"
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-        return [json.loads(line) for line in lines]
+        return read_lines(self.path / "test_readings.jsonl")
 
     def start_trial(self, number: int, values: dict[str, Any], origin: str = "") -> None:
         """Also called for a trial that goes on: what it has already is kept."""
@@ -202,18 +200,17 @@ class StudyFolder:
         """`ours` marks a failure that is not the user's to mend; `origin` stays what it was unless given."""
         known = self.read_status(number).get("origin", "") if origin is None else origin
         facts = {"status": status.value, "cause": cause, "ours": ours, "origin": known}
-        write_text(self.trial(number).path / "status.json", json.dumps(facts) + "\n")
+        write_json(self.trial(number).path / "status.json", facts)
 
     def ask_to_stop(self, number: int, status: TrialStatus, cause: str = "") -> None:
         """Leave word for a running trial to end soon, and what it shall count as then."""
-        write_text(self._stop_file(number), json.dumps({"status": status.value, "cause": cause}) + "\n")
+        write_json(self._stop_file(number), {"status": status.value, "cause": cause})
 
     def asked_to_stop(self, number: int) -> tuple[TrialStatus, str] | None:
         """(status, cause) of a trial that shall end, None if it may go on."""
-        try:
-            asked = json.loads(self._stop_file(number).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not self._stop_file(number).exists():
             return None
+        asked = read_json(self._stop_file(number))
         return TrialStatus(asked["status"]), asked["cause"]
 
     def _stop_file(self, number: int) -> Path:
@@ -221,28 +218,22 @@ class StudyFolder:
 
     def record_act(self, text: str) -> None:
         """Something that was done to the search: by hand, by a budget, by a signal."""
-        path = self.path / "acts.jsonl"
-        with writing(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": time.strftime("%Y-%m-%d %H:%M:%S"), "act": text}) + "\n")
+        append_line(self.path / "acts.jsonl", {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "act": text})
 
     def acts(self) -> list[dict[str, str]]:
-        path = self.path / "acts.jsonl"
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-        return [json.loads(line) for line in lines]
+        return read_lines(self.path / "acts.jsonl")
 
     def write_ending(self, reason: str, complete: bool) -> None:
         """Why the search ended, and whether nothing is left to resume."""
-        write_text(self.path / "ending.json", json.dumps({"reason": reason, "complete": complete}) + "\n")
+        write_json(self.path / "ending.json", {"reason": reason, "complete": complete})
 
     def read_ending(self) -> dict[str, Any]:
         """`reason` and `complete`; of a search that runs, or died, the reason is empty."""
         path = self.path / "ending.json"
-        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"reason": "", "complete": False}
-        return found
+        return read_json(path) if path.exists() else {"reason": "", "complete": False}
 
     def read_status(self, number: int) -> dict[str, Any]:
-        facts: dict[str, Any] = json.loads((self.trial(number).path / "status.json").read_text(encoding="utf-8"))
-        return facts
+        return read_json(self.trial(number).path / "status.json")
 
     def numbers(self) -> list[int]:
         return sorted(int(path.parent.name) for path in (self.path / "trials").glob("*/status.json"))
@@ -265,19 +256,24 @@ class StudyFolder:
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Versions, command, data fingerprint, metric, searched knobs, and the scores of baselines and chance."""
-        write_text(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+        write_json(self.path / "manifest.json", manifest)
 
     def read_manifest(self) -> dict[str, Any]:
-        manifest: dict[str, Any] = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
-        return manifest
+        return read_json(self.path / "manifest.json")
 
     def read_data_config(self) -> DataConfig:
         """What the study's trials were trained and scored on."""
-        found = yaml.safe_load(self.study_file.read_text(encoding="utf-8"))["data"]
-        config: DataConfig = TypeAdapter(DataConfig).validate_python(found)
+        try:
+            config: DataConfig = TypeAdapter(DataConfig).validate_python(self.read_sections()["data"])
+        except (KeyError, ValidationError):
+            raise DamagedFile(self.study_file, "is damaged: it says of no data what they are") from None
         return config
+
+    def read_sections(self) -> dict[str, Any]:
+        """The study file as it was resolved, section by section."""
+        return read_yaml(self.study_file)
 
     def write_best_config(self, trial: StoredTrial) -> None:
         """The winner's configuration, every knob, as `python -m reranker.train --config` takes it."""
         head = f"# Trial {trial.number} of the study {self.name}: every knob, resolved.\n"
-        write_text(self.best_config, head + yaml.safe_dump(trial.values, sort_keys=False))
+        write_file(self.best_config, head + yaml.safe_dump(trial.values, sort_keys=False))

@@ -21,9 +21,9 @@ from reranker.candidates import Example
 from reranker.config import DemoData, TablesData, TrialConfig
 from reranker.data import RerankingData
 from reranker.datasets.demo import ITEM_IDS, TITLES
+from reranker.files import write_file
 from reranker.prompts import PromptEncoder
 from reranker.scoring import EncodedLists
-from reranker.trial_folder import write_text
 from reranker.zero_shot import keep_zero_shot
 from results.study_folder import StudyFolder, TrialStatus
 from tune.manifest import keep_baselines, make_manifest
@@ -56,9 +56,9 @@ def build(
         "fixed": {"candidates": trials[0].candidates, **fixed},
         "space": searched,
     }
-    write_text(folder.study_file, yaml.safe_dump(sections))
+    write_file(folder.study_file, yaml.safe_dump(sections))
     study = load(folder.study_file)
-    write_text(folder.study_file, study.dump())
+    write_file(folder.study_file, study.dump())
     baselines = keep_baselines(study, data, folder)
     folder.write_manifest(make_manifest(study, data, "", baselines))
     _keep_zero_shot(study.base(), data, folder)

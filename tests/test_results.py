@@ -15,8 +15,9 @@ import pytest
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
+from reranker.files import write_file
 from reranker.metrics import METRIC_NAMES, chance
-from reranker.trial_folder import TrialFolder, write_text
+from reranker.trial_folder import TrialFolder
 from results import compare
 from results.compare import verdict, winner
 from results.leaderboard import leaderboard
@@ -45,7 +46,7 @@ def study(tmp_path) -> StudyFolder:
             "plan": {"metric": "ndcg_at_10", "trials": 3, "validation_lists": 2000}, "tracking_uri": "",
         }
     )  # fmt: skip
-    write_text(folder.study_file, "study: {name: films}\n")
+    write_file(folder.study_file, "study: {name: films}\n")
     for number, scores in enumerate([[0.30, 0.41, 0.35], [0.12], []]):
         config = TrialConfig(model="demo-tiny", learning_rate=10.0**-number / 100, epochs=3)
         folder.start_trial(number, config.model_dump())
@@ -56,7 +57,7 @@ def study(tmp_path) -> StudyFolder:
     folder.write_status(0, TrialStatus.COMPLETED)
     folder.write_status(1, TrialStatus.PRUNED)
     folder.write_status(2, TrialStatus.FAILED, cause="diverged in epoch 1")
-    write_text(folder.leaderboard, leaderboard(folder).to_csv(index=False))
+    write_file(folder.leaderboard, leaderboard(folder).to_csv(index=False))
     return folder
 
 
@@ -143,7 +144,7 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing_written(full_disk: Pat
     folder = TrialFolder(full_disk)
     folder.append_epoch(figures(1, 0.3))
     with pytest.raises(EnvironmentFault, match="no space is left"):
-        write_text(full_disk / "large.txt", "x" * 2_000_000)
+        write_file(full_disk / "large.txt", "x" * 2_000_000)
     assert folder.read_epochs()[0]["recall_at_1"] == 0.3
     assert sorted(path.name for path in full_disk.iterdir()) == ["epochs.jsonl"]
 

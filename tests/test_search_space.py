@@ -279,7 +279,7 @@ def test_a_start_point_may_name_alpha_as_it_follows_from_the_rank(study_of):
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_a_dumped_study_loads_to_an_equal_one(path, tmp_path):
     study = load(path, ["study.name=12e3x", "study.trials=5", "learning_rate=1e-5"])
-    (tmp_path / "again.yaml").write_text(study.dump())
+    (tmp_path / "again.yaml").write_file(study.dump())
     again = load(tmp_path / "again.yaml")
     assert again == study
     assert again.fingerprint == study.fingerprint
@@ -288,7 +288,7 @@ def test_a_dumped_study_loads_to_an_equal_one(path, tmp_path):
 
 def test_a_dump_keeps_text_that_looks_like_a_number(study_of, tmp_path):
     study = study_of("space: {epochs: {int: [1, 4]}}\n", "study.name='12e34'")
-    (tmp_path / "again.yaml").write_text(study.dump())
+    (tmp_path / "again.yaml").write_file(study.dump())
     assert load(tmp_path / "again.yaml").name == "12e34"
 
 
@@ -305,7 +305,7 @@ def test_data_stands_beside_the_study_file_or_in_the_current_folder(tmp_path, mo
     study = load(Path("../studies/a.yaml"))
     assert study.data.interactions.samefile(studies / "ratings.csv")
     assert study.data.items == here / "items.csv"
-    (elsewhere / "b.yaml").write_text(study.dump())
+    (elsewhere / "b.yaml").write_file(study.dump())
     monkeypatch.chdir(elsewhere)
     assert load(Path("b.yaml")) == study
 

@@ -14,8 +14,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from reranker.config import TrialConfig
+from reranker.files import write_file
 from reranker.metrics import METRIC_NAMES, Ranks, chance, summarise
-from reranker.trial_folder import write_text
 from results.leaderboard import leaderboard
 from results.study_folder import StudyFolder, TrialStatus
 from tune.mlflow_pages import trial_note
@@ -77,14 +77,14 @@ def study(tmp_path, store) -> StudyFolder:
         }
     )  # fmt: skip
     space = {"learning_rate": {"log_uniform": [1e-5, 1e-1]}, "model": {"choice": ["demo-tiny", "demo-small"]}}
-    write_text(folder.study_file, json.dumps({"study": {"name": folder.name}, "space": space}))
+    write_file(folder.study_file, json.dumps({"study": {"name": folder.name}, "space": space}))
     add_baseline(folder, "popularity", mean=6.0)
     add_trial(folder, 0, [0.30, 0.41, 0.35], mean=1.0)
     add_trial(folder, 1, [0.12], mean=5.0)
     add_trial(folder, 2, [])
     folder.write_status(1, TrialStatus.PRUNED)
     folder.write_status(2, TrialStatus.FAILED, cause="diverged in epoch 1")
-    write_text(folder.leaderboard, leaderboard(folder).to_csv(index=False))
+    write_file(folder.leaderboard, leaderboard(folder).to_csv(index=False))
     folder.write_ending("", complete=True)
     return folder
 
@@ -273,7 +273,7 @@ def test_what_somebody_has_named_or_added_stays_as_it_is(study):
 
 
 def test_the_studys_note_says_what_was_found_and_leads_on(study):
-    write_text(study.path / "report.html", "<p>report</p>")
+    write_file(study.path / "report.html", "<p>report</p>")
     seen = deliver(study)
     note = seen.tags("study")["mlflow.note.content"]
     assert note.startswith("**The best trial (number 0, epoch 2) ranks the true item first for 41% of users")
@@ -374,7 +374,7 @@ def test_a_store_that_is_down_stops_nothing_and_is_delivered_later(study, store)
 
 
 def test_whatever_goes_wrong_is_not_taken_for_delivered(study, store):
-    write_text(study.study_file, "study: {name: films}\n")  # its space is gone
+    write_file(study.study_file, "study: {name: films}\n")  # its space is gone
     tracker = Tracker(study, store)
     tracker.start()
     tracker.nudge()

@@ -8,7 +8,6 @@ python tune/run_search.py control STUDY pause | resume
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reranker.errors import EnvironmentFault, Fault, InputError, RerankerError
-from reranker.trial_folder import write_text
+from reranker.files import read_json, write_json
 from results.compare import RUNS
 from results.study_folder import StudyFolder
 from tune.study_yaml import Document, override
@@ -38,12 +37,12 @@ class Request:
 def take_up(folder: StudyFolder) -> Iterator[Request]:
     """The requests that nobody has answered yet, oldest first."""
     for path in sorted(folder.control.glob("*.request")):
-        yield Request(**json.loads(path.read_text(encoding="utf-8")))
+        yield Request(**read_json(path))
 
 
 def answer(folder: StudyFolder, request: Request, text: str, accepted: bool = True) -> None:
     """Tell whoever asked what came of it; the request is done with."""
-    write_text(folder.control / f"{request.id}.answer", json.dumps({"text": text, "accepted": accepted}))
+    write_json(folder.control / f"{request.id}.answer", {"text": text, "accepted": accepted})
     (folder.control / f"{request.id}.request").unlink(missing_ok=True)
 
 
@@ -61,7 +60,7 @@ def ask(folder: StudyFolder, act: str, **details: Any) -> str:
     if not folder.is_searched():
         raise EnvironmentFault(f"no search is running in {folder.path}")
     request = Request(f"{time.time_ns()}", act, **details)  # type: ignore[arg-type]
-    write_text(folder.control / f"{request.id}.request", json.dumps(asdict(request)))
+    write_json(folder.control / f"{request.id}.request", asdict(request))
     answered = folder.control / f"{request.id}.answer"
     deadline = time.monotonic() + _ANSWER_S
     while not answered.exists():
@@ -69,7 +68,7 @@ def ask(folder: StudyFolder, act: str, **details: Any) -> str:
             (folder.control / f"{request.id}.request").unlink(missing_ok=True)
             raise EnvironmentFault(f"the search in {folder.path} did not answer within {_ANSWER_S:.0f} s")
         time.sleep(0.1)
-    reply = json.loads(answered.read_text(encoding="utf-8"))
+    reply = read_json(answered)
     answered.unlink()
     if not reply["accepted"]:
         raise refusal(reply["text"])

@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
-import yaml
 
 from results.compare import Comparison, findings, p_value, verdict
 from results.contenders import replicated
@@ -53,7 +52,7 @@ def axes(study: StudyFolder) -> dict[str, str]:
     MLflow's compare page opens with the first three parameters that differ; and its axes are linear, so a knob that is
     searched evenly in the logarithm is shown by that.
     """
-    space = yaml.safe_load(study.study_file.read_text(encoding="utf-8"))["space"]
+    space = study.read_sections()["space"]
     ends = {knob: " log10" if "log_uniform" in space[knob] or space[knob].get("log") else "" for knob in space}
     return {knob: f"Searched/{knob}{ends[knob]}" for knob in study.read_manifest()["knobs"]}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -15,8 +14,9 @@ import ray
 from reranker.config import TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import Fault, InputError, TrainingError
+from reranker.files import read_json, write_json, writing
 from reranker.mailbox import Event, WorkerJob
-from reranker.trial_folder import TrialFolder, write_text, writing
+from reranker.trial_folder import TrialFolder
 from results.compare import winner
 from results.study_folder import StoredTrial, StudyFolder
 from tune.worker_group import TrialResources, WorkerGroup
@@ -63,10 +63,10 @@ class Recipe:
 
     @staticmethod
     def read(folder: TrialFolder) -> Recipe:
-        return Recipe(**json.loads((folder.path / _FILE).read_text(encoding="utf-8")))
+        return Recipe(**read_json(folder.path / _FILE))
 
     def write(self, folder: TrialFolder) -> None:
-        write_text(folder.path / _FILE, json.dumps(dataclasses.asdict(self)) + "\n")
+        write_json(folder.path / _FILE, dataclasses.asdict(self))
 
 
 def refit(

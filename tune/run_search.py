@@ -30,8 +30,8 @@ from rich.console import Console
 from reranker import datasets
 from reranker.data import RerankingData
 from reranker.errors import RerankerError
+from reranker.files import write_file
 from reranker.models import check_name
-from reranker.trial_folder import write_text
 from results.compare import RUNS, compare, findings, verdict, winner
 from results.diagnose import Evidence, as_text, diagnose
 from results.leaderboard import leaderboard, pretty
@@ -94,7 +94,7 @@ def search(args: argparse.Namespace, console: Console) -> int:
     folder = folder or _new_folder(study, data, args)
 
     with folder.locked(), libraries_quiet(folder.path / "driver.log"):
-        write_text(folder.study_file, study.dump())
+        write_file(folder.study_file, study.dump())
         tracking_uri = folder.read_manifest()["tracking_uri"]
 
         # Search
@@ -172,7 +172,7 @@ def _report(
 ) -> StoredTrial | None:
     """Write and print what was found; the winner, if there is one."""
     table = leaderboard(folder)
-    write_text(folder.leaderboard, table.to_csv(index=False))
+    write_file(folder.leaderboard, table.to_csv(index=False))
     best = winner(folder)
     if best is not None:
         folder.write_best_config(best)

@@ -1,0 +1,273 @@
+"""The project's own files: written whole or not at all, and read with one sentence where one is damaged.
+
+Four forms, each with a writer and a reader: text and bytes as they are; JSON with a checksum; lines of JSON, each with a
+checksum, that are only ever added to; Parquet tables. Nothing else in the project opens a file of a study or of a trial.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import json
+import os
+import uuid
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from reranker.errors import EnvironmentFault
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CHECKSUM = "checksum"
+_ADVICE = {
+    errno.ENOSPC: "no space is left on the disk; what was written before is intact",
+    errno.EDQUOT: "the disk quota is used up; what was written before is intact",
+    errno.EACCES: "no permission to write there",
+    errno.EPERM: "no permission to write there",
+    errno.EROFS: "the file system is read-only",
+    errno.ENAMETOOLONG: "the name is too long for this file system",
+}
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DamagedFile(EnvironmentFault):
+    """A file of ours is missing, cannot be read, or does not hold what was written into it.
+
+    Args:
+        path: the file.
+        damage: what is wrong with it, as the end of the sentence "FILE …".
+        remedy: what to do about it.
+    """
+
+    def __init__(self, path: Path | str, damage: str, remedy: str = "restore it from a copy") -> None:
+        self.path, self.damage, self.remedy = Path(path), damage, remedy
+        super().__init__(f"{path} {damage}; {remedy}")
+
+    def __reduce__(self) -> tuple[type, tuple[Path, str, str]]:
+        return type(self), (self.path, self.damage, self.remedy)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write into one sentence that names the path and the cause.
+
+    Raises:
+        EnvironmentFault: the disk is full, read-only, or not ours to write. Its `errno` is the system's.
+    """
+    try:
+        yield
+    except EnvironmentFault:
+        raise
+    except OSError as error:
+        raise _cannot_write(path, error.errno, str(error)) from error
+    except Exception as error:  # safetensors and pyarrow report a full disk in exceptions of their own
+        if "os error 28" in str(error).lower() or "no space left" in str(error).lower():
+            raise _cannot_write(path, errno.ENOSPC, "") from error
+        raise
+
+
+def _cannot_write(path: Path, code: int | None, text: str) -> EnvironmentFault:
+    fault = EnvironmentFault(f"cannot write {path}: {_ADVICE.get(code or 0, text)}")
+    fault.errno = code
+    return fault
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Replace a file's content as a whole, on the disk before it takes the old one's place.
+
+    Raises:
+        EnvironmentFault: it cannot be written; the old content is untouched.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{uuid.uuid4().hex}.tmp")
+        try:
+            with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Replace a file by an object with its checksum, as `read_json` takes it."""
+    write_file(path, json.dumps(_sealed(value), indent=2) + "\n")
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """Add one object with its checksum as a line: the whole line, or nothing.
+
+    What an earlier write has left without its end is cut off first. Several processes may add to a file.
+
+    Raises:
+        EnvironmentFault: it cannot be written; the lines before are untouched.
+    """
+    line = json.dumps(_sealed(record)).encode() + b"\n"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "rb+", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            end = cut_torn_line(file)
+            try:
+                written = 0
+                while written < len(line):
+                    written += file.write(line[written:])
+                os.fsync(file.fileno())
+            except BaseException:
+                file.truncate(end)
+                raise
+
+
+def cut_torn_line(file: io.RawIOBase | io.BufferedRandom) -> int:
+    """Drop what follows the last line's end of a file that is open for writing; its length then, where it is left."""
+    end = file.seek(0, os.SEEK_END)
+    whole, at = 0, end
+    while at > 0 and not whole:
+        start = max(0, at - 65_536)
+        file.seek(start)
+        whole = (start + found + 1) if (found := (file.read(at - start) or b"").rfind(b"\n")) >= 0 else 0
+        at = start
+    if whole < end:
+        file.truncate(whole)
+    return file.seek(whole)
+
+
+def read_text(path: Path) -> str:
+    """
+    Raises:
+        DamagedFile: it is missing, unreadable, or not UTF-8.
+    """
+    return _decoded(path, read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """
+    Raises:
+        DamagedFile: it is missing or unreadable.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DamagedFile(path, "is missing") from None
+    except PermissionError:
+        raise DamagedFile(path, "cannot be read", "allow it, with chmod u+r") from None
+    except (OSError, ValueError) as error:
+        raise DamagedFile(path, f"cannot be read ({error})") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote.
+
+    Raises:
+        DamagedFile: it is missing, unreadable, or not what was written.
+    """
+    return _unsealed(path, read_text(path), "")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """What `append_line` added, in order; nothing where there is no file. A last line without its end was never added.
+
+    Raises:
+        DamagedFile: it is unreadable, or a line is not what was written.
+    """
+    if not path.exists():
+        return []
+    lines = _decoded(path, read_bytes(path)[: _whole_lines(path)]).split("\n")[:-1]
+    return [_unsealed(path, line, f" in line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping that the project wrote; a user's own files are read by `tune.study_yaml`.
+
+    Raises:
+        DamagedFile: it is missing, unreadable, or not a mapping.
+    """
+    try:
+        found = yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, RecursionError):
+        raise DamagedFile(path, "is damaged: it is not YAML") from None
+    if not isinstance(found, dict):
+        raise DamagedFile(path, "is damaged: it is not a mapping" if found is not None else "is empty")
+    return found
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Replace a file by a table, as Parquet."""
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_file(path, buffer.getvalue())
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """What `write_table` wrote, which has these columns at least.
+
+    Raises:
+        DamagedFile: it is missing, unreadable, or not what was written.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    content = read_bytes(path)
+    try:
+        table = pd.read_parquet(io.BytesIO(content))
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+        raise DamagedFile(path, "is damaged: it is not a Parquet table" if content else "is empty") from None
+    if missing := [name for name in columns if name not in table.columns]:
+        raise DamagedFile(path, f"is damaged: it lacks the column {missing[0]!r}")
+    return table
+
+
+def _sealed(value: dict[str, Any]) -> dict[str, Any]:
+    return {**value, _CHECKSUM: _checksum(value)}
+
+
+def _checksum(value: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(value, sort_keys=True).encode()):08x}"
+
+
+def _unsealed(path: Path, text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise DamagedFile(path, f"is damaged{where}: it is not JSON" if text.strip() else f"is empty{where}") from None
+    if not isinstance(value, dict) or value.pop(_CHECKSUM, None) != _checksum(value):
+        raise DamagedFile(path, f"is damaged{where}: it is not what was written")
+    return value
+
+
+def _decoded(path: Path, content: bytes) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise DamagedFile(path, "is damaged: it is not text") from None
+
+
+def _whole_lines(path: Path) -> int:
+    """Bytes up to the end of the last whole line."""
+    return read_bytes(path).rfind(b"\n") + 1
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that a rename outlives a power cut, where the system can do that."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
