@@ -114,7 +114,7 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
     Raises:
         EnvironmentFault: it cannot be written; the lines before are untouched.
     """
-    line = json.dumps(_sealed(record)).encode() + b"\n"
+    line = as_line(record).encode()
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "rb+", buffering=0) as file:
@@ -128,6 +128,11 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
             except BaseException:
                 file.truncate(end)
                 raise
+
+
+def as_line(record: dict[str, Any]) -> str:
+    """What `append_line` adds."""
+    return json.dumps(_sealed(record)) + "\n"
 
 
 def cut_torn_line(file: io.RawIOBase | io.BufferedRandom) -> int:
@@ -184,7 +189,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    lines = _decoded(path, read_bytes(path)[: _whole_lines(path)]).split("\n")[:-1]
+    content = read_bytes(path)
+    lines = _decoded(path, content[: content.rfind(b"\n") + 1]).split("\n")[:-1]
     return [_unsealed(path, line, f" in line {number}") for number, line in enumerate(lines, start=1)]
 
 
@@ -204,9 +210,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Replace a file by a table, as Parquet."""
+    """Replace a file by a table, as Parquet with checksums."""
     buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
+    table.to_parquet(buffer, index=False, write_page_checksum=True)
     write_file(path, buffer.getvalue())
 
 
@@ -216,12 +222,12 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     Raises:
         DamagedFile: it is missing, unreadable, or not what was written.
     """
-    import pandas as pd
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     content = read_bytes(path)
     try:
-        table = pd.read_parquet(io.BytesIO(content))
+        table: pd.DataFrame = pq.read_table(io.BytesIO(content), page_checksum_verification=True).to_pandas()
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         raise DamagedFile(path, "is damaged: it is not a Parquet table" if content else "is empty") from None
     if missing := [name for name in columns if name not in table.columns]:
@@ -242,7 +248,9 @@ def _unsealed(path: Path, text: str, where: str) -> dict[str, Any]:
         value = json.loads(text)
     except (ValueError, RecursionError):
         raise DamagedFile(path, f"is damaged{where}: it is not JSON" if text.strip() else f"is empty{where}") from None
-    if not isinstance(value, dict) or value.pop(_CHECKSUM, None) != _checksum(value):
+    if not isinstance(value, dict) or _CHECKSUM not in value:
+        raise DamagedFile(path, f"is damaged{where}, or another program's: it has no checksum")
+    if value.pop(_CHECKSUM) != _checksum(value):
         raise DamagedFile(path, f"is damaged{where}: it is not what was written")
     return value
 
@@ -252,11 +260,6 @@ def _decoded(path: Path, content: bytes) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError:
         raise DamagedFile(path, "is damaged: it is not text") from None
-
-
-def _whole_lines(path: Path) -> int:
-    """Bytes up to the end of the last whole line."""
-    return read_bytes(path).rfind(b"\n") + 1
 
 
 def _sync_folder(folder: Path) -> None:

@@ -161,3 +161,8 @@ def summarise(ranks: Ranks) -> dict[str, float]:
 def chance(n: int) -> dict[str, float]:
     """What a scorer without knowledge gets on lists of n: k/n, (1/n) Σ_{r≤k} 1/log2(r+1), H_k/n, with k ≤ n."""
     return summarise(Ranks(np.array([0]), np.array([n - 1])))
+
+
+def is_loss(metric: str) -> bool:
+    """Losses are minimised, everything else is maximised."""
+    return metric.endswith("_loss")

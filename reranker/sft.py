@@ -32,6 +32,7 @@ from reranker.config import TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import Fault, InputError, OutOfMemory, TrainingError, TrainingStopped
 from reranker.evaluation import Evaluation, evaluate
+from reranker.metrics import is_loss
 from reranker.models import base_dtype
 from reranker.prompts import PromptEncoder
 from reranker.scoring import EncodedLists, FloatArray, label_mass, score
@@ -455,11 +456,6 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         values: list[Any] = [None] * workers()
         dist.all_gather_object(values, value)
         return reduce(values)
-
-
-def is_loss(metric: str) -> bool:
-    """Losses are minimised, everything else is maximised."""
-    return metric.endswith("_loss")
 
 
 def _better(figures: dict[str, float], other: dict[str, float], metric: str) -> bool:

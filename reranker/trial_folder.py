@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from reranker.errors import EnvironmentFault
 from reranker.files import (
     DamagedFile,
     append_line,
+    read_bytes,
     read_json,
     read_lines,
     read_table,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:  # whoever only reads a folder need not wait for torch
 
 ADAPTER_FACTS = "reranker.json"  # in an adapter's folder: all that is needed to use it besides the base model
 _LIBRARIES = ("torch", "transformers", "peft", "trl")
+_FILES = "files.json"  # in a training state: the checksum of every other file
 _RANKS = ["greater", "ties"]
 _PICKS = ["target_position", "first_position", "first_probability"]
 
@@ -95,12 +98,18 @@ class TrialFolder:
             append_line(self.path / "notes.jsonl", {"note": text})
 
     def read_notes(self) -> list[str]:
-        return [line["note"] for line in read_lines(self.path / "notes.jsonl")]
+        try:
+            return [line["note"] for line in read_lines(self.path / "notes.jsonl")]
+        except DamagedFile as damage:
+            return [f"its notes are lost: {damage.path.name} {damage.damage}"]
 
     def state_after(self) -> tuple[int, Path] | None:
-        """The last epoch whose training state is kept, and the folder of it; None before the first."""
+        """The last epoch whose training state is kept, and the folder of it; None before the first.
+
+        A state that is not what was written is as good as none: the training begins anew, and comes to the same.
+        """
         states = {int(path.name.removeprefix("state-")): path for path in self.path.glob("state-*[0-9]")}
-        return max(states.items(), default=None)
+        return max(((epoch, path) for epoch, path in states.items() if _is_whole(path)), default=None)
 
     @contextmanager
     def keeping_state(self, epoch: int) -> Iterator[Path]:
@@ -110,6 +119,7 @@ class TrialFolder:
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir(parents=True)
             yield beside
+            write_json(beside / _FILES, {"files": _checksums(beside)})
             self.drop_state(of=epoch)
             os.replace(beside, self.path / f"state-{epoch}")
         self.drop_state(but=epoch)
@@ -140,7 +150,7 @@ class TrialFolder:
             table["target_position"] = picks.target.astype(np.int16)
             table["first_position"] = picks.first.astype(np.int16)
             table["first_probability"] = picks.probability
-        write_table(self._report(epoch), table)
+        write_table(self.report(epoch), table)
 
     @property
     def has_ranks(self) -> bool:
@@ -164,7 +174,7 @@ class TrialFolder:
         return _picks(read_table(self.path / "ranks.parquet", _RANKS))
 
     def has_report(self, epoch: int) -> bool:
-        return self._report(epoch).exists()
+        return self.report(epoch).exists()
 
     def read_report(self, epoch: int) -> tuple[Ranks, Picks | None]:
         """The ranks of one report, in the order of `read_user_ids`.
@@ -172,10 +182,11 @@ class TrialFolder:
         Raises:
             DamagedFile: they are missing, or not what was written.
         """
-        table = read_table(self._report(epoch), _RANKS)
+        table = read_table(self.report(epoch), _RANKS)
         return _ranks(table), _picks(table)
 
-    def _report(self, epoch: int) -> Path:
+    def report(self, epoch: int) -> Path:
+        """Where one report's ranks are."""
         return self.path / "reports" / f"{epoch:04d}.parquet"
 
     def write_figures(self, figures: dict[str, Any]) -> None:
@@ -212,6 +223,21 @@ def _name_base(path: Path, model: str) -> None:
     facts = json.loads(path.read_text(encoding="utf-8"))
     if Path(facts["base_model_name_or_path"]).is_dir():
         path.write_text(json.dumps({**facts, "base_model_name_or_path": model}, indent=2) + "\n", encoding="utf-8")
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(folder)): zlib.crc32(read_bytes(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != _FILES
+    }
+
+
+def _is_whole(state: Path) -> bool:
+    try:
+        return bool(read_json(state / _FILES)["files"] == _checksums(state))
+    except DamagedFile:
+        return False
 
 
 def _ranks(table: pd.DataFrame) -> Ranks:

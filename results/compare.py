@@ -17,11 +17,12 @@ from rich.console import Console
 from reranker.errors import Fault, InputError, RerankerError
 from reranker.metrics import FloatArray, per_list
 from results.contenders import Contender, contenders, seed_spread
+from results.integrity import open_study
 from results.leaderboard import PRETTY, leaderboard, pretty
 from results.significance import Difference, differences, mean_interval, smallest_detectable, standard_error
+from results.study_folder import RUNS as RUNS  # noqa: PLC0414
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 
-RUNS = Path(__file__).resolve().parents[1] / "results" / "runs"
 _COMPARED = 40  # configurations that are compared with each other, the best ones
 _VAGUE = 0.05  # half a 95% interval of Recall@1, beyond which the verdict warns
 
@@ -284,7 +285,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else 200)
     try:
-        studies = [StudyFolder.open(args.runs, study) for study in dict.fromkeys(args.studies)]
+        studies = [open_study(args.runs, study) for study in dict.fromkeys(args.studies)]
         lines = findings(compare(*studies))
     except RerankerError as error:
         print(f"error: {error}", file=sys.stderr)

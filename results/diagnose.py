@@ -25,7 +25,7 @@ from reranker.errors import RerankerError
 from results.compare import RUNS
 from results.evidence import Evidence, read_table
 from results.findings import CHECKS, EXPLAINS, Confidence, Finding, Grade, failures
-from results.study_folder import StudyFolder
+from results.integrity import open_study
 
 __all__ = ["Evidence", "Finding", "diagnose"]
 
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.table:
             evidence = read_table(args.table, users=args.users, candidates=args.candidates)
         else:
-            evidence = Evidence.of_study(StudyFolder.open(args.runs, args.study))
+            evidence = Evidence.of_study(open_study(args.runs, args.study))
     except RerankerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -14,6 +14,7 @@ from reranker.errors import RerankerError
 from reranker.files import write_file
 from results.compare import RUNS
 from results.content import Content, content_of
+from results.integrity import open_study
 from results.markdown import to_markdown
 from results.study_folder import StudyFolder
 
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=RUNS, help="where studies are kept")
     args = parser.parse_args(argv)
     try:
-        page = write_report(StudyFolder.open(args.runs, args.study))
+        page = write_report(open_study(args.runs, args.study))
     except RerankerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -23,7 +23,9 @@ from reranker.errors import Fault, InputError, RerankerError
 from reranker.files import append_line
 from reranker.metrics import METRIC_NAMES, Ranks, per_list, summarise
 from results.compare import RUNS, p_value, winner
+from results.integrity import open_study
 from results.leaderboard import PRETTY
+from results.optuna_journal import Journal, repair
 from results.report import write_report
 from results.significance import differences, mean_interval
 from results.study_folder import StoredTrial, StudyFolder
@@ -43,10 +45,12 @@ def read_test(study: StudyFolder, unseal: str = "") -> dict[str, Any]:
         EnvironmentFault: a search is running, or the model cannot be loaded.
     """
     with study.locked():
+        repair(study.journal)
         best = winner(study)
         _check(study, best, unseal)
         assert best is not None
         reading = _reading(study, best, unseal if study.readings() else "")
+        Journal(study.journal).remember_reading(reading)  # first: a reading that was shown is never forgotten
         append_line(study.path / "test_readings.jsonl", reading)
     return reading
 
@@ -145,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
-        study = StudyFolder.open(args.runs, args.study)
+        study = open_study(args.runs, args.study)
         if args.unseal and not study.readings():
             print("the test was not read yet: --unseal is not needed and not recorded", file=sys.stderr)
         reading = read_test(study, args.unseal)

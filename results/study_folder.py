@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,9 +17,21 @@ from pydantic import TypeAdapter, ValidationError
 
 from reranker.config import DataConfig, TrialConfig
 from reranker.errors import EnvironmentFault
-from reranker.files import DamagedFile, append_line, read_json, read_lines, read_yaml, write_file, write_json, writing
-from reranker.metrics import summarise
+from reranker.files import (
+    DamagedFile,
+    append_line,
+    as_line,
+    read_json,
+    read_lines,
+    read_yaml,
+    write_file,
+    write_json,
+    writing,
+)
+from reranker.metrics import is_loss, summarise
 from reranker.trial_folder import TrialFolder
+
+RUNS = Path(__file__).resolve().parents[1] / "results" / "runs"
 
 
 class TrialStatus(StrEnum):
@@ -49,7 +61,7 @@ class StoredTrial:
 
     def best(self, metric: str) -> dict[str, Any] | None:
         """The figures of its best epoch (the first one among equals); None before the first."""
-        sign = -1 if metric.endswith("_loss") else 1
+        sign = -1 if is_loss(metric) else 1
         return max(self.epochs, key=lambda figures: sign * figures[metric], default=None)
 
 
@@ -87,14 +99,18 @@ class StudyFolder:
             EnvironmentFault: there is none; lists those that exist.
         """
         for path in (Path(study).expanduser(), runs / study):
-            if (path / "manifest.json").is_file():
+            if any((path / name).is_file() for name in ("manifest.json", "optuna.log")):  # either can be lost
                 return StudyFolder(path.resolve())
-        known = sorted(p.parent.name for p in runs.glob("*/manifest.json")) if runs.is_dir() else []
+        known = sorted(p.parent.name for p in runs.glob("[!.]*/manifest.json")) if runs.is_dir() else []
         raise EnvironmentFault(f"there is no study {study!r} in {runs}; there are: {', '.join(known) or 'none'}")
 
     @property
     def name(self) -> str:
-        return self.path.name
+        """The study's own, whatever its folder is called by now."""
+        try:
+            return str(self.read_manifest().get("name", self.path.name))
+        except DamagedFile:
+            return self.path.name
 
     @property
     def leaderboard(self) -> Path:
@@ -185,6 +201,11 @@ class StudyFolder:
         """Every time that the test split was scored, in order."""
         return read_lines(self.path / "test_readings.jsonl")
 
+    @staticmethod
+    def readings_text(readings: Sequence[dict[str, Any]]) -> str:
+        """What the file of the readings holds."""
+        return "".join(as_line(reading) for reading in readings)
+
     def start_trial(self, number: int, values: dict[str, Any], origin: str = "") -> None:
         """Also called for a trial that goes on: what it has already is kept."""
         folder = self.trial(number)
@@ -236,7 +257,17 @@ class StudyFolder:
         return read_json(self.trial(number).path / "status.json")
 
     def numbers(self) -> list[int]:
-        return sorted(int(path.parent.name) for path in (self.path / "trials").glob("*/status.json"))
+        """Of the trials that were started, but for those that were left out."""
+        folders = [path.parent.name for path in (self.path / "trials").glob("*/status.json")]
+        return sorted({int(name) for name in folders if name.isdecimal()} - self.left_out().keys())
+
+    def leave_out(self, number: int, why: str) -> None:
+        """Count a trial as if it had never been, for good: its files are damaged."""
+        append_line(self.path / "left_out.jsonl", {"trial": number, "why": why})
+
+    def left_out(self) -> dict[int, str]:
+        """Why, by number."""
+        return {int(line["trial"]): str(line["why"]) for line in read_lines(self.path / "left_out.jsonl")}
 
     def trials(self) -> Iterator[StoredTrial]:
         """Every trial that was started, in the order of their numbers."""

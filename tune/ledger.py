@@ -7,7 +7,6 @@ resume: draws depend on the seed, the trial's number and the finished trials onl
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,14 +19,14 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from reranker.errors import EnvironmentFault
+from reranker.metrics import summarise
 from results.contenders import REPLICATE
+from results.optuna_journal import ORIGIN, TAKEN_OVER, baseline_attribute, repair
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 from tune.search_space import Study
 
-ORIGIN = "origin"  # the attribute that says how a trial came to be
 _EXTRA = "extra"  # the attribute of trials beyond the study's number: added by hand, tried again, taken over
 _SEED = "seed"  # the attribute of replicates, which takes the place of the configuration's
-_TAKEN_OVER = "warm start"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +49,7 @@ class Ledger:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=ExperimentalWarning)  # of TPE's `group`, which is years old
         self._study, self._folder, self._make_sampler = study, folder, make_sampler
-        _repair(str(folder.journal))
+        repair(folder.journal)
         try:
             self._optuna = optuna.create_study(
                 study_name=folder.name,
@@ -62,6 +61,7 @@ class Ledger:
         except (ValueError, KeyError) as error:
             raise EnvironmentFault(f"{folder.journal} is not a journal that Optuna can read: {error}") from error
         self._trials: dict[int, optuna.Trial] = {}  # that run in this process
+        self._remembered = set(self._optuna.user_attrs)
 
     def enqueue(self, parameters: dict[str, Any], origin: str, *, extra: bool = False) -> None:
         """Have these parameters tried next; what they leave out is drawn."""
@@ -116,9 +116,13 @@ class Ledger:
         return trial.number, values, str(trial.user_attrs.get(ORIGIN, ""))
 
     def report(self, number: int, epoch: int, value: float) -> None:
-        """Epochs that the journal knows are left as they are."""
+        """Epochs that the journal knows are left as they are. What was scored as a baseline by then it remembers as well."""
         if epoch not in self._reports(number):
             self._trials[number].report(value, epoch)
+        for name in self._folder.baselines():
+            if (attribute := baseline_attribute(name)) not in self._remembered:
+                self._optuna.set_user_attr(attribute, summarise(self._folder.baseline(name).read_ranks()[1]))
+                self._remembered.add(attribute)
 
     def end(self, number: int, status: TrialStatus) -> None:
         """A complete trial's value is its best epoch. A cancelled one stays as it is, to go on another time."""
@@ -180,7 +184,7 @@ class Ledger:
 
     def take_over(self, trial: StoredTrial, parameters: dict[str, Any]) -> None:
         """Let the sampler know a finished trial of another study."""
-        self.enqueue(parameters, _TAKEN_OVER, extra=True)
+        self.enqueue(parameters, TAKEN_OVER, extra=True)
         number, _, _ = self.ask()
         for figures in trial.epochs:
             self.report(number, figures["epoch"], figures[self._study.metric])
@@ -188,7 +192,7 @@ class Ledger:
 
     def taken_over(self) -> int:
         trials = self._optuna.get_trials(deepcopy=False)
-        return sum(trial.user_attrs.get(ORIGIN) == _TAKEN_OVER for trial in trials)
+        return sum(trial.user_attrs.get(ORIGIN) == TAKEN_OVER for trial in trials)
 
     def _reports(self, number: int) -> dict[int, float]:
         reports: dict[int, float] = self._optuna.get_trials(deepcopy=False)[number].intermediate_values
@@ -196,16 +200,3 @@ class Ledger:
 
     def _in_state(self, state: TrialState) -> list[Any]:
         return list(self._optuna.get_trials(deepcopy=False, states=(state,)))
-
-
-def _repair(journal: str) -> None:
-    """After a kill: remove Optuna's lock, which nobody holds any more, and a last line that was cut short."""
-    if os.path.lexists(f"{journal}.lock"):
-        os.unlink(f"{journal}.lock")
-    if not os.path.exists(journal):
-        return
-    with open(journal, "rb+") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)

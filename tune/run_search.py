@@ -34,7 +34,9 @@ from reranker.files import write_file
 from reranker.models import check_name
 from results.compare import RUNS, compare, findings, verdict, winner
 from results.diagnose import Evidence, as_text, diagnose
+from results.integrity import open_study
 from results.leaderboard import leaderboard, pretty
+from results.optuna_journal import create_journal
 from results.report import write_report
 from results.study_folder import StoredTrial, StudyFolder
 from tune import search_space
@@ -77,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def search(args: argparse.Namespace, console: Console) -> int:
     # Load
-    folder = StudyFolder.open(args.runs, args.resume) if args.resume else None
+    folder = open_study(args.runs, args.resume) if args.resume else None
     file = folder.study_file if folder else args.study_file
     study = search_space.load(file, overrides=_overrides(args), check_model=check_name)
     data = RerankingData.prepare(study.data).sealed() if not args.check or datasets.is_here(study.data) else None
@@ -135,7 +137,7 @@ def _run_trials(
     progress = Progress(study, console, done=len(past), summary_s=60 * args.summary_minutes, quiet=args.quiet)
     conductor = Conductor(study, folder, ledger, progress.say)
     if args.warm_start and not args.resume:
-        earlier = StudyFolder.open(args.runs, args.warm_start)
+        earlier = open_study(args.runs, args.warm_start)
         progress.say(warm_start(study, ledger, earlier, data.interactions.fingerprint))
     ledger.enqueue_first()
     if args.retry_failed:
@@ -192,7 +194,9 @@ def _report(
 def _new_folder(study: Study, data: RerankingData, args: argparse.Namespace) -> StudyFolder:
     folder = StudyFolder.create(args.runs, study.name)
     baselines = keep_baselines(study, data, folder)
-    folder.write_manifest(make_manifest(study, data, args.tracking_uri or default_uri(folder), baselines))
+    manifest = make_manifest(study, data, args.tracking_uri or default_uri(folder), baselines)
+    folder.write_manifest(manifest)
+    create_journal(folder.journal, study.name, minimise=study.mode == "min", manifest=manifest)
     return folder
 
 

@@ -29,6 +29,7 @@ from reranker.errors import RerankerError
 from reranker.metrics import METRIC_NAMES
 from results.compare import RUNS, compare, winner
 from results.contenders import replicated
+from results.integrity import open_study
 from results.leaderboard import leaderboard
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 from tune.mlflow_pages import (
@@ -426,7 +427,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tracking-uri", help="default: the store that the study was tracked in")
     args = parser.parse_args(argv)
     try:
-        study = StudyFolder.open(args.runs, args.study)
+        study = open_study(args.runs, args.study)
         uri = args.tracking_uri or study.read_manifest()["tracking_uri"]
         mirror = StudyMirror(study, uri)
         mirror.bring_up(ended=True)

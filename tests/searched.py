@@ -1,0 +1,67 @@
+"""Real studies, as a search leaves them, made without Ray: the same ledger, trainings, baselines and tracking, in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reranker.bases import BaseModels
+from reranker.data import RerankingData
+from reranker.files import write_file
+from reranker.sft import EpochReport, fine_tune
+from reranker.zero_shot import keep_zero_shot
+from results.leaderboard import leaderboard
+from results.optuna_journal import create_journal
+from results.report import write_report
+from results.study_folder import StudyFolder, TrialStatus
+from tune import search_space
+from tune.ledger import Ledger
+from tune.manifest import keep_baselines, make_manifest
+from tune.searcher import make_sampler
+from tune.tracking import StudyMirror, default_uri
+
+STUDY = """
+study: {{name: {name}, trials: {trials}, seed: 3}}
+data: {{source: demo, users: 60}}
+fixed: {{model: demo-tiny, candidates: 10, epochs: 2, examples_per_user: 1, history_length: 4}}
+space:
+  learning_rate: {{log_uniform: [1.0e-4, 1.0e-2]}}
+"""
+
+
+def search(runs: Path, name: str = "small", *, trials: int = 3, killed: bool = False) -> StudyFolder:
+    """A finished study; or one that was killed when its last trial had trained its first epoch."""
+    runs.mkdir(parents=True, exist_ok=True)
+    file = runs / f"{name}.yaml"
+    file.write_text(STUDY.format(name=name, trials=trials), encoding="utf-8")
+    study = search_space.load(file)
+    data = RerankingData.prepare(study.data).sealed()
+    folder = StudyFolder.create(runs, name)
+    write_file(folder.study_file, study.dump())
+    manifest = make_manifest(study, data, default_uri(folder), keep_baselines(study, data, folder))
+    folder.write_manifest(manifest)
+    create_journal(folder.journal, name, minimise=False, manifest=manifest)
+    ledger, bases = Ledger(study, folder, lambda number: make_sampler(study, number)), BaseModels()
+    keep_zero_shot(study.base(), data, bases, *folder.zero_shot(study.base().model))
+    for _ in range(trials):
+        number, values, origin = ledger.ask()
+        folder.start_trial(number, values, origin)
+        config = folder.trial(number).read_config()
+        last = number == trials - 1
+
+        def report(epoch: EpochReport, number: int = number, ends: bool = killed and last) -> bool:
+            ledger.report(number, int(epoch.figures["epoch"]), epoch.figures[study.metric])
+            return not ends
+
+        fine_tune(config, data, folder=folder.trial(number), on_epoch=report, resume=True, bases=bases)
+        if killed and last:
+            return folder
+        folder.write_status(number, TrialStatus.COMPLETED)
+        folder.trial(number).drop_state()
+        ledger.end(number, TrialStatus.COMPLETED)
+    folder.write_ending("", complete=True)
+    write_file(folder.leaderboard, leaderboard(folder).to_csv(index=False))
+    best = max(folder.trials(), key=lambda trial: (trial.best(study.metric) or {})[study.metric])
+    folder.write_best_config(best)
+    write_report(folder)
+    StudyMirror(folder, default_uri(folder)).bring_up(ended=True)
+    return folder
