@@ -1,6 +1,6 @@
 """The project's own files: written whole or not at all, and read with one sentence where one is damaged.
 
-Four forms, each with a writer and a reader: text and bytes as they are; JSON with a checksum; lines of JSON, each with a
+Each form has a writer and a reader: text and bytes as they are; JSON and YAML with a checksum; lines of JSON, each with a
 checksum, that are only ever added to; Parquet tables. Nothing else in the project opens a file of a study or of a trial.
 """
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _CHECKSUM = "checksum"
+_YAML_MARK = "# checksum: "
 _ADVICE = {
     errno.ENOSPC: "no space is left on the disk; what was written before is intact",
     errno.EDQUOT: "the disk quota is used up; what was written before is intact",
@@ -169,7 +170,8 @@ def read_bytes(path: Path) -> bytes:
     except PermissionError:
         raise DamagedFile(path, "cannot be read", "allow it, with chmod u+r") from None
     except (OSError, ValueError) as error:
-        raise DamagedFile(path, f"cannot be read ({error})") from None
+        why = getattr(error, "strerror", None) or str(error)
+        raise DamagedFile(path, f"cannot be read: {why}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -194,18 +196,23 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [_unsealed(path, line, f" in line {number}") for number, line in enumerate(lines, start=1)]
 
 
+def write_yaml(path: Path, text: str) -> None:
+    """Replace a file by YAML text, with its checksum in a comment."""
+    write_file(path, f"{text}{_YAML_MARK}{_checksum({'text': text})}\n")
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A mapping that the project wrote; a user's own files are read by `tune.study_yaml`.
+    """The mapping that `write_yaml` wrote; a user's own files are read by `tune.study_yaml`.
 
     Raises:
-        DamagedFile: it is missing, unreadable, or not a mapping.
+        DamagedFile: it is missing, unreadable, or not what was written.
     """
-    try:
-        found = yaml.safe_load(read_text(path))
-    except (yaml.YAMLError, RecursionError):
-        raise DamagedFile(path, "is damaged: it is not YAML") from None
+    text, mark, checksum = read_text(path).rpartition(_YAML_MARK)
+    if not mark or checksum.strip() != _checksum({"text": text}):
+        raise DamagedFile(path, "is damaged, or was edited by hand" if text or checksum else "is empty")
+    found = yaml.safe_load(text)
     if not isinstance(found, dict):
-        raise DamagedFile(path, "is damaged: it is not a mapping" if found is not None else "is empty")
+        raise DamagedFile(path, "is damaged: it is not a mapping")
     return found
 
 

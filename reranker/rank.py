@@ -33,7 +33,7 @@ from reranker.errors import EnvironmentFault, Fault, InputError, RerankerError
 from reranker.models import base_fingerprint, load_base, load_tokenizer
 from reranker.prompts import PromptEncoder
 from reranker.scoring import EncodedLists, FloatArray, score
-from reranker.trial_folder import ADAPTER_FACTS, TrialFolder
+from reranker.trial_folder import ADAPTER_FACTS, TrialFolder, check_adapter
 
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # one option of theirs by another
 
@@ -239,6 +239,7 @@ def _find(path: Path) -> tuple[Path, TrialConfig, str]:
     absent = [name for name in ("adapter_config.json", "adapter_model.safetensors") if not (folder / name).is_file()]
     if absent:
         raise EnvironmentFault(f"there is no adapter in {path}: an adapter's folder must hold {' and '.join(absent)}")
+    check_adapter(folder)
     facts = folder / ADAPTER_FACTS
     try:
         if facts.is_file():

@@ -31,6 +31,7 @@ from reranker.files import (
     read_json,
     read_lines,
     read_table,
+    read_text,
     write_json,
     write_table,
     writing,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:  # whoever only reads a folder need not wait for torch
     from peft import PeftModel
 
 ADAPTER_FACTS = "reranker.json"  # in an adapter's folder: all that is needed to use it besides the base model
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _LIBRARIES = ("torch", "transformers", "peft", "trl")
 _FILES = "files.json"  # in a training state: the checksum of every other file
 _RANKS = ["greater", "ties"]
@@ -210,12 +212,36 @@ class TrialFolder:
                 model.save_pretrained(str(beside))
                 (beside / "README.md").unlink(missing_ok=True)  # peft's model card template, with nothing filled in
                 _name_base(beside / "adapter_config.json", config.model)
+                facts["weights"] = zlib.crc32(read_bytes(beside / ADAPTER_WEIGHTS))
                 (beside / ADAPTER_FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
                 self.adapter.mkdir(exist_ok=True)
                 for file in sorted(beside.iterdir()):
                     os.replace(file, self.adapter / file.name)
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
+
+
+def check_adapter(folder: Path) -> None:
+    """
+    Raises:
+        DamagedFile: an adapter's weights are not those that were written, or what stands beside them is not JSON.
+    """
+    _object(folder / "adapter_config.json")
+    facts = folder / ADAPTER_FACTS
+    weights = _object(facts).get("weights") if facts.exists() else None
+    if weights is not None and zlib.crc32(read_bytes(folder / ADAPTER_WEIGHTS)) != weights:
+        raise DamagedFile(folder / ADAPTER_WEIGHTS, "is damaged: it is not what was written")
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """Of a JSON file that has no checksum, since other programs read and write it too."""
+    try:
+        found = json.loads(read_text(path))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise DamagedFile(path, "is damaged: it is not a JSON object")
+    return found
 
 
 def _name_base(path: Path, model: str) -> None:

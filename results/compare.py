@@ -64,7 +64,10 @@ def verdict(study: StudyFolder) -> str:
     who = f"The best trial (number {best.trial.number}, epoch {figures['epoch']}) ranks"
     if best.replicates:
         who = f"The best configuration (trial {best.trial.number}, {_seeds(len(best.replicates))}) ranks"
-    return f"{who} the true item first for {recall:.0%} of users; {', '.join(others)}."
+    sentence = f"{who} the true item first for {recall:.0%} of users; {', '.join(others)}."
+    if left_out := study.left_out():
+        sentence += f" Left out, since its files were damaged: {', '.join(f'trial {number}' for number in left_out)}."
+    return sentence
 
 
 @dataclass(frozen=True)

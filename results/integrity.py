@@ -20,7 +20,7 @@ import numpy as np
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, Fault, InputError, RerankerError
-from reranker.files import DamagedFile, read_lines, read_yaml, write_file
+from reranker.files import DamagedFile, read_lines, read_yaml, write_file, write_yaml
 from reranker.metrics import METRIC_NAMES, Ranks, is_loss, summarise
 from reranker.trial_folder import ADAPTER_FACTS, TrialFolder
 from results.optuna_journal import Journal, TrialRecord
@@ -102,17 +102,18 @@ class _Check:
             if text is None:
                 self.lost.append(damage)
             else:
-                self._rebuild(damage, "the manifest", lambda: write_file(self.study.study_file, text))
+                self._rebuild(damage, "the manifest", lambda: write_yaml(self.study.study_file, text))
 
     def _ending(self) -> None:
         try:
             self.study.read_ending()
         except DamagedFile as damage:
-            reason = "not known, since ending.json was damaged"
-            self._rebuild(damage, "nothing: why the search ended is not known", self._write_ending(reason))
-
-    def _write_ending(self, reason: str) -> Callable[[], None]:
-        return lambda: self.study.write_ending(reason, complete=False)
+            self._rebuild(
+                damage,
+                "",
+                lambda: self.study.write_ending("not known, since ending.json was damaged", complete=False),
+                "why the search ended is not known any more",
+            )
 
     # Trials
 
@@ -143,7 +144,7 @@ class _Check:
         status = known or TrialStatus.CANCELLED
 
         def write() -> None:
-            self.study.write_status(number, status, cause, ours=True, origin=record.origin)
+            self.study.write_status(number, status, cause, ours=bool(cause), origin=record.origin)
 
         try:
             stored = TrialStatus(self.study.read_status(number)["status"])
@@ -212,7 +213,8 @@ class _Check:
                 continue
             try:
                 folder = self.study.baseline(name)
-                folder.read_figures()
+                if folder.read_figures() == {} and name in self.journal.baselines and name.startswith("zero-shot"):
+                    raise DamagedFile(folder.path / "figures.json", "is missing")
                 if not _gives(folder.read_ranks()[1], figures):
                     raise DamagedFile(folder.path / "ranks.parquet", "gives other figures than were reported")
             except DamagedFile as damage:
@@ -238,11 +240,11 @@ class _Check:
                 DamagedFile(self.study.journal, "lacks a reading of the test that test_readings.jsonl has")
             )
 
-    def _rebuild(self, damage: DamagedFile, source: str, write: Callable[[], None]) -> None:
+    def _rebuild(self, damage: DamagedFile, source: str, write: Callable[[], None], instead: str = "") -> None:
         """Write a file anew, unless a search is running, which may be at it."""
         with self.study.locked():
             write()
-        self.rebuilt.append(f"{damage.path} {damage.damage}; it was rebuilt from {source}")
+        self.rebuilt.append(f"{damage.path} {damage.damage}; {instead or f'it was rebuilt from {source}'}")
 
 
 def _gives(ranks: Ranks, figures: Mapping[str, float]) -> bool:

@@ -12,19 +12,23 @@ from pathlib import Path
 
 from reranker.errors import RerankerError
 from reranker.files import write_file
-from results.compare import RUNS
+from results.compare import RUNS, winner
 from results.content import Content, content_of
 from results.integrity import open_study
+from results.leaderboard import leaderboard
 from results.markdown import to_markdown
 from results.study_folder import StudyFolder
 
 
 def write_report(study: StudyFolder) -> Path:
-    """Write both reports into the study's folder, whatever state it is in; the path of the page.
+    """Write both reports, the leaderboard and the best configuration, whatever state the study is in; the path of the page.
 
     Raises:
         EnvironmentFault: they can't be written.
     """
+    write_file(study.leaderboard, leaderboard(study).to_csv(index=False))
+    if (best := winner(study)) is not None:
+        study.write_best_config(best)
     content = content_of(study)
     write_file(study.report, to_html(content))
     write_file(study.report.with_suffix(".md"), to_markdown(content))

@@ -21,7 +21,7 @@ from reranker.candidates import Example
 from reranker.config import DemoData, TablesData, TrialConfig
 from reranker.data import RerankingData
 from reranker.datasets.demo import ITEM_IDS, TITLES
-from reranker.files import write_file
+from reranker.files import write_yaml
 from reranker.prompts import PromptEncoder
 from reranker.scoring import EncodedLists
 from reranker.zero_shot import keep_zero_shot
@@ -56,9 +56,9 @@ def build(
         "fixed": {"candidates": trials[0].candidates, **fixed},
         "space": searched,
     }
-    write_file(folder.study_file, yaml.safe_dump(sections))
+    write_yaml(folder.study_file, yaml.safe_dump(sections))
     study = load(folder.study_file)
-    write_file(folder.study_file, study.dump())
+    write_yaml(folder.study_file, study.dump())
     baselines = keep_baselines(study, data, folder)
     folder.write_manifest(make_manifest(study, data, "", baselines))
     _keep_zero_shot(study.base(), data, folder)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from reranker.bases import BaseModels
 from reranker.data import RerankingData
-from reranker.files import write_file
+from reranker.files import write_yaml
 from reranker.sft import EpochReport, fine_tune
 from reranker.zero_shot import keep_zero_shot
-from results.leaderboard import leaderboard
 from results.optuna_journal import create_journal
 from results.report import write_report
 from results.study_folder import StudyFolder, TrialStatus
@@ -36,8 +35,9 @@ def search(runs: Path, name: str = "small", *, trials: int = 3, killed: bool = F
     study = search_space.load(file)
     data = RerankingData.prepare(study.data).sealed()
     folder = StudyFolder.create(runs, name)
-    write_file(folder.study_file, study.dump())
+    write_yaml(folder.study_file, study.dump())
     manifest = make_manifest(study, data, default_uri(folder), keep_baselines(study, data, folder))
+    manifest |= {"name": name, "study": study.dump()}
     folder.write_manifest(manifest)
     create_journal(folder.journal, name, minimise=False, manifest=manifest)
     ledger, bases = Ledger(study, folder, lambda number: make_sampler(study, number)), BaseModels()
@@ -59,9 +59,6 @@ def search(runs: Path, name: str = "small", *, trials: int = 3, killed: bool = F
         folder.trial(number).drop_state()
         ledger.end(number, TrialStatus.COMPLETED)
     folder.write_ending("", complete=True)
-    write_file(folder.leaderboard, leaderboard(folder).to_csv(index=False))
-    best = max(folder.trials(), key=lambda trial: (trial.best(study.metric) or {})[study.metric])
-    folder.write_best_config(best)
     write_report(folder)
     StudyMirror(folder, default_uri(folder)).bring_up(ended=True)
     return folder

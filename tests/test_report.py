@@ -22,7 +22,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from reranker.config import TrialConfig
-from reranker.files import write_file
+from reranker.files import write_yaml
 from reranker.metrics import NOWHERE, Picks, Ranks, chance, summarise
 from results.board import board_of
 from results.compare import compare
@@ -63,7 +63,7 @@ class Maker:
                 "command": ["tune/run_search.py", "films.yaml", "--webhook", "https://hooks.example/T0/hunter2"],
             }
         )  # fmt: skip
-        write_file(self.study.study_file, "study: {name: films}\n")
+        write_yaml(self.study.study_file, "study: {name: films}\n")
         self.journal = optuna.create_study(
             study_name=self.study.name, direction="maximize",
             storage=JournalStorage(JournalFileBackend(str(self.study.journal))),
@@ -141,7 +141,7 @@ def hostile(tmp_path_factory) -> StudyFolder:
             origin=HOSTILE,
         )
     made.trial(0, status=TrialStatus.FAILED, cause=f"out of memory | `{HOSTILE}`")
-    write_file(made.study.study_file, f"study: {HOSTILE}\n")
+    write_yaml(made.study.study_file, f"study: {HOSTILE}\n")
     record = {
         "time": "2026-11-24",
         "trial": 4,

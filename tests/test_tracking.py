@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from reranker.config import TrialConfig
-from reranker.files import write_file
+from reranker.files import write_file, write_yaml
 from reranker.metrics import METRIC_NAMES, Ranks, chance, summarise
 from results.leaderboard import leaderboard
 from results.study_folder import StudyFolder, TrialStatus
@@ -77,7 +77,7 @@ def study(tmp_path, store) -> StudyFolder:
         }
     )  # fmt: skip
     space = {"learning_rate": {"log_uniform": [1e-5, 1e-1]}, "model": {"choice": ["demo-tiny", "demo-small"]}}
-    write_file(folder.study_file, json.dumps({"study": {"name": folder.name}, "space": space}))
+    write_yaml(folder.study_file, json.dumps({"study": {"name": folder.name}, "space": space}))
     add_baseline(folder, "popularity", mean=6.0)
     add_trial(folder, 0, [0.30, 0.41, 0.35], mean=1.0)
     add_trial(folder, 1, [0.12], mean=5.0)
@@ -374,7 +374,7 @@ def test_a_store_that_is_down_stops_nothing_and_is_delivered_later(study, store)
 
 
 def test_whatever_goes_wrong_is_not_taken_for_delivered(study, store):
-    write_file(study.study_file, "study: {name: films}\n")  # its space is gone
+    write_yaml(study.study_file, "study: {name: films}\n")  # its space is gone
     tracker = Tracker(study, store)
     tracker.start()
     tracker.nudge()

@@ -30,7 +30,7 @@ from rich.console import Console
 from reranker import datasets
 from reranker.data import RerankingData
 from reranker.errors import RerankerError
-from reranker.files import write_file
+from reranker.files import write_yaml
 from reranker.models import check_name
 from results.compare import RUNS, compare, findings, verdict, winner
 from results.diagnose import Evidence, as_text, diagnose
@@ -96,7 +96,7 @@ def search(args: argparse.Namespace, console: Console) -> int:
     folder = folder or _new_folder(study, data, args)
 
     with folder.locked(), libraries_quiet(folder.path / "driver.log"):
-        write_file(folder.study_file, study.dump())
+        write_yaml(folder.study_file, study.dump())
         tracking_uri = folder.read_manifest()["tracking_uri"]
 
         # Search
@@ -174,10 +174,7 @@ def _report(
 ) -> StoredTrial | None:
     """Write and print what was found; the winner, if there is one."""
     table = leaderboard(folder)
-    write_file(folder.leaderboard, table.to_csv(index=False))
     best = winner(folder)
-    if best is not None:
-        folder.write_best_config(best)
     write_report(folder)
     delivered = tracker.finish()
     found = compare(folder)
