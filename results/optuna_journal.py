@@ -10,10 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-
 from reranker.files import DamagedFile, cut_torn_line, writing
 
 ORIGIN = "origin"  # the attribute of a trial that says how it came to be
@@ -39,7 +35,8 @@ class TrialRecord:
 
 def create_journal(path: Path, name: str, *, minimise: bool, manifest: dict[str, Any]) -> None:
     """A new study's journal, which remembers its manifest."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    import optuna  # here, since whoever only reads a report need not wait for it
+
     with writing(path):
         study = optuna.create_study(
             study_name=name, storage=_storage(path), direction="minimize" if minimise else "maximize"
@@ -69,7 +66,8 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        import optuna
+
         if not path.is_file():  # Optuna would make a new one
             raise DamagedFile(path, "is missing", _REMEDY)
         try:
@@ -116,5 +114,10 @@ def baseline_attribute(name: str) -> str:
     return f"{_BASELINE}{name}"
 
 
-def _storage(path: Path) -> JournalStorage:
+def _storage(path: Path) -> Any:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     return JournalStorage(JournalFileBackend(str(path)))

@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import yaml
+from journals import keep_journal
 
 from reranker import sft
 from reranker.bases import BaseModels
@@ -64,7 +65,7 @@ def build(
     _keep_zero_shot(study.base(), data, folder)
     for number, config in enumerate(trials):
         train(folder, number, config, data, metric)
-    return folder
+    return keep_journal(folder)
 
 
 def train(

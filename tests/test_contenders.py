@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from journals import keep_journal
 
 from reranker.config import TrialConfig
 from reranker.errors import InputError
@@ -94,7 +95,7 @@ def test_studies_on_the_same_lists_are_one_comparison(tmp_path):
 
 
 def test_studies_on_other_lists_are_refused(tmp_path, capsys):
-    studies = [a_study(tmp_path, name, [(5.0, "")], lists=name) for name in ("a", "bc")]
+    studies = [keep_journal(a_study(tmp_path, name, [(5.0, "")], lists=name)) for name in ("a", "bc")]
     with pytest.raises(InputError, match="same lists"):
         compare(*studies)
     assert compare_module.main(["a", "bc", "--runs", str(tmp_path)]) == 2
@@ -102,8 +103,8 @@ def test_studies_on_other_lists_are_refused(tmp_path, capsys):
 
 
 def test_the_command_names_each_trial_with_its_study(tmp_path, capsys):
-    a_study(tmp_path, "a", [(5.0, ""), (6.0, "")])
-    a_study(tmp_path, "bc", [(2.0, "")])
+    keep_journal(a_study(tmp_path, "a", [(5.0, ""), (6.0, "")]))
+    keep_journal(a_study(tmp_path, "bc", [(2.0, "")]))
     assert compare_module.main(["a", "bc", "--runs", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[1].split()[:5] == ["1", "trial", "0", "of", "bc"]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from gallery import GOOD, build
+from journals import keep_journal
 
 from reranker.config import DemoData
 from reranker.data import RerankingData
 from reranker.errors import EnvironmentFault, InputError
+from reranker.files import write_file, write_yaml
 from reranker.metrics import summarise
 from reranker.rank import Reranker
 from results import seal
@@ -70,12 +73,12 @@ def test_a_second_reading_needs_a_reason_and_stays_on_record(study):
 def test_other_data_are_refused_and_nothing_is_written(study):
     before = len(study.readings())
     text = study.study_file.read_text(encoding="utf-8")
-    study.study_file.write_text(text.replace("users: 120", "users: 121"), encoding="utf-8")
+    write_yaml(study.study_file, text.replace("users: 120", "users: 121"))
     try:
         with pytest.raises(InputError, match="they have changed"):
             read_test(study, unseal="x")
     finally:
-        study.study_file.write_text(text, encoding="utf-8")
+        write_file(study.study_file, text)
     assert len(study.readings()) == before
 
 
@@ -86,7 +89,10 @@ def test_nothing_is_read_while_a_search_runs(study):
 
 def test_a_study_without_a_winner_keeps_its_seal(tmp_path, study, capsys):
     empty = StudyFolder.create(tmp_path, "empty")
-    empty.write_manifest(study.read_manifest())
+    manifest = study.read_manifest()
+    empty.write_manifest({**manifest, "references": {"chance": manifest["references"]["chance"]}})
+    shutil.copy(study.study_file, empty.study_file)
+    keep_journal(empty)
     assert seal.main(["empty", "--runs", str(tmp_path)]) == 2
     assert "needs a trial that finished an epoch" in capsys.readouterr().err
     assert empty.readings() == []

@@ -27,6 +27,7 @@ from reranker.candidates import check_no_leak
 from reranker.config import DemoData, NegativesMix, TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import EnvironmentFault, InputError
+from reranker.files import as_line, write_file, write_yaml
 from reranker.metrics import chance
 from reranker.models import BUNDLED
 from reranker.rank import Reranker
@@ -103,14 +104,14 @@ def study(data, tmp_path_factory) -> StudyFolder:
     }
     folder.write_manifest(manifest)
     space = "{learning_rate: {log_uniform: [1.0e-5, 1.0e-1]}}"
-    folder.study_file.write_text(f"study: {{name: small}}\nspace: {space}\n", encoding="utf-8")
+    write_yaml(folder.study_file, f"study: {{name: small}}\nspace: {space}\n")
     for number, config in enumerate((CONFIG.model_copy(update={"learning_rate": 1e-4}), CONFIG)):
         folder.start_trial(number, config.model_dump(mode="json"))
         fine_tune(config, data, folder=folder.trial(number))
         folder.write_status(number, TrialStatus.COMPLETED)
     epochs = folder.trial(1).read_epochs()
     epochs[EPOCHS - 1]["ndcg_at_10"] = 0.9
-    (folder.trial(1).path / "epochs.jsonl").write_text("".join(json.dumps(e) + "\n" for e in epochs), encoding="utf-8")
+    write_file(folder.trial(1).path / "epochs.jsonl", "".join(map(as_line, epochs)))
     folder.write_ending("", complete=True)
     StudyMirror(folder, default_uri(folder)).bring_up(ended=True)
     return folder

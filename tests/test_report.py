@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -16,13 +15,14 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from journals import keep_journal
 from markdown_it import MarkdownIt
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from reranker.config import TrialConfig
-from reranker.files import write_yaml
+from reranker.files import append_line, as_line, read_lines, write_yaml
 from reranker.metrics import NOWHERE, Picks, Ranks, chance, summarise
 from results.board import board_of
 from results.compare import compare
@@ -154,8 +154,7 @@ def hostile(tmp_path_factory) -> StudyFolder:
     for unseal in ("", HOSTILE):
         against = {HOSTILE: {"mean": 0.1, "low": 0.05, "high": 0.15, "p": 0.001}}
         line = {**record, "unseal": unseal, "figures": figures, "references": {HOSTILE: figures}, "against": against}
-        with (made.study.path / "test_readings.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(made.study.path / "test_readings.jsonl", line)
     write_report(made.study)
     return made.study
 
@@ -387,8 +386,8 @@ def test_reruns_stand_under_their_trial_and_judge_it(maker):
 def test_a_study_in_retrieval_mode_shows_its_ceiling(maker):
     maker.trial(2.0)
     path = maker.study.trial(0).path / "epochs.jsonl"
-    lines = [{**json.loads(line), "hit": 0.8, "retrieved/ndcg_at_10": 0.71} for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    lines = [{**line, "hit": 0.8, "retrieved/ndcg_at_10": 0.71} for line in read_lines(path)]
+    path.write_text("".join(map(as_line, lines)))
     board = content_of(maker.study).board
     cells = dict(zip(board.columns, board.rows[0].cells, strict=True))
     assert (cells["ceiling"], cells["if listed: NDCG@10"]) == ("0.800", "0.710")
@@ -484,6 +483,7 @@ def test_markdown_fits_into_a_comment_and_ends_with_a_whole_line(maker):
 
 def test_the_command_names_both_files_and_an_unknown_study_is_the_user_s_fault(maker, capsys):
     maker.trial(1.0)
+    keep_journal(maker.study)
     assert main(["films", "--runs", str(maker.study.path.parent)]) == 0
     assert capsys.readouterr().out.split() == [
         str(maker.study.path / "report.html"),

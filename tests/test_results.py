@@ -12,6 +12,7 @@ from threading import Thread
 
 import pandas as pd
 import pytest
+from journals import keep_journal
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
@@ -107,6 +108,7 @@ def test_the_verdict_warns_where_there_are_too_few_lists(study):
 
 
 def test_the_command_prints_the_table_and_why_trials_failed(study, capsys):
+    keep_journal(study)
     assert compare.main(["films", "--runs", str(study.path.parent)]) == 0
     out = capsys.readouterr().out
     assert "41% of users" in out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import optuna
@@ -178,7 +177,7 @@ def finished(folder: StudyFolder, study: Study, fingerprint: str) -> None:
     for trial in folder.trials():
         folder.trial(trial.number).append_epoch({"epoch": 1, "ndcg_at_10": score(trial.values)})
     manifest = {"metric": "ndcg_at_10", "tags": {"data_fingerprint": fingerprint}}
-    (folder.path / "manifest.json").write_text(json.dumps(manifest))
+    folder.write_manifest(manifest)
 
 
 def test_a_warm_start_gives_the_sampler_the_trials_that_lie_in_the_space(tmp_path):

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from reranker.config import TrialConfig
-from reranker.files import write_file, write_yaml
+from reranker.files import append_line, write_file, write_yaml
 from reranker.metrics import METRIC_NAMES, Ranks, chance, summarise
 from results.leaderboard import leaderboard
 from results.study_folder import StudyFolder, TrialStatus
@@ -296,9 +296,9 @@ def test_a_reading_of_the_test_is_added_to_a_study_that_was_closed(study):
     }  # fmt: skip
     again = reading | {"figures": dict.fromkeys(METRIC_NAMES, 0.37), "unseal": "a fault in the data"}
     path = study.path / "test_readings.jsonl"
-    path.write_text(json.dumps(reading) + "\n")
+    append_line(path, reading)
     deliver(study)
-    path.write_text(json.dumps(reading) + "\n" + json.dumps(again) + "\n")
+    append_line(path, again)
     deliver(study)
     seen = deliver(study)
     assert seen.points("study", "test/ndcg_at_10") == [(1, 0.38), (2, 0.37)]
