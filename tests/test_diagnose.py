@@ -15,6 +15,7 @@ import gallery
 import numpy as np
 import pytest
 from gallery import GOOD, broken, build, demo, train
+from stored import report
 
 from reranker.config import NegativesMix
 from reranker.errors import InputError
@@ -199,8 +200,7 @@ def _like_trial_0(study: StudyFolder, number: int, origin: str, score: float) ->
     users, ranks = study.trial(0).read_ranks()
     study.start_trial(number, config.model_dump(mode="json"), origin)
     study.trial(number).clear()
-    study.trial(number).append_epoch({**epochs[-1], "ndcg_at_10": score})
-    study.trial(number).keep_ranks(users, ranks)
+    report(study.trial(number), users, ranks, **{**epochs[-1], "epoch": 1, "ndcg_at_10": score})
     study.write_status(number, TrialStatus.COMPLETED)
 
 

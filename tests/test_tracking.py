@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from stored import report
 
 from reranker.config import TrialConfig
 from reranker.files import write_file
@@ -44,11 +45,9 @@ def add_trial(study: StudyFolder, number: int, recalls: list[float], *, mean: fl
     values = {"model": "demo-tiny", "learning_rate": 10.0**-number / 100, "epochs": 3} | knobs
     study.start_trial(number, TrialConfig(**values).model_dump(), origin)
     for epoch, recall in enumerate(recalls, start=1):
-        study.trial(number).append_epoch(figures(epoch, recall))
+        report(study.trial(number), USERS, ranks(mean), **figures(epoch, recall))
     study.trial(number).adapter.mkdir(exist_ok=True)
     (study.trial(number).adapter / "adapter_config.json").write_text("{}")
-    if recalls:
-        study.trial(number).keep_ranks(USERS, ranks(mean))
     study.write_status(number, TrialStatus.COMPLETED)
 
 
