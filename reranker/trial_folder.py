@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from reranker.config import TrialConfig
@@ -26,9 +27,9 @@ from reranker.errors import EnvironmentFault
 from reranker.files import (
     DamagedFile,
     append_line,
+    read_columns,
     read_json,
     read_lines,
-    read_table,
     write_json,
     write_table,
     writing,
@@ -149,19 +150,19 @@ class TrialFolder:
 
     def read_user_ids(self) -> list[str]:
         """In the order of `read_ranks` and `read_report`."""
-        return list(read_table(self.path / "ranks.parquet", ["user_id"])["user_id"])
+        return list(read_columns(self.path / "ranks.parquet", ["user_id"])["user_id"])
 
     def read_ranks(self) -> tuple[list[str], Ranks]:
         """
         Raises:
             DamagedFile: they are missing, or not what was written.
         """
-        table = read_table(self.path / "ranks.parquet", ["user_id", *_RANKS])
+        table = read_columns(self.path / "ranks.parquet", ["user_id", *_RANKS])
         return list(table["user_id"]), _ranks(table)
 
     def read_picks(self) -> Picks | None:
         """In the order of `read_ranks`; None of a ranker that gives no probabilities."""
-        return _picks(read_table(self.path / "ranks.parquet", _RANKS))
+        return _picks(read_columns(self.path / "ranks.parquet", _RANKS, _PICKS))
 
     def has_report(self, epoch: int) -> bool:
         return self._report(epoch).exists()
@@ -172,7 +173,7 @@ class TrialFolder:
         Raises:
             DamagedFile: they are missing, or not what was written.
         """
-        table = read_table(self._report(epoch), _RANKS)
+        table = read_columns(self._report(epoch), _RANKS, _PICKS)
         return _ranks(table), _picks(table)
 
     def _report(self, epoch: int) -> Path:
@@ -214,13 +215,13 @@ def _name_base(path: Path, model: str) -> None:
         path.write_text(json.dumps({**facts, "base_model_name_or_path": model}, indent=2) + "\n", encoding="utf-8")
 
 
-def _ranks(table: pd.DataFrame) -> Ranks:
+def _ranks(table: Mapping[str, NDArray[Any]]) -> Ranks:
     greater, ties = (np.asarray(table[name], dtype=np.int64) for name in _RANKS)
     return Ranks(greater, ties)
 
 
-def _picks(table: pd.DataFrame) -> Picks | None:
-    if not set(_PICKS) <= set(table.columns):
+def _picks(table: Mapping[str, NDArray[Any]]) -> Picks | None:
+    if not set(_PICKS) <= set(table):
         return None
-    target, first, probability = (table[name].to_numpy() for name in _PICKS)
+    target, first, probability = (table[name] for name in _PICKS)
     return Picks(target.astype(np.int64), first.astype(np.int64), probability.astype(np.float64))

@@ -31,6 +31,7 @@ from results.significance import (
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 RUNS = Path(__file__).resolve().parents[1] / "results" / "runs"
+_NAMED = 8  # trials in a sentence
 _VAGUE = 0.05  # half a 95% interval of Recall@1, beyond which the verdict warns
 
 
@@ -119,7 +120,7 @@ def compare(*studies: StudyFolder, ranked: Sequence[Contender] | None = None) ->
     The best of many is good by luck as well: so every one takes part in the family of comparisons, whether or not it won.
 
     Args:
-        ranked: the configurations of a single study, best first, where they are known already.
+        ranked: the configurations of these studies, each study's best first, where they are known already.
 
     Raises:
         InputError: the studies did not rank the same lists.
@@ -246,7 +247,8 @@ def ties(found: Comparison) -> str:
     if not others:
         rest = "the other configuration" if found.configurations == 2 else "every other configuration"
         return f"{_capital(_name(found.winner, several))} is proven better than {rest}."
-    named = ", ".join(_name(trial, several) for trial in others)
+    named = ", ".join(_name(trial, several) for trial in others[:_NAMED])
+    named += f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
     which = "the winner itself" if found.cheapest is found.winner else _name(found.cheapest, several)
     return f"Not proven better than {named}. The cheapest of these is {which}{_priced(found.cheapest)}."
 
@@ -357,17 +359,18 @@ def p_value(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
-def _table(studies: Sequence[StudyFolder]) -> tuple[pd.DataFrame, list[str]]:
+def _table(studies: Mapping[StudyFolder, Sequence[StoredTrial]]) -> tuple[pd.DataFrame, list[str]]:
     """The leaderboard and its searched knobs; of several studies together, each trial named with its own."""
     if len(studies) == 1:
-        return leaderboard(studies[0]), studies[0].read_manifest()["knobs"]
+        ((study, trials),) = studies.items()
+        return leaderboard(study, trials), study.read_manifest()["knobs"]
     tables = []
-    for study in studies:
-        table = leaderboard(study)
+    for study, trials in studies.items():
+        table = leaderboard(study, trials)
         table.loc[table["kind"] == "trial", "name"] += f" of {study.name}"
-        table["name"] = table["name"].replace(_baseline_names(study, studies))
+        table["name"] = table["name"].replace(_baseline_names(study, list(studies)))
         tables.append(table)
-    metric = _common_metric(studies)
+    metric = _common_metric(list(studies))
     knobs = list(dict.fromkeys(knob for study in studies for knob in study.read_manifest()["knobs"]))
     table = pd.concat(tables).drop_duplicates(["kind", "name"]).sort_values(metric, ascending=False)
     table["rank"] = pd.array([i + 1 if ok else None for i, ok in enumerate(table[metric].notna())], dtype="Int64")
@@ -382,17 +385,19 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 200)
     try:
         studies = [StudyFolder.open(args.runs, study) for study in dict.fromkeys(args.studies)]
-        lines = findings(compare(*studies))
+        trials = {study: list(study.trials()) for study in studies}
+        ranked = {study: contenders(study, known) for study, known in trials.items()}
+        lines = findings(compare(*studies, ranked=[contender for study in studies for contender in ranked[study]]))
     except RerankerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    console.print(pretty(*_table(studies)))
+    console.print(pretty(*_table(trials)))
     for study in studies:
-        console.print(f"\n{study.name + ': ' if len(studies) > 1 else ''}{verdict(study)}")
+        console.print(f"\n{study.name + ': ' if len(studies) > 1 else ''}{verdict(study, ranked[study])}")
     for line in lines:
         console.print(f"  {line}", highlight=False, soft_wrap=True)
     for study in studies:
-        for trial in study.trials():
+        for trial in trials[study]:
             if trial.status is TrialStatus.FAILED:
                 console.print(f"{_name(trial, len(studies) > 1)} failed: {trial.cause}")
     return 0

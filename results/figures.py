@@ -365,14 +365,11 @@ def _curves(axes: Axes, contest: Contest, metric: str) -> dict[str, str]:
         values = [figures[metric] for figures in trial.epochs]
         won, colour = trial.number == contest.winner, contest.colour(trial)
         name = f"{metric}-trial-{trial.number}"
-        axes.plot(
-            epochs, values, color=colour, linewidth=2.6 if won else 1.3 if few else 0.9, gid=name,
-            zorder=4 if won else 2, marker="o" if won else None, markersize=4,
-        )  # fmt: skip
         ended = trial.status.value == "completed"
         axes.plot(
-            epochs[-1:], values[-1:], marker="o", markersize=5 if won or few else 3, color=colour, linewidth=0,
-            zorder=4 if won else 2, markerfacecolor=colour if ended else _PAPER,
+            epochs, values, color=colour, linewidth=2.6 if won else 1.3 if few else 0.9, gid=name,
+            zorder=4 if won else 2, marker="o", markersize=5 if won or few else 3, markevery=1 if won else [-1],
+            markerfacecolor=colour if ended else _PAPER,
         )  # fmt: skip
         notes[name] = f"{_clean(trial.name)}, {trial.status.value}: {values[-1]:.3f} after epoch {epochs[-1]}"
     axes.set_xlabel("epoch")

@@ -7,10 +7,10 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 FloatArray = NDArray[np.float64]
 _Sums = NDArray[np.float32]
@@ -18,7 +18,9 @@ _Sums = NDArray[np.float32]
 LEVEL = 0.05  # of all claims together
 POWER = 0.8
 RESAMPLES, FEWER = 9999, 2999  # the latter is enough for "p < 0.001" where two families share the level
+_DECIDING = 999  # for a yes or no
 _MANY = 5_000_000  # values of all reports together
+_NORMAL = NormalDist()
 _CHUNK = 500  # resamples at once
 _AT_ONCE = 4_000_000  # comparisons times resamples
 _BEHIND = 3.0  # standard errors behind the chosen report: further back, a report was no rival for the choice
@@ -82,7 +84,7 @@ def mean_interval(values: FloatArray) -> tuple[float, float]:
     if len(values) < 2 or np.ptp(values) == 0:
         return float(values.mean()), float(values.mean())
     if len(values) > 4000:  # where the bootstrap's distribution is normal to three digits
-        half = float(stats.norm.ppf(0.975)) * standard_error(values)
+        half = _NORMAL.inv_cdf(0.975) * standard_error(values)
         return float(values.mean()) - half, float(values.mean()) + half
     low, high = np.quantile(_redraws(len(values)) @ values.astype(np.float32), [0.025, 0.975])
     return float(low), float(high)
@@ -157,7 +159,7 @@ class Flips:
         table, users = pools.reports.astype(np.float32), values.shape[1]
         means = pools.reports.mean(axis=1).astype(np.float32)[:, None]
         resamples = resamples or (RESAMPLES if table.size <= _MANY else FEWER)
-        drawn, fewer = np.empty((len(rankers), resamples), np.float32), min(resamples, FEWER)
+        drawn, fewer = np.empty((len(rankers), resamples), np.float32), min(resamples, _DECIDING)
         centred, at_level = np.empty_like(drawn), np.empty((len(levels), len(rankers), fewer), np.float32)
         rng = np.random.default_rng(seed)
         for start in range(0, resamples, _CHUNK):
@@ -370,4 +372,4 @@ def smallest_detectable(spread: float, users: int, reach: float) -> float:
         spread: standard deviation of the per-user differences.
         reach: of the family, in standard errors; 1.96 for a single comparison.
     """
-    return float((reach + stats.norm.ppf(POWER)) * spread / math.sqrt(users))
+    return float((reach + _NORMAL.inv_cdf(POWER)) * spread / math.sqrt(users))
