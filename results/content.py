@@ -301,6 +301,8 @@ class _Reader:
         sentences = [corrected(found), power(found)] if found.against else []
         if found.configurations > 1:
             sentences.append(ties(found))
+        if not sentences:
+            sentences.append("There is no baseline and no other configuration to hold it against.")
         sentences += unreplicated(found)
         if found.seed_spread is not None:
             sentences.append(f"{luck(found)} Where a configuration has several runs, its figures are their means.")

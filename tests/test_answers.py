@@ -138,6 +138,6 @@ def test_the_formula_for_the_cost_of_a_list_is_what_torch_counts(family):
         model(torch.tensor([prompt.input_ids]), use_cache=False, logits_to_keep=1)
     masked = 2 * 3 * 32 * length**2
     vocabulary = 2 * 32 * (300 - len(LABELS))
-    assert flops_per_list(model, lists) == pytest.approx(counter.get_total_flops() - masked - vocabulary, rel=0.03)
+    assert flops_per_list(model, lists) == pytest.approx(counter.get_total_flops() - masked - vocabulary, rel=0.04)
     twice = EncodedLists([prompt] * 2, [[0, 1, 2, 3], [2, 3, 0, 1]], 2, LABELS.tolist(), 0)
     assert flops_per_list(adapted(family, TrialConfig(model="x")), twice) == 2 * flops_per_list(model, lists)
