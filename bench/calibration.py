@@ -2,80 +2,187 @@
 
     python -m bench.calibration [--quick]
 
-Searches are simulated by their per-user ranks; nothing is trained. Each has 600 users, 8 or 64 trials that share most of their
-luck with a user (the noise between two rankers correlates by .6), and four baselines. On pure noise all of them are equally
-good, and a claim is wrong if the comparison says that the best trial beats a baseline, or that it beats another trial.
-Where a difference is planted, one trial is better than all others and all baselines by 1.5 times the difference that
-`results.significance` calls detectable for as many comparisons; found means that it is the winner and better than every
-baseline.
+Searches are simulated by their per-user values; nothing is trained. They go through the comparison's own code: the estimate
+that orders configurations (`results.contenders`) and the families of tests (`results.compare.tests`). Each has 600 users,
+lists of 20, 8 or 64 trials, and four baselines. The noise of two rankers correlates by .6, that of two reports of a trial
+by .92, which leaves them .8 of what a trial does not share with others. In a search with ASHA a trial goes on beyond epochs 1, 3
+and 9 if it is among the best third so far; with replicates the best five are run with three other seeds; with a retriever
+three lists of ten lack their target, for every ranker alike.
+
+On pure noise all rankers are equally good, and a claim is wrong if it says that the winner beats a baseline, or that it beats
+another trial. Where a difference is planted, every report of one trial is better than all others and all baselines by 1.5
+times the difference that the comparison calls detectable; found means that it is the winner and better than every baseline.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from bench.common import arguments, machine, write
 from reranker.metrics import Ranks, ndcg_at_k
-from results.compare import tests
-from results.significance import smallest_detectable
+from results.compare import Tests, tests
+from results.contenders import Contender, best_first
+from results.significance import Ranker, smallest_detectable
+from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 
-USERS, CANDIDATES, BASELINES, SHARED = 600, 20, 4, 0.6
+USERS, CANDIDATES, BASELINES = 600, 20, 4
+SHARED, WITHIN = 0.6, 0.8  # of the noise: common to all rankers; and of the rest, common to a trial's reports
 SKILL = 1.0  # by how much a target scores above other candidates, in standard deviations
+MISSED = 0.3  # of a retriever's lists lack their target
+RUNGS, REDUCTION = (1, 3, 9), 3
+TOP, SEEDS = 5, 3  # of the replicates
+RESAMPLES = 999
+METRIC = "ndcg_at_10"
+GAINS = ndcg_at_k(Ranks(np.arange(CANDIDATES), np.zeros(CANDIDATES, np.int64)), 10)
 
 FloatArray = NDArray[np.float64]
 
 
-def values(skills: FloatArray, rng: np.random.Generator, users: int = USERS) -> FloatArray:
-    """NDCG@10 of each user under each ranker, [rankers, users]."""
-    common = rng.normal(size=(users, CANDIDATES))
-    own = rng.normal(size=(len(skills), users, CANDIDATES))
-    scores = np.sqrt(SHARED) * common + np.sqrt(1 - SHARED) * own
-    scores[:, :, 0] += skills[:, None]
-    greater = (scores[:, :, 1:] > scores[:, :, :1]).sum(axis=2)
-    return np.array([ndcg_at_k(Ranks(row, np.zeros_like(row)), 10) for row in greater])
+@dataclass(frozen=True)
+class Cell:
+    """A kind of search."""
+
+    trials: int
+    epochs: int
+    kind: str = ""  # ASHA, replicates or retrieval
+
+
+CELLS = [
+    *(Cell(trials, epochs) for trials, epochs in itertools.product((8, 64), (1, 3, 10, 20))),
+    *(Cell(trials, 10, kind) for trials, kind in itertools.product((8, 64), ("ASHA", "replicates", "retrieval"))),
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Simulated(Contender):
+    """A configuration whose runs' values are drawn, [reports, users] each."""
+
+    drawn: tuple[FloatArray, ...] = ()
+
+    def ranker(self, metric: str) -> Ranker:
+        return Ranker(self.drawn, tuple(int(values.mean(axis=1).argmax()) for values in self.drawn))
+
+
+def shares(skill: float) -> FloatArray:
+    """How probable each rank of the target is, [candidates], the first one first."""
+    at = np.linspace(-6, 6, 1201)
+    beaten = stats.norm.sf(at + skill)  # by another candidate, where the target's noise is `at`
+    found: FloatArray = stats.binom.pmf(np.arange(CANDIDATES)[:, None], CANDIDATES - 1, beaten) @ stats.norm.pdf(at)
+    return found / found.sum()
+
+
+@functools.cache
+def ends(skill: float) -> FloatArray:
+    """Where the normal distribution is cut into the ranks, the first one first."""
+    cuts: FloatArray = stats.norm.ppf(np.cumsum(shares(skill))[:-1])
+    return cuts
 
 
 def skill_for(gain: float) -> float:
-    """The skill whose expected NDCG@10 lies by `gain` above that of SKILL, by bisection on many users."""
+    """The skill whose expected NDCG@10 lies by `gain` above that of SKILL, by bisection."""
     low, high = SKILL, SKILL + 3
-    for _ in range(20):
+    for _ in range(40):
         middle = (low + high) / 2
-        base, better = values(np.array([SKILL, middle]), np.random.default_rng(1), 100_000).mean(axis=1)
-        low, high = (middle, high) if better - base < gain else (low, middle)
+        low, high = (middle, high) if (shares(middle) - shares(SKILL)) @ GAINS < gain else (low, middle)
     return low
 
 
-def search(trials: int, skill: float, seed: int) -> tuple[bool, bool, bool]:
+class World:
+    """The users of a search, and the luck that rankers share."""
+
+    def __init__(self, cell: Cell, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.common = self.rng.normal(size=USERS)
+        self.listed = self.rng.random(USERS) >= MISSED if cell.kind == "retrieval" else np.ones(USERS, bool)
+
+    def run(self, skill: float, reports: int) -> FloatArray:
+        """NDCG@10 of each user in each report, [reports, users]."""
+        own, rest = self.rng.normal(size=USERS), self.rng.normal(size=(reports, USERS))
+        noise = np.sqrt(WITHIN) * own + np.sqrt(1 - WITHIN) * rest
+        luck = np.sqrt(SHARED) * self.common + np.sqrt(1 - SHARED) * noise
+        places = np.searchsorted(ends(skill), -luck)
+        return np.where(self.listed, GAINS[places], 0.0)
+
+
+def searched(cell: Cell, skill: float, world: World) -> list[FloatArray]:
+    """The reports of each trial; the first trial has this skill."""
+    found = [world.run(skill if i == 0 else SKILL, cell.epochs) for i in range(cell.trials)]
+    if cell.kind != "ASHA":
+        return found
+    seen: dict[int, list[float]] = {rung: [] for rung in RUNGS}
+    for i in world.rng.permutation(cell.trials):
+        for rung in (rung for rung in RUNGS if rung < cell.epochs):
+            score = float(found[i][:rung].mean(axis=1).max())
+            seen[rung].append(score)
+            if sum(other > score for other in seen[rung]) >= max(1, len(seen[rung]) / REDUCTION):
+                found[i] = found[i][:rung]
+                break
+    return found
+
+
+def configurations(cell: Cell, skill: float, world: World) -> list[Contender]:
+    """Those of a search, the best estimate first."""
+    found: list[Contender] = [_configuration(i, (run,)) for i, run in enumerate(searched(cell, skill, world))]
+    ranked = best_first(found, METRIC)
+    if cell.kind != "replicates":
+        return ranked
+    for contender in ranked[:TOP]:
+        number = contender.trial.number
+        again = (world.run(skill if number == 0 else SKILL, cell.epochs) for _ in range(SEEDS))
+        found[number] = _configuration(number, (*contender.ranker(METRIC).runs, *again))
+    return best_first(found, METRIC)
+
+
+def _configuration(number: int, runs: tuple[FloatArray, ...]) -> Simulated:
+    stored = []
+    for values in runs:
+        epochs = [{"epoch": i, METRIC: float(score)} for i, score in enumerate(values.mean(axis=1), start=1)]
+        stored.append(StoredTrial(number, {}, TrialStatus.COMPLETED, "", epochs))
+    return Simulated(StudyFolder(Path()), METRIC, stored[0], tuple(stored[1:]), runs)
+
+
+def search(cell: Cell, skill: float, seed: int) -> tuple[int, Tests, float]:
+    """The winner, what is proven of it, and the difference to a baseline that the comparison calls detectable."""
+    world = World(cell, seed)
+    ranked = configurations(cell, skill, world)
+    rankers = [contender.ranker(METRIC) for contender in ranked]
+    baselines = {f"baseline {i}": world.run(SKILL, 1)[0] for i in range(BASELINES)}
+    told = tests(rankers, baselines, RESAMPLES, seed)
+    spread = max(float((rankers[0].values - values).std(ddof=1)) for values in baselines.values())
+    return ranked[0].trial.number, told, smallest_detectable(spread, USERS, told.reach)
+
+
+def claims(cell: Cell, skill: float, seed: int) -> tuple[bool, bool, bool]:
     """(the winner is said to beat a baseline, to beat another trial, is trial 0 and beats every baseline)."""
-    skills = np.full(trials + BASELINES, SKILL)
-    skills[0] = skill
-    found = values(skills, np.random.default_rng(seed))
-    best, *others = np.argsort(-found[:trials].mean(axis=1), kind="stable")
-    baselines = {f"baseline {i}": row for i, row in enumerate(found[trials:])}
-    against, apart = tests([found[best], *(found[i] for i in others)], baselines)
-    better = [against[0, name].proven and against[0, name].mean > 0 for name in baselines]
-    return any(better), any(difference.proven for difference in apart.values()), best == 0 and all(better)
+    best, told, _ = search(cell, skill, seed)
+    better = [difference.proven and difference.mean > 0 for difference in told.against.values()]
+    return any(better), len(told.alike) < cell.trials, best == 0 and all(better)
 
 
 def main() -> None:
-    args = arguments(__doc__, quick="20 searches each, of 8 trials").parse_args()
-    count = 20 if args.quick else 200
-    print(f"{machine()}\n{count} simulated searches each, {USERS} users, {BASELINES} baselines\n")
-    print(f"{'trials':>7}{'difference':>12}{'beats a baseline':>18}{'beats a trial':>15}{'found':>8}")
-    spread = float(np.diff(values(np.full(2, SKILL), np.random.default_rng(2), 100_000), axis=0).std())
+    args = arguments(__doc__, quick="20 searches a cell, of 8 trials").parse_args()
+    count = 20 if args.quick else 400
+    print(f"{machine()}\n{count} simulated searches a cell, {USERS} users, {BASELINES} baselines\n")
+    print(f"{'trials':>6}{'epochs':>8}{'':>12}{'beats a baseline':>18}{'beats a trial':>15}{'planted':>10}{'found':>8}")
     found: dict[str, Any] = {}
-    for trials in (8,) if args.quick else (8, 64):
-        planted = 1.5 * smallest_detectable(spread, USERS, trials * BASELINES)
-        for gain in (0.0, planted):
-            skill = skill_for(gain) if gain else SKILL
-            told = np.array([search(trials, skill, 1000 + seed) for seed in range(count)])
-            rates = told.mean(axis=0)
-            found[f"{trials} trials, +{gain:.4f}"] = rates.tolist()
-            right = f"{rates[2]:.1%}" if gain else "-"
-            print(f"{trials:>7}{gain:>12.4f}{rates[0]:>18.1%}{rates[1]:>15.1%}{right:>8}", flush=True)
+    for cell in CELLS:
+        if args.quick and cell.trials > 8:
+            continue
+        planted = 1.5 * float(np.mean([search(cell, SKILL, seed)[2] for seed in range(5)]))
+        skill = skill_for(planted / (1 - MISSED if cell.kind == "retrieval" else 1))
+        noise = np.mean([claims(cell, SKILL, 1000 + seed) for seed in range(count)], axis=0)
+        right = np.mean([claims(cell, skill, 5000 + seed)[2] for seed in range(count)])
+        found[f"{cell.trials} trials, {cell.epochs} epochs {cell.kind}"] = [*noise[:2], planted, right]
+        line = f"{cell.trials:>6}{cell.epochs:>8}{cell.kind:>12}{noise[0]:>18.1%}{noise[1]:>15.1%}{planted:>10.3f}"
+        print(f"{line}{right:>8.1%}", flush=True)
     write(args, "calibration", found)
 
 

@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 
 from reranker.metrics import Picks, Ranks, picks, ranks_of_target, summarise
 
+FLOPS = (
+    "FLOPs a list = 2 · (parameters outside the embeddings) · tokens + 2 · layers · heads · head size · tokens² + 2 · hidden "
+    "size · labels, with the adapter merged into its base; of a mean validation list."
+)
 RETRIEVED = "retrieved/"  # before a metric's name: over the lists alone that hold their target
 
 

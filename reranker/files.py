@@ -24,6 +24,7 @@ from reranker.errors import EnvironmentFault
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
 _CHECKSUM = "checksum"
 _YAML_MARK = "# checksum: "
@@ -223,8 +224,8 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     write_file(path, buffer.getvalue())
 
 
-def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """What `write_table` wrote, which has these columns at least.
+def read_table(path: Path, columns: Sequence[str], others: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    """These columns of what `write_table` wrote, and of the others those that it has.
 
     Raises:
         DamagedFile: it is missing, unreadable, or not what was written.
@@ -234,12 +235,15 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
     content = read_bytes(path)
     try:
-        table: pd.DataFrame = pq.read_table(io.BytesIO(content), page_checksum_verification=True).to_pandas()
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        known = set(file.schema_arrow.names)
+        table = file.read(columns=[name for name in (*columns, *others) if name in known], use_threads=False)
+        found = {name: table[name].to_numpy() for name in table.column_names}
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         raise DamagedFile(path, "is damaged: it is not a Parquet table" if content else "is empty") from None
-    if missing := [name for name in columns if name not in table.columns]:
+    if missing := [name for name in columns if name not in found]:
         raise DamagedFile(path, f"is damaged: it lacks the column {missing[0]!r}")
-    return table
+    return found
 
 
 def _sealed(value: dict[str, Any]) -> dict[str, Any]:

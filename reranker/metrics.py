@@ -88,14 +88,17 @@ def ranks_of_target(scores: ArrayLike, targets: ArrayLike) -> Ranks:
 
 
 def picks(log_probabilities: ArrayLike, targets: ArrayLike) -> Picks:
-    """What stands first in each list.
+    """What stands first in each list. A NaN never does, unless all of the list are NaN, who are then equals.
 
     Args:
         log_probabilities: [lists, candidates], up to a constant of each list.
         targets: int [lists], as in `ranks_of_target`.
     """
     table = np.asarray(log_probabilities, dtype=np.float64)
-    shares = np.exp(table - table.max(axis=1, keepdims=True))
+    table = np.where(np.isnan(table), -np.inf, table)
+    top = table.max(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        shares = np.where(table == top, 1.0, np.exp(table - top))
     first = table.argmax(axis=1)
     probability: FloatArray = 1 / shares.sum(axis=1)
     return Picks(np.asarray(targets, dtype=np.int64), first.astype(np.int64), probability)
@@ -140,6 +143,12 @@ METRICS: dict[str, tuple[Callable[[Ranks, int], FloatArray], int]] = {
     "mrr_at_10": (mrr_at_k, 10),
 }
 METRIC_NAMES = tuple(METRICS)
+
+
+def values_of(ranks: Ranks, metric: str) -> FloatArray:
+    """A metric of `METRIC_NAMES`, one value a list."""
+    measure, k = METRICS[metric]
+    return measure(ranks, k)
 
 
 def per_list(ranks: Ranks) -> dict[str, FloatArray]:

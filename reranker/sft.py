@@ -35,7 +35,7 @@ from reranker.evaluation import Evaluation, evaluate
 from reranker.metrics import is_loss
 from reranker.models import base_dtype
 from reranker.prompts import PromptEncoder
-from reranker.scoring import EncodedLists, FloatArray, label_mass, score
+from reranker.scoring import EncodedLists, FloatArray, flops_per_list, label_mass, score
 from reranker.trial_folder import TrialFolder
 
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # one option of theirs by another
@@ -437,7 +437,9 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
     def _applied(self) -> dict[str, float]:
         """What was really done so far, read off the optimiser, the trainer and the adapter."""
         trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        cost = {"applied/flops_per_list": self._flops()} if self._validation else {}
         return {
+            **cost,
             "applied/learning_rate": self._largest_rate,
             "applied/optimizer_steps": self.state.global_step,
             "applied/examples": self._over_workers(self.job.collator.seen, sum),
@@ -449,6 +451,12 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             "applied/history_due": self._over_workers(self.job.collator.history_due, sum),
             "applied/history_dropped": self._over_workers(self.job.collator.history_dropped, sum),
         }
+
+    def _flops(self) -> float:
+        """Of a mean validation list, over all workers."""
+        own = len(self._lists.prompts)
+        total = flops_per_list(self.accelerator.unwrap_model(self.model), self._lists) * own if own else 0.0
+        return self._over_workers(total, sum) / self._over_workers(own, sum)
 
     def _over_workers(self, value: float, reduce: Callable[[list[float]], float]) -> float:
         if workers() == 1:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from reranker.config import TrialConfig
@@ -173,7 +174,7 @@ class TrialFolder:
 
     def read_picks(self) -> Picks | None:
         """In the order of `read_ranks`; None of a ranker that gives no probabilities."""
-        return _picks(read_table(self.path / "ranks.parquet", _RANKS))
+        return _picks(read_table(self.path / "ranks.parquet", _RANKS, _PICKS))
 
     def has_report(self, epoch: int) -> bool:
         return self.report(epoch).exists()
@@ -184,7 +185,7 @@ class TrialFolder:
         Raises:
             DamagedFile: they are missing, or not what was written.
         """
-        table = read_table(self.report(epoch), _RANKS)
+        table = read_table(self.report(epoch), _RANKS, _PICKS)
         return _ranks(table), _picks(table)
 
     def report(self, epoch: int) -> Path:
@@ -266,13 +267,13 @@ def _is_whole(state: Path) -> bool:
         return False
 
 
-def _ranks(table: pd.DataFrame) -> Ranks:
+def _ranks(table: Mapping[str, NDArray[Any]]) -> Ranks:
     greater, ties = (np.asarray(table[name], dtype=np.int64) for name in _RANKS)
     return Ranks(greater, ties)
 
 
-def _picks(table: pd.DataFrame) -> Picks | None:
-    if not set(_PICKS) <= set(table.columns):
+def _picks(table: Mapping[str, NDArray[Any]]) -> Picks | None:
+    if not set(_PICKS) <= set(table):
         return None
-    target, first, probability = (table[name].to_numpy() for name in _PICKS)
+    target, first, probability = (table[name] for name in _PICKS)
     return Picks(target.astype(np.int64), first.astype(np.int64), probability.astype(np.float64))

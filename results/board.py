@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from reranker.metrics import METRIC_NAMES, FloatArray, per_list
+from reranker.metrics import FloatArray, values_of
 from reranker.trial_folder import TrialFolder
 from results.compare import Comparison
-from results.contenders import Contender, replicated
+from results.contenders import Contender, estimates, replicated
 from results.leaderboard import PRETTY, leaderboard
 from results.secrets import masked
 from results.significance import mean_interval, standard_error
@@ -55,28 +55,39 @@ class Board:
     rerun: bool  # whether any configuration was
 
 
-def board_of(study: StudyFolder, contenders: Sequence[Contender], found: Comparison | None) -> Board:
-    """Best first by the study's metric; where a configuration was rerun, its reruns' mean is its score."""
+def board_of(
+    study: StudyFolder,
+    contenders: Sequence[Contender],
+    found: Comparison | None,
+    trials: Sequence[StoredTrial] | None = None,
+) -> Board:
+    """Best first by the study's metric, configurations by their estimates; one that has several runs shows their mean."""
     manifest = study.read_manifest()
     metric = found.metric if found else manifest["metric"]
-    trials = list(study.trials())
+    trials = list(study.trials()) if trials is None else trials
     last = [trial.epochs[-1] for trial in trials if trial.epochs]
     extra = [name for name in ("hit", f"retrieved/{metric}") if any(name in figures for figures in last)]
     rest = [name for name in ("recall_at_1", "ndcg_at_10") if name != metric]
     columns = [*rest, *extra, *manifest["knobs"], "train_loss", "val_loss", "epoch", "seconds"]
-    maker = _Maker(study, {c.trial.number: c for c in contenders}, found, metric, columns)
+    by_number = {c.trial.number: c for c in contenders}
+    alike = frozenset(trial.number for trial in found.alike) if found else frozenset[int]()
+    maker = _Maker(study, manifest["metric"], set(manifest["knobs"]), by_number, found, alike, metric, columns)
     sign = 1 if manifest["metric"].endswith("_loss") else -1
+    found_of = estimates(contenders, manifest["metric"])
+    judged = {c.trial.number: estimate.value for c, estimate in zip(contenders, found_of, strict=True)}
+    reruns_of: dict[int | None, list[StoredTrial]] = {}
+    for trial in trials:
+        reruns_of.setdefault(replicated(trial), []).append(trial)
     groups: list[tuple[float, list[Row]]] = []
-    for record in leaderboard(study).to_dict("records"):
+    for record in leaderboard(study, trials).to_dict("records"):
         if record["kind"] != "trial":
             score = number(record[manifest["metric"]])
             groups.append((math.inf if score is None else sign * score, [maker.reference(record)]))
     numbers = {trial.number for trial in trials}
     for trial in trials:
         if replicated(trial) not in numbers:
-            contender = maker.contenders.get(trial.number)
-            score = contender.score(manifest["metric"]) if contender else None
-            reruns = [other for other in trials if replicated(other) == trial.number]
+            score = judged.get(trial.number)
+            reruns = reruns_of.get(trial.number, [])
             groups.append((math.inf if score is None else sign * score, maker.configuration(trial, reruns)))
     groups.sort(key=lambda group: group[0])
     rows = []
@@ -95,8 +106,11 @@ def board_of(study: StudyFolder, contenders: Sequence[Contender], found: Compari
 @dataclass(frozen=True)
 class _Maker:
     study: StudyFolder
+    chosen_by: str  # the metric whose best report a trial's figures are from
+    knobs: set[str]
     contenders: dict[int, Contender]
     found: Comparison | None
+    alike: frozenset[int]
     metric: str
     columns: list[str]
 
@@ -114,15 +128,12 @@ class _Maker:
         contender = self.contenders.get(trial.number)
         if contender is None:
             return [Row("trial", masked(trial.name), _status(trial), None, None, self._cells(trial.values))]
-        figures = self._figures(trial) | {
-            name: contender.score(name) for name in METRIC_NAMES if name in trial.epochs[-1]
-        }
+        figures = self._figures(trial) | contender.figures | {"seconds": trial.epochs[-1].get("seconds")}
         interval = _interval(contender.values(self.metric)) if contender.has_ranks else None
         place = ""
         if self.found:
-            alike = {other.number for other in self.found.alike}
             winner = trial.number == self.found.winner.number
-            place = "winner" if winner else "alike" if trial.number in alike else ""
+            place = "winner" if winner else "alike" if trial.number in self.alike else ""
         score = number(figures.get(self.metric))
         row = Row("trial", masked(trial.name), _status(trial), score, interval, self._cells(figures), place=place)
         if not reruns:
@@ -144,14 +155,14 @@ class _Maker:
             return ""
         users = f", ±{standard_error(contender.values(self.metric)):.3f} with the users" if contender.has_ranks else ""
         spread = float(np.std(scores, ddof=1))
-        return f"{len(scores)} other seeds, mean {np.mean(scores):.3f}: ±{spread:.3f} from seed to seed{users}"
+        return f"{len(scores)} seeds, mean {np.mean(scores):.3f}: ±{spread:.3f} from seed to seed{users}"
 
     def _figures(self, trial: StoredTrial) -> dict[str, Any]:
-        best = trial.best(self.study.read_manifest()["metric"]) or {}
+        best = trial.best(self.chosen_by) or {}
         return {**trial.values, **best, "seconds": trial.epochs[-1].get("seconds") if trial.epochs else None}
 
     def _cells(self, figures: Mapping[Any, Any]) -> tuple[str, ...]:
-        exact = {"epoch", *self.study.read_manifest()["knobs"]}
+        exact = {"epoch", *self.knobs}
         return tuple(spelled(name, figures.get(name), exact=name in exact) for name in self.columns)
 
 
@@ -190,4 +201,4 @@ def _interval(values: FloatArray) -> tuple[float, float] | None:
 def _values(folder: TrialFolder, metric: str) -> FloatArray:
     """[users], in the order of their ids."""
     users, ranks = folder.read_ranks()
-    return per_list(ranks)[metric][np.argsort(users, kind="stable")]
+    return values_of(ranks, metric)[np.argsort(users, kind="stable")]

@@ -13,7 +13,19 @@ from reranker.files import read_text
 from reranker.metrics import Picks, Ranks
 from results import figures, journal
 from results.board import Board, board_of, spelled
-from results.compare import RUNS, Comparison, compare, luck, p_value, verdict
+from results.compare import (
+    RUNS,
+    Comparison,
+    compare,
+    corrected,
+    luck,
+    p_value,
+    power,
+    spelled_flops,
+    ties,
+    unreplicated,
+    verdict,
+)
 from results.contenders import contenders, replicated
 from results.diagnose import Evidence, Finding, diagnose
 from results.figures import Contest, Figure
@@ -110,11 +122,11 @@ class _Reader:
         self.trials = list(study.trials())
         self.metric: str = self.manifest["metric"]
         self.references = study.references()
-        self.contenders = contenders(study)
+        self.contenders = contenders(study, self.trials)
         self.best = self.contenders[0].trial if self.contenders else None
-        self.found: Comparison | None = self._or("the comparison", lambda: compare(study), None)
+        self.found: Comparison | None = self._or("the comparison", lambda: compare(study, ranked=self.contenders), None)
         self.findings: list[Finding] = self._or(
-            "the diagnosis", lambda: diagnose(Evidence.of_study(study, self.found)), []
+            "the diagnosis", lambda: diagnose(Evidence.of_study(study, self.found, self.trials)), []
         )
         self.readings: list[dict[str, Any]] = self._or("the readings of the test", study.readings, [])
         self.sealed = not (study.path / "test_readings.jsonl").exists()  # also where they can't be read
@@ -129,7 +141,9 @@ class _Reader:
     def content(self) -> Content:
         headline, tone = self._headline()
         nothing = Board(PRETTY.get(self.metric, self.metric), (), (), (0.0, 1.0), False)
-        board = self._or("the leaderboard", lambda: board_of(self.study, self.contenders, self.found), nothing)
+        board = self._or(
+            "the leaderboard", lambda: board_of(self.study, self.contenders, self.found, self.trials), nothing
+        )
         return Content(
             study=self.study.name,
             made=time.strftime("%Y-%m-%d %H:%M"),
@@ -137,7 +151,7 @@ class _Reader:
             context=self._context(),
             headline=headline,
             tone=tone,
-            lead=masked(self._or("the verdict", lambda: verdict(self.study), "")),
+            lead=masked(self._or("the verdict", lambda: verdict(self.study, self.contenders), "")),
             recipe=tuple((k, spelled(k, self.best.values.get(k), exact=True)) for k in self.manifest["knobs"])
             if self.best
             else (),
@@ -227,12 +241,10 @@ class _Reader:
             tiles.append(Tile(PRETTY.get(metric, metric), f"{best.score(metric):.3f}", tuple(notes)))
         if proofs := self.proofs:
             nearest = max(proofs, key=lambda p: p.level)
-            gain = (
-                f"{nearest.low:+.3f} to {nearest.high:+.3f} (95%)",
-                f"{nearest.p}, counting that it is the best of {len(self.trials)}",
-            )
+            allowed = "adjusted for all comparisons"
+            gain = (f"{nearest.low:+.3f} to {nearest.high:+.3f} (95%)", f"{nearest.p}, {allowed}")
             tiles.append(Tile(f"gain over {nearest.baseline}", f"{nearest.mean:+.3f}", gain))
-        if self.found:
+        if self.found and self.found.configurations > 1:
             tiles.append(self._tie_tile(self.found))
         return tiles
 
@@ -251,15 +263,13 @@ class _Reader:
         return [Tile("sealed test", f"{first['figures'][metric]:.3f}", tuple(notes))]
 
     def _tie_tile(self, found: Comparison) -> Tile:
-        others = [t.number for t in found.alike[1:]]
+        others, label = [t.number for t in found.alike[1:]], "may be as good"
         if not others:
-            return Tile(
-                "can't be told from it", "none", (f"trial {found.winner.number} is better than each other trial",)
-            )
+            return Tile(label, "no other trial", (ties(found).removesuffix("."),))
         listed = ", ".join(f"{n}" for n in others[:6]) + (" …" if len(others) > 6 else "")
-        cheapest = f"cheapest of them all: trial {found.cheapest.number}"
+        cheapest = f"cheapest, the best one included: trial {found.cheapest.number}"
         return Tile(
-            "can't be told from it",
+            label,
             f"{len(others)} trial{'s' * (len(others) > 1)}",
             (f"trials {listed}" if len(others) > 1 else f"trial {listed}", cheapest),
         )
@@ -272,7 +282,15 @@ class _Reader:
             word = "not told apart" if not difference.proven else "better" if difference.mean > 0 else "worse"
             p = p_value(difference.p)
             proofs.append(
-                Proof(name, self.references[name][found.metric], difference.mean, *found.intervals[name], p, word)
+                Proof(
+                    name,
+                    self.references[name][found.metric],
+                    difference.mean,
+                    difference.low,
+                    difference.high,
+                    p,
+                    word,
+                )
             )
         return sorted(proofs, key=lambda proof: -proof.level)
 
@@ -280,17 +298,14 @@ class _Reader:
         if self.found is None:
             return []
         found = self.found
-        held = (
-            f"The p-values hold although trial {found.winner.number} is the best of {len(self.trials)}: every trial "
-            f"was held against every baseline, over the same {found.users} users."
-        )
-        sentences = [held, f"A difference below {found.detectable:.3f} would often be missed with so many users."]
-        if len(found.alike) > 1:
-            numbers = ", ".join(f"{t.number}" for t in found.alike[1:])
-            cheapest = f"The cheapest of them all is trial {found.cheapest.number}."
-            sentences.append(f"Not told apart from trial{'s' * (len(found.alike) > 2)} {numbers}. {cheapest}")
+        sentences = [corrected(found), power(found)] if found.against else []
+        if found.configurations > 1:
+            sentences.append(ties(found))
+        if not sentences:
+            sentences.append("There is no baseline and no other configuration to hold it against.")
+        sentences += unreplicated(found)
         if found.seed_spread is not None:
-            sentences.append(f"{luck(found)} Rerun configurations are judged by their reruns alone.")
+            sentences.append(f"{luck(found)} Where a configuration has several runs, its figures are their means.")
         return sentences
 
     def _steps(self) -> list[Step]:
@@ -312,9 +327,9 @@ class _Reader:
             return [*steps, *advice] or [more]
         if self.found and self.found.cheapest.number != self.found.winner.number:
             costs = _costs(self.found.cheapest, self.best)
-            told = f"Take trial {self.found.cheapest.number} instead: it can't be told from the best one and costs less"
+            told = f"Take trial {self.found.cheapest.number} instead: it is not proven worse than the best one, and costs less"
             steps.append(Step(f"{told} ({costs})." if costs else f"{told}."))
-        if state == "complete" and self.sealed and self.found and not self.found.scores:
+        if state == "complete" and self.sealed and self.found and (unreplicated(self.found) or not self.found.scores):
             luck = "Train the best again with other seeds: what is picked for its score owes some of it to luck."
             steps.append(Step(luck, f"{resume} --replicate 3 --top 5"))
         if not self.sealed:
@@ -382,7 +397,7 @@ class _Reader:
                 lambda: journal.knob_figures(self.study.journal, scores, maximise=contest.sign > 0, label=contest.label)
             ),
             "answers": self._drawn(lambda: self._answers(contest)),
-            "cost": self._drawn(lambda: [figures.cost(contest), figures.latency(contest)]),
+            "cost": self._drawn(lambda: [figures.cost(contest), figures.training(contest)]),
         }
 
     def _drawn(self, draw: Callable[[], list[Figure]]) -> list[Figure]:
@@ -458,10 +473,13 @@ def _count(number: int, noun: str) -> str:
 def _costs(cheap: StoredTrial, best: StoredTrial) -> str:
     """In what the first costs less than the second."""
     costs = []
-    for name, unit, scale in (("applied/parameters", "M parameters", 1e-6), ("seconds", " s of training", 1.0)):
-        low, high = (scale * trial.epochs[-1].get(name, 0) for trial in (cheap, best))
+    for name, spell in (
+        ("applied/flops_per_list", spelled_flops),
+        ("applied/parameters", lambda n: f"{1e-6 * n:.3g}M parameters"),
+    ):
+        low, high = (trial.epochs[-1].get(name, 0) for trial in (cheap, best))
         if low < high:
-            costs.append(f"{low:.3g}{unit} against {high:.3g}")
+            costs.append(f"{spell(low)} against {spell(high)}" + (" a list" if "flops" in name else ""))
     return ", ".join(costs)
 
 

@@ -86,9 +86,11 @@ class Evidence:
     data: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
-    def of_study(study: StudyFolder, found: Comparison | None = None) -> Evidence:
-        """Everything that is stored; `found` is the study's comparison where it was made already."""
-        manifest, trials = study.read_manifest(), list(study.trials())
+    def of_study(
+        study: StudyFolder, found: Comparison | None = None, trials: Sequence[StoredTrial] | None = None
+    ) -> Evidence:
+        """Everything that is stored; `found` is the study's comparison and `trials` are its trials where they were read."""
+        manifest, trials = study.read_manifest(), list(study.trials()) if trials is None else trials
         metric = manifest["metric"]
         found = found or compare(study)
         searched = [trial for trial in trials if trial.epochs and replicated(trial) is None]

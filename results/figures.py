@@ -13,12 +13,13 @@ import unicodedata
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
 
+from reranker.evaluation import FLOPS
 from reranker.metrics import FloatArray, IntArray, Picks, Ranks
 from results.study_folder import StoredTrial
 
@@ -273,25 +274,28 @@ def reliability(picks: Picks | None) -> Figure:
 
 
 def cost(contest: Contest) -> Figure:
-    """Seconds of training against the metric, with the front of what is not beaten in both."""
-    key, title = "cost", "Quality against training time"
-    points = [
-        (t, float(t.epochs[-1]["seconds"]), float(best[contest.metric]))
-        for t in contest.trials
-        if (best := t.best(contest.metric)) and t.epochs[-1].get("seconds", 0) > 0
-    ]
-    return _trade_off(contest, points, key, title, "seconds of training", _seconds)
+    """FLOPs a list takes to rank against the metric, with the front of what is not beaten in both."""
+    points = _points(contest, "applied/flops_per_list", 1e-9)
+    found = _trade_off(
+        contest, points, "cost", "Quality against the cost of a list", "GFLOPs a list", "{:.3g} GFLOPs".format
+    )
+    return replace(found, caption=f"{found.caption} {FLOPS}") if found.svg else found
 
 
-def latency(contest: Contest) -> Figure:
-    """Seconds a list takes to rank against the metric."""
-    key, title = "latency", "Quality against time to rank a list"
-    points = [
-        (t, 1000 * float(best["seconds_per_list"]), float(best[contest.metric]))
+def training(contest: Contest) -> Figure:
+    """Examples that a trial was trained on against the metric."""
+    points = _points(contest, "applied/examples", 1.0)
+    title = "Quality against training examples"
+    return _trade_off(contest, points, "training", title, "training examples", "{:,.0f} examples".format)
+
+
+def _points(contest: Contest, name: str, scale: float) -> list[tuple[StoredTrial, float, float]]:
+    """Trials with what they cost and what they reached."""
+    return [
+        (t, scale * float(t.epochs[-1][name]), float(best[contest.metric]))
         for t in contest.trials
-        if (best := t.best(contest.metric)) and best.get("seconds_per_list", 0) > 0
+        if (best := t.best(contest.metric)) and t.epochs[-1].get(name, 0) > 0
     ]
-    return _trade_off(contest, points, key, title, "milliseconds a list", "{:.3g} ms".format)
 
 
 def _trade_off(
@@ -339,7 +343,7 @@ def _trade_off(
     listed = ", ".join(f"{trial.number}" for trial, _, _ in front)
     ties = len([p for p in points if p[0].number in contest.alike])
     caption = f"No trial is both cheaper and better than those on the line ({listed})."
-    caption += " Ringed ones can't be told from the best: take the leftmost of them." if ties > 1 else ""
+    caption += " Ringed ones are not proven worse than the best: take the leftmost of them." if ties > 1 else ""
     return Figure(key, title, caption, svg)
 
 
@@ -361,14 +365,11 @@ def _curves(axes: Axes, contest: Contest, metric: str) -> dict[str, str]:
         values = [figures[metric] for figures in trial.epochs]
         won, colour = trial.number == contest.winner, contest.colour(trial)
         name = f"{metric}-trial-{trial.number}"
-        axes.plot(
-            epochs, values, color=colour, linewidth=2.6 if won else 1.3 if few else 0.9, gid=name,
-            zorder=4 if won else 2, marker="o" if won else None, markersize=4,
-        )  # fmt: skip
         ended = trial.status.value == "completed"
         axes.plot(
-            epochs[-1:], values[-1:], marker="o", markersize=5 if won or few else 3, color=colour, linewidth=0,
-            zorder=4 if won else 2, markerfacecolor=colour if ended else _PAPER,
+            epochs, values, color=colour, linewidth=2.6 if won else 1.3 if few else 0.9, gid=name,
+            zorder=4 if won else 2, marker="o", markersize=5 if won or few else 3, markevery=1 if won else [-1],
+            markerfacecolor=colour if ended else _PAPER,
         )  # fmt: skip
         notes[name] = f"{_clean(trial.name)}, {trial.status.value}: {values[-1]:.3f} after epoch {epochs[-1]}"
     axes.set_xlabel("epoch")
@@ -478,10 +479,6 @@ def plain_ticks(axis: Any) -> None:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     axis.set_minor_formatter(NullFormatter())
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min"
 
 
 def _clean(text: str) -> str:

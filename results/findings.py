@@ -473,8 +473,8 @@ def too_few_users(e: Evidence) -> Finding | None:
     if e.comparison is None or not undecided:
         return None
     return Finding(
-        "too few users", f"{_leads(e, undecided)}; with {e.users} users a lead below {e.comparison.detectable:.3f} would often "
-        "be missed",
+        "too few users", f"{_leads(e, undecided)}; with {e.users} users this comparison has an 80% chance of proving a true "
+        f"lead of {e.comparison.detectable:.3f}",
         "the difference may be as large as it looks or nothing at all: so few users can't tell",
         "score more users (evaluation_users: null takes all; min_user lets more in), and compare fewer trials",
         Confidence.SURE, Grade.DOUBT,
@@ -482,16 +482,19 @@ def too_few_users(e: Evidence) -> Finding | None:
 
 
 def seed_luck(e: Evidence) -> Finding | None:
-    """The two best configurations that were run again with other seeds: is their distance more than that of seeds?"""
+    """The two best configurations that were run with several seeds: is their distance more than that of seeds?
+
+    By the t distribution with the degrees of freedom of the pooled spread, which are few."""
     scores = {name: runs for name, runs in (e.comparison.scores if e.comparison else {}).items() if runs}
     spread = e.comparison.seed_spread if e.comparison else None
     if spread is None or len(scores) < 2:
         return None
     (first, ours), (second, theirs), *_ = sorted(scores.items(), key=lambda item: -float(np.mean(item[1])))
     lead = float(np.mean(ours) - np.mean(theirs))
-    if lead >= 2 * spread * math.sqrt(1 / len(ours) + 1 / len(theirs)):
-        return None
     assert e.comparison is not None
+    reach = float(stats.t.ppf(0.975, e.comparison.seed_degrees))
+    if lead >= reach * spread * math.sqrt(1 / len(ours) + 1 / len(theirs)):
+        return None
     return Finding(
         "seed luck", f"{first} leads {second} by {lead:.4f} {_pretty(e.comparison.metric)}, averaged over {len(ours)} and "
         f"{len(theirs)} seeds; two seeds of one configuration are {math.sqrt(2) * spread:.4f} apart, typically",
@@ -645,9 +648,9 @@ def _beats_all(e: Evidence) -> bool:
 def _undecided(e: Evidence, name: str) -> bool:
     """Whether a baseline may as well be clearly better as clearly worse than the best trial, or just ahead by luck."""
     assert e.comparison is not None
-    low, high = e.comparison.intervals[name]
     difference = e.comparison.against[name]
-    return not difference.proven and high > _MATTERS and (difference.mean > _MATTERS or (high - low) / 2 > _VAGUE)
+    wide = (difference.high - difference.low) / 2 > _VAGUE
+    return not difference.proven and difference.high > _MATTERS and (difference.mean > _MATTERS or wide)
 
 
 def _leads(e: Evidence, names: list[str]) -> str:
@@ -655,8 +658,8 @@ def _leads(e: Evidence, names: list[str]) -> str:
     assert e.comparison is not None
     told = []
     for name in names:
-        (low, high), found = e.comparison.intervals[name], e.comparison.against[name]
-        told.append(f"over {name} is {found.mean:+.3f} ({low:+.3f} to {high:+.3f}, {p_value(found.p)})")
+        found = e.comparison.against[name]
+        told.append(f"over {name} is {found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}, {p_value(found.p)})")
     return f"the lead of the best trial in {_pretty(e.comparison.metric)} {', '.join(told)}"
 
 

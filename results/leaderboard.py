@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -24,15 +25,17 @@ _COLUMNS = ["rank", "name", "kind", "status", "epoch", *METRIC_NAMES, "train_los
 _SHOWN = ["rank", "name", "status", "epoch", "recall_at_1", "ndcg_at_10", "train_loss", "val_loss", "seconds"]
 
 
-def leaderboard(study: StudyFolder) -> pd.DataFrame:
+def leaderboard(study: StudyFolder, trials: Iterable[StoredTrial] | None = None) -> pd.DataFrame:
     """One row a trial, a baseline, and chance, best first by the study's metric at each trial's best epoch.
+
+    `trials` are the study's, where they were read already.
 
     Columns: rank, name, kind (trial, baseline, chance), status, epoch, the metrics, train_loss, val_loss, seconds,
     then a column for each searched knob. Trials without a finished epoch come last and have no rank.
     """
     manifest = study.read_manifest()
     metric, knobs = manifest["metric"], manifest["knobs"]
-    rows = [_trial_row(trial, metric, knobs) for trial in study.trials()]
+    rows = [_trial_row(trial, metric, knobs) for trial in (study.trials() if trials is None else trials)]
     for name, figures in study.references().items():
         kind = "chance" if name == "chance" else "baseline"
         losses = {} if kind == "chance" else study.baseline(name).read_figures()

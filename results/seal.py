@@ -27,7 +27,7 @@ from results.integrity import open_study
 from results.leaderboard import PRETTY
 from results.optuna_journal import Journal, repair
 from results.report import write_report
-from results.significance import differences, mean_interval
+from results.significance import differences
 from results.study_folder import StoredTrial, StudyFolder
 
 
@@ -105,15 +105,12 @@ def _reading(study: StudyFolder, best: StoredTrial, unseal: str) -> dict[str, An
 
 
 def _against(ranks: Ranks, baselines: dict[str, Ranks], metric: str) -> dict[str, dict[str, float]]:
-    """The winner's difference to each baseline; the p-values hold for all of these together, since it was fixed before."""
+    """The winner's difference to each baseline; p-values and intervals hold for all together, since it was fixed before."""
     own = per_list(ranks)[metric]
     others = {name: per_list(of_baseline)[metric] for name, of_baseline in baselines.items() if name != RANDOM}
     found = {}
-    for (name, values), difference in zip(
-        others.items(), differences([(own, v) for v in others.values()]), strict=True
-    ):
-        low, high = mean_interval(own - values)
-        found[name] = {"mean": difference.mean, "low": low, "high": high, "p": difference.p}
+    for name, difference in zip(others, differences([(own, v) for v in others.values()]), strict=True):
+        found[name] = {"mean": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p}
     return found
 
 

@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import yaml
-from journals import keep_journal
+from stored import keep_journal
 
 from reranker import sft
 from reranker.bases import BaseModels

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     Gemma3ForCausalLM,
     Gemma3TextConfig,
@@ -19,6 +20,8 @@ from reranker.answers import only_answers
 from reranker.batches import by_length, pad_left
 from reranker.config import TrialConfig
 from reranker.models import attach_lora
+from reranker.prompts import Prompt
+from reranker.scoring import EncodedLists, flops_per_list
 
 SIZES = {
     "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 3, "intermediate_size": 64, "num_attention_heads": 4,
@@ -122,3 +125,19 @@ def test_padding_stands_on_the_left_and_takes_no_position():
     assert batch["input_ids"].tolist() == [[4, 5, 6], [0, 0, 9]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
     assert batch["position_ids"].tolist() == [[0, 1, 2], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_formula_for_the_cost_of_a_list_is_what_torch_counts(family):
+    """But for attention, of which torch counts the half that is masked too, and the rows of the vocabulary."""
+    model, length = FAMILIES[family](), 40
+    prompt = Prompt(input_ids=list(range(length)), target=0, history_dropped=0, title_tokens=0)
+    lists = EncodedLists([prompt], [[0, 1, 2, 3]], 1, LABELS.tolist(), 0)
+    model.set_attn_implementation("eager")  # of which torch counts the products
+    with FlopCounterMode(display=False) as counter:
+        model(torch.tensor([prompt.input_ids]), use_cache=False, logits_to_keep=1)
+    masked = 2 * 3 * 32 * length**2
+    vocabulary = 2 * 32 * (300 - len(LABELS))
+    assert flops_per_list(model, lists) == pytest.approx(counter.get_total_flops() - masked - vocabulary, rel=0.04)
+    twice = EncodedLists([prompt] * 2, [[0, 1, 2, 3], [2, 3, 0, 1]], 2, LABELS.tolist(), 0)
+    assert flops_per_list(adapted(family, TrialConfig(model="x")), twice) == 2 * flops_per_list(model, lists)

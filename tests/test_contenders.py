@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from journals import keep_journal
+from stored import keep_journal, report
 
 from reranker.config import TrialConfig
 from reranker.errors import InputError
-from reranker.metrics import METRIC_NAMES, Ranks, chance, summarise
+from reranker.files import write_yaml
+from reranker.metrics import Ranks, chance, summarise
 from results import compare as compare_module
 from results.compare import compare, findings, verdict, winner
-from results.contenders import contenders, seed_spread
+from results.contenders import contenders, estimates, seed_spread
 from results.study_folder import StudyFolder, TrialStatus
 
 USERS = [f"u{i:03d}" for i in range(300)]
@@ -39,51 +40,137 @@ def a_study(runs: Path, name: str, trials: list[tuple[float, str]], lists: str =
     for number, (mean, origin) in enumerate(trials):
         found = ranks(mean, seed=len(name) * 100 + number)
         folder.start_trial(number, TrialConfig(model="demo-tiny", seed=number).model_dump(), origin)
-        figures = {**dict.fromkeys(METRIC_NAMES, 0.0), **summarise(found), "train_loss": 1.0, "val_loss": 1.0}
-        folder.trial(number).append_epoch({"epoch": 1, "seconds": 5.0, **figures})
-        folder.trial(number).keep_ranks(USERS, found)
+        report(folder.trial(number), USERS, found)
         folder.write_status(number, TrialStatus.COMPLETED)
+    write_yaml(folder.study_file, "study: {name: a}\n")
+    return keep_journal(folder)
+
+
+def scored(runs: Path, name: str, trials: list[tuple[float, str]]) -> StudyFolder:
+    """Trials by (NDCG@10, origin): the ranks are the same, only the figures differ."""
+    folder = a_study(runs, name, [(4.0, origin) for _, origin in trials])
+    for number, (score, _) in enumerate(trials):
+        (folder.trial(number).path / "epochs.jsonl").unlink()
+        report(folder.trial(number), USERS, ranks(4.0, seed=0), ndcg_at_10=score)
     return folder
+
+
+def rerun(number: int, *scores: float) -> list[tuple[float, str]]:
+    return [(score, f"replicate of {number}") for score in scores]
 
 
 @pytest.fixture
 def replicated(tmp_path) -> StudyFolder:
-    """Trial 0 looks best by luck; reruns say that trial 1 is better."""
-    reruns = [(5.0, "replicate of 0"), (5.2, "replicate of 0"), (3.0, "replicate of 1"), (3.1, "replicate of 1")]
-    return a_study(tmp_path, "replicated", [(1.0, ""), (3.0, ""), (9.0, ""), *reruns])
+    """Trial 0 looks best by luck; with reruns trial 1 is better on average."""
+    reruns = [*rerun(0, 0.620, 0.630), *rerun(1, 0.652, 0.648)]
+    return scored(tmp_path, "replicated", [(0.660, ""), (0.645, ""), (0.400, ""), *reruns])
 
 
-def test_reruns_judge_a_configuration_and_the_lucky_run_does_not_count(replicated):
-    ranked = contenders(replicated)
-    assert [(c.trial.number, [run.number for run in c.replicates]) for c in ranked] == [
-        (1, [5, 6]),
-        (0, [3, 4]),
-        (2, []),
-    ]
-    by_hand = np.mean([summarise(replicated.trial(n).read_ranks()[1])["ndcg_at_10"] for n in (5, 6)])
-    assert ranked[0].score("ndcg_at_10") == pytest.approx(by_hand)
+def order(study: StudyFolder) -> list[int]:
+    return [contender.trial.number for contender in contenders(study)]
+
+
+# One estimate for all configurations
+
+
+def test_a_configuration_is_judged_by_the_mean_of_all_its_runs(replicated):
+    assert [(c.trial.number, [run.number for run in c.runs]) for c in contenders(replicated)] == [
+        (1, [1, 5, 6]), (0, [0, 3, 4]), (2, [2])
+    ]  # fmt: skip
+    assert contenders(replicated)[0].score("ndcg_at_10") == pytest.approx(np.mean([0.645, 0.652, 0.648]))
     assert winner(replicated).number == 1
     assert verdict(replicated).startswith(
-        "The best configuration (trial 1, 2 other seeds) ranks the true item first for "
+        "The best configuration (trial 1, mean of 3 seeds) ranks the true item first for "
     )
 
 
 def test_a_rerun_that_did_not_finish_judges_nothing(replicated):
     for number in (5, 6):
         replicated.write_status(number, TrialStatus.PRUNED)
-    assert winner(replicated).number == 0
-    assert [c.trial.number for c in contenders(replicated)] == [0, 1, 2]
+    assert [len(c.runs) for c in contenders(replicated)] == [1, 3, 1]
+    assert order(replicated) == [1, 0, 2]
+
+
+def test_a_new_trial_that_is_clearly_better_wins_over_replicated_ones(tmp_path):
+    trials = [(0.650, ""), (0.640, ""), *rerun(0, 0.655, 0.645, 0.652), (0.70, "")]
+    assert order(scored(tmp_path, "a", trials)) == [5, 0, 1]
+
+
+def test_one_lucky_run_that_is_slightly_ahead_of_a_replicated_mean_does_not_win(tmp_path):
+    trials = [(0.650, ""), (0.640, ""), (0.635, ""), (0.642, ""), *rerun(0, 0.660, 0.640, 0.650), (0.652, "")]
+    study = scored(tmp_path, "a", trials)
+    assert order(study)[:2] == [0, 7]
+    line = "Not replicated yet: trial 7 (0.652 in its one run) is ahead of trial 0 (mean 0.650). "
+    assert any(found.startswith(line) for found in findings(compare(study)))
+
+
+def test_a_winner_with_one_run_is_called_not_replicated_where_others_are(tmp_path):
+    study = scored(tmp_path, "a", [(0.650, ""), (0.640, ""), *rerun(0, 0.655, 0.645, 0.652), (0.70, "")])
+    assert any(line.startswith("Not replicated yet: trial 5 leads by one run;") for line in findings(compare(study)))
+
+
+def test_configurations_that_learned_nothing_do_not_make_a_lucky_run_believed(tmp_path):
+    near = [(0.650, ""), (0.640, ""), (0.635, ""), (0.642, ""), *rerun(0, 0.660, 0.640, 0.650), (0.652, "")]
+    at_chance = [(0.1 + 0.01 * i, "") for i in range(12)]
+    assert order(scored(tmp_path, "a", [*near, *at_chance]))[:2] == [0, 7]
+
+
+def test_the_estimate_is_the_mean_drawn_towards_that_of_all_the_more_the_fewer_the_runs(tmp_path):
+    trials = [(0.640, ""), (0.600, ""), (0.620, ""), *rerun(0, 0.660)]
+    found = contenders(scored(tmp_path, "a", trials))
+    first, second, third = estimates(found, "ndcg_at_10")
+    noise, means = (
+        0.02**2 / 2,
+        np.array([0.650, 0.620, 0.600]),
+    )  # between the two seeds of trial 0; no trial is far behind
+    own = noise / np.array([2, 1, 1])
+    between = np.var(means, ddof=1) - own.mean()
+    centre = np.average(means, weights=1 / (between + own))
+    by_hand = centre + between / (between + own) * (means - centre)
+    assert [first.value, second.value, third.value] == pytest.approx(list(by_hand))
+    assert first.error == pytest.approx(np.sqrt(between / (between + own[0]) * own[0]))
+
+
+def test_without_a_replicate_the_scores_stand_as_they_are(tmp_path):
+    found = estimates(contenders(scored(tmp_path, "a", [(0.5, ""), (0.6, "")])), "ndcg_at_10")
+    assert [(estimate.value, estimate.error) for estimate in found] == [(0.6, None), (0.5, None)]
+
+
+def test_a_loss_is_judged_the_other_way_round(tmp_path):
+    study = a_study(tmp_path, "a", [(4.0, "")] * 4 + [(4.0, "replicate of 0")] * 2 + [(4.0, "")])
+    study.write_manifest(study.read_manifest() | {"metric": "val_loss"})
+    for number, loss in enumerate([1.50, 1.60, 1.65, 1.58, 1.52, 1.48, 1.20]):
+        (study.trial(number).path / "epochs.jsonl").unlink()
+        report(study.trial(number), USERS, ranks(4.0, seed=0), metric="val_loss", val_loss=loss)
+    assert order(study) == [6, 0, 3, 1, 2]
 
 
 def test_luck_with_seeds_and_luck_with_users_are_told_apart(replicated):
     found = compare(replicated)
-    groups = [[summarise(replicated.trial(n).read_ranks()[1])["ndcg_at_10"] for n in pair] for pair in ((3, 4), (5, 6))]
-    pooled = np.sqrt(np.mean([np.var(group, ddof=1) for group in groups]))
-    assert found.seed_spread == pytest.approx(pooled)
+    pooled = np.sqrt(np.mean([np.var([0.660, 0.620, 0.630], ddof=1), np.var([0.645, 0.652, 0.648], ddof=1)]))
+    assert (found.seed_spread, found.seed_degrees) == (pytest.approx(pooled), 4)
     values = contenders(replicated)[0].values("ndcg_at_10")
     assert found.user_error == pytest.approx(values.std(ddof=1) / np.sqrt(300))
-    assert any(line.startswith("trial 1, 2 other seeds: 0.") for line in findings(compare(replicated)))
+    assert "Trial 1, 3 seeds: mean 0.648 (0.645, 0.652, 0.648)." in findings(found)
     assert seed_spread([contenders(replicated)[2]], "ndcg_at_10") is None
+
+
+# Each run has one chosen report
+
+
+def test_all_figures_are_those_of_the_report_that_the_study_s_metric_chose(tmp_path):
+    study = a_study(tmp_path, "a", [(4.0, "")])
+    report(study.trial(0), USERS, ranks(3.0, seed=1), ndcg_at_10=0.9, recall_at_1=0.30)
+    report(study.trial(0), USERS, ranks(3.0, seed=2), ndcg_at_10=0.8, recall_at_1=0.50)
+    (found,) = contenders(study)
+    assert (found.score("recall_at_1"), found.figures["recall_at_1"], found.figures["epoch"]) == (0.30, 0.30, 2)
+    ranker = found.ranker("recall_at_1")
+    assert (ranker.chosen, [len(run) for run in ranker.runs]) == ((1,), [3])
+    assert ranker.values == pytest.approx(found.values("recall_at_1"))
+    assert "ranks the true item first for 30% of users" in verdict(study)
+
+
+# Several studies
 
 
 def test_studies_on_the_same_lists_are_one_comparison(tmp_path):
@@ -95,16 +182,33 @@ def test_studies_on_the_same_lists_are_one_comparison(tmp_path):
 
 
 def test_studies_on_other_lists_are_refused(tmp_path, capsys):
-    studies = [keep_journal(a_study(tmp_path, name, [(5.0, "")], lists=name)) for name in ("a", "bc")]
+    studies = [a_study(tmp_path, name, [(5.0, "")], lists=name) for name in ("a", "bc")]
     with pytest.raises(InputError, match="same lists"):
         compare(*studies)
     assert compare_module.main(["a", "bc", "--runs", str(tmp_path)]) == 2
-    assert "same lists" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "error: a, bc did not rank the same lists, so they can't be compared; studies must share their data, users, candidates "
+        "and how those are drawn\n"
+    )
+
+
+def test_untrained_models_that_answer_differently_in_two_studies_are_two_baselines(tmp_path, capsys):
+    studies = [a_study(tmp_path, "a", [(3.0, "")]), a_study(tmp_path, "bc", [(2.0, "")])]
+    for study, mean in zip(studies, (5.0, 7.0), strict=True):
+        study.baseline("zero-shot demo-tiny").path.mkdir(parents=True)
+        study.baseline("zero-shot demo-tiny").keep_ranks(USERS, ranks(mean, seed=5))
+    found = compare(*studies)
+    assert list(found.against) == ["popularity", "zero-shot demo-tiny of a", "zero-shot demo-tiny of bc"]
+    one, other = (found.against[f"zero-shot demo-tiny of {name}"].mean for name in ("a", "bc"))
+    assert one < other
+    assert compare_module.main(["a", "bc", "--runs", str(tmp_path)]) == 0
+    table = capsys.readouterr().out.split("\n\n")[0]
+    assert table.count("zero-shot demo-tiny of ") == 2
 
 
 def test_the_command_names_each_trial_with_its_study(tmp_path, capsys):
-    keep_journal(a_study(tmp_path, "a", [(5.0, ""), (6.0, "")]))
-    keep_journal(a_study(tmp_path, "bc", [(2.0, "")]))
+    a_study(tmp_path, "a", [(5.0, ""), (6.0, "")])
+    a_study(tmp_path, "bc", [(2.0, "")])
     assert compare_module.main(["a", "bc", "--runs", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[1].split()[:5] == ["1", "trial", "0", "of", "bc"]

@@ -15,13 +15,15 @@ import gallery
 import numpy as np
 import pytest
 from gallery import GOOD, broken, build, demo, train
+from stored import report
 
 from reranker.config import NegativesMix
 from reranker.errors import InputError
 from reranker.metrics import Picks, chance
+from results.compare import Comparison
 from results.diagnose import Evidence, diagnose, main
 from results.evidence import Range, read_table
-from results.findings import Grade, leaning
+from results.findings import Grade, leaning, seed_luck
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 SEEDS_NUMBERS = "recall_at_1,ndcg_at_10,train_loss,optimizer_steps\n0.0179,0.0875,4.25,5\n0.0212,0.1019,4.25,5\n"
@@ -199,8 +201,7 @@ def _like_trial_0(study: StudyFolder, number: int, origin: str, score: float) ->
     users, ranks = study.trial(0).read_ranks()
     study.start_trial(number, config.model_dump(mode="json"), origin)
     study.trial(number).clear()
-    study.trial(number).append_epoch({**epochs[-1], "ndcg_at_10": score})
-    study.trial(number).keep_ranks(users, ranks)
+    report(study.trial(number), users, ranks, **{**epochs[-1], "epoch": 1, "ndcg_at_10": score})
     study.write_status(number, TrialStatus.COMPLETED)
 
 
@@ -278,6 +279,18 @@ def test_labels_that_are_drawn_at_random_do_not_lean_and_one_that_is_preferred_d
 def test_a_ranker_that_is_right_leans_to_nothing_though_targets_stand_at_one_label():
     always = np.full(100, 7)
     assert leaning(Picks(always, always, np.ones(100)), 20) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("seeds", "told"), [(2, True), (6, False)])
+def test_a_lead_over_few_seeds_is_held_against_the_t_distribution(seeds, told):
+    """Three standard errors: nothing with 2 degrees of freedom, whose quantile is 4.3, and something with 10 (2.2)."""
+    trial = StoredTrial(0, {}, TrialStatus.COMPLETED, "", [{"epoch": 1, "ndcg_at_10": 0.5}])
+    lead = 3 * 0.01 * np.sqrt(2 / seeds)
+    scores = {"trial 0": [0.5 + lead] * seeds, "trial 1": [0.5] * seeds}
+    known = {"seed_spread": 0.01, "seed_degrees": 2 * (seeds - 1), "scores": scores, "ahead": [], "user_error": 0.01}
+    tests = {"interval": (0.4, 0.6), "against": {}, "alike": [trial], "cheapest": trial, "detectable": 0.05}
+    found = Comparison("ndcg_at_10", trial, users=600, studies=1, configurations=2, **known, **tests)
+    assert (seed_luck(Evidence([trial], 600, 20, comparison=found)) is not None) is told
 
 
 # Tables

@@ -123,3 +123,12 @@ def test_picks_say_what_stands_first_and_how_sure_it_is():
     assert found.target.tolist() == [0, -1]
     assert found.first.tolist() == [1, 0]
     assert found.probability.tolist() == pytest.approx([0.7, 0.4])
+
+
+def test_a_candidate_scored_nan_never_stands_first():
+    with np.errstate(all="raise"):
+        found = picks(
+            [[np.nan, np.log(0.25), np.log(0.75)], [-1.0, np.nan, np.nan], [np.nan, np.nan, np.nan]], [0, 0, 0]
+        )
+    assert found.first.tolist() == [2, 0, 0]
+    assert found.probability.tolist() == pytest.approx([0.75, 1.0, 1 / 3])

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from gallery import GOOD, build
-from journals import keep_journal
+from stored import keep_journal
 
 from reranker.config import DemoData
 from reranker.data import RerankingData

@@ -10,14 +10,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pandas as pd
 import pytest
-from journals import keep_journal
+from stored import keep_journal, report
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
 from reranker.files import write_file, write_yaml
-from reranker.metrics import METRIC_NAMES, chance
+from reranker.metrics import METRIC_NAMES, Ranks, chance, summarise
 from reranker.trial_folder import TrialFolder
 from results import compare
 from results.compare import verdict, winner
@@ -108,6 +109,15 @@ def test_the_verdict_warns_where_there_are_too_few_lists(study):
 
 
 def test_the_command_prints_the_table_and_why_trials_failed(study, capsys):
+    users = [f"u{number}" for number in range(100)]
+    for number in (0, 1):
+        (study.trial(number).path / "epochs.jsonl").unlink()
+        firsts = np.arange(100) >= (41 if number == 0 else 12)
+        report(study.trial(number), users, Ranks(firsts.astype(np.int64), np.zeros(100, np.int64)))
+    study.baseline("popularity").path.mkdir(parents=True)
+    study.baseline("popularity").keep_ranks(users, Ranks(np.full(100, 5), np.zeros(100, np.int64)))
+    references = {"popularity": summarise(study.baseline("popularity").read_ranks()[1]), "chance": chance(20)}
+    study.write_manifest({**study.read_manifest(), "references": references})
     keep_journal(study)
     assert compare.main(["films", "--runs", str(study.path.parent)]) == 0
     out = capsys.readouterr().out

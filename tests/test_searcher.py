@@ -379,6 +379,32 @@ def test_replicates_are_asked_for_once_and_a_later_launch_asks_for_what_is_missi
     assert later.waiting() == 3
 
 
+def test_a_second_replication_is_for_others_that_could_be_the_best_and_not_for_those_that_had_theirs(tmp_path):
+    study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
+    ledger = ledger_of(study, folder)
+    run(ledger, folder, 5)
+    ranked(folder, [0.60, 0.59, 0.58, 0.20, 0.10])
+    assert Replication(folder, top=1, seeds=2, say=lambda line: None).enqueue(ledger) == 2
+    run(ledger, folder, 2)
+    for number, score_of_trial in {5: 0.61, 6: 0.57}.items():
+        folder.trial(number).append_epoch({"epoch": 1, "ndcg_at_10": score_of_trial, "seconds": 1.0})
+    later, said = ledger_of(study, folder), []
+    assert Replication(folder, top=5, seeds=2, say=said.append).enqueue(later) == 4
+    assert said == ["the best again with other seeds, 4 trainings: trial 1, trial 2"]  # trials 3 and 4 are far behind
+
+
+def test_a_launch_that_goes_on_with_replicates_asks_for_no_others(tmp_path):
+    study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
+    ledger = ledger_of(study, folder)
+    run(ledger, folder, 3)
+    ranked(folder, [0.60, 0.59, 0.58])
+    Replication(folder, top=1, seeds=2, say=lambda line: None).enqueue(ledger)
+    later = ledger_of(study, folder)
+    again = Replication(folder, top=1, seeds=2, say=lambda line: None)
+    again.begin(later)
+    assert again.enqueue(later) == 0
+
+
 def test_replicates_do_not_count_towards_the_study_s_trials_and_keep_their_seed_when_they_go_on(tmp_path):
     study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
     ledger = ledger_of(study, folder)

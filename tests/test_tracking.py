@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from rich.console import Console
+from stored import report
 
 from reranker.config import TrialConfig
 from reranker.files import append_line, write_file, write_yaml
 from reranker.metrics import METRIC_NAMES, Ranks, chance, summarise
-from results.leaderboard import leaderboard
+from results.compare import verdict, winner
+from results.contenders import replicated
+from results.content import content_of
+from results.leaderboard import PRETTY, leaderboard, pretty
+from results.report import write_report
 from results.study_folder import StudyFolder, TrialStatus
 from tune.mlflow_pages import trial_note
 from tune.tracking import StudyMirror, Tracker
@@ -30,7 +39,7 @@ def figures(epoch: int, recall: float) -> dict[str, float]:
         **dict.fromkeys(METRIC_NAMES, recall), "epoch": epoch, "train_loss": 3 - recall, "val_loss": 3 - recall,
         "label_mass": 0.9, "seconds_per_list": 0.01, "hit": 0.8, "retrieved/recall_at_1": recall / 0.8,
         "seconds": 10.0 * epoch, "tokens_per_second": 1e4, "peak_memory_mb": 500.0,
-        "applied/learning_rate": 1e-2, "applied/optimizer_steps": 250 * epoch, "applied/examples": 4000 * epoch,
+        "applied/learning_rate": 1e-2, "applied/optimizer_steps": 250 * epoch, "applied/examples": 4000 * epoch, "applied/flops_per_list": 1e9,
     }  # fmt: skip
 
 
@@ -44,11 +53,9 @@ def add_trial(study: StudyFolder, number: int, recalls: list[float], *, mean: fl
     values = {"model": "demo-tiny", "learning_rate": 10.0**-number / 100, "epochs": 3} | knobs
     study.start_trial(number, TrialConfig(**values).model_dump(), origin)
     for epoch, recall in enumerate(recalls, start=1):
-        study.trial(number).append_epoch(figures(epoch, recall))
+        report(study.trial(number), USERS, ranks(mean), **figures(epoch, recall))
     study.trial(number).adapter.mkdir(exist_ok=True)
     (study.trial(number).adapter / "adapter_config.json").write_text("{}")
-    if recalls:
-        study.trial(number).keep_ranks(USERS, ranks(mean))
     study.write_status(number, TrialStatus.COMPLETED)
 
 
@@ -190,7 +197,7 @@ def test_a_trial_that_was_cut_short_goes_on_in_its_run(study):
     add_trial(study, 3, [0.2])
     study.write_status(3, TrialStatus.CANCELLED)
     first = deliver(study)
-    study.trial(3).append_epoch(figures(2, 0.3))
+    report(study.trial(3), USERS, ranks(3.0), **figures(2, 0.3))
     study.write_status(3, TrialStatus.COMPLETED)
     seen = deliver(study)
     assert seen.runs["3"].info.run_id == first.runs["3"].info.run_id
@@ -238,7 +245,8 @@ def test_reruns_with_other_seeds_are_grouped_with_what_they_repeat(study):
 
 
 def test_each_run_says_what_is_proven_of_it(study):
-    add_trial(study, 3, [0.39], mean=1.0)
+    add_trial(study, 3, [], mean=1.0)
+    report(study.trial(3), USERS, ranks(1.0), **figures(1, 0.39) | {"applied/flops_per_list": 5e8})
     seen = deliver(study)
     assert [seen.tags(t).get("result") for t in "0123"] == [
         "winner", "behind the winner", None, "tied with the winner, cheapest",
@@ -295,10 +303,9 @@ def test_a_reading_of_the_test_is_added_to_a_study_that_was_closed(study):
         "against": {"popularity": {"mean": 0.2, "low": 0.1, "high": 0.3, "p": 0.0001}},
     }  # fmt: skip
     again = reading | {"figures": dict.fromkeys(METRIC_NAMES, 0.37), "unseal": "a fault in the data"}
-    path = study.path / "test_readings.jsonl"
-    append_line(path, reading)
+    append_line(study.path / "test_readings.jsonl", reading)
     deliver(study)
-    append_line(path, again)
+    append_line(study.path / "test_readings.jsonl", again)
     deliver(study)
     seen = deliver(study)
     assert seen.points("study", "test/ndcg_at_10") == [(1, 0.38), (2, 0.37)]
@@ -326,6 +333,58 @@ def test_saved_views_show_what_the_runs_have(study):
     lines = next(chart for chart in charts if chart["type"] == "PARALLEL")
     assert set(lines["selectedParams"]) <= set(data.params)
     assert lines["selectedMetrics"] == ["best/ndcg_at_10"]
+
+
+def all_places(study: StudyFolder, metric: str, seen: Seen) -> dict[str, str]:
+    """What each place says of the winner's figure, with three digits; the console's table and the CSV have single runs."""
+    best, pretty_name = winner(study), PRETTY[metric]
+    page, text = ((study.path / name).read_text() for name in ("report.html", "report.md"))
+    row = next(row for row in content_of(study).board.rows if row.kind == "trial")
+    on_board = row.value if metric == "ndcg_at_10" else float(row.cells[0])
+    found = {
+        "page": re.search(rf"<h2>{pretty_name}</h2><strong>([\d.]+)", page)[1],
+        "Markdown": re.search(rf"\*\*{pretty_name}: ([\d.]+)", text)[1],
+        "board": f"{on_board:.3f}",
+        "MLflow, the study": f"{seen.metrics('study')[f'best/{metric}']:.3f}",
+    }
+    if any(replicated(trial) == best.number for trial in study.trials()):
+        return found
+    name, out = f"trial {best.number}", io.StringIO()
+    Console(file=out, width=200).print(pretty(leaderboard(study), ["learning_rate"]))
+    line = next(line.split() for line in out.getvalue().splitlines() if f" {name} " in f" {line} ")
+    return found | {
+        "CSV": f"{pd.read_csv(study.leaderboard).set_index('name').loc[name, metric]:.3f}",
+        "console": line[{"recall_at_1": 5, "ndcg_at_10": 6}[metric]],
+        "MLflow, the trial": f"{seen.metrics(str(best.number))[f'best/{metric}']:.3f}",
+    }
+
+
+def add_reports(study: StudyFolder, number: int, scores: list[tuple[float, float]], **knobs) -> None:
+    """A trial by (Recall@1, NDCG@10) of its reports."""
+    add_trial(study, number, [], **knobs)
+    for epoch, (recall, ndcg) in enumerate(scores, start=1):
+        report(study.trial(number), USERS, ranks(0.5), **figures(epoch, recall) | {"ndcg_at_10": ndcg})
+
+
+@pytest.mark.parametrize("reruns", [0, 2])
+def test_all_places_say_the_same_of_the_winner(study, reruns):
+    """Recall@1 is the best at the third report, but NDCG@10 chose the second, and all figures are from there."""
+    add_reports(study, 3, [(0.362, 0.60), (0.368, 0.652), (0.371, 0.64)])
+    for number in range(4, 4 + reruns):
+        add_reports(study, number, [(0.351, 0.645), (0.402, 0.62)], origin="replicate of 3", seed=number)
+    write_file(study.leaderboard, leaderboard(study).to_csv(index=False))
+    write_report(study)
+    seen = deliver(study)
+    expected = {"recall_at_1": 0.368, "ndcg_at_10": 0.652}
+    if reruns:
+        expected = {"recall_at_1": (0.368 + 2 * 0.351) / 3, "ndcg_at_10": (0.652 + 2 * 0.645) / 3}
+    for metric, value in expected.items():
+        found = all_places(study, metric, seen)
+        assert found == dict.fromkeys(found, f"{value:.3f}")
+        assert len(found) == (4 if reruns else 7)
+    said = f"ranks the true item first for {expected['recall_at_1']:.0%} of users"
+    for text in (verdict(study), seen.tags("study")["mlflow.note.content"], (study.path / "report.html").read_text()):
+        assert said in text
 
 
 def test_a_view_that_somebody_has_changed_stays(study):

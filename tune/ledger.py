@@ -179,6 +179,19 @@ class Ledger:
             self._optuna.enqueue_trial(trials[original.number].params, user_attrs=attributes)
         return len(new)
 
+    def replicates(self) -> dict[int, tuple[set[int], bool]]:
+        """Of each trial that is replicated: the seeds that were asked for, and whether one of them is not finished."""
+        found: dict[int, tuple[set[int], bool]] = {}
+        for trial in self._optuna.get_trials(deepcopy=False):
+            if _SEED in trial.user_attrs:
+                original = int(trial.user_attrs[ORIGIN].removeprefix(REPLICATE))
+                seeds, unfinished = found.get(original, (set(), False))
+                found[original] = (
+                    seeds | {trial.user_attrs[_SEED]},
+                    unfinished or not trial.state.is_finished(),
+                )
+        return found
+
     def is_replicate(self, number: int) -> bool:
         return _SEED in self._optuna.get_trials(deepcopy=False)[number].user_attrs
 

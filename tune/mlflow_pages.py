@@ -284,7 +284,10 @@ def _charts(metric: str, axes: list[str]) -> dict[str, Any]:
             min(3, len(axes)),
             [_scatter({"key": axis, "type": "PARAM"}, best) for axis in axes],
         ),
-        "Cost": (2, [_scatter({"key": name, "type": "METRIC"}, best) for name in ("seconds", "seconds_per_list")]),
+        "Cost": (
+            2,
+            [_scatter({"key": f"applied/{name}", "type": "PARAM"}, best) for name in ("flops_per_list", "examples")],
+        ),
     }
     charts, frames = [], []
     for i, (title, (columns, cards)) in enumerate(sections.items()):

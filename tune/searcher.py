@@ -29,6 +29,8 @@ class LedgerSearch(Searcher):  # type: ignore[misc]
         super().__init__(metric=study.metric, mode=study.mode)
         self._study, self._ledger, self._conductor = study, ledger, conductor
         self._replication = replication
+        if replication:
+            replication.begin(ledger)
         self._numbers: dict[str, int] = {}  # of the trials that Tune runs
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:

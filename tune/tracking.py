@@ -27,8 +27,8 @@ from mlflow.tracking import MlflowClient
 
 from reranker.errors import RerankerError
 from reranker.metrics import METRIC_NAMES
-from results.compare import RUNS, compare, winner
-from results.contenders import replicated
+from results.compare import RUNS, compare
+from results.contenders import contenders, replicated
 from results.integrity import open_study
 from results.leaderboard import leaderboard
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
@@ -291,12 +291,13 @@ class StudyMirror:
     # The end
 
     def _close(self, client: MlflowClient) -> None:
-        best, found = winner(self.study), compare(self.study)
+        ranked = contenders(self.study)
+        best, found = ranked[0].trial if ranked else None, compare(self.study, ranked=ranked)
         parent = client.get_run(self._parent)
         runs = {run.info.run_id: run for run in self._children(client, self._parent)}
         self._mark(client, runs, best, results(self.study, found))
         if best is not None:
-            figures = _of_best(best.best(self._manifest["metric"]) or {}, self._manifest["metric"])
+            figures = _of_best(ranked[0].figures, self._manifest["metric"])
             changed = {name: value for name, value in figures.items() if parent.data.metrics.get(name) != value}
             client.log_batch(self._parent, metrics=_metrics(changed))
             client.log_artifacts(self._runs[str(best.number)], str(self.study.trial(best.number).adapter), "adapter")

@@ -1,11 +1,14 @@
-"""The journal of a study whose trials were stored by hand, as the search would have written it."""
+"""Trials that no training has made, stored as a search stores them: their reports, and the study's journal."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState, create_trial
 
-from reranker.metrics import is_loss
+from reranker.metrics import Picks, Ranks, is_loss, summarise
+from reranker.trial_folder import TrialFolder
 from results.optuna_journal import ORIGIN, create_journal
 from results.study_folder import StudyFolder, TrialStatus
 
@@ -14,6 +17,24 @@ _STATES = {
     TrialStatus.PRUNED: TrialState.PRUNED,
     TrialStatus.FAILED: TrialState.FAIL,
 }
+
+
+def report(
+    folder: TrialFolder,
+    users: list[str],
+    ranks: Ranks,
+    picks: Picks | None = None,
+    *,
+    metric: str = "ndcg_at_10",
+    **figures: Any,
+) -> None:
+    """The next report of a trial: its ranks, then its line of figures, in which these take the place of what they give."""
+    earlier = folder.read_epochs()
+    epoch, sign = len(earlier) + 1, -1 if is_loss(metric) else 1
+    line = {"epoch": epoch, "train_loss": 1.0, "val_loss": 1.0, "seconds": 5.0 * epoch, **summarise(ranks), **figures}
+    best = all(sign * line[metric] > sign * other[metric] for other in earlier)
+    folder.keep_report(line["epoch"], users, ranks, picks, best=best)
+    folder.append_epoch(line)
 
 
 def keep_journal(study: StudyFolder) -> StudyFolder:
