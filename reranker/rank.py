@@ -27,9 +27,10 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from reranker.candidates import Example
-from reranker.catalogue import PassingTitles
+from reranker.catalogue import EMPTY_TITLE, PassingTitles
 from reranker.config import LETTERS, TrialConfig, build_trial_config, validation_faults
 from reranker.errors import EnvironmentFault, Fault, InputError, RerankerError
+from reranker.files import DamagedFile
 from reranker.models import base_fingerprint, load_base, load_tokenizer
 from reranker.prompts import PromptEncoder
 from reranker.scoring import EncodedLists, FloatArray, score
@@ -186,11 +187,7 @@ class Reranker:
         self._titles.read([*history, *candidates])
         cleaned = self._titles.texts[len(history) :]
         for name, texts in (("history", self._titles.texts[: len(history)]), ("candidates", cleaned)):
-            found += [
-                Fault("a title must be more than control tokens", field=name, value=named[name][i])
-                for i, text in enumerate(texts)
-                if not text
-            ]
+            found += [Fault(EMPTY_TITLE, field=name, value=named[name][i]) for i, text in enumerate(texts) if not text]
         found += [
             Fault(
                 "a candidate must stand once in a list", field="candidates", value=text, hint="tell them apart by name"
@@ -247,7 +244,9 @@ def _find(path: Path) -> tuple[Path, TrialConfig, str]:
         return folder, TrialFolder(folder.parent).read_config(), ""
     except ValidationError as error:
         raise InputError(validation_faults(error, TrialConfig, file=str(facts))) from None
-    except FileNotFoundError as error:
+    except DamagedFile as error:
+        if error.path.exists():
+            raise
         rule = f"{folder} must hold {ADAPTER_FACTS}, or lie in its trial's folder beside config.json"
         raise EnvironmentFault(rule) from error
     except (OSError, ValueError, KeyError, TypeError) as error:

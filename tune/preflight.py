@@ -159,7 +159,7 @@ def _verdict(study: Study, check: ModelCheck, need: MemoryEstimate, capacity: fl
 def _longest_prompt(config: TrialConfig, data: RerankingData) -> tuple[int, bool]:
     """Its tokens, and whether prompts are tokenised as a whole."""
     encoder = PromptEncoder(Catalogue(load_tokenizer(config.model), data.interactions.item_texts), config)
-    encoder.catalogue.check_vocabulary(config.model)
+    encoder.catalogue.check(config.model)
     examples = data.validation(config)
     if data.config.candidate_mode == "retrieval":  # lists for training hold other items
         examples += data.training_examples(config.model_copy(update={"examples_per_user": 1}), epoch=0)
