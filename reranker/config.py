@@ -197,7 +197,7 @@ def validation_faults(
             hint = nearest(str(item["loc"][-1]), model.model_fields) if len(item["loc"]) == 1 else ""
             faults.append(Fault("there is no such knob", file, line, field, hint=hint))
         else:
-            rule = item["msg"].removeprefix("Value error, ")
+            rule = "this must be given" if item["type"] == "missing" else item["msg"].removeprefix("Value error, ")
             value = None if item["type"] == "missing" or isinstance(item["input"], dict) else item["input"]
             faults.append(Fault(rule[0].lower() + rule[1:], file, line, field, value))
     return faults

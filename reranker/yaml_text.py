@@ -93,6 +93,13 @@ def override(document: Document, location: Location, text: str, source: str) -> 
     except (yaml.YAMLError, RecursionError):
         document.faults.append(Fault("not a value", source, value=text))
         return
+    put(document, location, None, source)
+    if node is not None:
+        _parent(document, location)[location[-1]] = _value(node, location, document, source, frozenset())
+
+
+def put(document: Document, location: Location, value: Any, source: str) -> None:
+    """The same with a value that needs no reading."""
     target = document.values
     for depth, part in enumerate(location[:-1], start=1):
         if not isinstance(target.get(part), dict):
@@ -102,7 +109,14 @@ def override(document: Document, location: Location, text: str, source: str) -> 
     for known in [place for place in document.places if place[: len(location)] == location]:
         del document.places[known]
     document.places[location] = (source, None)
-    target[location[-1]] = None if node is None else _value(node, location, document, source, frozenset())
+    target[location[-1]] = value
+
+
+def _parent(document: Document, location: Location) -> Any:
+    target = document.values
+    for part in location[:-1]:
+        target = target[part]
+    return target
 
 
 def _value(node: yaml.Node, at: Location, document: Document, file: str, above: frozenset[int]) -> Any:

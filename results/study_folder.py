@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from reranker.config import DataConfig, TrialConfig
@@ -20,6 +19,7 @@ from reranker.errors import EnvironmentFault
 from reranker.files import DamagedFile, append_line, read_json, read_lines, read_yaml, write_file, write_json, writing
 from reranker.metrics import summarise
 from reranker.trial_folder import TrialFolder
+from reranker.yaml_text import dump
 
 
 class TrialStatus(StrEnum):
@@ -274,6 +274,7 @@ class StudyFolder:
         return read_yaml(self.study_file)
 
     def write_best_config(self, trial: StoredTrial) -> None:
-        """The winner's configuration, every knob, as `python -m reranker.train --config` takes it."""
-        head = f"# Trial {trial.number} of the study {self.name}: every knob, resolved.\n"
-        write_file(self.best_config, head + yaml.safe_dump(trial.values, sort_keys=False))
+        """The winner's configuration, every knob, and the study's data, as `python -m reranker.train --config` takes it."""
+        head = f"# Trial {trial.number} of the study {self.name}: every knob, resolved, and the study's data.\n"
+        data = self.read_data_config().model_dump(mode="json")
+        write_file(self.best_config, head + dump({**trial.values, "data": data}))
