@@ -25,20 +25,22 @@ class BaseModels:
 
     def __init__(self, most_bytes: float | None = None) -> None:
         self._most = device_memory()[1] / 4 if most_bytes is None else most_bytes
-        self._catalogues: dict[str, Catalogue] = {}
+        self._catalogues: dict[str, tuple[tuple[str, ...], Catalogue]] = {}
         self._bases: dict[tuple[str, torch.dtype], PreTrainedModel] = {}  # the most recently used last
 
     def catalogue(self, model: str, item_texts: Sequence[str]) -> Catalogue:
-        """The items as the model's tokenizer reads them; made once, for the items of the first call.
+        """The items as the model's tokenizer reads them; those of a model's last call are kept.
 
         Raises:
             InputError: the model does not know their words.
         """
-        if model not in self._catalogues:
-            catalogue = Catalogue(load_tokenizer(model), item_texts)
-            catalogue.check_vocabulary(model)
-            self._catalogues[model] = catalogue
-        return self._catalogues[model]
+        texts = tuple(item_texts)
+        known = self._catalogues.get(model)
+        if known is None or known[0] != texts:
+            known = texts, Catalogue(load_tokenizer(model) if known is None else known[1].tokenizer, texts)
+            known[1].check(model)
+            self._catalogues[model] = known
+        return known[1]
 
     @contextmanager
     def adapted(self, config: TrialConfig, device: torch.device) -> Iterator[PeftModel]:

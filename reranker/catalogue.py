@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +16,12 @@ from transformers import PreTrainedTokenizerBase
 
 from reranker.cache import cache_folder
 from reranker.errors import Fault, InputError
+from reranker.files import write_file
 
 FORMS = ("{}:", " {}\n", " {}\n\n")  # how a title stands in a prompt, up to where the next piece begins
+EMPTY_TITLE = "a title must be more than control tokens"
+_SHOWN_FAULTS = 20
+_LOCK_SECONDS = 600  # after which a table that another process is making is made here as well
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,33 +43,47 @@ class TokenTable:
     def kept(name: str, make: Callable[[], TokenTable]) -> TokenTable:
         """The table of this name from the cache folder, memory-mapped; made and kept there where it is not yet.
 
-        Where nothing can be written it stays in this process.
+        A file that is not what was written is made again. Where nothing can be kept the table stays in this process.
         """
-        path = cache_folder() / "tokens" / name
-        with contextlib.suppress(OSError, ValueError):
-            return TokenTable._mapped(path)
+        path = cache_folder() / "tokens" / f"{name}.i32"
+        if (found := TokenTable._mapped(path)) is not None:
+            return found
         made = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):
-                if not path.exists():
+            with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
+                if TokenTable._mapped(path) is None:
                     made = make()
                     made._write(path)
-            return TokenTable._mapped(path)
-        except OSError:
+        except (OSError, NotImplementedError):  # the latter of a file system without locks
             return made or make()
+        return TokenTable._mapped(path) or made or make()
 
     @staticmethod
-    def _mapped(path: Path) -> TokenTable:
-        return TokenTable(np.load(path / "ids.npy", mmap_mode="r"), np.load(path / "starts.npy", mmap_mode="r"))
+    def _mapped(path: Path) -> TokenTable | None:
+        """What `_write` wrote, int32: a checksum of the rest, the number of rows, their lengths, the tokens. None if there
+        is nothing, or something else."""
+        try:
+            content = np.memmap(path, np.int32, "r")
+        except (OSError, ValueError):
+            return None
+        if len(content) < 2:
+            return None
+        checksum, rows = (int(number) for number in content[:2])
+        if checksum != _checksum(content[1:]) or not 0 <= rows <= len(content) - 2:
+            return None
+        starts = np.concatenate([[0], np.cumsum(content[2 : 2 + rows], dtype=np.int64)])
+        return TokenTable(content[2 + rows :], starts)
 
     def _write(self, path: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            beside = Path(folder) / "table"
-            beside.mkdir()
-            np.save(beside / "ids.npy", self.ids)
-            np.save(beside / "starts.npy", self.starts)
-            os.replace(beside, path)
+        content = np.concatenate([[0, len(self.starts) - 1], np.diff(self.starts), self.ids]).astype(np.int32)
+        content[0] = _checksum(content[1:])
+        write_file(path, content.tobytes())
+
+
+def _checksum(numbers: NDArray[np.int32]) -> int:
+    """CRC-32 as int32."""
+    return int(np.uint32(zlib.crc32(numbers.data)).astype(np.int32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +104,7 @@ class Catalogue:
         self.tokenizer = tokenizer
         special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
         self._special = sorted(special, key=len, reverse=True)
+        self._given = item_texts
         self.texts = self._clean(item_texts)
         self._titles: dict[int, Titles] = {}
 
@@ -123,6 +140,18 @@ class Catalogue:
             found.append(ids[begin:end])
         return found
 
+    def check(self, model: str) -> None:
+        """Refuse titles of which nothing is left, and a tokenizer that cannot read the catalogue.
+
+        Raises:
+            InputError: a title is nothing but control tokens, or over 5% of the titles' tokens are unknown to the tokenizer.
+        """
+        empty = [text for text, title in zip(self._given, self.texts, strict=True) if not title]
+        if empty:
+            faults = [Fault(EMPTY_TITLE, field="text", value=text, hint=f"{model} has them") for text in empty]
+            raise InputError(faults[:_SHOWN_FAULTS], total=len(faults))
+        self.check_vocabulary(model)
+
     def check_vocabulary(self, model: str) -> None:
         """Refuse a tokenizer that cannot read the catalogue, as the demo models' can't read any but the demo's.
 
@@ -133,7 +162,7 @@ class Catalogue:
         unknown = tokens.count(self.tokenizer.unk_token_id) if self.tokenizer.unk_token_id is not None else 0
         if unknown > 0.05 * len(tokens):
             rule = f"the model must know the words of the catalogue; {unknown / len(tokens):.0%} are unknown to it"
-            hint = "the demo models read the demo catalogue only"
+            hint = "the demo models read the demo catalogue only; smollm2-135m reads any text and needs no Hub"
             raise InputError([Fault(rule, field="model", value=model, hint=hint)])
 
     def _clean(self, texts: Sequence[str]) -> list[str]:

@@ -5,14 +5,21 @@ Both are frozen and strict: an unknown name, a wrong type or a value out of rang
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from reranker.errors import Fault, InputError, nearest
+from reranker.paths import user_path
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+UserPath = Annotated[
+    Path, Field(strict=False), BeforeValidator(lambda text: user_path(text) if isinstance(text, str | Path) else text)
+]
 
 
 class StrictModel(BaseModel):
@@ -44,36 +51,42 @@ class TrialConfig(StrictModel):
     negatives: NegativesMix = Field(NegativesMix(), description="how training negatives are drawn")
     label_style: Literal["letters"] = Field("letters", description="A…Z a…z")
     label_position: Literal["before", "after"] = Field("after", description="where the label stands, by its title")
-    prompt_order: Literal["history_first", "candidates_first"] = "candidates_first"
-    history_length: int = Field(20, ge=1, description="most recent items shown")
-    max_title_tokens: int = Field(32, ge=1, description="longer titles are cut")
-    max_prompt_tokens: int = Field(1024, ge=16, description="older history is dropped, then titles cut, to fit")
+    prompt_order: Literal["history_first", "candidates_first"] = Field(
+        "candidates_first", description="which part of the question stands first"
+    )
+    history_length: int = Field(20, ge=1, le=100_000, description="most recent items shown")
+    max_title_tokens: int = Field(32, ge=1, le=100_000, description="longer titles are cut")
+    max_prompt_tokens: int = Field(
+        1024, ge=16, le=1_000_000, description="older history is dropped, then titles cut, to fit"
+    )
     # The training data
-    examples_per_user: int | None = Field(10, ge=1, description="latest prefixes of each user; null: all")
+    examples_per_user: int | None = Field(10, ge=1, le=1_000_000, description="latest prefixes of each user; null: all")
     shuffle_candidates: bool = Field(True, description="a new order each epoch; false: one order per example")
     # The optimisation
     objective: Literal["label_ce", "token_ce"] = Field(
         "label_ce", description="softmax over the list's labels, or over the whole vocabulary as in plain SFT"
     )
-    epochs: int = Field(3, ge=1, description="passes over the training examples")
+    epochs: int = Field(3, ge=1, le=10_000, description="passes over the training examples")
     learning_rate: float = Field(2e-4, gt=0, le=1, description="peak, of AdamW")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="after the warm-up")
-    warmup_epochs: float = Field(0.1, ge=0, description="linear warm-up, in epochs, whatever the horizon is")
-    weight_decay: float = Field(0.0, ge=0, le=1)
-    max_grad_norm: float = Field(1.0, gt=0)
-    effective_batch: int = Field(16, ge=1, description="examples per optimiser step, over all workers")
+    warmup_epochs: float = Field(0.1, ge=0, le=10_000, description="linear warm-up, in epochs, whatever the horizon is")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="of AdamW")
+    max_grad_norm: float = Field(1.0, gt=0, description="larger gradients are scaled down to this norm")
+    effective_batch: int = Field(16, ge=1, le=65_536, description="examples per optimiser step, over all workers")
     micro_batch: int | None = Field(
-        None, ge=1, description="most examples per forward pass and worker; null: automatic"
+        None, ge=1, le=65_536, description="most examples per forward pass and worker; null: automatic"
     )
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Field(False, description="less memory for a third more time")
     # The adapter
-    lora_rank: int = Field(16, ge=1, le=1024)
-    lora_alpha: int = Field(32, ge=1, description="scale × rank; left out: twice the rank")
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
-    lora_targets: Literal["all_linear", "attention", "qv"] = "all_linear"
+    lora_rank: int = Field(16, ge=1, le=1024, description="of the adapter's matrices")
+    lora_alpha: int = Field(32, ge=1, le=1_000_000, description="scale × rank; left out: twice the rank")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="of the adapter's input, in training")
+    lora_targets: Literal["all_linear", "attention", "qv"] = Field(
+        "all_linear", description="layers that get an adapter: all linear ones, q k v o, or q and v"
+    )
     # The answer
     permutations: int = Field(1, ge=1, le=20, description="candidate orders averaged at inference")
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(0, ge=0, lt=2**31, description="of the adapter, the negatives and the orders")
 
     @model_validator(mode="before")
     @classmethod
@@ -119,29 +132,46 @@ class DemoData(_DataBase):
     """A generated catalogue whose sequences follow a known rule, so that the best reachable score is known."""
 
     source: Literal["demo"] = "demo"
-    min_item: int = Field(1, ge=1)
-    users: int = Field(2000, ge=10)
-    interactions_per_user: int = Field(8, ge=4)
+    min_item: int = Field(1, ge=1, description="items with fewer interactions are dropped")
+    users: int = Field(2000, ge=10, le=100_000, description="how many are generated")
+    interactions_per_user: int = Field(8, ge=4, description="length of each generated sequence")
+
+    @model_validator(mode="after")
+    def _is_made_in_seconds(self) -> DemoData:
+        if self.users * self.interactions_per_user > 1_000_000:
+            raise ValueError("users × interactions_per_user must be at most 1,000,000")
+        return self
 
 
 class MovieLensData(_DataBase):
     """A MovieLens folder or zip; left out, `ml-latest-small` is looked for, then fetched."""
 
     source: Literal["movielens"] = "movielens"
-    path: Path | None = Field(None, strict=False)
-    min_rating: float = Field(0.0, ge=0, le=5)
+    path: UserPath | None = Field(
+        None, description="a MovieLens folder or zip; left out: ml-latest-small, fetched if need be"
+    )
+    min_rating: float = Field(0.0, ge=0, le=5, description="lower ratings are no interactions")
 
 
 class TablesData(_DataBase):
     """Your own tables, CSV or Parquet: interactions (user_id, item_id, timestamp) and items (item_id, text)."""
 
     source: Literal["tables"] = "tables"
-    interactions: Path = Field(strict=False)
-    items: Path = Field(strict=False)
-    min_rating: float | None = None
+    interactions: UserPath = Field(description="CSV or Parquet with user_id, item_id, timestamp and perhaps rating")
+    items: UserPath = Field(description="CSV or Parquet with item_id and text")
+    min_rating: float | None = Field(None, description="lower ratings are no interactions; null: all are")
 
 
 DataConfig = Annotated[DemoData | MovieLensData | TablesData, Field(discriminator="source")]
+
+
+def absolute_paths(data: DataConfig, folder: Path) -> dict[str, Path]:
+    """The fields that are paths. Relative ones are a file's neighbours in its folder, or else stand in the current one."""
+    return {
+        name: (folder / value if os.path.exists(folder / value) else value).absolute()
+        for name, value in data
+        if isinstance(value, Path)
+    }
 
 
 def build_trial_config(values: dict[str, Any], *, file: str = "", line: int | None = None) -> TrialConfig:
@@ -167,7 +197,7 @@ def validation_faults(
             hint = nearest(str(item["loc"][-1]), model.model_fields) if len(item["loc"]) == 1 else ""
             faults.append(Fault("there is no such knob", file, line, field, hint=hint))
         else:
-            rule = item["msg"].removeprefix("Value error, ")
+            rule = "this must be given" if item["type"] == "missing" else item["msg"].removeprefix("Value error, ")
             value = None if item["type"] == "missing" or isinstance(item["input"], dict) else item["input"]
             faults.append(Fault(rule[0].lower() + rule[1:], file, line, field, value))
     return faults

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reranker import datasets
 from reranker.baselines import baseline_ranks
@@ -57,8 +58,10 @@ class RerankingData:
 
     def training_examples(self, config: TrialConfig, epoch: int) -> list[Example]:
         """The lists of one epoch (counted from 0), which differ from epoch to epoch in their negatives and order."""
-        prefixes = training_prefixes(self.split, config.examples_per_user, self.config.training_users, self.config.seed)
-        return self.sampler.training_examples(config, prefixes, epoch)
+        return self.sampler.training_examples(config, self._prefixes(config), epoch)
+
+    def _prefixes(self, config: TrialConfig) -> NDArray[np.int64]:
+        return training_prefixes(self.split, config.examples_per_user, self.config.training_users, self.config.seed)
 
     def validation(self, config: TrialConfig) -> list[Example]:
         """The lists that the search looks at; of the configuration only `candidates` matters."""
@@ -113,7 +116,7 @@ class RerankingData:
     def describe(self, config: TrialConfig) -> str:
         """What was read, what the filters took, and what is trained and scored on, a line each."""
         kept, total = self.interactions, len(self.interactions.touched)
-        training, validation = self.training_examples(config, epoch=0), self.validation(config)
+        training, validation = self._prefixes(config), self.validation(config)
         lines = [
             f"data: {self.config.source}, {len(kept.user_ids)} users, {len(kept.item_ids)} items, {total} interactions",
             f"  fingerprint {kept.fingerprint[:12]}",

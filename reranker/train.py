@@ -1,7 +1,7 @@
 """One configuration, trained and scored from the command line, without a search.
 
-python -m reranker.train --model demo-tiny --epochs 3 --learning-rate 1e-2
-python -m reranker.train --config results/runs/demo/best_config.yaml --source demo --output my-reranker
+python -m reranker.train --source demo --model demo-tiny --epochs 3 --learning-rate 1e-2
+python -m reranker.train --config results/runs/demo/best_config.yaml --output my-reranker
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from reranker.config import (
     DataConfig,
@@ -23,19 +22,26 @@ from reranker.config import (
     MovieLensData,
     TablesData,
     TrialConfig,
-    build_trial_config,
+    absolute_paths,
     validation_faults,
 )
-from reranker.errors import EnvironmentFault, Fault, InputError, RerankerError
+from reranker.errors import Fault, InputError, RerankerError, nearest
+from reranker.metrics import METRIC_NAMES
+from reranker.paths import path_argument
+from reranker.yaml_text import Document, Location, override, put, read
 
-_SOURCES: tuple[type[BaseModel], ...] = (DemoData, MovieLensData, TablesData)
+_SOURCES: tuple[type[DemoData | MovieLensData | TablesData], ...] = (DemoData, MovieLensData, TablesData)
+_PATHS = {"path", "interactions", "items"}  # as they stand, whatever YAML would make of them
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 trained, 2 the user's fault, 1 ours."""
     args = _parser().parse_args(argv)
     try:
-        _run(_trial_config(args), _data_config(args), args.metric, Path(args.output))
+        _check_metric(args.metric)
+        config, data = _configuration(args)
+        _run(config, data, args.metric, args.output)
     except RerankerError as error:
         if args.debug:
             traceback.print_exc()
@@ -53,7 +59,7 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
     from reranker.baselines import RANDOM  # torch and transformers take seconds to import
     from reranker.data import RerankingData
     from reranker.files import writing
-    from reranker.metrics import METRIC_NAMES, summarise
+    from reranker.metrics import summarise
     from reranker.sft import EpochReport, fine_tune
     from reranker.trial_folder import TrialFolder
 
@@ -80,66 +86,112 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
 
 
 def _print_row(name: str, figures: dict[str, Any]) -> None:
-    from reranker.metrics import METRIC_NAMES
-
     cells = [figures.get(column, "") for column in ("train_loss", "val_loss", *METRIC_NAMES)]
     shown = (f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in cells)
     print(f"{name:<12}" + "".join(f"{cell:>12}" for cell in shown), flush=True)
 
 
-def _trial_config(args: argparse.Namespace) -> TrialConfig:
-    values: dict[str, Any] = {}
+def _check_metric(name: str) -> None:
+    if name not in (known := [*METRIC_NAMES, "val_loss"]):
+        raise InputError([Fault("there is no such metric", "--metric", value=name, hint=nearest(name, known))])
+
+
+def _configuration(args: argparse.Namespace) -> tuple[TrialConfig, DataConfig]:
+    """What the file says, with the command line's values in the place of its own.
+
+    Raises:
+        InputError: with every fault of both, or neither says what to train on.
+    """
+    document = Document(values={}, places={(): ("command line", None)})
     if args.config:
-        try:
-            loaded = yaml.safe_load(args.config.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise EnvironmentFault(f"the configuration {args.config} cannot be read: {error}") from error
-        if not isinstance(loaded, dict):
-            raise InputError([Fault("a configuration must be a mapping of knobs", str(args.config))])
-        values |= loaded
-    given = {name: getattr(args, name) for name in TrialConfig.model_fields}
-    values |= {name: yaml_value(text) for name, text in given.items() if text is not None}
-    return build_trial_config(values, file=str(args.config or "command line"))
+        document = read(args.config, "configuration", "knobs")
+    in_file = document.values.get("data")
+    if args.source:
+        if not isinstance(in_file, dict) or in_file.get("source") != args.source:
+            put(document, ("data",), {}, "--source")
+        put(document, ("data", "source"), args.source, "--source")
+    elif in_file is None:
+        rule = "say what to train on: --source demo, movielens or tables, or a --config that holds `data`"
+        raise InputError([Fault(rule, str(args.config or ""), hint="a study's best_config.yaml does")])
+    for name in TrialConfig.model_fields:
+        if (text := getattr(args, name)) is not None:
+            (put if name == "model" else override)(document, (name,), text, _flag(name))
+    given = {name: text for name in _data_fields() if (text := getattr(args, f"data_{name}")) is not None}
+    for name, text in given.items():
+        (put if name in _PATHS else override)(document, ("data", name), text, _flag(f"data_{name}"))
+    data = document.values.pop("data")
+    config = _validated(document, (), TrialConfig, document.values)
+    source = data.get("source") if isinstance(data, dict) else None
+    model = next((model for model in _SOURCES if model.model_fields["source"].default == source), None)
+    if model is None:
+        known = [str(model.model_fields["source"].default) for model in _SOURCES]
+        document.faults.append(
+            document.fault(("data", "source"), "must be a source", source, nearest(str(source), known))
+        )
+    found = None if model is None else _validated(document, ("data",), model, data)
+    if document.faults or config is None or found is None:
+        raise InputError(document.faults)
+    beside = absolute_paths(found, args.config.parent if args.config else Path())
+    return config, found.model_copy(update={name: path for name, path in beside.items() if name not in given})
 
 
-def _data_config(args: argparse.Namespace) -> DataConfig:
-    given = {name: getattr(args, f"data_{name}") for name in _data_fields()}
-    values = {name: yaml_value(text) for name, text in given.items() if text is not None}
+def _validated(document: Document, at: Location, model: type[Model], values: Any) -> Model | None:
+    """The values as the model, None after faults."""
     try:
-        config: DataConfig = TypeAdapter(DataConfig).validate_python({"source": args.source, **values})
+        return model.model_validate(values)
     except ValidationError as error:
-        model = next(m for m in _SOURCES if m.model_fields["source"].default == args.source)
-        raise InputError(validation_faults(error, model, file="command line")) from None
-    return config
+        for fault in validation_faults(error, model):
+            place = (*at, *(fault.field.split(".") if fault.field else ()))
+            document.faults.append(document.fault(place, fault.rule, fault.value, fault.hint))
+        return None
 
 
-def yaml_value(text: str) -> Any:
-    """A flag's text as a study file would read it; `1e-3` is a number here, as it is there."""
-    try:
-        return float(text) if "e" in text.lower() else yaml.safe_load(text)
-    except ValueError:
-        return yaml.safe_load(text)
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
-def _data_fields() -> list[str]:
-    return sorted({name for model in _SOURCES for name in model.model_fields} - {"source"})
+def _data_fields() -> dict[str, str]:
+    """Every field of the sources, with what the command line tells of it."""
+    texts: dict[str, list[str]] = {}
+    sources: dict[str, list[str]] = {}
+    for model in _SOURCES:
+        for name, field in model.model_fields.items():
+            default = "" if field.is_required() else f" (default {field.default})"
+            texts.setdefault(name, []).append(f"{field.description}{default}")
+            sources.setdefault(name, []).append(str(model.model_fields["source"].default))
+    return {
+        name: texts[name][-1] + ("" if len(sources[name]) == len(_SOURCES) else f"; of {', '.join(sources[name])}")
+        for name in sorted(texts.keys() - {"source"})
+    }
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m reranker.train", description=__doc__.split("\n")[0])
-    parser.add_argument("--config", type=Path, help="YAML with knobs, such as a study's best_config.yaml")
-    parser.add_argument("--output", default="trained", help="folder for the adapter and the figures (%(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m reranker.train", description=__doc__.split("\n")[0], allow_abbrev=False
+    )
+    parser.add_argument(
+        "--config", type=path_argument, help="YAML with knobs and `data`, such as a study's best_config.yaml"
+    )
+    parser.add_argument(
+        "--output", type=path_argument, default="trained", help="folder for the adapter and the figures (%(default)s)"
+    )
     parser.add_argument("--metric", default="ndcg_at_10", help="what makes an epoch the best (%(default)s)")
     parser.add_argument("--debug", action="store_true", help="show stack traces")
     knobs = parser.add_argument_group("knobs", "each overrides the configuration file")
     for name, field in TrialConfig.model_fields.items():
-        text = f"{field.description or ''} (default {field.default})".strip().replace("%", "%%")
-        knobs.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=text)
-    data = parser.add_argument_group("data")
-    data.add_argument("--source", default="demo", choices=[str(m.model_fields["source"].default) for m in _SOURCES])
-    for name in _data_fields():
-        data.add_argument(f"--data-{name.replace('_', '-')}", metavar="VALUE")
+        knobs.add_argument(_flag(name), metavar="VALUE", help=_help(f"{field.description} (default {field.default})"))
+    data = parser.add_argument_group(
+        "data", "needed where the configuration file holds none, whose values each overrides"
+    )
+    sources = [str(model.model_fields["source"].default) for model in _SOURCES]
+    data.add_argument("--source", choices=sources, help="another one than the file's starts from the defaults")
+    for name, text in _data_fields().items():
+        data.add_argument(_flag(f"data_{name}"), metavar="VALUE", help=_help(text))
     return parser
+
+
+def _help(text: str) -> str:
+    return text.replace("%", "%%")
 
 
 if __name__ == "__main__":

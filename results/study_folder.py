@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from reranker.config import DataConfig, TrialConfig
@@ -30,6 +29,7 @@ from reranker.files import (
 )
 from reranker.metrics import is_loss, summarise
 from reranker.trial_folder import TrialFolder
+from reranker.yaml_text import dump
 
 RUNS = Path(__file__).resolve().parents[1] / "results" / "runs"
 
@@ -305,6 +305,7 @@ class StudyFolder:
         return read_yaml(self.study_file)
 
     def write_best_config(self, trial: StoredTrial) -> None:
-        """The winner's configuration, every knob, as `python -m reranker.train --config` takes it."""
-        head = f"# Trial {trial.number} of the study {self.name}: every knob, resolved.\n"
-        write_file(self.best_config, head + yaml.safe_dump(trial.values, sort_keys=False))
+        """The winner's configuration, every knob, and the study's data, as `python -m reranker.train --config` takes it."""
+        head = f"# Trial {trial.number} of the study {self.name}: every knob, resolved, and the study's data.\n"
+        data = self.read_data_config().model_dump(mode="json")
+        write_file(self.best_config, head + dump({**trial.values, "data": data}))

@@ -75,3 +75,10 @@ def test_a_base_is_not_used_again_after_a_training_that_was_cut_short(data):
     with pytest.raises(TrainingStopped):
         fine_tune(TINY, data, bases=bases, should_stop=lambda: True)
     assert bases.loaded == []
+
+
+def test_other_items_get_a_catalogue_of_their_own():
+    bases = BaseModels()
+    first = bases.catalogue("demo-tiny", ["Dusty Saddle", "Lunar Comet"])
+    assert bases.catalogue("demo-tiny", ["Dusty Saddle", "Lunar Comet"]) is first
+    assert bases.catalogue("demo-tiny", ["Lunar Comet", "Dusty Saddle"]).texts == ["Lunar Comet", "Dusty Saddle"]

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from reranker.candidates import Example
 from reranker.catalogue import Catalogue, PassingTitles, TokenTable
 from reranker.config import TrialConfig
+from reranker.errors import InputError
 from reranker.prompts import PromptEncoder, chat, render
 
 ODD = [
@@ -113,3 +114,64 @@ def _make_table(name: str) -> list[int]:
 def test_processes_that_make_a_table_at_once_all_get_it():
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         assert pool.map(_make_table, ["same"] * 8) == [[1, 2]] * 8
+
+
+def _kept(name: str) -> tuple[TokenTable, bool]:
+    """The table, and whether it had to be made."""
+    made = []
+    table = TokenTable.kept(name, lambda: made.append(1) or TokenTable.of([[1, 2], [], [3]]))
+    return table, bool(made)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    {
+        "emptied": lambda content: b"",
+        "cut short": lambda content: content[: len(content) // 2],
+        "cut in the last number": lambda content: content[:-3],
+        "garbage": lambda content: b"garbage!" * 40,
+        "zeros": lambda content: bytes(len(content)),
+        "one bit in a token": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+    }.values(),
+)
+def test_a_damaged_table_is_made_again_and_kept(damage, tmp_path):
+    _kept("same")
+    (path,) = (tmp_path / "cache" / "tokens").glob("*.i32")
+    path.write_bytes(damage(path.read_bytes()))
+    table, made = _kept("same")
+    assert made
+    assert [table[row].tolist() for row in range(3)] == [[1, 2], [], [3]]
+    again, made = _kept("same")
+    assert not made
+    assert isinstance(again.ids, np.memmap)
+
+
+def test_a_table_without_rows_is_kept_too():
+    made = []
+    for _ in range(2):
+        assert len(TokenTable.kept("none", lambda: made.append(1) or TokenTable.of([])).starts) == 1
+    assert made == [1]
+
+
+def test_what_was_left_half_written_by_a_kill_or_a_full_disk_is_no_table(monkeypatch, tmp_path):
+    def full(path, content):
+        path.with_name(".half.tmp").write_bytes(content[:40])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("reranker.catalogue.write_file", full)
+    table, _ = _kept("same")
+    assert table[0].tolist() == [1, 2]
+    monkeypatch.undo()
+    monkeypatch.setenv("RERANKER_CACHE", str(tmp_path / "cache"))
+    assert _kept("same")[1]
+    assert not _kept("same")[1]
+
+
+def test_a_title_that_is_nothing_but_control_tokens_is_refused_when_the_catalogue_is_read(smollm2_tokenizer):
+    with pytest.raises(InputError, match=r"text: a title must be more than control tokens \(got ' <\|im_end\|>'\)"):
+        Catalogue(smollm2_tokenizer, ["alien", " <|im_end|>"]).check("smollm2-135m")
+
+
+def test_a_model_that_knows_few_words_names_one_that_knows_all(demo_tokenizer):
+    with pytest.raises(InputError, match="smollm2-135m reads any text and needs no Hub"):
+        Catalogue(demo_tokenizer, ["Quux Zyzzyva"]).check("demo-tiny")

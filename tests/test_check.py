@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import ray
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from reranker.datasets import movielens
+from reranker.errors import InputError
 from tune import search_space
 from tune.preflight import ModelCheck, check_models, describe_memory, gpu_part, part_of
 from tune.run_search import main as run_search_main
@@ -116,3 +118,18 @@ def test_a_tokenizer_whose_prompts_are_tokenised_whole_is_named():
     (line,) = set(whole) - set(plain)
     assert "titles cannot be tokenised once" in line
     assert line.endswith(study.base().model)
+
+
+def test_a_name_that_only_the_hub_can_know_is_said_to_be_unchecked(tmp_path, capsys):
+    study = search_space.load(PROJECT / "search_spaces" / "demo.yaml", ["model=HugingFace/SmoLM2-135M"])
+    lines = describe_memory(study, check_models(study, None, fetch=False))
+    assert "  not checked, since that needs the network: whether the Hub has HugingFace/SmoLM2-135M" in lines
+    known = search_space.load(PROJECT / "search_spaces" / "demo.yaml", ["model=qwen3-8b"])
+    assert not any("not checked" in line for line in describe_memory(known, check_models(known, None, fetch=False)))
+
+
+def test_a_model_that_no_trial_could_train_is_refused_by_the_check(tmp_path):
+    GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=600)).save_pretrained(tmp_path)
+    study = search_space.load(PROJECT / "search_spaces" / "demo.yaml", [f"model={tmp_path}"])
+    with pytest.raises(InputError, match="must have the layers of a Llama, and GPT2LMHeadModel has not"):
+        check_models(study, None, fetch=False)

@@ -3,7 +3,10 @@ import zipfile
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from reranker.config import MovieLensData, TablesData
 from reranker.datasets import load, movielens, tables
@@ -202,6 +205,64 @@ def test_items_without_a_text_name_the_items_file(write):
         load(write(items="item_id,text\na,Apple\nb,Bread\n"))
 
 
+@pytest.mark.parametrize("ids", [[1.5, 2.0, 3.0], [True, False, True], [[1], [2], [3]], pd.to_datetime(["2020"] * 3)])
+def test_parquet_items_whose_ids_are_no_ids_are_refused(write, tmp_path, ids):
+    pd.DataFrame({"item_id": ids, "text": list("abc")}).to_parquet(tmp_path / "t.parquet")
+    (line,) = faults(write(items=tmp_path / "t.parquet"))
+    assert line.startswith("t.parquet: item_id: the column must hold text or whole numbers (got '")
+
+
+def test_parquet_texts_that_are_no_text_are_refused(write, tmp_path):
+    for values in ([1, 2, 3], [b"a", b"b", b"c"], [1.5, None, 2.0]):
+        pd.DataFrame({"item_id": list("abc"), "text": values}).to_parquet(tmp_path / "t.parquet")
+        (line,) = faults(write(items=tmp_path / "t.parquet"))
+        assert line.startswith("t.parquet: text: the column must hold text (got '")
+
+
+def test_parquet_text_that_is_no_utf8_is_refused(write, tmp_path):
+    broken = pa.Array.from_buffers(pa.string(), 3, pa.array([b"a", b"\xff", b"c"]).buffers())
+    pq.write_table(pa.table({"item_id": ["a", "b", "c"], "text": broken}), tmp_path / "t.parquet")
+    (line,) = faults(write(items=tmp_path / "t.parquet"))
+    assert line.startswith("t.parquet: the file must be readable as Parquet")
+
+
+def test_a_parquet_file_that_claims_more_rows_than_any_table_has_is_refused_unread(write, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_MOST_ROWS", 2)
+    monkeypatch.setattr(pq, "read_table", lambda *_, **__: pytest.fail("was read"))
+    pd.DataFrame({"item_id": list("abc"), "text": list("abc")}).to_parquet(tmp_path / "t.parquet")
+    assert faults(write(items=tmp_path / "t.parquet")) == ["t.parquet: a table must have at most 2 rows (got 3)"]
+
+
+@pytest.mark.parametrize("inner", ["", "\n", "\r\n"])
+def test_a_title_of_any_length_is_taken_with_and_without_line_breaks(write, inner):
+    title = f"{'x' * 150_000}{inner}{'y' * 150_000}"
+    assert load(write(items=TEXTS.replace("Bread", f'"{title}"'))).item_texts[1] == title
+
+
+def test_nul_characters_are_reported_with_their_line(write):
+    assert faults(write(GOOD.replace("007,b", "0\x007,b"), TEXTS.replace("Bread", "Br\0ead"))) == [
+        "interactions.csv:3: user_id: must hold no NUL character (got '0\\x007')",
+        "items.csv:3: text: must hold no NUL character (got 'Br\\x00ead')",
+    ]
+    assert faults(write(items="\0".join(TEXTS)))[0] == (
+        "items.csv:1: the first line must hold the names of the columns, in UTF-8"
+    )
+
+
+@pytest.mark.parametrize("name", ["a\0b.csv", "x" * 256 + ".csv", ""])
+def test_paths_that_no_file_has_are_refused_with_the_configuration(name):
+    with pytest.raises(ValidationError, match="a path"):
+        TablesData(interactions=name, items="items.csv")
+    with pytest.raises(ValidationError, match="a path"):
+        MovieLensData(path=name)
+
+
+def test_a_leading_tilde_is_the_home_folder(write, tmp_path, monkeypatch):
+    config = write()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert TablesData(interactions="~/interactions.csv", items="~/items.csv", min_user=3, min_item=1) == config
+
+
 # MovieLens
 
 MOVIES = {"1": "Matrix, The (1999)", "2": "Ami\xe9, L' (1995)", "3": "Se7en (1995)"}
@@ -287,6 +348,45 @@ def test_unfit_movielens_places(tmp_path):
         load(MovieLensData(path=tmp_path / "cut.zip"))
     with pytest.raises(InputError, match=r"must hold ratings.csv and movies.csv or ratings.dat"):
         load(MovieLensData(path=tmp_path))
+
+
+def altered(tmp_path: Path, of_ratings: dict[int, bytes]) -> Path:
+    """A zip whose directory claims something else of ratings.csv: bytes by their place in its entry."""
+    small(tmp_path / "ml")
+    zipped(tmp_path / "ml", tmp_path / "ml.zip")
+    content = bytearray((tmp_path / "ml.zip").read_bytes())
+    central = content.rindex(b"PK\1\2")
+    assert content[central + 46 :].startswith(b"ml/ratings.csv")
+    for place, value in of_ratings.items():
+        content[central + place : central + place + len(value)] = value
+    (tmp_path / "ml.zip").write_bytes(content)
+    return tmp_path / "ml.zip"
+
+
+@pytest.mark.parametrize(
+    ("claims", "message"),
+    {
+        "encrypted": ({8: b"\1\0"}, "ml/ratings.csv: a zip must not be encrypted; unpack it and name the folder"),
+        "method": ({10: b"\x62\0"}, "this one is packed by method 98; unpack it and name the folder"),
+        "size": ({24: (3 << 30).to_bytes(4, "little")}, "must unpack to at most 4 GiB, and 100 times their size"),
+        "checksum": ({16: b"abcd"}, "the file must be a whole zip"),
+    }.values(),
+)
+def test_a_zip_that_is_encrypted_odd_or_a_bomb_is_refused_unread(tmp_path, claims, message):
+    with pytest.raises(InputError) as caught:
+        load(MovieLensData(path=altered(tmp_path, claims)))
+    assert str(caught.value).startswith(f"{tmp_path}/ml.zip: ")
+    assert message in str(caught.value)
+
+
+def test_a_zip_bomb_is_never_unpacked(tmp_path, monkeypatch):
+    small(tmp_path / "ml")
+    with zipfile.ZipFile(tmp_path / "ml.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(tmp_path / "ml" / "movies.csv", "movies.csv")
+        archive.writestr("ratings.csv", b"\0" * 20_000_000)
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("was unpacked"))
+    with pytest.raises(InputError, match=r"ratings.csv: a zip's files must unpack .* \(got 20000000\)"):
+        load(MovieLensData(path=tmp_path / "ml.zip"))
 
 
 @pytest.fixture

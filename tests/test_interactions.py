@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reranker.config import DemoData, TablesData
+from reranker.candidates import CandidateSampler
+from reranker.config import DemoData, TablesData, TrialConfig
 from reranker.errors import InputError
 from reranker.interactions import Interactions, Removal, build_interactions, split
 
@@ -151,3 +152,9 @@ def test_split_refuses_what_would_leak():
         split(of([0, 1, 2], [1, 0, 3, 1]))
     with pytest.raises(InputError, match="u0: a user must have 3 interactions"):
         split(of([0, 1], [1, 0, 3]))
+
+
+def test_to_be_described_data_need_no_training_lists(demo, monkeypatch):
+    monkeypatch.setattr(CandidateSampler, "training_examples", lambda *_: pytest.fail("made them"))
+    config = TrialConfig(examples_per_user=2)
+    assert "  600 training examples an epoch, 300 lists of 20 to score" in demo.describe(config)

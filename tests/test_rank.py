@@ -21,7 +21,7 @@ from reranker import rank
 from reranker.config import DemoData, TrialConfig
 from reranker.data import RerankingData
 from reranker.datasets.demo import TITLES
-from reranker.errors import EnvironmentFault, InputError
+from reranker.errors import EnvironmentFault, InputError, TrainingError
 from reranker.metrics import ranks_of_target
 from reranker.models import BUNDLED
 from reranker.rank import Reranker
@@ -253,7 +253,7 @@ def test_a_stream_answers_each_good_line_and_says_what_is_wrong_with_the_others(
     out, err = capsys.readouterr()
     first, *refused, last = map(json.loads, out.splitlines())
     assert (first["id"], first["order"]) == ("ä1", reranker.rank(HISTORY, CANDIDATES).order)
-    assert set(first) == {"id", "order", "probabilities"}
+    assert set(first) == {"id", "order", "probabilities", "ranked"}
     assert [answer["line"] for answer in refused] == [3, 4, 5, 6, 7, 8]
     assert [answer.get("id") for answer in refused] == [None, None, None, 6, 7, None]
     for answer, rule in zip(
@@ -266,6 +266,53 @@ def test_a_stream_answers_each_good_line_and_says_what_is_wrong_with_the_others(
     assert "2 lists in" in err
     assert "lists/s" in err
     assert "6 lines were refused" in err
+
+
+def answers_to(*lines: dict, trial, tmp_path, capsys) -> tuple[list[dict], str]:
+    (tmp_path / "lists.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rank.main(["--adapter", str(trial.path), "--jsonl", str(tmp_path / "lists.jsonl")])
+    out, err = capsys.readouterr()
+    return [json.loads(line) for line in out.splitlines()], err
+
+
+def test_an_answer_names_the_candidates_and_their_own_ids_from_the_first_place_to_the_last(trial, tmp_path, capsys):
+    line = {"history": HISTORY, "candidates": CANDIDATES, "candidate_ids": [10, "b", None, 13]}
+    (answer,), err = answers_to(line, trial=trial, tmp_path=tmp_path, capsys=capsys)
+    assert [one["title"] for one in answer["ranked"]] == [CANDIDATES[i] for i in answer["order"]]
+    assert [one["id"] for one in answer["ranked"]] == [line["candidate_ids"][i] for i in answer["order"]]
+    assert [one["probability"] for one in answer["ranked"]] == sorted(answer["probabilities"], reverse=True)
+    assert err.startswith("1 list in ")
+
+
+@pytest.mark.parametrize("ids", [[1], "abcd", {"a": 1}, []])
+def test_ids_that_are_not_one_a_candidate_are_refused(ids, trial, tmp_path, capsys):
+    line = {"history": HISTORY, "candidates": CANDIDATES, "candidate_ids": ids}
+    (answer,), err = answers_to(line, trial=trial, tmp_path=tmp_path, capsys=capsys)
+    assert answer["error"] == "candidate_ids: must be a list with an id for each candidate"
+    assert "1 line was refused" in err
+
+
+def test_an_answer_that_is_no_number_is_an_error_and_no_ranking():
+    for odd in (np.nan, np.inf, -np.inf):
+        with pytest.raises(TrainingError, match="holds NaN or infinity"):
+            rank._ranking(np.array([0.1, odd], dtype=np.float32), 0.0)
+
+
+def test_control_characters_of_a_title_do_not_reach_the_terminal():
+    assert rank._shown("Amélie 🎬\x1b[31m\n\x00") == r"Amélie 🎬\x1b[31m\n\x00"
+
+
+@pytest.mark.parametrize("option", ["--adapter", "--base", "--jsonl"])
+@pytest.mark.parametrize("path", ["a\0b", "x" * 300, ""])
+def test_a_path_that_no_file_has_is_refused(option, path, capsys):
+    with pytest.raises(SystemExit):
+        rank.main(["--adapter", "a", "--jsonl", "-", option, path])
+    assert f"argument {option}: a path" in capsys.readouterr().err
+
+
+def test_a_line_of_many_megabytes_is_put_together_once():
+    line = b"x" * 30_000_000
+    assert list(rank._arriving(io.BytesIO(line + b"\n" + b"y"), most=9)) == [[line], [b"y"]]
 
 
 def test_a_file_or_a_device_that_is_not_there_is_said_with_exit_code_2(trial, tmp_path, capsys):

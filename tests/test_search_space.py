@@ -87,6 +87,29 @@ def test_a_folder_is_no_study_file(tmp_path):
     assert "not a folder" in fault.rule
 
 
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [("a\0b.yaml", "there is no such study file"), ("x" * 300 + ".yaml", "cannot be read: File name too long")],
+)
+def test_a_study_file_whose_name_no_file_can_have_is_refused(tmp_path, name, rule):
+    (fault,) = faults_of(tmp_path / name)
+    assert rule in fault.rule
+
+
+def test_a_study_file_of_many_megabytes_is_refused_unread(tmp_path):
+    (tmp_path / "large.yaml").write_text(HEAD + "#" * 1_000_000)
+    (fault,) = faults_of(tmp_path / "large.yaml")
+    assert "at most 1,000,000 bytes" in fault.rule
+
+
+@pytest.mark.parametrize("text", ["[" * 3000, "*x", "[1", "{a: b", "\x00", "&a [*a]"])
+def test_an_override_that_is_no_value_is_a_fault_like_others(tmp_path, text):
+    (tmp_path / "a.yaml").write_text(HEAD + "space: {lora_rank: {int: [1, 4]}}\n")
+    faults = faults_of(tmp_path / "a.yaml", f"epochs={text}")
+    assert faults
+    assert {fault.file for fault in faults} == {f"--set epochs={text}"}
+
+
 # Good files
 
 
@@ -279,7 +302,7 @@ def test_a_start_point_may_name_alpha_as_it_follows_from_the_rank(study_of):
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_a_dumped_study_loads_to_an_equal_one(path, tmp_path):
     study = load(path, ["study.name=12e3x", "study.trials=5", "learning_rate=1e-5"])
-    (tmp_path / "again.yaml").write_file(study.dump())
+    (tmp_path / "again.yaml").write_text(study.dump())
     again = load(tmp_path / "again.yaml")
     assert again == study
     assert again.fingerprint == study.fingerprint
@@ -288,7 +311,7 @@ def test_a_dumped_study_loads_to_an_equal_one(path, tmp_path):
 
 def test_a_dump_keeps_text_that_looks_like_a_number(study_of, tmp_path):
     study = study_of("space: {epochs: {int: [1, 4]}}\n", "study.name='12e34'")
-    (tmp_path / "again.yaml").write_file(study.dump())
+    (tmp_path / "again.yaml").write_text(study.dump())
     assert load(tmp_path / "again.yaml").name == "12e34"
 
 
@@ -305,7 +328,7 @@ def test_data_stands_beside_the_study_file_or_in_the_current_folder(tmp_path, mo
     study = load(Path("../studies/a.yaml"))
     assert study.data.interactions.samefile(studies / "ratings.csv")
     assert study.data.items == here / "items.csv"
-    (elsewhere / "b.yaml").write_file(study.dump())
+    (elsewhere / "b.yaml").write_text(study.dump())
     monkeypatch.chdir(elsewhere)
     assert load(Path("b.yaml")) == study
 

@@ -27,7 +27,7 @@ from results.content import content_of
 from results.leaderboard import PRETTY, leaderboard, pretty
 from results.report import write_report
 from results.study_folder import StudyFolder, TrialStatus
-from tune.mlflow_pages import trial_note
+from tune.mlflow_pages import searched, trial_note
 from tune.tracking import StudyMirror, Tracker
 
 USERS = [f"u{i:03d}" for i in range(300)]
@@ -446,3 +446,9 @@ def test_metric_names_are_ones_that_mlflow_takes(study):
     with pytest.raises(MlflowException):
         seen.client.log_metric(seen.runs["0"].info.run_id, "recall@1", 0.1)
     assert all("@" not in name for name in METRIC_NAMES)
+
+
+def test_a_knob_that_is_0_where_its_condition_does_not_hold_has_no_place_on_a_logarithmic_axis():
+    axes = {"weight_decay": "Searched/weight_decay log10", "epochs": "Searched/epochs"}
+    assert searched({"weight_decay": 0.0, "epochs": 3}, axes) == {"Searched/epochs": "3"}
+    assert searched({"weight_decay": 0.01, "epochs": 3}, axes)["Searched/weight_decay log10"] == "-2.000"

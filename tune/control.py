@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 from reranker.errors import EnvironmentFault, Fault, InputError, RerankerError
 from reranker.files import read_json, write_json
+from reranker.yaml_text import Document, override
 from results.compare import RUNS
 from results.study_folder import StudyFolder
-from tune.study_yaml import Document, override
 
 _ANSWER_S = 30.0
 

@@ -27,6 +27,11 @@ class Choice:
 
     all = ends
 
+    @property
+    def count(self) -> int:
+        """How many values a grid has of it."""
+        return len(self.options)
+
     def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Any:
         """What Optuna stores for this value; ValueError says why it cannot be drawn."""
         if value not in self.options:
@@ -53,6 +58,10 @@ class IntRange:
     def all(self, drawn: Mapping[str, Any]) -> list[Any]:
         """Every value, for a grid."""
         return list(range(self.low, self.high + 1, self.step))
+
+    @property
+    def count(self) -> int:
+        return (self.high - self.low) // self.step + 1
 
     def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Any:
         if (
@@ -83,6 +92,10 @@ class FloatRange:
     def all(self, drawn: Mapping[str, Any]) -> list[Any]:
         raise ValueError("a range of real numbers has no list of values")
 
+    @property
+    def count(self) -> int:
+        raise ValueError("a range of real numbers has no list of values")
+
     def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             raise ValueError(f"must be a number from {self.low:g} to {self.high:g}")
@@ -104,6 +117,10 @@ class RatioOf:
         return [self._times(factor, drawn) for factor in self.factors]
 
     all = ends
+
+    @property
+    def count(self) -> int:
+        return len(self.factors)
 
     def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Any:
         for factor in self.factors:

@@ -58,10 +58,13 @@ def axes(study: StudyFolder) -> dict[str, str]:
 
 
 def searched(values: Mapping[str, Any], axes: Mapping[str, str]) -> dict[str, str]:
-    """The searched knobs of a trial, as `axes` names them."""
+    """The searched knobs of a trial, as `axes` names them; without one that is 0 where its condition does not hold, which
+    has no place on a logarithmic axis."""
     logs = {knob for knob, name in axes.items() if name.endswith(" log10")}
     return {
-        name: f"{math.log10(values[knob]):.3f}" if knob in logs else text(values[knob]) for knob, name in axes.items()
+        name: f"{math.log10(values[knob]):.3f}" if knob in logs else text(values[knob])
+        for knob, name in axes.items()
+        if knob not in logs or values[knob] > 0
     }
 
 

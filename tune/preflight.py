@@ -12,7 +12,7 @@ from reranker.config import TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import EnvironmentFault, InputError
 from reranker.memory import GIB, MemoryEstimate, device_memory, estimate, shape_of
-from reranker.models import load_tokenizer, local_folder
+from reranker.models import MODELS, check_base, is_hub_id, load_tokenizer, local_folder
 from reranker.prompts import PromptEncoder
 from reranker.sft import largest_pass
 from tune.search_space import Study
@@ -37,7 +37,7 @@ class ModelCheck:
 
 
 def check_models(study: Study, data: RerankingData | None, *, fetch: bool) -> list[ModelCheck]:
-    """For each model of the study: it can be had, it knows the catalogue's words, and its longest prompts fit.
+    """For each model of the study: it can be had and trained, knows the catalogue's words, and its longest prompts fit.
 
     Args:
         data: None where they are not here.
@@ -51,9 +51,11 @@ def check_models(study: Study, data: RerankingData | None, *, fetch: bool) -> li
     for config in study.extremes():
         here = local_folder(config.model) is not None
         longest, whole = config.max_prompt_tokens, False
-        if data is not None and (here or fetch):
+        if here or fetch:
             try:
-                longest, whole = _longest_prompt(config, data)
+                check_base(config)
+                if data is not None:
+                    longest, whole = _longest_prompt(config, data)
             except InputError as error:
                 faults += [fault for fault in error.faults if fault not in faults]
         checks.append(ModelCheck(config, longest, here, whole))
@@ -116,6 +118,9 @@ def describe_memory(study: Study, checks: list[ModelCheck]) -> list[str]:
     absent = sorted({check.config.model for check in checks if not check.here})
     if absent:
         lines.append(f"  not here yet, fetched when the search begins: {', '.join(absent)}")
+    named = [model for model in absent if model not in MODELS and is_hub_id(model)]
+    if named:
+        lines.append(f"  not checked, since that needs the network: whether the Hub has {', '.join(named)}")
     return lines
 
 
@@ -159,7 +164,7 @@ def _verdict(study: Study, check: ModelCheck, need: MemoryEstimate, capacity: fl
 def _longest_prompt(config: TrialConfig, data: RerankingData) -> tuple[int, bool]:
     """Its tokens, and whether prompts are tokenised as a whole."""
     encoder = PromptEncoder(Catalogue(load_tokenizer(config.model), data.interactions.item_texts), config)
-    encoder.catalogue.check_vocabulary(config.model)
+    encoder.catalogue.check(config.model)
     examples = data.validation(config)
     if data.config.candidate_mode == "retrieval":  # lists for training hold other items
         examples += data.training_examples(config.model_copy(update={"examples_per_user": 1}), epoch=0)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,23 +22,23 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import optuna
-import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from reranker.config import DataConfig, StrictModel, TrialConfig
+from reranker.config import DataConfig, StrictModel, TrialConfig, absolute_paths
 from reranker.errors import Fault, InputError, nearest
+from reranker.yaml_text import Document, Location, dump, override, read
 from tune.distributions import Choice, Distribution, FloatRange, IntRange, RatioOf
-from tune.study_yaml import Document, Location, override, read
 
 KNOBS = TrialConfig.model_fields
 FIXED_ONLY = {
     "candidates": "lists of different length can't be compared",
     "seed": "the luckiest seed is no finding; repeat the best trials with other seeds instead",
 }
+MOST_TRIALS = 100_000
 DECAYING = {"linear", "cosine"}
 NO_KNOB = "there is no such knob"
 ALPHA_FOLLOWS = "lora_alpha, not given, is twice lora_rank; name lora_rank instead, or give lora_alpha"
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
 _KINDS = ("choice", "int", "uniform", "log_uniform")
 _MODIFIERS = {
     "choice": {"ratio_of", "when"},
@@ -54,8 +55,10 @@ class Asha(StrictModel):
     Those that are behind go on too if they would catch up by the next rung, `pace` times as fast as they come.
     """
 
-    grace: int | None = Field(None, ge=1, description="null: a ninth of the longest trial's epochs, at least 1")
-    reduction: int = Field(3, ge=2)
+    grace: int | None = Field(
+        None, ge=1, le=10_000, description="null: a ninth of the longest trial's epochs, at least 1"
+    )
+    reduction: int = Field(3, ge=2, le=10_000)
     pace: float = Field(0.6, ge=0, le=1, description="0: plain ASHA, which prefers rates that are fast at first")
 
 
@@ -64,14 +67,20 @@ class StudySettings(StrictModel):
     metric: Literal[
         "recall_at_1", "recall_at_5", "recall_at_10", "ndcg_at_5", "ndcg_at_10", "mrr_at_10", "val_loss"
     ] = "ndcg_at_10"
-    trials: int = Field(ge=1)
+    trials: int = Field(ge=1, le=MOST_TRIALS)
     time_budget: str | None = None
     seed: int = Field(0, ge=0, lt=2**31)
-    concurrency: int | None = Field(None, ge=1, description="trials at once; null: as many as the cluster holds")
+    concurrency: int | None = Field(
+        None, ge=1, le=10_000, description="trials at once; null: as many as the cluster holds"
+    )
     sampler: Literal["tpe", "random", "gp", "cmaes", "grid"] = "tpe"
     scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
-    patience: int | None = Field(None, ge=1, description="end after so many trials without a gain above the noise")
-    max_failures: int | None = Field(10, ge=1, description="end after so many failed trials; null: never")
+    patience: int | None = Field(
+        None, ge=1, le=MOST_TRIALS, description="end after so many trials without a gain above the noise"
+    )
+    max_failures: int | None = Field(
+        10, ge=1, le=MOST_TRIALS, description="end after so many failed trials; null: never"
+    )
     start_from: list[dict[str, Any]] = Field([], description="tried first; knobs left out are drawn")
     asha: Asha = Asha()
 
@@ -92,11 +101,13 @@ class StudySettings(StrictModel):
 
 
 class Resources(StrictModel):
-    workers: int = Field(1, ge=1, description="distributed processes a trial")
-    cpus_per_worker: int = Field(1, ge=1)
+    workers: int = Field(1, ge=1, le=10_000, description="distributed processes a trial")
+    cpus_per_worker: int = Field(1, ge=1, le=10_000)
     gpus_per_trial: Literal["auto"] | float = Field("auto", description="auto: one a worker, or the part it needs")
     isolation: Literal["slot", "trial"] = Field("slot", description="trial: new worker processes for each trial")
-    idle_seconds: float = Field(60, ge=0, description="after so long a paused search gives back what its trials hold")
+    idle_seconds: float = Field(
+        60, ge=0, le=1e9, description="after so long a paused search gives back what its trials hold"
+    )
 
     @field_validator("gpus_per_trial", mode="before")
     @classmethod
@@ -275,7 +286,7 @@ class Study:
 
     def dump(self) -> str:
         """The study as YAML that loads again to an equal study."""
-        return yaml.dump(self.source, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+        return dump(self.source)
 
     def _resolve(self, drawn: dict[str, Any]) -> TrialConfig:
         given = {knob for dimension in self.dimensions if dimension.applies(drawn) for knob in dimension.knobs}
@@ -312,7 +323,7 @@ def load(path: Path, overrides: Iterable[str] = (), check_model: Callable[[str],
         _check_fidelity(document, parsed.study, fixed, dimensions)
     if parsed is None or document.faults:
         raise InputError(sorted(document.faults, key=lambda fault: (fault.file, fault.line or 0)))
-    paths = _absolute_paths(parsed.data, path.parent)
+    paths = absolute_paths(parsed.data, path.parent)
     study = Study(
         parsed.study,
         parsed.data.model_copy(update=paths),
@@ -344,6 +355,11 @@ def _check_fidelity(
             if isinstance(dimension.distribution, FloatRange):
                 rule = "a grid needs the values one by one: {choice: […]}, or {int: [low, high]} with a step"
                 document.faults.append(document.fault(("space", dimension.name), rule))
+                return
+        most = math.prod(dimension.distribution.count for dimension in dimensions)
+        if most > MOST_TRIALS:
+            rule = f"a grid must have at most {MOST_TRIALS:,} combinations"
+            document.faults.append(document.fault(("study", "sampler"), rule, most))
 
 
 def _apply_overrides(document: Document, overrides: Iterable[str]) -> None:
@@ -696,15 +712,6 @@ def _kept(knob: str, given: dict[str, Any]) -> Any:
     return TrialConfig.model_validate(beside).model_dump()[knob]
 
 
-def _absolute_paths(data: DataConfig, folder: Path) -> dict[str, Path]:
-    """The fields that are paths. Relative ones are the study file's neighbours, or else stand in the current folder."""
-    return {
-        name: (folder / value if (folder / value).exists() else value).absolute()
-        for name, value in data
-        if isinstance(value, Path)
-    }
-
-
 def _with_defaults(fixed: dict[str, Any]) -> dict[str, Any]:
     """Values of all knobs; only for looking up what others depend on, as alpha follows a rank not drawn yet."""
     return {name: fixed.get(name, info.default) for name, info in KNOBS.items()}
@@ -733,10 +740,3 @@ def _sentence(message: str) -> str:
     """Pydantic's message as the rest of a line."""
     rule = message.removeprefix("Value error, ")
     return rule[0].lower() + rule[1:]
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes text such as 12e3, which a study file reads as a number and plain YAML does not."""
-
-
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[\d.]+[eE][-+]?\d+"), list("-+.0123456789"))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import lzma
 import os
 import re
+import struct
 import tempfile
 import urllib.request
 import zipfile
@@ -23,6 +25,8 @@ from reranker.errors import EnvironmentFault, Fault, InputError
 
 ADDRESS = "https://files.grouplens.org/datasets/movielens/ml-latest-small.zip"
 SHA256 = "696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436"
+_MOST_BYTES = 4 << 30  # of an unpacked file; the largest published one, of ml-32m, has 0.9 GB
+_MOST_RATIO = 100  # published ones unpack to five times their size
 _TIMEOUT = 30  # seconds without an answer
 _PROJECT = Path(__file__).resolve().parents[2]
 
@@ -75,6 +79,8 @@ def read(config: MovieLensData) -> tuple[pd.DataFrame, pd.DataFrame]:
         layout, files = _open(path)
     except PermissionError as error:
         raise EnvironmentFault(f"cannot read {path}: no permission") from error
+    except OSError as error:
+        raise EnvironmentFault(f"cannot read {path}: {error.strerror or error}") from error
     of_ratings, of_movies = FaultList(f"{path}/{layout.ratings}"), FaultList(f"{path}/{layout.movies}")
     ratings = read_interactions(
         layout.ratings_text(of_ratings.file, files[0]), of_ratings, {"user_id": "userId", "item_id": "movieId"}
@@ -174,9 +180,29 @@ def _open(path: Path) -> tuple[_Layout, tuple[bytes, bytes]]:
         with zipfile.ZipFile(path) as archive:
             members = {PurePosixPath(name).name: name for name in archive.namelist()}
             layout = _layout(path, members)
-            return layout, (archive.read(members[layout.ratings]), archive.read(members[layout.movies]))
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            return layout, (_member(archive, members[layout.ratings]), _member(archive, members[layout.movies]))
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error, UnicodeDecodeError) as error:
         raise InputError([Fault("the file must be a whole zip", str(path), hint=str(error))]) from error
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """The content of one file, checked by what the zip claims of it; it is never unpacked beyond that."""
+    facts = archive.getinfo(name)
+    rule = ""
+    if facts.flag_bits & 1:
+        rule = "a zip must not be encrypted; unpack it and name the folder"
+    elif facts.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        rule = f"a zip's files must be deflated, this one is packed by method {facts.compress_type}; unpack it and name the folder"
+    elif facts.file_size > _MOST_BYTES or facts.file_size > _MOST_RATIO * max(facts.compress_size, 1 << 16):
+        rule = f"a zip's files must unpack to at most {_MOST_BYTES >> 30} GiB, and {_MOST_RATIO} times their size"
+    if rule:
+        raise InputError(
+            [Fault(rule, str(archive.filename), field=name, value=facts.file_size if "GiB" in rule else None)]
+        )
+    try:
+        return archive.read(name)
+    except OSError as error:
+        raise zipfile.BadZipFile(str(error)) from error
 
 
 def _layout(path: Path, inside: dict[str, Path] | dict[str, str]) -> _Layout:

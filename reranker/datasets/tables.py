@@ -20,6 +20,8 @@ from reranker.config import TablesData
 from reranker.errors import EnvironmentFault, Fault, InputError, nearest
 
 _SHOWN_FAULTS = 20
+_LONGEST_FIELD = 2**31 - 1  # characters; Python's own limit of 131,072 holds for quoted line breaks only
+_MOST_ROWS = 200_000_000  # a Parquet file of a few kilobytes can claim billions
 _INTERACTIONS = ("user_id", "item_id", "timestamp")
 _ITEMS = ("item_id", "text")
 _Mask = NDArray[np.bool_]
@@ -121,7 +123,7 @@ def read_items(source: Path | TextFile, faults: FaultList, names: Mapping[str, s
     """Columns item_id and text; index and arguments as in `read_interactions`."""
     names = dict(names or {})
     table = _read(source, _ITEMS, (), names, faults)
-    if table.empty:
+    if table.empty or not set(_ITEMS) <= set(table.columns):
         return table
     id_name = names.get("item_id", "item_id")
     ids = _texts(table["item_id"], id_name, faults)
@@ -137,21 +139,23 @@ def _read(
     """The wanted columns under our names; no rows where the file as a whole is unfit."""
     if isinstance(source, TextFile):
         table = _read_text(source, required, optional, names, faults)
-    elif not source.is_file():
-        faults.add("the file must exist", hint=f"looked for {source.absolute()}")
-        return pd.DataFrame()
-    elif source.suffix.lower() not in (".csv", ".parquet"):
-        faults.add("the file's name must end in .csv or .parquet", value=source.name)
-        return pd.DataFrame()
     else:
         try:
+            if not source.is_file():
+                faults.add("the file must exist", hint=f"looked for {source.absolute()}")
+                return pd.DataFrame()
             if source.suffix.lower() == ".csv":
                 file = TextFile(str(source), source.read_bytes())
                 table = _read_text(file, required, optional, names, faults)
-            else:
+            elif source.suffix.lower() == ".parquet":
                 table = _read_parquet(source, required, optional, names, faults)
+            else:
+                faults.add("the file's name must end in .csv or .parquet", value=source.name)
+                return pd.DataFrame()
         except PermissionError as error:
             raise EnvironmentFault(f"cannot read {source}: no permission") from error
+        except OSError as error:
+            raise EnvironmentFault(f"cannot read {source}: {error.strerror or error}") from error
     if table.empty and not faults.total:
         faults.add("the file must hold at least one row")
     return table
@@ -186,8 +190,10 @@ def _read_text(
         faults.add("the file must not be empty")
         return pd.DataFrame()
     try:
+        csv.field_size_limit(_LONGEST_FIELD)
         header = list(file.header) or next(csv.reader(_decoded(file), delimiter=file.delimiter))
-        "".join(header).encode()
+        if b"\0" in "".join(header).encode():
+            raise csv.Error("NUL")
     except (csv.Error, UnicodeEncodeError):
         faults.add("the first line must hold the names of the columns, in UTF-8", 1)
         return pd.DataFrame()
@@ -274,10 +280,15 @@ def _read_parquet(
     path: Path, required: Sequence[str], optional: Sequence[str], names: dict[str, str], faults: FaultList
 ) -> pd.DataFrame:
     try:
-        columns = _present(pyarrow.parquet.read_schema(path).names, required, optional, names, faults, None)
+        facts = pyarrow.parquet.read_metadata(path)
+        columns = _present(facts.schema.to_arrow_schema().names, required, optional, names, faults, None)
         if not columns:
             return pd.DataFrame()
+        if facts.num_rows > _MOST_ROWS:
+            faults.add(f"a table must have at most {_MOST_ROWS:,} rows", value=facts.num_rows)
+            return pd.DataFrame()
         table = pyarrow.parquet.read_table(path, columns=[names.get(column, column) for column in columns])
+        table.validate(full=True)  # text that is no UTF-8, among others
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, PermissionError):
             raise
@@ -288,7 +299,7 @@ def _read_parquet(
         plain = values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
         kind = plain.type
         is_id = column in ("user_id", "item_id")
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or (is_id and pa.types.is_integer(kind)):
+        if _is_text(kind) or (is_id and pa.types.is_integer(kind)):
             series[column] = plain.cast(pa.string()).to_pandas().astype("str").fillna("")
         elif column == "timestamp" and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
             series[column] = plain.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_pandas()
@@ -298,6 +309,10 @@ def _read_parquet(
             name, fitting = names.get(column, column), _FITTING_TYPES[column]
             faults.add(f"the column must hold {fitting}", column=name, value=str(kind))
     return pd.DataFrame(series).set_axis(pd.RangeIndex(1, table.num_rows + 1), axis=0) if series else pd.DataFrame()
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(fits(kind) for fits in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
 _FITTING_TYPES = {
@@ -311,6 +326,9 @@ _FITTING_TYPES = {
 
 def _texts(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Series[Any]:
     faults.add_rows("must not be empty", column, values, (values.str.strip() == "").to_numpy(dtype=bool))
+    faults.add_rows(
+        "must hold no NUL character", column, values, values.str.contains("\0", regex=False).to_numpy(dtype=bool)
+    )
     return values
 
 

@@ -14,6 +14,8 @@ from reranker.errors import Fault, InputError, nearest
 
 Location = tuple[str | int, ...]  # keys and positions from the top of the file
 
+_MOST_BYTES = 1_000_000
+_MOST_VALUES = 100_000  # of a file, its aliases written out
 _INT = re.compile(r"[-+]?\d{1,18}")  # longer ones, beyond any knob, are read as floats
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # 1e-5 too, which plain YAML reads as text
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
@@ -34,23 +36,20 @@ class Document:
         return Fault(rule, file, line, ".".join(str(part) for part in location), value, hint)
 
 
-def read(path: Path) -> Document:
-    """Read a study file.
+def read(path: Path, kind: str = "study file", content: str = "the sections study, data and space") -> Document:
+    """Read a file of a user's.
+
+    Args:
+        kind: how faults call such a file.
+        content: what it must be a mapping with.
 
     Raises:
-        InputError: the file is missing, is not text, or is not YAML; a fault further in is left in `faults`.
+        InputError: the file is missing, too large, not text, or not YAML; a fault further in is left in `faults`.
     """
     name = str(path)
-    if not path.is_file():
-        rule = "a study file must be a file, not a folder" if path.is_dir() else "there is no such study file"
-        siblings = [str(p) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise InputError([Fault(rule, name, hint=nearest(name, siblings) if siblings else "")])
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except UnicodeDecodeError as error:
-        raise InputError([Fault(f"a study file must be UTF-8 text; byte {error.start} is not", name)]) from None
-    except PermissionError:
-        raise InputError([Fault("no permission to read this study file", name)]) from None
+        text = _text(path, kind)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
     except RecursionError:
         raise InputError([Fault("brackets are nested too deeply", name)]) from None
     except yaml.YAMLError as error:
@@ -59,18 +58,48 @@ def read(path: Path) -> Document:
         raise InputError([Fault(rule, name, mark.line + 1 if mark else None)]) from None
     document = Document(places={(): (name, 1)})
     if not isinstance(node, yaml.MappingNode):
-        raise InputError([Fault("a study file must be a mapping with the sections study, data and space", name, 1)])
+        raise InputError([Fault(f"a {kind} must be a mapping with {content}", name, 1)])
     document.values = _value(node, (), document, name, frozenset())
     return document
+
+
+def dump(values: dict[str, Any]) -> str:
+    """YAML that `read` gives back as the same values, in the same order."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def _text(path: Path, kind: str) -> str:
+    name = str(path)
+    try:
+        if not path.is_file():
+            rule = f"a {kind} must be a file, not a folder" if path.is_dir() else f"there is no such {kind}"
+            siblings = [str(p) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+            raise InputError([Fault(rule, name, hint=nearest(name, siblings) if siblings else "")])
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise InputError([Fault(f"a {kind} must have at most {_MOST_BYTES:,} bytes", name, value=size)])
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError([Fault(f"a {kind} must be UTF-8 text; byte {error.start} is not", name)]) from None
+    except PermissionError:
+        raise InputError([Fault(f"no permission to read this {kind}", name)]) from None
+    except OSError as error:
+        raise InputError([Fault(f"this {kind} cannot be read: {error.strerror}", name)]) from None
 
 
 def override(document: Document, location: Location, text: str, source: str) -> None:
     """Put a value of the command line at a location; `source` is what a fault will cite."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         document.faults.append(Fault("not a value", source, value=text))
         return
+    put(document, location, None, source)
+    if node is not None:
+        _parent(document, location)[location[-1]] = _value(node, location, document, source, frozenset())
+
+
+def put(document: Document, location: Location, value: Any, source: str) -> None:
+    """The same with a value that needs no reading."""
     target = document.values
     for depth, part in enumerate(location[:-1], start=1):
         if not isinstance(target.get(part), dict):
@@ -80,10 +109,20 @@ def override(document: Document, location: Location, text: str, source: str) -> 
     for known in [place for place in document.places if place[: len(location)] == location]:
         del document.places[known]
     document.places[location] = (source, None)
-    target[location[-1]] = None if node is None else _value(node, location, document, source, frozenset())
+    target[location[-1]] = value
+
+
+def _parent(document: Document, location: Location) -> Any:
+    target = document.values
+    for part in location[:-1]:
+        target = target[part]
+    return target
 
 
 def _value(node: yaml.Node, at: Location, document: Document, file: str, above: frozenset[int]) -> Any:
+    if len(document.places) >= _MOST_VALUES:
+        rule = f"a file must hold at most {_MOST_VALUES:,} values, its aliases written out"
+        raise InputError([Fault(rule, file, field=str(at[0]) if at else "")])
     document.places[at] = (file, node.start_mark.line + 1 if not file.startswith("--") else None)
     if id(node) in above:
         document.faults.append(document.fault(at, "an alias must not contain itself"))
@@ -119,3 +158,10 @@ def _scalar(text: str) -> Any:
     if _INT.fullmatch(text):
         return int(text)
     return float(text) if _FLOAT.fullmatch(text) else text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text such as 12e3, which `read` takes as a number and plain YAML does not."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[\d.]+[eE][-+]?\d+"), list("-+.0123456789"))

@@ -1,0 +1,40 @@
+"""What a user wrote as a path → a path that the system can be asked about."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, on every common file system
+
+
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """The path, with a leading ~ as the home folder. Whether anything is there is another question.
+
+    Raises:
+        ValueError: no file can have such a path.
+    """
+    path = os.fspath(text)
+    if not path:
+        raise ValueError("a path must not be empty")
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
+        raise ValueError("a path must not hold NUL or another control character")
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ValueError("a path must be text that can be written in UTF-8") from None
+    if len(encoded) > _LONGEST_PATH or any(len(name) > _LONGEST_NAME for name in encoded.split(b"/")):
+        raise ValueError(f"a path's names must have at most {_LONGEST_NAME} bytes each, and {_LONGEST_PATH} together")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError("~ must stand for a user's home folder, and there is no such user") from None
+
+
+def path_argument(text: str) -> Path:
+    """`user_path` for argparse, which then tells the rule."""
+    try:
+        return user_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
