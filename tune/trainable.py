@@ -5,13 +5,15 @@ trainable that takes `{"number", "values"}` and reports the figures of `reranker
 wait at each epoch's end until Tune says that the trial goes on, so what is reported never depends on who is faster.
 
 The last report says how the trial `ended`, in words of `TrialStatus`, with the `cause` where there is one; a trial that
-Tune itself stops has no such report.
+Tune itself stops has no such report. Where the `machine` has failed, the report says so, and the trial is not ended by it.
+Between two epochs there are reports without figures, of what the workers are doing.
 """
 
 from __future__ import annotations
 
 import os
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from reranker.errors import Fault, InputError
 from reranker.mailbox import Event, WorkerJob
 from reranker.trial_folder import TrialFolder
 from results.study_folder import StudyFolder, TrialStatus
+from tune.faults import first_line, machine_fault
 from tune.schedulers import progress
 from tune.search_space import Study
 from tune.worker_group import LEAVE_S, TrialResources, WorkerGroup
@@ -63,19 +66,32 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
         self._group: WorkerGroup | None = None
         self._training = False  # the group has this trial's job
         self._waited_for = False  # the group waits for the answer to a report
-        self._begin(config)
+        self._begun = False  # the trial has been begun here
+        self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._leave()
-        self._begin(new_config)
+        self._take(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
+        """What is next to tell. An exception here would be the search's, and say nothing of whose fault it is."""
+        try:
+            if not self._begun:
+                self._begin()
+                self._begun = True
+            return self._step()
+        except Exception as error:  # noqa: BLE001  (told, with its trace)
+            traceback.print_exc()
+            return _end(TrialStatus.FAILED, first_line(error), ours=True, machine=machine_fault(error))
+
+    def _step(self) -> dict[str, Any]:
         """The next epoch's figures: from the folder those that an earlier launch has trained, then new ones."""
         if self._replayed < len(self._stored):
             self._replayed += 1
             return self._result(self._stored[self._replayed - 1], replayed=True)
-        self._wait_while_paused()
+        if not self._training or self._waited_for:
+            self._wait_while_paused()
         if (asked := self._study.asked_to_stop(self._number)) is not None:
             self._leave()
             return _end(*asked)
@@ -87,17 +103,24 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
             if event is not None and event.kind == "report":
                 self._waited_for = True
                 return self._result(event.figures)
+            if event is not None and event.kind == "pulse":
+                if asked is None:
+                    return {"pulse": event.figures}
+                continue
             if asked is None and (asked := self._study.asked_to_stop(self._number)) is not None:
                 self._group.stop()
                 deadline = time.monotonic() + LEAVE_S
             if asked is not None and (event is not None or time.monotonic() > (deadline or 0)):
-                self._training = event is None
-                self._leave()
+                self._training = False
+                if event is None or event.kind == "died":
+                    self._drop_group()
                 return _end(*asked)
             if event is not None:
                 self._training = False
                 if (event.kind in ("failed", "died") and self._resources.workers > 1) or event.kind == "died":
                     self._drop_group()
+                if event.machine:
+                    return _end(TrialStatus.FAILED, event.cause, event.ours, event.machine)
                 cause = self._mend(event)
                 if cause:
                     return _end(TrialStatus.FAILED, cause, event.ours)
@@ -107,10 +130,13 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
         self._leave()
         self._drop_group()
 
-    def _begin(self, assignment: dict[str, Any]) -> None:
+    def _take(self, assignment: dict[str, Any]) -> None:
         self._number = assignment["number"]
         self._config = TrialConfig.model_validate(assignment["values"])
         self._folder = self._study.trial(self._number)
+        self._begun = False
+
+    def _begin(self) -> None:
         self._stored = self._folder.read_epochs()
         self._replayed = 0
         self._micro_batch: int | None = None
@@ -177,8 +203,7 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
         else:
             self._group.stop()
         self._training = self._waited_for = False
-        event = self._group.event(LEAVE_S)
-        if event is None or event.kind != "ended":
+        if not self._group.leave():
             self._drop_group()
 
     def _drop_group(self) -> None:
@@ -218,5 +243,6 @@ def trial_resources(study: Study, gpu_part: float = 1.0) -> TrialResources:
     return resources
 
 
-def _end(status: TrialStatus, cause: str = "", ours: bool = False) -> dict[str, Any]:
-    return {"done": True, "ended": status.value, "cause": cause, "ours": ours}
+def _end(status: TrialStatus, cause: str = "", ours: bool = False, machine: str = "") -> dict[str, Any]:
+    ended = TrialStatus.CANCELLED if machine else status  # it goes on another time
+    return {"done": True, "ended": ended.value, "cause": machine or cause, "ours": ours, "machine": machine}
