@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,20 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from ray.tune.schedulers import TrialScheduler
+from rich.console import Console
 
 from reranker.metrics import ranks_of_target
 from results.study_folder import StudyFolder, TrialStatus
 from tune import search_space
 from tune.conductor import Conductor
 from tune.ledger import Ledger, PastTrial
+from tune.progress import Progress
+from tune.recorder import Recorder
 from tune.replication import Replication
 from tune.schedulers import make_scheduler, progress, replay
 from tune.search_space import Study
 from tune.searcher import LedgerSearch, make_sampler
+from tune.tracking import Tracker, default_uri
 from tune.warm_start import warm_start
 
 SPACE = """
@@ -494,6 +499,17 @@ def test_a_trial_that_was_to_be_pruned_when_the_search_was_killed_is_pruned(tmp_
     assert later.ledger.interrupted() == []
     assert [(trial.state.name, trial.intermediate_values) for trial in journal(folder)] == [("PRUNED", {1: 0.25})]
     assert folder.read_status(number)["status"] == "pruned"
+
+
+def test_what_an_earlier_launch_left_running_is_marked_when_this_one_ends_before_it_went_on(tmp_path):
+    study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
+    number = Launch(study, folder).begin()  # and then killed
+    later, console = Launch(study, folder), Console(file=io.StringIO())
+    tracker = Tracker(folder, default_uri(folder))
+    with Progress(study, console) as shown:
+        Recorder(folder, shown, tracker, later.conductor, study.knobs).close()
+    assert folder.read_status(number)["status"] == "cancelled"
+    assert later.ledger.interrupted() == [number]
 
 
 def searcher_of(launch: Launch, study: Study, replication: Replication | None = None) -> LedgerSearch:

@@ -22,7 +22,7 @@ from reranker.metrics import chance, ranks_of_target, summarise
 from reranker.models import attach_lora, load_base, load_tokenizer
 from reranker.prompts import PromptEncoder
 from reranker.scoring import EncodedLists, score
-from reranker.sft import EpochReport, fine_tune, largest_pass, share_of_batch
+from reranker.sft import EpochReport, Pulse, fine_tune, largest_pass, share_of_batch
 from reranker.trial_folder import TrialFolder
 
 CPU = torch.device("cpu")
@@ -53,6 +53,30 @@ def test_rate_rank_and_epochs_arrive_in_the_optimiser_the_adapter_and_the_steps(
     assert {w.shape[1] for name, w in weights.items() if "lora_B" in name} == {5}
     adapter = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (adapter["r"], adapter["lora_alpha"]) == (5, 11)
+
+
+def test_a_training_says_how_far_it_is_and_gives_the_same_whether_or_not_anyone_listens(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("reranker.sft._PULSE_S", 0.0)  # after each step
+    config, pulses = TINY.model_copy(update={"epochs": 2, "lora_dropout": 0.1}), list[Pulse]()
+    quiet, heard = (TrialFolder(tmp_path / name) for name in ("quiet", "heard"))
+    reports = [
+        fine_tune(config, small, folder=quiet),
+        fine_tune(config, small, folder=heard, on_pulse=pulses.append),
+    ]
+    assert [(p.doing, p.epoch, p.step, p.steps) for p in pulses[:7]] == [
+        ("loading demo-tiny", 0, 0, 0), *[("", 1, step, 4) for step in range(5)], ("scoring 64 lists", 1, 4, 4)
+    ]  # fmt: skip
+    assert [(p.doing, p.epoch, p.step) for p in pulses[7:]] == [
+        *[("", 2, step) for step in range(5)], ("scoring 64 lists", 2, 4)
+    ]  # fmt: skip
+    assert str(pulses[4]) == f"epoch 1 · step 3/4 · loss {pulses[4].loss:.3f}"
+    first = [pulse.loss for pulse in pulses[2:6]]
+    assert np.mean(first) == pytest.approx(heard.read_epochs()[0]["train_loss"], abs=1e-3)
+    timed = {"seconds", "seconds_per_list", "tokens_per_second", "peak_memory_mb"}
+    figures = [{name: value for name, value in r.figures.items() if name not in timed} for r in reports]
+    assert figures[0] == figures[1]
+    adapters = [load_file(folder.adapter / "adapter_model.safetensors") for folder in (quiet, heard)]
+    assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
 
 
 def test_a_warm_up_that_never_ends_is_seen_in_what_was_applied(small):
