@@ -34,6 +34,7 @@ from reranker.errors import Fault, InputError, OutOfMemory, TrainingError, Train
 from reranker.evaluation import Evaluation, evaluate
 from reranker.models import base_dtype
 from reranker.prompts import PromptEncoder
+from reranker.pulse import Pulse
 from reranker.scoring import EncodedLists, FloatArray, label_mass, score
 from reranker.trial_folder import TrialFolder
 
@@ -43,30 +44,6 @@ _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": 
 _COUNTED = ("seen", "tokens", "cut_prompts", "history_due", "history_dropped", "largest_pass")
 _PASS_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # with padding, where micro_batch is automatic
 _PULSE_S = 2.0  # between two words of what is being done; a step in the meantime costs a look at the clock
-
-
-@dataclass(frozen=True)
-class Pulse:
-    """What a training is doing now.
-
-    Attributes:
-        doing: in words, where it is not an optimiser step.
-        epoch: under way, counted from 1; 0 before the first.
-        step, steps: how many of the epoch's optimiser steps are done, of how many.
-        loss: of the step that was done last, on this worker; None where none was.
-    """
-
-    doing: str = ""
-    epoch: int = 0
-    step: int = 0
-    steps: int = 0
-    loss: float | None = None
-
-    def __str__(self) -> str:
-        at = f"epoch {self.epoch}" if self.epoch else ""
-        step = f"step {self.step}/{self.steps}" if self.steps else ""
-        loss = f"loss {self.loss:.3f}" if self.loss is not None else ""
-        return " · ".join(part for part in (at, step, loss, self.doing) if part)
 
 
 @dataclass(frozen=True)

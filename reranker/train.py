@@ -80,7 +80,9 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
         output.mkdir(parents=True, exist_ok=True)
     folder.clear()
     folder.write_config(config)
-    best = fine_tune(config, data, metric=metric, folder=folder, on_epoch=show, on_pulse=lambda p: said.say(str(p)))
+    best = fine_tune(
+        config, data, metric=metric, folder=folder, on_epoch=show, on_pulse=lambda p: said.say(p.text(config.epochs))
+    )
     said.clear()
     applied = {k.removeprefix("applied/"): v for k, v in best.figures.items() if k.startswith("applied/")}
     print("applied: " + ", ".join(f"{name} {value:g}" for name, value in applied.items()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import gc
 import json
 import os
@@ -22,7 +21,8 @@ from reranker.errors import OutOfMemory, RerankerError, TrainingStopped
 from reranker.files import DamagedFile, disk_fault
 from reranker.mailbox import Event, WorkerJob
 from reranker.memory import device_memory
-from reranker.sft import EpochReport, Pulse, fine_tune, worker_rank, workers
+from reranker.pulse import Pulse
+from reranker.sft import EpochReport, fine_tune, worker_rank, workers
 from reranker.streams import outliving
 from reranker.zero_shot import keep_zero_shot
 
@@ -74,7 +74,7 @@ def _train(job: WorkerJob, data: RerankingData, bases: BaseModels, mailbox: Any)
 
     def tell(pulse: Pulse) -> None:
         if rank == 0:
-            mailbox.tell.remote(Event("pulse", dataclasses.asdict(pulse)))
+            mailbox.tell.remote(Event("pulse", pulse=pulse))
 
     with _log(job.folder.path / (f"train-{rank}.log" if rank else "train.log")):
         try:

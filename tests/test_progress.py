@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from reranker.pulse import Pulse
 from results.study_folder import TrialStatus
 from tune import search_space
 from tune.progress import Progress
@@ -67,7 +69,7 @@ def test_and_a_summary_now_and_then(study):
     assert summary.endswith("best ndcg_at_10 0.600 (trial 0)")
 
 
-PULSE = {"doing": "", "epoch": 3, "step": 12, "steps": 84, "loss": 2.345}
+PULSE = Pulse(epoch=3, step=12, steps=84, loss=2.345)
 
 
 def test_within_an_epoch_there_is_a_line_of_its_steps_now_and_then(study):
@@ -75,8 +77,8 @@ def test_within_an_epoch_there_is_a_line_of_its_steps_now_and_then(study):
     with Progress(study, console, pulse_s=0) as progress:
         watch(progress)
         progress.pulse(0, PULSE)
-        progress.pulse(0, {**PULSE, "step": 84, "doing": "scoring 64 lists"})
-        progress.pulse(0, {"doing": "loading demo-tiny", "epoch": 0, "step": 0, "steps": 0, "loss": None})
+        progress.pulse(0, dataclasses.replace(PULSE, step=84, doing="scoring 64 lists"))
+        progress.pulse(0, Pulse("loading demo-tiny"))
     assert lines_of(console)[-3:] == [
         "trial 0 epoch 3/6 · step 12/84 · loss 2.345",
         "trial 0 epoch 3/6 · step 84/84 · scoring 64 lists",
@@ -121,7 +123,7 @@ def test_the_table_of_a_terminal_shows_the_next_rung_and_the_cause(study):
     console = Console(file=io.StringIO(), width=160, force_terminal=True, color_system=None, height=40)
     with Progress(study, console) as progress:
         watch(progress)
-        progress.pulse(0, {"doing": "", "epoch": 3, "step": 12, "steps": 84, "loss": 2.345})
+        progress.pulse(0, PULSE)
     assert isinstance(console.file, io.StringIO)
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
     header, first, second = shown.splitlines()[-3:]

@@ -21,8 +21,9 @@ from reranker.errors import EnvironmentFault, InputError, TrainingError, Trainin
 from reranker.metrics import chance, ranks_of_target, summarise
 from reranker.models import attach_lora, load_base, load_tokenizer
 from reranker.prompts import PromptEncoder
+from reranker.pulse import Pulse
 from reranker.scoring import EncodedLists, score
-from reranker.sft import EpochReport, Pulse, fine_tune, largest_pass, share_of_batch
+from reranker.sft import EpochReport, fine_tune, largest_pass, share_of_batch
 from reranker.trial_folder import TrialFolder
 
 CPU = torch.device("cpu")
@@ -69,7 +70,7 @@ def test_a_training_says_how_far_it_is_and_gives_the_same_whether_or_not_anyone_
     assert [(p.doing, p.epoch, p.step) for p in pulses[7:]] == [
         *[("", 2, step) for step in range(5)], ("scoring 64 lists", 2, 4)
     ]  # fmt: skip
-    assert str(pulses[4]) == f"epoch 1 · step 3/4 · loss {pulses[4].loss:.3f}"
+    assert pulses[4].text(2) == f"epoch 1/2 · step 3/4 · loss {pulses[4].loss:.3f}"
     first = [pulse.loss for pulse in pulses[2:6]]
     assert np.mean(first) == pytest.approx(heard.read_epochs()[0]["train_loss"], abs=1e-3)
     timed = {"seconds", "seconds_per_list", "tokens_per_second", "peak_memory_mb"}

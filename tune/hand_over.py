@@ -13,8 +13,8 @@ from typing import Any
 from reranker.config import TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import EnvironmentFault
+from reranker.pulse import Pulse
 from results.study_folder import StudyFolder
-from tune.progress import described
 from tune.refit import Recipe, refit
 from tune.registry import register
 from tune.worker_group import TrialResources
@@ -54,11 +54,11 @@ def refit_and_register(
 
     said = time.monotonic()
 
-    def heard(pulse: dict[str, Any]) -> None:
+    def heard(pulse: Pulse) -> None:
         nonlocal said
         if time.monotonic() - said > _PULSE_S:
             said = time.monotonic()
-            say(f"refit {described(recipe.epochs, pulse)}")
+            say(f"refit {pulse.text(recipe.epochs)}")
 
     folder = refit(data, study, resources, tell, heard)
     example = example_of(data, folder.read_config())

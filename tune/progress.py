@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -13,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from reranker.pulse import Pulse
 from results.study_folder import TrialStatus
 from tune.schedulers import rungs
 from tune.search_space import Study
@@ -131,10 +131,10 @@ class Progress:
             f"Recall@1 {figures['recall_at_1']:.3f}, NDCG@10 {figures['ndcg_at_10']:.3f}, {row.elapsed:.0f} s"
         )
 
-    def pulse(self, number: int, pulse: Mapping[str, Any]) -> None:
-        """What a trial is doing between two epochs; its parts are those of `reranker.sft.Pulse`."""
+    def pulse(self, number: int, pulse: Pulse) -> None:
+        """What a trial is doing between two epochs."""
         row, now = self._rows[number], time.monotonic()
-        row.doing = described(row.epochs, pulse)
+        row.doing = pulse.text(row.epochs)
         if now - row.said > self._pulse_s:
             row.said = now
             self._say(f"trial {number} {row.doing}")
@@ -191,14 +191,6 @@ class Progress:
                 ),
             )
         return table
-
-
-def described(epochs: int, pulse: Mapping[str, Any]) -> str:
-    """What a training of so many epochs is doing, from the parts of `reranker.sft.Pulse`."""
-    parts = [f"epoch {pulse['epoch']}/{epochs}" if pulse["epoch"] else ""]
-    parts += [f"step {pulse['step']}/{pulse['steps']}" if pulse["steps"] else ""]
-    parts += [f"loss {pulse['loss']:.3f}" if pulse["loss"] is not None and not pulse["doing"] else "", pulse["doing"]]
-    return " · ".join(filter(None, parts))
 
 
 def _figure(value: float | None) -> str:

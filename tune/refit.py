@@ -17,6 +17,7 @@ from reranker.data import RerankingData
 from reranker.errors import EnvironmentFault, Fault, InputError, TrainingError
 from reranker.files import DamagedFile, read_bytes, read_json, write_json, writing
 from reranker.mailbox import Event, WorkerJob
+from reranker.pulse import Pulse
 from reranker.trial_folder import TrialFolder
 from results.compare import winner
 from results.study_folder import StoredTrial, StudyFolder
@@ -78,7 +79,7 @@ def refit(
     study: StudyFolder,
     resources: TrialResources,
     on_epoch: Callable[[dict[str, Any]], None] = lambda figures: None,
-    on_pulse: Callable[[dict[str, Any]], None] = lambda pulse: None,
+    on_pulse: Callable[[Pulse], None] = lambda pulse: None,
 ) -> TrialFolder:
     """Train the winner's configuration on the training sequences and each user's validation item, never the test item.
 
@@ -89,7 +90,7 @@ def refit(
         data: the search's.
         resources: of a trial of the search.
         on_epoch: told the figures of each; there are no scores among them, since nothing is left to score on.
-        on_pulse: told what is being done in between, as in `reranker.sft.Pulse`.
+        on_pulse: told what is being done in between.
 
     Raises:
         InputError: there is no winner, or it cannot be trained with this data.
@@ -155,7 +156,7 @@ def _train(
     study: StudyFolder,
     resources: TrialResources,
     on_epoch: Callable[[dict[str, Any]], None],
-    on_pulse: Callable[[dict[str, Any]], None],
+    on_pulse: Callable[[Pulse], None],
 ) -> None:
     """Have a worker group do the job; a new one goes on where its workers died or the memory was short."""
     deaths = 0
@@ -186,7 +187,7 @@ def _end_of(
     group: WorkerGroup,
     epochs: int,
     on_epoch: Callable[[dict[str, Any]], None],
-    on_pulse: Callable[[dict[str, Any]], None],
+    on_pulse: Callable[[Pulse], None],
 ) -> Event:
     """Answer each report, until the recipe's last epoch; what became of the job then."""
     try:
@@ -195,7 +196,7 @@ def _end_of(
                 return Event("died", machine=what)
             event = group.event(_POLL_S)
             if event is not None and event.kind == "pulse":
-                on_pulse(event.figures)
+                on_pulse(event.pulse)
             elif event is not None and event.kind != "report":
                 return event
             elif event is not None:

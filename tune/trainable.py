@@ -23,6 +23,7 @@ from ray import tune as ray_tune
 from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError
 from reranker.mailbox import Event, WorkerJob
+from reranker.pulse import Pulse
 from reranker.trial_folder import TrialFolder
 from results.study_folder import StudyFolder, TrialStatus
 from tune.faults import first_line, machine_fault
@@ -95,6 +96,9 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
         if (asked := self._study.asked_to_stop(self._number)) is not None:
             self._leave()
             return _end(*asked)
+        if self._group is None:
+            self._group = WorkerGroup(self._study, self._data, self._resources)
+            return {"pulse": Pulse("starting its workers")}
         self._go_on()
         deadline = None
         while True:
@@ -105,7 +109,7 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
                 return self._result(event.figures)
             if event is not None and event.kind == "pulse":
                 if asked is None:
-                    return {"pulse": event.figures}
+                    return {"pulse": event.pulse}
                 continue
             if asked is None and (asked := self._study.asked_to_stop(self._number)) is not None:
                 self._group.stop()
@@ -141,8 +145,6 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
         self._replayed = 0
         self._micro_batch: int | None = None
         self._deaths = 0
-        if len(self._stored) < self._config.epochs and self._group is None:
-            self._group = WorkerGroup(self._study, self._data, self._resources)
 
     def _go_on(self) -> None:
         """Answer the workers, or give them the job."""
