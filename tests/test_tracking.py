@@ -5,8 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -371,6 +376,70 @@ def test_a_store_that_is_down_stops_nothing_and_is_delivered_later(study, store)
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert len(Seen(study).runs) == 6
     assert f"/#/experiments/{Seen(study).experiment.experiment_id}/runs?" in said
+
+
+def serve(store: str, port: int) -> subprocess.Popen[bytes]:
+    """A real server for this store, once it answers."""
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--port", str(port)]
+    process = subprocess.Popen(
+        [*command, "--workers", "1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # it has processes of its own
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+    )
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+        except OSError:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        else:
+            return process
+
+
+def kill(server: subprocess.Popen[bytes]) -> None:
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait(timeout=30)
+
+
+def waits_for(what: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 60
+    while not what() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return what()
+
+
+def test_a_server_that_is_killed_and_started_again_during_the_search_has_everything_in_the_end(
+    study, store, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # a pass gives up at once, and the next one goes on
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    deliver(study, ended=False)  # makes the store
+    server, tracker = serve(store, port), Tracker(study, f"http://127.0.0.1:{port}")
+    try:
+        tracker.start()
+        add_trial(study, 3, [0.2])
+        study.write_status(3, TrialStatus.RUNNING)
+        tracker.nudge()
+        assert waits_for(lambda: "3" in Seen(study).runs)
+        kill(server)
+        study.trial(3).append_epoch(figures(2, 0.3))
+        tracker.nudge()
+        assert waits_for(lambda: tracker.trouble != "")
+        server = serve(store, port)
+        study.trial(3).append_epoch(figures(3, 0.4))
+        tracker.nudge()
+        assert waits_for(lambda: len(Seen(study).points("3", "recall_at_1")) == 3)
+        assert waits_for(lambda: tracker.trouble == "")
+        assert tracker.finish()
+    finally:
+        kill(server)
+    assert Seen(study).points("3", "recall_at_1") == [(1, 0.2), (2, 0.3), (3, 0.4)]
 
 
 def test_whatever_goes_wrong_is_not_taken_for_delivered(study, store):
