@@ -17,6 +17,7 @@ from rich.console import Console
 from reranker.metrics import ranks_of_target
 from results.study_folder import StudyFolder, TrialStatus
 from tune import search_space
+from tune.announce import how_to_resume
 from tune.conductor import Conductor
 from tune.ledger import Ledger, PastTrial
 from tune.progress import Progress
@@ -510,6 +511,27 @@ def test_what_an_earlier_launch_left_running_is_marked_when_this_one_ends_before
         Recorder(folder, shown, tracker, later.conductor, study.knobs).close()
     assert folder.read_status(number)["status"] == "cancelled"
     assert later.ledger.interrupted() == [number]
+
+
+def test_the_cause_of_a_failure_that_the_folder_could_not_take_is_in_the_journal(tmp_path):
+    study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
+    search = searcher_of(Launch(study, folder), study)
+    search.suggest("t0")
+    search.on_trial_complete("t0", {"ended": "failed", "cause": "diverged in epoch 1", "ours": True})
+    Launch(study, folder)
+    status = folder.read_status(0)
+    assert (status["status"], status["cause"], status["ours"]) == ("failed", "diverged in epoch 1", True)
+
+
+def test_a_search_that_a_limit_has_ended_is_gone_on_with_by_raising_it(tmp_path):
+    study, folder = study_of(tmp_path, "max_failures: 1"), StudyFolder.create(tmp_path, "a")
+    launch = Launch(study, folder)
+    launch.end(TrialStatus.FAILED)
+    assert how_to_resume(folder, launch.conductor.close()).endswith(
+        f"--resume {folder.path} --set study.max_failures=N"
+    )
+    higher = study_of(tmp_path, "max_failures: 2")
+    assert Launch(higher, folder).conductor.ending == ""
 
 
 def searcher_of(launch: Launch, study: Study, replication: Replication | None = None) -> LedgerSearch:

@@ -65,7 +65,9 @@ def where_to_look(folder: StudyFolder, running: Cluster, tracking_uri: str) -> s
 def how_to_resume(folder: StudyFolder, ending: str) -> str:
     """Why the search ended before its last trial, and the command that goes on with it."""
     script = Path(__file__).with_name("run_search.py")
-    return f"ended early: {ending}. To go on:\n               {sys.executable} {script} --resume {folder.path}"
+    raised = next((f" --set study.{name}=N" for name in ("patience", "max_failures") if f"({name})" in ending), "")
+    how = "To go on, with a higher limit" if raised else "To go on"
+    return f"ended early: {ending}. {how}:\n               {sys.executable} {script} --resume {folder.path}{raised}"
 
 
 def where_it_is(folder: StudyFolder, tracking_uri: str, best: StoredTrial | None, trouble: str) -> str:

@@ -27,7 +27,7 @@ from tune.search_space import Study
 ORIGIN = "origin"  # the attribute that says how a trial came to be
 _EXTRA = "extra"  # the attribute of trials beyond the study's number: added by hand, tried again, taken over
 _SEED = "seed"  # the attribute of replicates, which takes the place of the configuration's
-_ENDS = "ends"  # the attribute of a trial that shall end: how, and how many have before it
+_ENDS = "ends"  # the attribute of a trial that shall end: its status, how many ended before it, the cause, whether it is ours
 _TAKEN_OVER = "warm start"
 
 
@@ -154,10 +154,10 @@ class Ledger:
         if epoch not in self._reports(number):
             self._trials[number].report(value, epoch)
 
-    def is_to_end(self, number: int, status: TrialStatus) -> None:
-        """Write down that it has been decided, so that a kill before `end` leaves no doubt."""
+    def is_to_end(self, number: int, status: TrialStatus, cause: str = "", ours: bool = False) -> None:
+        """Write down that it has been decided, so that a kill before `end`, or before the folder knows, leaves no doubt."""
         if _ENDS not in self._trial(number).user_attrs:
-            self._trials[number].set_user_attr(_ENDS, [status.value, len(self.ended())])
+            self._trials[number].set_user_attr(_ENDS, [status.value, len(self.ended()), cause, ours])
 
     def end(self, number: int, status: TrialStatus) -> None:
         """A complete trial's value is its best epoch. A cancelled one stays as it is, to go on another time."""
@@ -185,9 +185,8 @@ class Ledger:
                 self.end(number, decided)
                 status, trial = (status if status is decided else TrialStatus.RUNNING), self._trial(number)
             if trial.state.is_finished() and status in (TrialStatus.RUNNING, TrialStatus.CANCELLED):
-                told = _TOLD[trial.state]
-                cause = "the search was killed before the cause was written" if told is TrialStatus.FAILED else ""
-                self._folder.write_status(number, told, cause, ours=True)
+                _, _, cause, ours = trial.user_attrs.get(_ENDS, ["", 0, "", False])
+                self._folder.write_status(number, _TOLD[trial.state], cause, ours)
 
     def retry_failed(self) -> list[int]:
         """Enqueue every failed trial's parameters again, once; returns the failed numbers."""

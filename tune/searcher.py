@@ -62,8 +62,8 @@ class LedgerSearch(Searcher):  # type: ignore[misc]
             return
         # With `error` the slot's own process is gone, in which nothing of the trial runs: it goes on another time.
         status = TrialStatus.CANCELLED if error or not result else outcome(result)
-        if status is TrialStatus.PRUNED:
-            self._ledger.is_to_end(number, status)
+        if status is not TrialStatus.CANCELLED and result:
+            self._ledger.is_to_end(number, status, result.get("cause", ""), result.get("ours", False))
         if result and self.metric in result:  # of the report that a trial is stopped at, nobody has heard yet
             self._ledger.report(number, result["epoch"], result[self.metric])
         self._ledger.end(number, status)
