@@ -116,12 +116,12 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
                 deadline = time.monotonic() + LEAVE_S
             if asked is not None and (event is not None or time.monotonic() > (deadline or 0)):
                 self._training = False
-                if event is None or event.kind == "died":
+                if event is None or self._is_lost(event):
                     self._drop_group()
                 return _end(*asked)
             if event is not None:
                 self._training = False
-                if (event.kind in ("failed", "died") and self._resources.workers > 1) or event.kind == "died":
+                if self._is_lost(event):
                     self._drop_group()
                 if event.machine:
                     return _end(TrialStatus.FAILED, event.cause, event.ours, event.machine)
@@ -185,8 +185,6 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
                 return "it does not fit the memory, not even at micro batch 1"
             self._micro_batch = event.micro_batch // 2
             self._folder.add_note(f"out of memory at micro batch {event.micro_batch}; went on with {self._micro_batch}")
-            if self._resources.workers > 1:
-                self._drop_group()
             return ""
         if event.kind == "died":
             self._deaths += 1
@@ -195,6 +193,10 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
             self._folder.add_note(f"its workers died ({event.cause}); new ones went on from the last epoch")
             return ""
         return event.cause
+
+    def _is_lost(self, event: Event) -> bool:
+        """Whether the group is: workers that train together end together, unless all has gone well."""
+        return event.kind == "died" or (event.kind != "ended" and self._resources.workers > 1)
 
     def _leave(self) -> None:
         """Have the workers drop the job that they are at; a group that does not let go of it is dropped itself."""
