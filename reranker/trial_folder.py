@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from reranker.errors import EnvironmentFault
 from reranker.files import (
     DamagedFile,
     append_line,
+    read_bytes,
     read_json,
     read_lines,
     read_table,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:  # whoever only reads a folder need not wait for torch
     from peft import PeftModel
 
 ADAPTER_FACTS = "reranker.json"  # in an adapter's folder: all that is needed to use it besides the base model
+_WHOLE = "checksums.json"  # in a training state: of its other files
 _LIBRARIES = ("torch", "transformers", "peft", "trl")
 _RANKS = ["greater", "ties"]
 _PICKS = ["target_position", "first_position", "first_probability"]
@@ -98,9 +101,12 @@ class TrialFolder:
         return [line["note"] for line in read_lines(self.path / "notes.jsonl")]
 
     def state_after(self) -> tuple[int, Path] | None:
-        """The last epoch whose training state is kept, and the folder of it; None before the first."""
+        """The last epoch whose training state is kept whole, and the folder of it; None before the first.
+
+        One that a power cut has left without its content is none: what it is of is trained again, which gives the same.
+        """
         states = {int(path.name.removeprefix("state-")): path for path in self.path.glob("state-*[0-9]")}
-        return max(states.items(), default=None)
+        return max(((epoch, path) for epoch, path in states.items() if _is_whole(path)), default=None)
 
     @contextmanager
     def keeping_state(self, epoch: int) -> Iterator[Path]:
@@ -110,6 +116,7 @@ class TrialFolder:
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir(parents=True)
             yield beside
+            write_json(beside / _WHOLE, _checksums(beside))
             self.drop_state(of=epoch)
             os.replace(beside, self.path / f"state-{epoch}")
         self.drop_state(but=epoch)
@@ -205,6 +212,22 @@ class TrialFolder:
                     os.replace(file, self.adapter / file.name)
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    """Of every file but that which they are written into."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != _WHOLE:
+            found[path.name] = zlib.crc32(read_bytes(path))
+    return found
+
+
+def _is_whole(state: Path) -> bool:
+    try:
+        return read_json(state / _WHOLE) == _checksums(state)
+    except DamagedFile:
+        return False
 
 
 def _name_base(path: Path, model: str) -> None:

@@ -351,6 +351,18 @@ def test_an_epoch_whose_state_was_not_written_is_trained_again_and_not_reported_
     same_training(broken, whole)
 
 
+@pytest.mark.parametrize(
+    "damaged", ["optimizer.pt", "adapter_model.safetensors", "trainer_state.json", "rng_state.pth"]
+)
+def test_a_state_that_a_power_cut_has_emptied_is_none(small, tmp_path, damaged):
+    folder = TrialFolder(tmp_path)
+    fine_tune(TINY, small, folder=folder, resume=True)
+    epoch, state = folder.state_after()
+    assert epoch == 1
+    (state / damaged).write_bytes(b"")
+    assert folder.state_after() is None
+
+
 def test_a_stop_ends_the_training_at_the_next_step(small, tmp_path):
     asked: list[bool] = []
     with pytest.raises(TrainingStopped, match="optimiser step 2"):
