@@ -34,9 +34,14 @@ _ADVICE = {
     errno.EACCES: "no permission to write there",
     errno.EPERM: "no permission to write there",
     errno.EROFS: "the file system is read-only",
+    errno.EIO: "the disk does not work",
+    errno.ESTALE: "the network file system has lost it",
     errno.ENAMETOOLONG: "the name is too long for this file system",
 }
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_OF_THE_DISK = (*FULL_DISK, errno.EIO, errno.EROFS, errno.ESTALE)
+# How libraries tell of a full disk in exceptions of their own: safetensors, pyarrow, and torch, which names no cause.
+_FULL = ("os error 28", "no space left", "disk quota exceeded", "inline_container.cc", "database or disk is full")
 
 
 class DamagedFile(EnvironmentFault):
@@ -69,13 +74,25 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise _cannot_write(path, error.errno, str(error)) from error
-    except Exception as error:  # safetensors and pyarrow report a full disk in exceptions of their own
-        if "os error 28" in str(error).lower() or "no space left" in str(error).lower():
+    except Exception as error:
+        if _tells_of_a_full_disk(error):
             raise _cannot_write(path, errno.ENOSPC, "") from error
         raise
 
 
-def _cannot_write(path: Path, code: int | None, text: str) -> EnvironmentFault:
+def disk_fault(error: BaseException) -> str:
+    """What the disk has done, as a clause; empty where this exception is not of the disk."""
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        ours = isinstance(error, EnvironmentFault)
+        return str(error) if ours else str(_cannot_write(error.filename or "a file", error.errno, str(error)))
+    return _ADVICE[errno.ENOSPC] if _tells_of_a_full_disk(error) else ""
+
+
+def _tells_of_a_full_disk(error: BaseException) -> bool:
+    return any(mark in str(error).lower() for mark in _FULL)
+
+
+def _cannot_write(path: Path | str, code: int | None, text: str) -> EnvironmentFault:
     fault = EnvironmentFault(f"cannot write {path}: {_ADVICE.get(code or 0, text)}")
     fault.errno = code
     return fault

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import ray
 
 from reranker.config import TrialConfig
+from reranker.pulse import Pulse
 from reranker.trial_folder import TrialFolder
 
 
@@ -33,16 +34,20 @@ class Event:
     """What became of a job so far.
 
     Attributes:
-        kind: `report` is the end of an epoch, after which the workers wait for an answer; the others end the job.
+        kind: `report` is the end of an epoch, after which the workers wait for an answer; `pulse` says what they are
+            doing, now and then, and waits for nothing; the others end the job.
         figures: of the epoch, as in `EpochReport`.
         cause: of a failure, in one sentence; `ours` where it is not the user's to mend.
+        machine: what of the machine has failed, where the failure says nothing of the job; see `tune.faults`.
         micro_batch: that did not fit the memory.
     """
 
-    kind: Literal["report", "ended", "failed", "out_of_memory", "died"]
+    kind: Literal["report", "pulse", "ended", "failed", "out_of_memory", "died"]
     figures: dict[str, Any] = field(default_factory=dict)
+    pulse: Pulse = field(default_factory=Pulse)
     cause: str = ""
     ours: bool = True
+    machine: str = ""
     micro_batch: int = 0
 
 

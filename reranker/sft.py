@@ -35,6 +35,7 @@ from reranker.evaluation import Evaluation, evaluate
 from reranker.metrics import is_loss
 from reranker.models import base_dtype
 from reranker.prompts import PromptEncoder
+from reranker.pulse import Pulse
 from reranker.scoring import EncodedLists, FloatArray, flops_per_list, label_mass, score
 from reranker.trial_folder import TrialFolder
 
@@ -43,6 +44,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 _COUNTED = ("seen", "tokens", "cut_prompts", "history_due", "history_dropped", "largest_pass")
 _PASS_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # with padding, where micro_batch is automatic
+_PULSE_S = 2.0  # between two words of what is being done; a step in the meantime costs a look at the clock
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def fine_tune(
     metric: str = "ndcg_at_10",
     folder: TrialFolder | None = None,
     on_epoch: Callable[[EpochReport], bool] = lambda report: True,
+    on_pulse: Callable[[Pulse], None] = lambda pulse: None,
     should_stop: Callable[[], bool] = lambda: False,
     micro_batch: int | None = None,
     resume: bool = False,
@@ -82,6 +85,7 @@ def fine_tune(
     Args:
         metric: which figure makes an epoch the best; losses are minimised, the rest maximised.
         on_epoch: called on every worker; False ends the training after this epoch.
+        on_pulse: called on every worker, with what it does: at the start of each part, and every other second meanwhile.
         should_stop: asked on every worker after each optimiser step, and must answer all of them alike.
         micro_batch: the most examples per forward pass and worker, in the place of the configuration's.
         resume: keep the training state in `folder` after each epoch, and go on from the one that is there. Epochs that
@@ -101,6 +105,7 @@ def fine_tune(
     started = time.perf_counter()
     device = training_device()
     bases = BaseModels() if bases is None else bases
+    on_pulse(Pulse(f"loading {config.model}"))
     encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
     most_tokens = None if config.micro_batch else _PASS_TOKENS[device.type]
     collator = _Collator(config, data, encoder, most_tokens, micro_batch or config.micro_batch)
@@ -133,7 +138,7 @@ def fine_tune(
             ddp_find_unused_parameters=False,
             ddp_backend="gloo" if device.type == "cpu" and workers() > 1 else None,
         )
-        job = _Job(config, data, encoder, collator, metric, folder, on_epoch, should_stop, resume)
+        job = _Job(config, data, encoder, collator, metric, folder, on_epoch, on_pulse, should_stop, resume)
         trainer = _Trainer(job, model, arguments, started)
         try:
             trainer.train(resume_from_checkpoint=str(state[1]) if state else None)
@@ -239,19 +244,38 @@ class _Job:
     metric: str
     folder: TrialFolder | None
     on_epoch: Callable[[EpochReport], bool]
+    on_pulse: Callable[[Pulse], None]
     should_stop: Callable[[], bool]
     keeps_state: bool
 
 
 class _StopWatch(TrainerCallback):  # type: ignore[misc]
-    """Ends the training at the next optimiser step once it is asked to."""
+    """Says now and then how far the training is, and ends it at the next optimiser step once it is asked to."""
 
-    def __init__(self, should_stop: Callable[[], bool]) -> None:
-        self._should_stop = should_stop
+    def __init__(self, should_stop: Callable[[], bool], on_pulse: Callable[[Pulse], None]) -> None:
+        self._should_stop, self._on_pulse = should_stop, on_pulse
+        self._said = time.monotonic()
+        self._epoch = 0
+        self.loss: Tensor | None = None  # of the last step
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._epoch = round(state.epoch or 0) + 1
+        self._say(state)
+
+    def score(self, state: Any, lists: int) -> None:
+        self._say(state, f"scoring {lists} lists")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if time.monotonic() - self._said > _PULSE_S:
+            self._say(state)
         if self._should_stop():
             raise TrainingStopped(f"stopped at optimiser step {state.global_step}")
+
+    def _say(self, state: Any, doing: str = "") -> None:
+        self._said = time.monotonic()
+        steps = state.max_steps // state.num_train_epochs
+        done = state.global_step - (self._epoch - 1) * steps
+        self._on_pulse(Pulse(doing, self._epoch, done, steps, None if self.loss is None else float(self.loss)))
 
 
 class _Trainer(SFTTrainer):  # type: ignore[misc]
@@ -259,6 +283,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
 
     def __init__(self, job: _Job, model: Any, arguments: SFTConfig, started: float) -> None:
         rows = Dataset.from_dict({"position": list(range(len(job.collator.examples)))})
+        self._watch = _StopWatch(job.should_stop, job.on_pulse)
         super().__init__(
             model,
             arguments,
@@ -266,7 +291,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             eval_dataset=rows.select(range(1)),  # asked for by eval_strategy; `evaluate` scores the validation lists
             data_collator=job.collator,
             processing_class=job.encoder.tokenizer,
-            callbacks=[job.collator, _StopWatch(job.should_stop)],
+            callbacks=[job.collator, self._watch],
         )
         self.remove_callback(PrinterCallback)  # the reports say it all
         self.job = job
@@ -303,6 +328,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
                         loss = share * self.compute_loss(model, batch)
                     self.accelerator.backward(loss)
                 total += loss.detach()
+        self._watch.loss = total
         return total
 
     def compute_loss(
@@ -324,6 +350,8 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Score the validation lists over all workers, keep the adapter if it is the best, report."""
         self._training_seconds += time.perf_counter() - self._epoch_started
+        if self._validation:
+            self._watch.score(self.state, len(self._validation))
         evaluation, scored = self._evaluate_together() if self._validation else (None, {})
         train_loss = float(self.state.log_history[-1]["loss"])
         epoch = round(self.state.epoch or 0)

@@ -10,6 +10,7 @@ import argparse
 import math
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +34,7 @@ from reranker.yaml_text import Document, Location, override, put, read
 _SOURCES: tuple[type[DemoData | MovieLensData | TablesData], ...] = (DemoData, MovieLensData, TablesData)
 _PATHS = {"path", "interactions", "items"}  # as they stand, whatever YAML would make of them
 Model = TypeVar("Model", bound=BaseModel)
+_LINE_S = 30.0  # between two lines of how far an epoch is, where there is no terminal
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,6 +58,8 @@ def main(argv: list[str] | None = None) -> int:
 def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path) -> None:
     if "WORLD_SIZE" not in os.environ:  # alone: trl refuses to see several GPUs
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    said = _Said()
+    said.say("starting")
     from reranker.baselines import RANDOM  # torch and transformers take seconds to import
     from reranker.data import RerankingData
     from reranker.files import writing
@@ -63,7 +67,9 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
     from reranker.sft import EpochReport, fine_tune
     from reranker.trial_folder import TrialFolder
 
+    said.say("preparing the data")
     data = RerankingData.prepare(data_config)
+    said.clear()
     print(data.describe(config))
     _print_row("", {name: name for name in ("train_loss", "val_loss", *METRIC_NAMES)})
     for name, ranks in data.baselines(config, "validation").items():
@@ -71,6 +77,7 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
         _print_row("chance" if name == RANDOM else name, {**loss, **summarise(ranks)})
 
     def show(report: EpochReport) -> bool:
+        said.clear()
         _print_row(f"epoch {report.figures['epoch']}", report.figures)
         return True
 
@@ -79,10 +86,34 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
         output.mkdir(parents=True, exist_ok=True)
     folder.clear()
     folder.write_config(config)
-    best = fine_tune(config, data, metric=metric, folder=folder, on_epoch=show)
+    best = fine_tune(
+        config, data, metric=metric, folder=folder, on_epoch=show, on_pulse=lambda p: said.say(p.text(config.epochs))
+    )
+    said.clear()
     applied = {k.removeprefix("applied/"): v for k, v in best.figures.items() if k.startswith("applied/")}
     print("applied: " + ", ".join(f"{name} {value:g}" for name, value in applied.items()))
     print(f"best epoch {best.figures['epoch']}: its adapter is in {folder.adapter}")
+
+
+class _Said:
+    """What is being done: one line that changes on a terminal; elsewhere a line for each new thing, or every 30 s."""
+
+    def __init__(self) -> None:
+        self._live = sys.stdout.isatty()
+        self._at = -math.inf
+
+    def say(self, text: str) -> None:
+        now = time.monotonic()
+        if self._live:
+            print(f"\r\x1b[K{text}", end="", flush=True)
+        elif now - self._at > _LINE_S or "step" not in text:
+            print(text, flush=True)
+            self._at = now
+
+    def clear(self) -> None:
+        """Make room for a line that stays."""
+        if self._live:
+            print("\r\x1b[K", end="", flush=True)
 
 
 def _print_row(name: str, figures: dict[str, Any]) -> None:

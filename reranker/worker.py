@@ -7,6 +7,8 @@ import gc
 import json
 import os
 import traceback
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,9 +18,12 @@ import torch.distributed as dist
 from reranker.bases import BaseModels
 from reranker.data import RerankingData
 from reranker.errors import OutOfMemory, RerankerError, TrainingStopped
+from reranker.files import DamagedFile, disk_fault
 from reranker.mailbox import Event, WorkerJob
 from reranker.memory import device_memory
+from reranker.pulse import Pulse
 from reranker.sft import EpochReport, fine_tune, worker_rank, workers
+from reranker.streams import outliving
 from reranker.zero_shot import keep_zero_shot
 
 _PATIENCE_S = 30.0  # how long one rank waits before it tells the others that it still does; collectives time out
@@ -67,15 +72,15 @@ def _train(job: WorkerJob, data: RerankingData, bases: BaseModels, mailbox: Any)
         mine = stopped is not None and bool(ray.wait([stopped], timeout=0)[0])
         return _any_rank(mine)
 
-    log = job.folder.path / (f"train-{rank}.log" if rank else "train.log")
-    with (
-        log.open("a", encoding="utf-8", buffering=1) as stream,
-        contextlib.redirect_stdout(stream),
-        contextlib.redirect_stderr(stream),
-    ):
+    def tell(pulse: Pulse) -> None:
+        if rank == 0:
+            mailbox.tell.remote(Event("pulse", pulse=pulse))
+
+    with _log(job.folder.path / (f"train-{rank}.log" if rank else "train.log")):
         try:
             if job.zero_shot is not None and rank == 0:
                 config, *folders = job.zero_shot
+                tell(Pulse(f"scoring {config.model} untrained"))
                 keep_zero_shot(config, data, bases, *folders)
             fine_tune(
                 job.config,
@@ -83,6 +88,7 @@ def _train(job: WorkerJob, data: RerankingData, bases: BaseModels, mailbox: Any)
                 metric=job.metric,
                 folder=job.folder,
                 on_epoch=report,
+                on_pulse=tell,
                 should_stop=should_stop,
                 micro_batch=job.micro_batch,
                 resume=True,
@@ -98,11 +104,26 @@ def _train(job: WorkerJob, data: RerankingData, bases: BaseModels, mailbox: Any)
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
             known = isinstance(error, RerankerError)
             cause = first_line if known else f"{type(error).__name__}: {first_line}"
-            return Event("failed", cause=cause, ours=getattr(error, "exit_code", 1) == 1)
+            machine = str(error) if isinstance(error, DamagedFile) else disk_fault(error)
+            return Event("failed", cause=cause, ours=getattr(error, "exit_code", 1) == 1, machine=machine)
         finally:
             if stopped is not None:
                 ray.cancel(stopped)
     return Event("ended")
+
+
+@contextlib.contextmanager
+def _log(path: Path) -> Iterator[None]:
+    """What is printed meanwhile goes into this file, as far as it can be written."""
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("a", encoding="utf-8", buffering=1))
+        except OSError:
+            file = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+        stream = outliving(file)
+        with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+            yield
+        stream.flush()
 
 
 def _first_rank_gets(call: Any, *arguments: Any) -> Any:

@@ -140,11 +140,11 @@ class _Check:
 
     def _status(self, number: int, record: TrialRecord) -> None:
         known = _STATUS.get(record.state)
-        cause = "its cause was lost with its status.json" if known is TrialStatus.FAILED else ""
+        cause = record.cause or ("its cause was lost with its status.json" if known is TrialStatus.FAILED else "")
         status = known or TrialStatus.CANCELLED
 
         def write() -> None:
-            self.study.write_status(number, status, cause, ours=bool(cause), origin=record.origin)
+            self.study.write_status(number, status, cause, ours=record.ours, origin=record.origin)
 
         try:
             stored = TrialStatus(self.study.read_status(number)["status"])

@@ -13,6 +13,7 @@ from typing import Any
 from reranker.files import DamagedFile, cut_torn_line, writing
 
 ORIGIN = "origin"  # the attribute of a trial that says how it came to be
+ENDS = "ends"  # the attribute of a trial that shall end: its status, how many ended before it, the cause, whether it is ours
 TAKEN_OVER = "warm start"  # the origin of another study's trials, which this one's sampler knows
 _MANIFEST, _BASELINE, _READING = "manifest", "baseline/", "test_reading/"
 _REMEDY = "restore it from a copy: without it nobody can tell what was trained"
@@ -26,11 +27,14 @@ class TrialRecord:
         state: running, complete, pruned, fail or waiting.
         reports: the study's metric by epoch.
         origin: how it came to be, where the sampler did not simply draw it.
+        cause: of a failure; `ours` where it is not the user's to mend.
     """
 
     state: str
     reports: dict[int, float]
     origin: str
+    cause: str = ""
+    ours: bool = False
 
 
 def create_journal(path: Path, name: str, *, minimise: bool, manifest: dict[str, Any]) -> None:
@@ -95,13 +99,8 @@ class Journal:
 
     def trials(self) -> dict[int, TrialRecord]:
         """By number, without those that were taken over from another study."""
-        return {
-            trial.number: TrialRecord(
-                trial.state.name.lower(), trial.intermediate_values, str(trial.user_attrs.get(ORIGIN, ""))
-            )
-            for trial in self._study.get_trials(deepcopy=False)
-            if trial.user_attrs.get(ORIGIN) != TAKEN_OVER
-        }
+        trials = self._study.get_trials(deepcopy=False)
+        return {t.number: _record(t) for t in trials if t.user_attrs.get(ORIGIN) != TAKEN_OVER}
 
     def remember_reading(self, reading: dict[str, Any]) -> None:
         """For whoever has the study's lock."""
@@ -112,6 +111,12 @@ class Journal:
 def baseline_attribute(name: str) -> str:
     """Under which the journal of a running search remembers a baseline's metrics."""
     return f"{_BASELINE}{name}"
+
+
+def _record(trial: Any) -> TrialRecord:
+    _, _, cause, ours = trial.user_attrs.get(ENDS, ("", 0, "", False))
+    origin = str(trial.user_attrs.get(ORIGIN, ""))
+    return TrialRecord(trial.state.name.lower(), trial.intermediate_values, origin, cause, ours)
 
 
 def _storage(path: Path) -> Any:

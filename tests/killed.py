@@ -1,4 +1,4 @@
-"""`run_search.py` that kills itself with SIGKILL at a named moment: python tests/killed.py MOMENT ARGUMENTS …"""
+"""`run_search.py` that kills itself, or Ray, with SIGKILL at a named moment: python tests/killed.py MOMENT ARGUMENTS …"""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from tune import run_search  # isort: skip  (first: sets what Ray reads on import)
 
+import psutil
+
 from results.study_folder import StudyFolder
 from tune.ledger import Ledger
 from tune.recorder import Recorder
@@ -24,6 +26,13 @@ from tune.tracking import MlflowClient
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_ray() -> None:
+    """The process that starts all others of Ray's on this machine."""
+    for process in psutil.Process().children(recursive=True):
+        if process.name() == "raylet":
+            process.kill()
 
 
 def at_call(owner: Any, name: str, count: int = 1, *, after: bool = False) -> None:
@@ -56,6 +65,18 @@ def when_seen(pattern: str) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def at_result(number: int, epoch: int) -> None:
+    """Kill Ray when the search hears of this epoch of this trial."""
+    original = Recorder.on_trial_result
+
+    def killing(self: Recorder, **info: Any) -> None:
+        original(self, **info)
+        if info["trial"].config["number"] == number and info["result"].get("epoch") == epoch:
+            kill_ray()
+
+    Recorder.on_trial_result = killing
+
+
 MOMENTS: dict[str, Callable[[], None]] = {
     "sampling": lambda: at_call(_OwnDraws, "sample_independent", after=True),  # some knobs are told, one is not
     "training": lambda: when_seen("*/trials/*/train.log"),
@@ -67,6 +88,10 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "making a run": lambda: at_call(MlflowClient, "create_run", 2, after=True),
     "logging": lambda: at_call(MlflowClient, "log_batch", 3),
     "ending": lambda: at_call(StudyFolder, "write_ending"),
+    "deciding": lambda: at_call(
+        Ledger, "is_to_end", after=True
+    ),  # the journal knows how, and not yet that it has ended
+    "raylet": lambda: at_result(4, 1),
 }
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from reranker.pulse import Pulse
 from results.study_folder import TrialStatus
 from tune import search_space
 from tune.progress import Progress
@@ -67,6 +69,47 @@ def test_and_a_summary_now_and_then(study):
     assert summary.endswith("best ndcg_at_10 0.600 (trial 0)")
 
 
+PULSE = Pulse(epoch=3, step=12, steps=84, loss=2.345)
+
+
+def test_within_an_epoch_there_is_a_line_of_its_steps_now_and_then(study):
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(study, console, pulse_s=0) as progress:
+        watch(progress)
+        progress.pulse(0, PULSE)
+        progress.pulse(0, dataclasses.replace(PULSE, step=84, doing="scoring 64 lists"))
+        progress.pulse(0, Pulse("loading demo-tiny"))
+    assert lines_of(console)[-3:] == [
+        "trial 0 epoch 3/6 · step 12/84 · loss 2.345",
+        "trial 0 epoch 3/6 · step 84/84 · scoring 64 lists",
+        "trial 0 loading demo-tiny",
+    ]
+
+
+def test_but_not_more_often_than_once_in_a_while(study):
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(study, console) as progress:
+        watch(progress)
+        before = lines_of(console)
+        progress.pulse(0, PULSE)
+    assert lines_of(console) == before
+
+
+def test_a_trial_of_an_earlier_launch_that_did_not_go_on_can_be_told_as_ended(study):
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(study, console) as progress:
+        progress.ended(7, TrialStatus.CANCELLED)
+    assert lines_of(console) == ["trial 7 cancelled"]
+
+
+def test_the_best_of_earlier_launches_stays_the_best(study):
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(study, console, done=3, best=(2, 0.7), summary_s=0) as progress:
+        watch(progress)
+        progress.tick()
+    assert lines_of(console)[-1].endswith("best ndcg_at_10 0.700 (trial 2)")
+
+
 def test_quiet_says_nothing(study):
     console = Console(file=io.StringIO(), width=200)
     with Progress(study, console, summary_s=0, quiet=True) as progress:
@@ -80,6 +123,7 @@ def test_the_table_of_a_terminal_shows_the_next_rung_and_the_cause(study):
     console = Console(file=io.StringIO(), width=160, force_terminal=True, color_system=None, height=40)
     with Progress(study, console) as progress:
         watch(progress)
+        progress.pulse(0, PULSE)
     assert isinstance(console.file, io.StringIO)
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
     header, first, second = shown.splitlines()[-3:]
@@ -96,6 +140,6 @@ def test_the_table_of_a_terminal_shows_the_next_rung_and_the_cause(study):
         "knobs",
     ]
     assert first.split()[:9] == ["0", "running", "2/6", "3", "2.500", "0.250", "0.600", "0:00", "0:00"]
-    assert first.rstrip().endswith("start_from: epochs 6, learning_rate 1.0e-03")
+    assert "epoch 3/6 · step 12/84 · loss 2.345 · start_from: epochs 6" in first
     assert second.split()[:3] == ["1", "failed", "0/2"]
     assert second.rstrip().endswith("it does not fit")

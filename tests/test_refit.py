@@ -27,7 +27,7 @@ from reranker.candidates import check_no_leak
 from reranker.config import DemoData, NegativesMix, TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import EnvironmentFault, InputError
-from reranker.files import as_line, write_file, write_yaml
+from reranker.files import write_yaml
 from reranker.metrics import chance
 from reranker.models import BUNDLED
 from reranker.rank import Reranker
@@ -111,20 +111,22 @@ def study(data, tmp_path_factory) -> StudyFolder:
         folder.write_status(number, TrialStatus.COMPLETED)
     epochs = folder.trial(1).read_epochs()
     epochs[EPOCHS - 1]["ndcg_at_10"] = 0.9
-    write_file(folder.trial(1).path / "epochs.jsonl", "".join(map(as_line, epochs)))
+    (folder.trial(1).path / "epochs.jsonl").unlink()
+    for figures in epochs:
+        folder.trial(1).append_epoch(figures)
     folder.write_ending("", complete=True)
     StudyMirror(folder, default_uri(folder)).bring_up(ended=True)
     return folder
 
 
 @pytest.fixture(scope="module")
-def handed_over(data, study) -> dict[str, list[str]]:
+def handed_over(data, study, tmp_path_factory) -> dict[str, list[str]]:
     """A refit that Ctrl-C ends after its first epoch, then the whole of it in another Ray run: what was told of both."""
 
     def interrupt(figures):
         raise KeyboardInterrupt
 
-    said: dict[str, list[str]] = {"before": [], "during": [], "after": []}
+    said: dict[str, list[str]] = {"before": [], "during": [], "after": [], "mended": []}
     with cluster(None, None, dashboard=False):
         with pytest.raises(KeyboardInterrupt):
             refit(data, study, ONE_WORKER, interrupt)
@@ -133,8 +135,30 @@ def handed_over(data, study) -> dict[str, list[str]]:
         told = refit_and_register(
             data, study, ONE_WORKER, name="small", tracking_uri=uri, say=lambda line: said["during"].append(line)
         )
+        damaged = copy_of(study, tmp_path_factory.mktemp("damaged") / "small")
+        weights = damaged.refit.adapter / "adapter_model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1000])
+        shutil.copytree(damaged.refit.path, damaged.path / "refit.tmp")
+        (damaged.path / "refit.tmp" / "recipe.json").write_text("{")
+        refit(data, damaged, ONE_WORKER, lambda figures: said["mended"].append(f"epoch {figures['epoch']}"))
+        said["mended"].append(str(damaged.path))
     said["after"] = told.splitlines()
     return said
+
+
+def copy_of(study: StudyFolder, place: Path) -> StudyFolder:
+    shutil.copytree(study.path, place, ignore=shutil.ignore_patterns("mlartifacts", "ray"))
+    return StudyFolder(place)
+
+
+def test_a_refit_that_is_damaged_is_trained_anew(study, handed_over):
+    *epochs, place = handed_over["mended"]
+    assert epochs == ["epoch 1", "epoch 2"]
+    mended = StudyFolder(Path(place))
+    whole, again = (load_file(s.refit.adapter / "adapter_model.safetensors") for s in (study, mended))
+    assert all((whole[name] - again[name]).abs().max() < 1e-6 for name in whole)
+    assert not (mended.path / "refit.tmp").exists()
+    assert Recipe.read(mended.refit).adapter.keys() == Recipe.read(study.refit).adapter.keys() != set()
 
 
 def test_a_refit_that_was_interrupted_leaves_no_half_adapter_and_goes_on(study, handed_over):
@@ -145,7 +169,7 @@ def test_a_refit_that_was_interrupted_leaves_no_half_adapter_and_goes_on(study, 
     ]
     assert not (study.path / "refit.tmp").exists()
     kept = sorted(path.name for path in study.refit.path.iterdir())
-    assert kept == ["adapter", "config.json", "epochs.jsonl", "notes.txt", "recipe.json", "train.log"]
+    assert kept == ["adapter", "config.json", "epochs.jsonl", "notes.jsonl", "recipe.json", "train.log"]
 
 
 def test_a_refit_is_the_winner_s_recipe_up_to_its_best_epoch(data, study, handed_over, tmp_path):
@@ -288,8 +312,7 @@ def test_a_trial_s_own_adapter_can_be_registered_and_a_folder_s_base_goes_with_i
 
 
 def test_a_store_without_the_study_is_said(data, study, handed_over, tmp_path):
-    shutil.copytree(study.path, tmp_path / "small", ignore=shutil.ignore_patterns("mlartifacts", "ray"))
-    other = StudyFolder(tmp_path / "small")
+    other = copy_of(study, tmp_path / "small")
     other.write_manifest({**study.read_manifest(), "study_id": "1" * 32})
     uri = study.read_manifest()["tracking_uri"]
     with pytest.raises(EnvironmentFault, match="does not have the study yet"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -34,7 +37,7 @@ space:
   learning_rate: {log_uniform: [1.0e-3, 1.0e-2]}
   lora_rank: {int: [2, 8]}
 """
-KILLED_AT = ["sampling", "training", "saving", "reporting", "telling", "logging"]
+KILLED_AT = ["sampling", "training", "saving", "reporting", "deciding", "telling", "logging"]
 
 
 def launch(folder: Path, *arguments: str, moment: str = "", mark: str = "") -> subprocess.Popen[str]:
@@ -103,11 +106,18 @@ def test_a_search_that_was_killed_again_and_again_ends_as_if_it_never_was(undist
             time.sleep(0.2)
         assert left_behind(mark) == []
         arguments = ["--resume", "small"]
+    study = StudyFolder(tmp_path / "runs" / "small")
+    process = launch(tmp_path, *arguments, moment="raylet")
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 1, out
+    assert "ended early: a fault of the machine: Ray's process raylet on this machine is gone. To go on:" in out
+    assert "Traceback" not in out
+    assert [str(trial.status) for trial in study.trials()][4:] == ["cancelled"]
+    assert study.read_ending()["reason"].startswith("a fault of the machine: ")
     process = launch(tmp_path, *arguments)
     out, _ = process.communicate(timeout=200)
     assert process.returncode == 0, out
 
-    study = StudyFolder(tmp_path / "runs" / "small")
     pd.testing.assert_frame_equal(table(study), table(undisturbed))
     assert study.best_config.read_text() == undisturbed.best_config.read_text()
     journals = [
@@ -120,6 +130,67 @@ def test_a_search_that_was_killed_again_and_again_ends_as_if_it_never_was(undist
     assert runs == mlflow_runs(undisturbed)
     assert set(runs) == {"study", "0", "1", "2", "3", "4", "5"}
     assert "RUNNING" not in runs.values()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system with room for little more than a study."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_search_whose_disk_was_full_ends_as_if_it_never_was(undisturbed, small_disk):
+    process = launch(small_disk, new_study(small_disk))
+    said = "".join(read_until(process, "trial 1 epoch 1/"))
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(2**16))
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 1, said + out
+    assert "ended early: a fault of the machine: " in out
+    assert "no space is left on the disk" in out
+    assert "Traceback" not in out
+    filler.unlink()
+    study = StudyFolder(small_disk / "runs" / "small")
+    assert "failed" not in [trial.status for trial in study.trials()]
+    process = launch(small_disk, "--resume", "small")
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, out
+    pd.testing.assert_frame_equal(table(study), table(undisturbed))
+
+
+def test_a_search_whose_terminal_is_closed_ends_cleanly_with_a_report(tmp_path):
+    master, slave = pty.openpty()
+    script = [sys.executable, str(PROJECT / "tune" / "run_search.py"), new_study(tmp_path)]
+    mark = uuid.uuid4().hex
+    process = subprocess.Popen(
+        ["setsid", "--ctty", *script, "--runs", str(tmp_path / "runs")],  # a session of its own on that terminal
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "RERANKER_TEST": mark, "TERM": "xterm"},
+    )
+    os.close(slave)
+    study, shown = StudyFolder(tmp_path / "runs" / "small"), b""
+    while not study.trial(1).read_epochs():
+        if select.select([master], [], [], 0.2)[0]:
+            shown += os.read(master, 2**16)
+    os.close(master)  # the terminal is gone, and the kernel says so to the session
+    assert process.wait(timeout=120) == 130
+    assert b"starting" in shown.splitlines()[0]
+    assert study.read_ending() == {"reason": "interrupted", "complete": False}
+    assert [str(trial.status) for trial in study.trials()] == ["completed", "cancelled"]
+    assert study.report.stat().st_size > 50_000
+    deadline = time.monotonic() + 20
+    while left_behind(mark) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left_behind(mark) == []
 
 
 STEERED = """
@@ -215,7 +286,7 @@ def test_what_was_done_by_hand_is_recorded_as_tags(steered):
     assert [act.split(":")[0].split(",")[0] for act in acts if act.endswith("(control)")] == [
         "paused",
         "added",
-        "trial 0 stops at its next step (control)",
+        "trial 0 stops at its next step",
         "resumed (control)",
     ]
     client = MlflowClient(tracking_uri=f"sqlite:///{steered.study.path}/mlflow.db")

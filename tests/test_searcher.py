@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import io
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from ray.tune.schedulers import TrialScheduler
+from rich.console import Console
 
 from reranker.metrics import ranks_of_target
 from results.study_folder import StudyFolder, TrialStatus
 from tune import search_space
+from tune.announce import how_to_resume
 from tune.conductor import Conductor
 from tune.ledger import Ledger, PastTrial
+from tune.progress import Progress
+from tune.recorder import Recorder
 from tune.replication import Replication
 from tune.schedulers import make_scheduler, progress, replay
 from tune.search_space import Study
-from tune.searcher import make_sampler
+from tune.searcher import LedgerSearch, make_sampler
+from tune.tracking import Tracker, default_uri
 from tune.warm_start import warm_start
 
 SPACE = """
@@ -176,8 +184,7 @@ def finished(folder: StudyFolder, study: Study, fingerprint: str) -> None:
     run(ledger_of(study, folder), folder, 6)
     for trial in folder.trials():
         folder.trial(trial.number).append_epoch({"epoch": 1, "ndcg_at_10": score(trial.values)})
-    manifest = {"metric": "ndcg_at_10", "tags": {"data_fingerprint": fingerprint}}
-    folder.write_manifest(manifest)
+    folder.write_manifest({"metric": "ndcg_at_10", "tags": {"data_fingerprint": fingerprint}})
 
 
 def test_a_warm_start_gives_the_sampler_the_trials_that_lie_in_the_space(tmp_path):
@@ -209,17 +216,27 @@ def test_a_warm_start_from_other_data_tries_the_best_configurations_instead(tmp_
 
 
 def curve(number: int, values: list[float], epochs: int = 9) -> PastTrial:
-    reports = dict(enumerate(values, start=1))
-    return PastTrial(f"t{number}", {"number": number, "values": {"epochs": epochs}, "to_the_end": False}, reports)
+    reports = [[epoch, value] for epoch, value in enumerate(values, start=1)]
+    config = {"number": number, "values": {"epochs": epochs}, "to_the_end": False, "reports": reports}
+    return PastTrial(f"t{number}", config)
 
 
-def decisions(scheduler: TrialScheduler, study: Study, past: PastTrial) -> list[str]:
+def fresh(past: PastTrial, known: int = 0) -> PastTrial:
+    """The trial as Tune begins it, when so many of its reports are of an earlier launch."""
+    return PastTrial(past.trial_id, {**past.config, "reports": past.config["reports"][:known]})
+
+
+def result_of(study: Study, past: PastTrial, epoch: int) -> dict:
+    value = past.config["reports"][epoch - 1][1]
+    return {"epoch": epoch, "progress": progress(epoch, past.config["values"]["epochs"]), study.metric: value}
+
+
+def decisions(scheduler: TrialScheduler, study: Study, past: PastTrial, known: int = 0) -> list[str]:
     """What the scheduler says to each report, up to the one that it stops the trial at."""
-    scheduler.on_trial_add(None, past)
-    epochs, said = past.config["values"]["epochs"], []
-    for epoch, value in past.reports.items():
-        result = {"epoch": epoch, "progress": progress(epoch, epochs), study.metric: value}
-        said.append(scheduler.on_trial_result(None, past, result))
+    trial, said = fresh(past, known), []
+    scheduler.on_trial_add(None, trial)
+    for epoch, _ in past.config["reports"]:
+        said.append(scheduler.on_trial_result(None, trial, result_of(study, past, epoch)))
         if said[-1] == TrialScheduler.STOP:
             break
     return said
@@ -229,10 +246,10 @@ def decisions(scheduler: TrialScheduler, study: Study, past: PastTrial) -> list[
 def test_a_scheduler_remembers_the_trials_of_earlier_launches(tmp_path, scheduler):
     study = study_of(tmp_path, f"scheduler: {scheduler}")
     good = [curve(number, [0.5] * 9) for number in range(8)]
-    fresh, knowing = make_scheduler(study), make_scheduler(study)
-    replay(knowing, study, good)
+    unknowing, knowing = make_scheduler(study), make_scheduler(study)
+    replay(knowing, good)
     bad = curve(8, [0.1] * 9)
-    assert TrialScheduler.STOP not in decisions(fresh, study, bad)
+    assert TrialScheduler.STOP not in decisions(unknowing, study, bad)
     assert TrialScheduler.STOP in decisions(knowing, study, bad)
 
 
@@ -248,7 +265,7 @@ def test_a_scheduler_remembers_the_trials_of_earlier_launches(tmp_path, schedule
 def test_who_is_behind_goes_on_if_it_is_catching_up(tmp_path, pace, values, stopped_at):
     study = study_of(tmp_path, f"asha: {{pace: {pace}}}")
     scheduler = make_scheduler(study)
-    replay(scheduler, study, [curve(number, [0.55, 0.57] + [0.58] * 7) for number in range(8)])
+    replay(scheduler, [curve(number, [0.55, 0.57] + [0.58] * 7) for number in range(8)])
     said = decisions(scheduler, study, curve(8, values))
     assert (len(said) if said[-1] == TrialScheduler.STOP else None) == stopped_at
 
@@ -256,7 +273,7 @@ def test_who_is_behind_goes_on_if_it_is_catching_up(tmp_path, pace, values, stop
 def test_a_falling_loss_is_catching_up_too(tmp_path):
     study = study_of(tmp_path, "metric: val_loss")
     scheduler = make_scheduler(study)
-    replay(scheduler, study, [curve(number, [1.9, 1.85] + [1.8] * 7) for number in range(8)])
+    replay(scheduler, [curve(number, [1.9, 1.85] + [1.8] * 7) for number in range(8)])
     falling = [2.4, 2.2, 2.0, 1.9, 1.8, 1.7, 1.7, 1.7, 1.7]  # from ln 20 = 3.0
     assert TrialScheduler.STOP not in decisions(scheduler, study, curve(8, falling))
     assert decisions(scheduler, study, curve(9, [2.9, 2.8]))[0] == TrialScheduler.STOP
@@ -265,78 +282,298 @@ def test_a_falling_loss_is_catching_up_too(tmp_path):
 def test_without_a_scheduler_nothing_is_stopped(tmp_path):
     study = study_of(tmp_path, "scheduler: none")
     scheduler = make_scheduler(study)
-    replay(scheduler, study, [curve(0, [0.5] * 9)])
+    replay(scheduler, [curve(0, [0.5] * 9)])
     assert set(decisions(scheduler, study, curve(1, [0.1] * 9))) == {TrialScheduler.CONTINUE}
 
 
 def test_with_a_decaying_schedule_trials_are_compared_at_the_same_share_of_their_epochs(tmp_path):
     study = study_of(tmp_path, fixed="{schedule: cosine}")
     scheduler = make_scheduler(study)
-    replay(scheduler, study, [curve(0, [0.2, 0.3, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5])])
+    replay(scheduler, [curve(0, [0.2, 0.3, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5])])
     # After one epoch of three it is where the long trial was after three of nine: it is held against .5, not .2.
     assert decisions(scheduler, study, curve(1, [0.3, 0.4], epochs=3))[0] == TrialScheduler.STOP
+
+
+def rungs_of(scheduler: Any) -> list[list[list[float]]]:
+    """What a scheduler judges by, bracket by bracket and rung by rung."""
+    return [[sorted(recorded.values()) for _, recorded in bracket._rungs] for bracket in scheduler._brackets]
+
+
+@pytest.mark.parametrize("kind", ["asha", "hyperband"])
+def test_a_new_launch_judges_by_the_same_rungs_as_the_old_one(tmp_path, kind):
+    """Two trials at a time, of which one fails, one is stopped and one goes on although it is behind."""
+    study, folder = study_of(tmp_path, f"scheduler: {kind}"), StudyFolder.create(tmp_path, "a")
+    ledger, live = ledger_of(study, folder), make_scheduler(study)
+    curves = [[0.5, 0.52, 0.54, 0.55], [0.55, 0.57, 0.58, 0.59], [0.40, 0.48, 0.54, 0.57], [0.1, 0.11]]
+    for pair in ((0, 1), (2, 3)):
+        trials = {}
+        for number in pair:
+            ledger.enqueue({"epochs": 9}, "")
+            assert ledger.ask()[0] == number
+            trials[number] = fresh(curve(number, curves[number]))
+            live.on_trial_add(None, trials[number])
+        for epoch in range(1, 5):
+            for number, trial in list(trials.items()):
+                result = result_of(study, curve(number, curves[number]), epoch)
+                said = live.on_trial_result(None, trial, result)
+                ledger.report(number, epoch, curves[number][epoch - 1])
+                if said == TrialScheduler.STOP or epoch == 4:
+                    status = {1: TrialStatus.FAILED}.get(number, TrialStatus.PRUNED)
+                    ledger.end(number, status)
+                    if status is not TrialStatus.FAILED:
+                        live.on_trial_complete(None, trial, result)
+                    del trials[number]
+    assert ledger.ended()[-1] == (2, TrialStatus.PRUNED)
+    again = make_scheduler(study)
+    replay(again, ledger_of(study, folder).past())
+    assert rungs_of(again) == rungs_of(live)
+    assert sum(len(recorded) for bracket in rungs_of(live) for recorded in bracket) >= 4
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
+def test_an_interrupted_trial_is_not_judged_again_at_what_it_had_passed(tmp_path, scheduler):
+    study = study_of(tmp_path, f"scheduler: {scheduler}, asha: {{pace: 0}}")
+    late = make_scheduler(study)
+    replay(late, [curve(number, [0.5] * 9) for number in range(8)])  # they overtook it before the search was killed
+    said = decisions(late, study, curve(8, [0.1] * 9), known=2)
+    assert said == [*[TrialScheduler.CONTINUE] * 2, TrialScheduler.STOP]
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median", "none"])
+def test_a_report_between_two_epochs_decides_nothing(tmp_path, scheduler):
+    study = study_of(tmp_path, f"scheduler: {scheduler}")
+    knowing, trial = make_scheduler(study), fresh(curve(8, []))
+    replay(knowing, [curve(number, [0.5] * 9) for number in range(8)])
+    knowing.on_trial_add(None, trial)
+    assert knowing.on_trial_result(None, trial, {"pulse": {"step": 3}}) == TrialScheduler.CONTINUE
+
+
+@pytest.mark.parametrize(("ceiling", "said"), [(None, "STOP"), (0.5, "CONTINUE")])
+def test_on_retrieved_lists_a_trial_has_come_from_the_chance_that_they_leave(tmp_path, ceiling, said):
+    study = study_of(tmp_path)
+    scheduler = make_scheduler(study, ceiling)
+    replay(scheduler, [curve(number, [0.6] * 9) for number in range(8)])
+    # .40 is .17 above chance where each list holds its target, and .29 above it where half of them do.
+    assert decisions(scheduler, study, curve(8, [0.4]))[0] == said
 
 
 # Budgets
 
 
-def conductor_of(folder: StudyFolder, study: Study) -> Conductor:
-    return Conductor(study, folder, ledger_of(study, folder), lambda line: None)
+class Launch:
+    """A launch of the search, without Ray: its ledger and its conductor."""
 
+    def __init__(self, study: Study, folder: StudyFolder) -> None:
+        self.folder, self.said = folder, list[str]()
+        self.ledger = ledger_of(study, folder)
+        self.ledger.reconcile()
+        self.conductor = Conductor(study, folder, self.ledger, self.said.append)
+        self.conductor.poll()
 
-def end(
-    conductor: Conductor, folder: StudyFolder, number: int, status: TrialStatus, hits: int = 0, origin: str = ""
-) -> None:
-    """A trial with so many of 100 targets in front."""
-    conductor.starts(number, {}, origin)
-    if status is not TrialStatus.FAILED:
-        scores = [[1.0, 0.0]] * hits + [[0.0, 1.0]] * (100 - hits)
-        ranks = ranks_of_target(scores, [0] * 100)
-        folder.trial(number).keep_ranks([f"u{i}" for i in range(100)], ranks)
-        folder.trial(number).append_epoch({"epoch": 1, "recall_at_1": hits / 100})
-    conductor.ended(number, status)
+    def begin(self) -> int:
+        number, values, origin = self.ledger.ask()
+        self.conductor.starts(number, values, origin)
+        return number
+
+    def end(self, status: TrialStatus, hits: int = 0) -> None:
+        """A trial with so many of 100 targets in front."""
+        number = self.begin()
+        if status is not TrialStatus.FAILED:
+            scores = [[1.0, 0.0]] * hits + [[0.0, 1.0]] * (100 - hits)
+            ranks = ranks_of_target(scores, [0] * 100)
+            self.folder.trial(number).keep_ranks([f"u{i}" for i in range(100)], ranks)
+            self.folder.trial(number).append_epoch({"epoch": 1, "recall_at_1": hits / 100})
+            self.ledger.report(number, 1, hits / 100)
+        self.ledger.end(number, status)
+        self.folder.write_status(number, status)
+        self.conductor.ended(number, status)
 
 
 def test_patience_ends_a_search_that_gains_no_more_than_the_noise(tmp_path):
-    study = study_of(tmp_path, "patience: 3, metric: recall_at_1")
-    folder = StudyFolder.create(tmp_path, "a")
-    conductor = conductor_of(folder, study)
-    for number, hits in enumerate([30, 31, 50, 51, 52, 53]):  # one standard error is 5
-        assert conductor.ending == ""
-        end(conductor, folder, number, TrialStatus.COMPLETED, hits)
-    assert "3 trials in a row brought no gain above the noise" in conductor.ending
+    launch = Launch(study_of(tmp_path, "patience: 3, metric: recall_at_1"), StudyFolder.create(tmp_path, "a"))
+    for hits in [30, 31, 50, 51, 52, 53]:  # one standard error is 5
+        assert launch.conductor.ending == ""
+        launch.end(TrialStatus.COMPLETED, hits)
+    assert "3 trials in a row brought no gain above the noise" in launch.conductor.ending
+
+
+def test_a_search_that_was_killed_runs_out_of_patience_where_an_undisturbed_one_does(tmp_path):
+    study, folder = study_of(tmp_path, "patience: 3, metric: recall_at_1"), StudyFolder.create(tmp_path, "a")
+    endings = []
+    for hits in [30, 50, 51, 52, 53]:
+        launch = Launch(study, folder)
+        endings.append(launch.conductor.ending)
+        launch.end(TrialStatus.COMPLETED, hits)
+    assert endings == [""] * 5
+    assert "3 trials in a row brought no gain above the noise" in launch.conductor.ending
+    assert Launch(study, folder).conductor.ending == launch.conductor.ending
 
 
 def test_replicates_do_not_try_the_patience(tmp_path):
     study, folder = study_of(tmp_path, "patience: 2, metric: recall_at_1"), StudyFolder.create(tmp_path, "a")
-    conductor = conductor_of(folder, study)
-    end(conductor, folder, 0, TrialStatus.COMPLETED, 50)
-    for number in (1, 2, 3):
-        end(conductor, folder, number, TrialStatus.COMPLETED, 50, origin="replicate of 0")
-    assert conductor.ending == ""
+    launch = Launch(study, folder)
+    launch.end(TrialStatus.COMPLETED, 50)
+    launch.ledger.replicate(next(folder.trials()), 3)
+    for _ in range(3):
+        launch.end(TrialStatus.COMPLETED, 50)
+    assert [trial.origin for trial in folder.trials()] == ["", *["replicate of 0"] * 3]
+    assert launch.conductor.ending == ""
+    assert Launch(study, folder).conductor.ending == ""
 
 
 def test_too_many_failures_end_a_search_and_its_running_trials(tmp_path):
     study, folder = study_of(tmp_path, "max_failures: 2"), StudyFolder.create(tmp_path, "a")
-    conductor = conductor_of(folder, study)
-    conductor.starts(9, {}, "")
-    end(conductor, folder, 0, TrialStatus.FAILED)
-    assert conductor.ending == ""
-    end(conductor, folder, 1, TrialStatus.FAILED)
-    assert conductor.ending.startswith("too many trials failed: 2")
-    assert folder.asked_to_stop(9) == (TrialStatus.CANCELLED, conductor.ending)
+    launch = Launch(study, folder)
+    running = launch.begin()
+    launch.end(TrialStatus.FAILED)
+    assert launch.conductor.ending == ""
+    launch.end(TrialStatus.FAILED)
+    assert launch.conductor.ending.startswith("too many trials failed: 2")
+    assert folder.asked_to_stop(running) == (TrialStatus.CANCELLED, launch.conductor.ending)
+
+
+def test_failures_of_earlier_launches_count_until_they_are_tried_again(tmp_path):
+    study, folder = study_of(tmp_path, "max_failures: 2"), StudyFolder.create(tmp_path, "a")
+    Launch(study, folder).end(TrialStatus.FAILED)
+    Launch(study, folder).end(TrialStatus.FAILED)
+    assert Launch(study, folder).conductor.ending.startswith("too many trials failed: 2")
+    assert ledger_of(study, folder).retry_failed() == [0, 1]
+    assert Launch(study, folder).conductor.ending == ""
 
 
 def test_the_end_of_the_time_stops_running_trials(tmp_path, monkeypatch):
     study, folder = study_of(tmp_path, "time_budget: 45s"), StudyFolder.create(tmp_path, "a")
-    conductor = conductor_of(folder, study)
-    conductor.starts(0, {}, "")
-    conductor.poll()
-    assert conductor.ending == ""
+    launch = Launch(study, folder)
+    running = launch.begin()
+    assert launch.conductor.ending == ""
     monkeypatch.setattr("tune.conductor.time.monotonic", lambda: 10**9)
-    conductor.poll()
-    assert conductor.ending == "the time budget of 45s is used up"
-    assert folder.asked_to_stop(0) == (TrialStatus.CANCELLED, conductor.ending)
+    launch.conductor.poll()
+    assert launch.conductor.ending == "the time budget of 45s is used up"
+    assert folder.asked_to_stop(running) == (TrialStatus.CANCELLED, launch.conductor.ending)
+
+
+def test_the_order_in_which_trials_ended_and_the_time_that_is_left_do_not_depend_on_the_clock(tmp_path, monkeypatch):
+    study, folder = study_of(tmp_path, "time_budget: 45s"), StudyFolder.create(tmp_path, "a")
+    launch = Launch(study, folder)
+    for day in (3, 1, 2):  # the clock is set back, and forward again
+        with monkeypatch.context() as patched:
+            patched.setattr("optuna.storages.journal._storage.datetime", ClockAt(day))
+            patched.setattr("time.time", lambda day=day: day * 86_400.0)
+            launch.end(TrialStatus.COMPLETED)
+            launch.conductor.poll()
+    assert [trial.datetime_complete.day for trial in journal(folder)] == [3, 1, 2]
+    assert launch.ledger.ended() == [(number, TrialStatus.COMPLETED) for number in range(3)]
+    assert launch.conductor.ending == ""
+
+
+class ClockAt:
+    """`datetime` of a machine whose clock stands on this day."""
+
+    def __init__(self, day: int) -> None:
+        self.datetime = self
+        self.day = day
+
+    def now(self, tz: dt.tzinfo) -> dt.datetime:
+        return dt.datetime(2026, 1, self.day, tzinfo=tz)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(dt.datetime, name)
+
+
+def test_a_search_that_was_killed_while_it_was_paused_goes_on_and_says_so(tmp_path):
+    study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
+    folder.control.mkdir()
+    folder.paused.touch()
+    launch = Launch(study, folder)
+    assert not launch.conductor.paused
+    assert launch.said == ["the search was paused when it ended; it goes on now"]
+    assert [act["act"] for act in folder.acts()] == ["resumed: the search was paused when it ended"]
+
+
+def test_a_trial_that_was_to_be_pruned_when_the_search_was_killed_is_pruned(tmp_path):
+    study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
+    launch = Launch(study, folder)
+    number = launch.begin()
+    folder.trial(number).append_epoch({"epoch": 1, "ndcg_at_10": 0.25})
+    launch.ledger.is_to_end(number, TrialStatus.PRUNED)
+    later = Launch(study, folder)
+    assert later.ledger.interrupted() == []
+    assert [(trial.state.name, trial.intermediate_values) for trial in journal(folder)] == [("PRUNED", {1: 0.25})]
+    assert folder.read_status(number)["status"] == "pruned"
+
+
+def test_what_an_earlier_launch_left_running_is_marked_when_this_one_ends_before_it_went_on(tmp_path):
+    study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
+    number = Launch(study, folder).begin()  # and then killed
+    later, console = Launch(study, folder), Console(file=io.StringIO())
+    tracker = Tracker(folder, default_uri(folder))
+    with Progress(study, console) as shown:
+        Recorder(folder, shown, tracker, later.conductor, study.knobs).close()
+    assert folder.read_status(number)["status"] == "cancelled"
+    assert later.ledger.interrupted() == [number]
+
+
+def test_the_cause_of_a_failure_that_the_folder_could_not_take_is_in_the_journal(tmp_path):
+    study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
+    search = searcher_of(Launch(study, folder), study)
+    search.suggest("t0")
+    search.on_trial_complete("t0", {"ended": "failed", "cause": "diverged in epoch 1", "ours": True})
+    Launch(study, folder)
+    status = folder.read_status(0)
+    assert (status["status"], status["cause"], status["ours"]) == ("failed", "diverged in epoch 1", True)
+
+
+def test_a_search_that_a_limit_has_ended_is_gone_on_with_by_raising_it(tmp_path):
+    study, folder = study_of(tmp_path, "max_failures: 1"), StudyFolder.create(tmp_path, "a")
+    launch = Launch(study, folder)
+    launch.end(TrialStatus.FAILED)
+    assert how_to_resume(folder, launch.conductor.close()).endswith(
+        f"--resume {folder.path} --set study.max_failures=N"
+    )
+    higher = study_of(tmp_path, "max_failures: 2")
+    assert Launch(higher, folder).conductor.ending == ""
+
+
+def searcher_of(launch: Launch, study: Study, replication: Replication | None = None) -> LedgerSearch:
+    return LedgerSearch(study, launch.ledger, launch.conductor, replication)
+
+
+def test_a_slot_whose_process_is_gone_leaves_its_trial_to_go_on(tmp_path):
+    study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
+    search = searcher_of(Launch(study, folder), study)
+    begun = search.suggest("t0")
+    search.on_trial_result("t0", {"epoch": 1, "ndcg_at_10": 0.5})
+    search.on_trial_complete("t0", error=True)
+    assert [trial.state.name for trial in journal(folder)] == ["RUNNING"]
+    later = searcher_of(Launch(study, folder), study).suggest("t1")
+    assert later == {**begun, "reports": [[1, 0.5]]}
+
+
+@pytest.mark.parametrize("settings", ["", "sampler: grid, "])
+def test_out_of_patience_only_replicates_begin(tmp_path, settings):
+    study = study_of(
+        tmp_path, f"{settings}patience: 1, metric: recall_at_1", space="\n  lora_rank: {choice: [4, 8, 16]}"
+    )
+    folder = StudyFolder.create(tmp_path, "a")
+    launch = Launch(study, folder)
+    launch.ledger.enqueue_first()
+    search = searcher_of(launch, study, Replication(folder, top=1, seeds=1, say=launch.said.append))
+    running = search.suggest("t0")["number"]
+    launch.end(TrialStatus.COMPLETED, 50)
+    if settings:
+        assert launch.ledger.waiting() == 1  # a point of the grid
+    folder.write_manifest({"metric": "recall_at_1", "knobs": [], "references": {}})
+    launch.conductor._since_best = 1
+    launch.conductor._hold_to_limits()
+    search.on_trial_complete("t0", {"ended": "cancelled"})
+    folder.write_status(running, TrialStatus.CANCELLED)
+    replicate = search.suggest("t1")
+    assert replicate["to_the_end"]
+    assert launch.conductor.origin(replicate["number"]) == "replicate of 1"
+    launch.conductor._signalled = True  # Ctrl-C
+    assert search.suggest("t2") == "FINISHED"
+    assert launch.conductor.ending == "interrupted"
+    assert folder.asked_to_stop(replicate["number"]) == (TrialStatus.CANCELLED, "interrupted")
 
 
 # Replicates
@@ -422,7 +659,7 @@ def test_replicates_do_not_count_towards_the_study_s_trials_and_keep_their_seed_
 def test_no_scheduler_stops_a_replicate(tmp_path, scheduler):
     study = study_of(tmp_path, f"scheduler: {scheduler}")
     knowing = make_scheduler(study)
-    replay(knowing, study, [curve(number, [0.5] * 9) for number in range(8)])
+    replay(knowing, [curve(number, [0.5] * 9) for number in range(8)])
     poor = curve(8, [0.1] * 9)
     poor.config["to_the_end"] = True
     assert decisions(knowing, study, poor) == [TrialScheduler.CONTINUE] * 9
@@ -435,5 +672,5 @@ def test_asha_does_not_judge_others_by_replicates(tmp_path):
     replicates = [curve(number, [0.9] * 9) for number in range(8)]
     for replicate in replicates:
         replicate.config["to_the_end"] = True
-    replay(knowing, study, replicates)
+    replay(knowing, replicates)
     assert TrialScheduler.STOP not in decisions(knowing, study, curve(8, [0.1] * 9))

@@ -21,6 +21,7 @@ from reranker.errors import EnvironmentFault, InputError, TrainingError, Trainin
 from reranker.metrics import chance, ranks_of_target, summarise
 from reranker.models import attach_lora, load_base, load_tokenizer
 from reranker.prompts import PromptEncoder
+from reranker.pulse import Pulse
 from reranker.scoring import EncodedLists, score
 from reranker.sft import EpochReport, fine_tune, largest_pass, share_of_batch
 from reranker.trial_folder import TrialFolder
@@ -53,6 +54,30 @@ def test_rate_rank_and_epochs_arrive_in_the_optimiser_the_adapter_and_the_steps(
     assert {w.shape[1] for name, w in weights.items() if "lora_B" in name} == {5}
     adapter = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (adapter["r"], adapter["lora_alpha"]) == (5, 11)
+
+
+def test_a_training_says_how_far_it_is_and_gives_the_same_whether_or_not_anyone_listens(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("reranker.sft._PULSE_S", 0.0)  # after each step
+    config, pulses = TINY.model_copy(update={"epochs": 2, "lora_dropout": 0.1}), list[Pulse]()
+    quiet, heard = (TrialFolder(tmp_path / name) for name in ("quiet", "heard"))
+    reports = [
+        fine_tune(config, small, folder=quiet),
+        fine_tune(config, small, folder=heard, on_pulse=pulses.append),
+    ]
+    assert [(p.doing, p.epoch, p.step, p.steps) for p in pulses[:7]] == [
+        ("loading demo-tiny", 0, 0, 0), *[("", 1, step, 4) for step in range(5)], ("scoring 64 lists", 1, 4, 4)
+    ]  # fmt: skip
+    assert [(p.doing, p.epoch, p.step) for p in pulses[7:]] == [
+        *[("", 2, step) for step in range(5)], ("scoring 64 lists", 2, 4)
+    ]  # fmt: skip
+    assert pulses[4].text(2) == f"epoch 1/2 · step 3/4 · loss {pulses[4].loss:.3f}"
+    first = [pulse.loss for pulse in pulses[2:6]]
+    assert np.mean(first) == pytest.approx(heard.read_epochs()[0]["train_loss"], abs=1e-3)
+    timed = {"seconds", "seconds_per_list", "tokens_per_second", "peak_memory_mb"}
+    figures = [{name: value for name, value in r.figures.items() if name not in timed} for r in reports]
+    assert figures[0] == figures[1]
+    adapters = [load_file(folder.adapter / "adapter_model.safetensors") for folder in (quiet, heard)]
+    assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
 
 
 def test_a_warm_up_that_never_ends_is_seen_in_what_was_applied(small):
@@ -324,6 +349,18 @@ def test_an_epoch_whose_state_was_not_written_is_trained_again_and_not_reported_
     fine_tune(config, small, folder=broken, on_epoch=lambda r: reported.append(r.figures["epoch"]) or True, resume=True)
     assert reported == [3]
     same_training(broken, whole)
+
+
+@pytest.mark.parametrize(
+    "damaged", ["optimizer.pt", "adapter_model.safetensors", "trainer_state.json", "rng_state.pth"]
+)
+def test_a_state_that_a_power_cut_has_emptied_is_none(small, tmp_path, damaged):
+    folder = TrialFolder(tmp_path)
+    fine_tune(TINY, small, folder=folder, resume=True)
+    epoch, state = folder.state_after()
+    assert epoch == 1
+    (state / damaged).write_bytes(b"")
+    assert folder.state_after() is None
 
 
 def test_a_stop_ends_the_training_at_the_next_step(small, tmp_path):

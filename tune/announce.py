@@ -33,13 +33,19 @@ def _early_stopping(study: Study) -> str:
     kind, reduction = study.settings.scheduler, study.settings.asha.reduction
     if kind == "none":
         return "no trial is stopped early"
-    marks = ", ".join(f"{mark:g}" for mark in rungs(study)) or "none"
-    where = f"epochs {marks}" if study.clock == "epoch" else f"{marks} % of each trial's own epochs"
+    marks = [f"{mark:g}" for mark in rungs(study)]
+    if not marks:
+        return "no trial is stopped early, since all are as short as the first comparison"
+    by_epoch = study.clock == "epoch"
     if kind == "median":
-        return f"a trial below the median of the others is stopped, from {where.split(',')[0]} on"
+        first = f"epoch {marks[0]}" if by_epoch else f"{marks[0]} % of its epochs"
+        return f"from {first} on, a trial below the median of the others is stopped"
+    listed = " and ".join(filter(None, [", ".join(marks[:-1]), marks[-1]]))
+    where = f"epoch{'s' * (len(marks) > 1)} {listed}" if by_epoch else f"{listed} % of its epochs"
     name = "ASHA" if kind == "asha" else "asynchronous Hyperband"
-    slow = " and who is catching up" if study.settings.asha.pace else ""
-    return f"{name} compares trials at {where} and keeps the best 1/{reduction:g}{slow}"
+    best = {2: "half", 3: "third", 4: "quarter"}.get(reduction, f"1/{reduction:g}")
+    slow = ", unless it is catching up" if study.settings.asha.pace else ""
+    return f"{name} compares trials after {where}, and stops each that is not among the best {best}{slow}"
 
 
 def where_to_look(folder: StudyFolder, running: Cluster, tracking_uri: str) -> str:
@@ -59,7 +65,9 @@ def where_to_look(folder: StudyFolder, running: Cluster, tracking_uri: str) -> s
 def how_to_resume(folder: StudyFolder, ending: str) -> str:
     """Why the search ended before its last trial, and the command that goes on with it."""
     script = Path(__file__).with_name("run_search.py")
-    return f"ended early: {ending}. To go on:\n               {sys.executable} {script} --resume {folder.path}"
+    raised = next((f" --set study.{name}=N" for name in ("patience", "max_failures") if f"({name})" in ending), "")
+    how = "To go on, with a higher limit" if raised else "To go on"
+    return f"ended early: {ending}. {how}:\n               {sys.executable} {script} --resume {folder.path}{raised}"
 
 
 def where_it_is(folder: StudyFolder, tracking_uri: str, best: StoredTrial | None, trouble: str) -> str:

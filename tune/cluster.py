@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -63,27 +64,41 @@ def cluster(address: str | None, dashboard_port: int | None, dashboard: bool = T
     runtime_env = {"env_vars": _QUIET}
     try:
         if address is None:
-            context = ray.init(
-                address="local",
-                include_dashboard=dashboard,
-                dashboard_host="127.0.0.1",
-                dashboard_port=dashboard_port,
-                log_to_driver=False,
-                logging_level="ERROR",
-                runtime_env=runtime_env,
-            )
+            with _terminal_of_its_own():
+                context = ray.init(
+                    address="local",
+                    include_dashboard=dashboard,
+                    dashboard_host="127.0.0.1",
+                    dashboard_port=dashboard_port,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    runtime_env=runtime_env,
+                )
         else:
             context = ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=runtime_env)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = "on this machine" if address is None else f"at {address}"
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EnvironmentFault(f"no Ray cluster could be had {where}: {first}") from error
+    except KeyboardInterrupt:
+        ray.shutdown()
+        raise
     url = context.dashboard_url
     logs = os.path.join(context.address_info["session_dir"], "logs")
     try:
         yield Cluster(f"http://{url}" if url else "", logs, joined=address is not None)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _terminal_of_its_own() -> Iterator[None]:
+    """What is started meanwhile outlives a closed terminal, as it does Ctrl-C: it is for us to end it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 @contextmanager

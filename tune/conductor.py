@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from reranker.errors import InputError
+import ray
+
+from reranker.errors import EnvironmentFault, InputError
 from reranker.metrics import per_list
+from reranker.streams import leave
 from results.contenders import REPLICATE
 from results.study_folder import StudyFolder, TrialStatus
 from tune import control
+from tune.faults import MACHINE, EndsAtOnce, cluster_fault, machine_fault
 from tune.ledger import Ledger
 from tune.search_space import Study
+from tune.worker_group import LEAVE_S
 
 INTERRUPTED = "interrupted"
 TOO_MANY_FAILURES = "too many trials failed"
@@ -24,6 +30,9 @@ TOO_MANY_FAILURES = "too many trials failed"
 
 class Conductor:
     """Looked at before each trial and at each turn of Tune's loop; acts through the study's folder.
+
+    What earlier launches have counted is counted again from the ledger and the folder, so that a search that was killed
+    ends where an undisturbed one does.
 
     Attributes:
         ending: why no further trial may begin; empty while they may.
@@ -35,12 +44,20 @@ class Conductor:
         self._running: set[int] = set()
         self._origins: dict[int, str] = {}
         self._started = time.monotonic()
-        self._failures = 0
         self._best: float | None = None
         self._since_best = 0  # trials that ended since one was better by more than the metric's noise
+        self._noise = 0.0
         self._signalled = False
+        self._polled = False
         self.ending = ""
         self.out_of_patience = False
+        for number, status in ledger.ended():
+            self._origins[number] = ledger.origin(number)
+            self._count(number, status)
+        if self.paused:  # nobody waits any more for what was paused
+            folder.paused.unlink(missing_ok=True)
+            folder.record_act("resumed: the search was paused when it ended")
+            say("the search was paused when it ended; it goes on now")
 
     @property
     def paused(self) -> bool:
@@ -58,15 +75,34 @@ class Conductor:
     def ended(self, number: int, status: TrialStatus) -> None:
         """Count it towards the limits on failures and on trials without a gain; a replicate is not to bring one."""
         self._running.discard(number)
-        self._failures += status is TrialStatus.FAILED
-        most = self._study.settings.max_failures
-        if most is not None and self._failures >= most:
-            self._end(f"{TOO_MANY_FAILURES}: {self._failures} (max_failures)")
-        if status in (TrialStatus.COMPLETED, TrialStatus.PRUNED) and not self.origin(number).startswith(REPLICATE):
-            self._count_gain(number)
+        self._count(number, status)
+        self._hold_to_limits()
+
+    def machine_failed(self, what: str) -> None:
+        """End the search at once, and leave what runs as it is: it goes on from its last epoch another time."""
+        self._give_up(what)
+        raise EndsAtOnce
+
+    @contextmanager
+    def minding_the_machine(self) -> Iterator[None]:
+        """Around Tune's loop: a fault of the machine ends the search, whoever comes upon it, and shuts Ray down."""
+        try:
+            yield
+        except EndsAtOnce:
+            ray.shutdown()
+        except Exception as error:
+            if not (what := machine_fault(error)):
+                raise
+            self._give_up(what)
+            ray.shutdown()
 
     def poll(self) -> None:
-        """Take up a signal, the end of the time, and what was asked by `control`."""
+        """Take up a fault of the machine, a signal, the end of the time, and what was asked by `control`."""
+        if what := cluster_fault():
+            self.machine_failed(what)
+        if not self._polled:
+            self._polled = True
+            self._hold_to_limits()
         if self._signalled:
             self._end(INTERRUPTED)
         limit = self._study.time_budget_s
@@ -84,58 +120,72 @@ class Conductor:
 
     def close(self) -> str:
         """Write down why the search ended, and return it; empty if nothing is left to resume."""
-        left = self._ledger.interrupted() or self._ledger.waiting()
+        left = self._ledger.to_go_on_with()
         complete = not left and (not self.ending or self._ledger.asked() >= self._study.settings.trials)
-        self._folder.write_ending("" if complete else self.ending, complete)
+        with suppress(EnvironmentFault):  # a disk that is full: what was found must be told all the same
+            self._folder.write_ending("" if complete else self.ending, complete)
         return "" if complete else self.ending
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Ctrl-C or SIGTERM once ends the search cleanly, twice at once."""
+        """Ctrl-C, SIGTERM or a closed terminal once ends the search cleanly, twice at once."""
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             if self._signalled:
-                self._folder.write_ending(INTERRUPTED, complete=False)
+                with suppress(EnvironmentFault):
+                    self._folder.write_ending(INTERRUPTED, complete=False)
                 raise KeyboardInterrupt
             self._signalled = True
-            self._say("stopping: running trials end at their next step; once more to end at once")
+            self._say(
+                f"stopping: running trials end at their next step, and are cut off after {LEAVE_S:.0f} s where that takes "
+                "longer; --resume goes on with them from their last epoch. Once more ends at once"
+            )
 
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with handling(on_signal):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+
+    def _give_up(self, what: str) -> None:
+        self.ending, self.out_of_patience = f"{MACHINE}: {what}", False
+        with suppress(EnvironmentFault):
+            self._folder.record_act(self.ending)
 
     def _end(self, reason: str) -> None:
-        if self.ending:
+        if self.ending and not self.out_of_patience:
             return
-        self.ending = reason
+        self.ending, self.out_of_patience = reason, False
         self._folder.record_act(reason)
         if reason != INTERRUPTED:
             self._say(f"ending: {reason}")
         for number in self._running:
             self._folder.ask_to_stop(number, TrialStatus.CANCELLED, reason)
 
-    def _count_gain(self, number: int) -> None:
+    def _hold_to_limits(self) -> None:
+        settings = self._study.settings
+        failures = self._ledger.failures()
+        if settings.max_failures is not None and failures >= settings.max_failures:
+            self._end(f"{TOO_MANY_FAILURES}: {failures} (max_failures)")
+        if settings.patience is not None and self._since_best >= settings.patience and not self.ending:
+            noise = f"the noise of {self._study.metric}, {self._noise:.3f}"
+            self._end(f"{self._since_best} trials in a row brought no gain above {noise} (patience)")
+            self.out_of_patience = True
+
+    def _count(self, number: int, status: TrialStatus) -> None:
         """Patience: trials in a row whose best epoch is not above the best so far by more than its standard error."""
-        patience = self._study.settings.patience
-        if patience is None:
+        if self._study.settings.patience is None or self.origin(number).startswith(REPLICATE):
+            return
+        if status not in (TrialStatus.COMPLETED, TrialStatus.PRUNED):
             return
         metric, sign = self._study.metric, -1 if self._study.mode == "min" else 1
         folder = self._folder.trial(number)
         best = max((sign * figures[metric] for figures in folder.read_epochs()), default=None)
-        noise = 0.0
+        self._noise = 0.0
         if best is not None and not metric.endswith("_loss"):
             values = per_list(folder.read_ranks()[1])[metric]
-            noise = float(values.std(ddof=1) / math.sqrt(len(values)))
-        if best is not None and (self._best is None or best > self._best + noise):
+            self._noise = float(values.std(ddof=1) / math.sqrt(len(values)))
+        if best is not None and (self._best is None or best > self._best + self._noise):
             self._best, self._since_best = best, 0
-            return
-        self._since_best += 1
-        if self._since_best >= patience and not self.ending:
-            self.out_of_patience = True
-            self._end(f"{patience} trials in a row brought no gain above the noise of {metric}, {noise:.3f} (patience)")
+        else:
+            self._since_best += 1
 
     def _act(self, request: control.Request) -> str:
         if request.act == "pause":
@@ -150,7 +200,36 @@ class Conductor:
                 running = ", ".join(map(str, sorted(self._running))) or "none"
                 raise control.refusal(f"trial {number} is not running; running: {running}")
             self._folder.ask_to_stop(number, TrialStatus.PRUNED, "stopped by hand")
-            return f"trial {number} stops at its next step"
+            return f"trial {number} stops at its next step, {LEAVE_S:.0f} s from now at the latest"
         self._ledger.enqueue(self._study.parameters(request.values, "control add"), "added", extra=True)
         shown = ", ".join(f"{knob}={value}" for knob, value in request.values.items())
         return f"added, to be tried next: {shown}"
+
+
+def end_at_once(number: int, frame: FrameType | None) -> None:
+    """What a signal does before and after the search itself."""
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def handling(on_signal: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Every signal that asks for an end, handled by this; but for a hang-up that `nohup` has us ignore.
+
+    After a hang-up nothing is written to the terminal any more, which is gone.
+    """
+    terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
+
+    def on_hang_up(number: int, frame: FrameType | None) -> None:
+        for descriptor in terminals:
+            leave(descriptor)
+        on_signal(number, frame)
+
+    asked: dict[signal.Signals, Any] = {signal.SIGINT: on_signal, signal.SIGTERM: on_signal}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        asked[signal.SIGHUP] = on_hang_up
+    before = {number: signal.signal(number, handler) for number, handler in asked.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

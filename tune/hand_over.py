@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from typing import Any
 from reranker.config import TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import EnvironmentFault
+from reranker.pulse import Pulse
 from results.study_folder import StudyFolder
 from tune.refit import Recipe, refit
 from tune.registry import register
 from tune.worker_group import TrialResources
+
+_PULSE_S = 30.0  # between two lines of how far an epoch is
 
 
 def refit_and_register(
@@ -48,7 +52,15 @@ def refit_and_register(
         shown = f"loss {figures['train_loss']:.3f}, {figures['seconds']:.0f} s"
         say(f"refit epoch {figures['epoch']}/{recipe.epochs}: {shown}")
 
-    folder = refit(data, study, resources, tell)
+    said = time.monotonic()
+
+    def heard(pulse: Pulse) -> None:
+        nonlocal said
+        if time.monotonic() - said > _PULSE_S:
+            said = time.monotonic()
+            say(f"refit {pulse.text(recipe.epochs)}")
+
+    folder = refit(data, study, resources, tell, heard)
     example = example_of(data, folder.read_config())
     try:
         version = register(study, folder, example, name=name, tracking_uri=tracking_uri)

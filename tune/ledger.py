@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from reranker.errors import EnvironmentFault
 from reranker.metrics import summarise
 from results.contenders import REPLICATE
-from results.optuna_journal import ORIGIN, TAKEN_OVER, baseline_attribute, repair
+from results.optuna_journal import ENDS, ORIGIN, TAKEN_OVER, baseline_attribute, repair
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 from tune.search_space import Study
 
@@ -29,13 +29,19 @@ _EXTRA = "extra"  # the attribute of trials beyond the study's number: added by 
 _SEED = "seed"  # the attribute of replicates, which takes the place of the configuration's
 
 
+_TOLD = {
+    TrialState.COMPLETE: TrialStatus.COMPLETED,
+    TrialState.PRUNED: TrialStatus.PRUNED,
+    TrialState.FAIL: TrialStatus.FAILED,
+}
+
+
 @dataclass(frozen=True, eq=False)
 class PastTrial:
-    """A finished trial as schedulers know trials; `reports` are the metric's values by epoch."""
+    """A trial that has ended, as schedulers know trials; `config` is as `tune.searcher` suggests them."""
 
     trial_id: str
-    config: dict[str, Any]  # {"number", "values", "to_the_end"}
-    reports: dict[int, float]
+    config: dict[str, Any]
 
 
 class Ledger:
@@ -81,15 +87,40 @@ class Ledger:
         """Trials of earlier launches that have to go on."""
         return [t.number for t in self._in_state(TrialState.RUNNING) if t.number not in self._trials]
 
-    def finished(self) -> list[PastTrial]:
-        """Complete and pruned trials, in the order in which they ended."""
-        trials = self._in_state(TrialState.COMPLETE) + self._in_state(TrialState.PRUNED)
+    def to_go_on_with(self, *, replicates_only: bool = False) -> list[int]:
+        """What comes before any new trial: those that were interrupted, then those that wait."""
+        waiting = [trial.number for trial in self._in_state(TrialState.WAITING)]
+        numbers = [*self.interrupted(), *waiting]
+        return [number for number in numbers if self.is_replicate(number)] if replicates_only else numbers
+
+    def ended(self) -> list[tuple[int, TrialStatus]]:
+        """This study's own trials that are complete, pruned or failed, in the order in which they ended."""
+        trials = [trial for state in _TOLD for trial in self._in_state(state)]
+        ours = [trial for trial in trials if trial.user_attrs.get(ORIGIN) != TAKEN_OVER]
+        return [(trial.number, _TOLD[trial.state]) for trial in sorted(ours, key=_order)]
+
+    def failures(self) -> int:
+        """Failed trials, but for those that were asked for again."""
+        return sum(not self._is_retried(trial) for trial in self._in_state(TrialState.FAIL))
+
+    def best(self) -> tuple[int, float] | None:
+        """(number, value) of the trial with the best report of all; None before the first."""
+        sign = -1 if self._study.mode == "min" else 1
+        reports = [(number, value) for number, _ in self.ended() for value in self._reports(number).values()]
+        return max(reports, key=lambda report: sign * report[1], default=None)
+
+    def past(self) -> list[PastTrial]:
+        """What a new scheduler has to know of earlier launches, which is what the old one knew."""
         past = []
-        for trial in sorted(trials, key=lambda trial: trial.datetime_complete):
-            values = self._study.draw(optuna.trial.FixedTrial(trial.params))
-            config = {"number": trial.number, "values": values, "to_the_end": _SEED in trial.user_attrs}
-            past.append(PastTrial(f"past-{trial.number}", config, trial.intermediate_values))
+        for number, _ in self.ended():
+            values = self._study.draw(optuna.trial.FixedTrial(self._trial(number).params))
+            past.append(PastTrial(f"past-{number}", self.assignment(number, values)))
         return past
+
+    def assignment(self, number: int, values: dict[str, Any]) -> dict[str, Any]:
+        """A trial as Tune's slots, searcher and scheduler are given it."""
+        reports = [[epoch, value] for epoch, value in sorted(self._reports(number).items())]
+        return {"number": number, "values": values, "to_the_end": self.is_replicate(number), "reports": reports}
 
     def asked(self) -> int:
         """How many trials of the study's own number were asked for, or wait to be."""
@@ -99,7 +130,7 @@ class Ledger:
         return len(self._in_state(TrialState.WAITING))
 
     def ask(self, number: int | None = None) -> tuple[int, dict[str, Any], str]:
-        """(number, knobs, origin) of an interrupted trial, or of the next one: enqueued, else drawn."""
+        """(number, knobs, origin) of an interrupted or a waiting trial, or of the next one: enqueued, else drawn."""
         if number is None:
             waiting = [trial.number for trial in self._in_state(TrialState.WAITING)]
             self._optuna.sampler = self._make_sampler(
@@ -108,12 +139,14 @@ class Ledger:
             trial = self._optuna.ask()
         else:
             self._optuna.sampler = self._make_sampler(number)
-            frozen = self._optuna.get_trials(deepcopy=False)[number]
+            frozen = self._trial(number)
+            if frozen.state is TrialState.WAITING:
+                self._optuna._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
             trial = optuna.Trial(self._optuna, frozen._trial_id)
         values = self._study.draw(trial)
         values["seed"] = trial.user_attrs.get(_SEED, values["seed"])
         self._trials[trial.number] = trial
-        return trial.number, values, str(trial.user_attrs.get(ORIGIN, ""))
+        return trial.number, values, self.origin(trial.number)
 
     def report(self, number: int, epoch: int, value: float) -> None:
         """Epochs that the journal knows are left as they are. What was scored as a baseline by then it remembers as well."""
@@ -124,8 +157,15 @@ class Ledger:
                 self._optuna.set_user_attr(attribute, summarise(self._folder.baseline(name).read_ranks()[1]))
                 self._remembered.add(attribute)
 
+    def is_to_end(self, number: int, status: TrialStatus, cause: str = "", ours: bool = False) -> None:
+        """Write down that it has been decided, so that a kill before `end`, or before the folder knows, leaves no doubt."""
+        if ENDS not in self._trial(number).user_attrs:
+            self._trials[number].set_user_attr(ENDS, [status.value, len(self.ended()), cause, ours])
+
     def end(self, number: int, status: TrialStatus) -> None:
         """A complete trial's value is its best epoch. A cancelled one stays as it is, to go on another time."""
+        if status is not TrialStatus.CANCELLED:
+            self.is_to_end(number, status)
         trial = self._trials.pop(number)
         if status is TrialStatus.COMPLETED:
             reports = self._reports(number).values()
@@ -139,33 +179,30 @@ class Ledger:
         metric = self._study.metric
         for number in self._folder.numbers():
             status = TrialStatus(self._folder.read_status(number)["status"])
-            state = self._optuna.get_trials(deepcopy=False)[number].state
-            if state is TrialState.RUNNING and status in (
-                TrialStatus.COMPLETED,
-                TrialStatus.PRUNED,
-                TrialStatus.FAILED,
-            ):
+            trial = self._trial(number)
+            decided = TrialStatus(trial.user_attrs[ENDS][0]) if ENDS in trial.user_attrs else status
+            if trial.state is TrialState.RUNNING and decided in _TOLD.values():
                 self.ask(number)
                 for figures in self._folder.trial(number).read_epochs():
                     self.report(number, figures["epoch"], figures[metric])
-                self.end(number, status)
-            elif state.is_finished() and status in (TrialStatus.RUNNING, TrialStatus.CANCELLED):
-                told = {TrialState.COMPLETE: TrialStatus.COMPLETED, TrialState.PRUNED: TrialStatus.PRUNED}
-                cause = "the search was killed before the cause was written" if state is TrialState.FAIL else ""
-                self._folder.write_status(number, told.get(state, TrialStatus.FAILED), cause, ours=True)
+                self.end(number, decided)
+                status, trial = (status if status is decided else TrialStatus.RUNNING), self._trial(number)
+            if trial.state.is_finished() and status in (TrialStatus.RUNNING, TrialStatus.CANCELLED):
+                _, _, cause, ours = trial.user_attrs.get(ENDS, ["", 0, "", False])
+                self._folder.write_status(number, _TOLD[trial.state], cause, ours)
 
     def retry_failed(self) -> list[int]:
         """Enqueue every failed trial's parameters again, once; returns the failed numbers."""
-        trials = self._optuna.get_trials(deepcopy=False)
         retried = []
         for trial in self._in_state(TrialState.FAIL):
-            replicate = _SEED in trial.user_attrs  # it goes on to judge what it repeats, with its own seed
-            attributes = {**trial.user_attrs, _EXTRA: True}
-            attributes |= {} if replicate else {ORIGIN: f"retry of {trial.number}"}
-            if not any(other.user_attrs == attributes for other in trials[trial.number + 1 :]):
-                self._optuna.enqueue_trial(trial.params, user_attrs=attributes)
+            if not self._is_retried(trial):
+                self._optuna.enqueue_trial(trial.params, user_attrs=_of_retry(trial))
                 retried.append(trial.number)
         return retried
+
+    def _is_retried(self, trial: Any) -> bool:
+        later = self._optuna.get_trials(deepcopy=False)[trial.number + 1 :]
+        return any(_lasting(other) == _of_retry(trial) for other in later)
 
     def replicate(self, original: StoredTrial, seeds: int) -> int:
         """Enqueue a trial's parameters with the next `seeds` seeds, but for those that were asked for; how many are new."""
@@ -192,8 +229,11 @@ class Ledger:
                 )
         return found
 
+    def origin(self, number: int) -> str:
+        return str(self._trial(number).user_attrs.get(ORIGIN, ""))
+
     def is_replicate(self, number: int) -> bool:
-        return _SEED in self._optuna.get_trials(deepcopy=False)[number].user_attrs
+        return _SEED in self._trial(number).user_attrs
 
     def take_over(self, trial: StoredTrial, parameters: dict[str, Any]) -> None:
         """Let the sampler know a finished trial of another study."""
@@ -208,8 +248,27 @@ class Ledger:
         return sum(trial.user_attrs.get(ORIGIN) == TAKEN_OVER for trial in trials)
 
     def _reports(self, number: int) -> dict[int, float]:
-        reports: dict[int, float] = self._optuna.get_trials(deepcopy=False)[number].intermediate_values
+        reports: dict[int, float] = self._trial(number).intermediate_values
         return reports
+
+    def _trial(self, number: int) -> Any:
+        return self._optuna.get_trials(deepcopy=False)[number]
 
     def _in_state(self, state: TrialState) -> list[Any]:
         return list(self._optuna.get_trials(deepcopy=False, states=(state,)))
+
+
+def _order(trial: Any) -> tuple[int, float]:
+    """By what was counted, since a clock may jump; in journals that do not have it by the clock, and before."""
+    counted = trial.user_attrs.get(ENDS)
+    return (counted[1], 0.0) if counted else (-1, trial.datetime_complete.timestamp())
+
+
+def _lasting(trial: Any) -> dict[str, Any]:
+    """What a trial was asked for with."""
+    return {name: value for name, value in trial.user_attrs.items() if name != ENDS}
+
+
+def _of_retry(trial: Any) -> dict[str, Any]:
+    replicate = _SEED in trial.user_attrs  # it goes on to judge what it repeats, with its own seed
+    return {**_lasting(trial), _EXTRA: True, **({} if replicate else {ORIGIN: f"retry of {trial.number}"})}

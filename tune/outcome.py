@@ -10,14 +10,18 @@ from urllib.request import Request, urlopen
 from results.compare import verdict
 from results.study_folder import StudyFolder, TrialStatus
 from tune.conductor import INTERRUPTED, TOO_MANY_FAILURES
+from tune.faults import MACHINE
 
 _WEBHOOK_S = 10.0
 
 
 def exit_code(folder: StudyFolder, ending: str) -> int:
-    """130 after Ctrl-C; 0 if any trial finished an epoch; else, or after too many failures, 1 if ours, 2 if yours."""
+    """130 after Ctrl-C; 1 after a fault of the machine; 0 if any trial finished an epoch; else, or after too many failures,
+    1 if ours, 2 if yours."""
     if ending == INTERRUPTED:
         return 130
+    if ending.startswith(MACHINE):
+        return 1
     trials = list(folder.trials())
     if any(trial.epochs for trial in trials) and not ending.startswith(TOO_MANY_FAILURES):
         return 0

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from reranker.pulse import Pulse
 from results.study_folder import TrialStatus
 from tune.schedulers import rungs
 from tune.search_space import Study
@@ -37,6 +38,8 @@ class _Row:
     cause: str = ""
     elapsed_at_report: float = 0.0
     known: int = 0  # epochs that an earlier launch has trained
+    doing: str = ""
+    said: float = field(default_factory=time.monotonic)  # when there was a line of it last
 
     @property
     def elapsed(self) -> float:
@@ -55,17 +58,29 @@ class Progress:
     """The table of trials. Everything it is told comes from the search's own process.
 
     Args:
-        done: trials that earlier launches have finished.
+        done: trials that earlier launches have ended.
+        best: (number, value) of the best of them.
         summary_s: seconds between two summaries where there is no live table.
+        pulse_s: seconds between two lines of what a trial is doing there.
         quiet: say nothing.
     """
 
     def __init__(
-        self, study: Study, console: Console, *, done: int = 0, summary_s: float = 600, quiet: bool = False
+        self,
+        study: Study,
+        console: Console,
+        *,
+        done: int = 0,
+        best: tuple[int, float] | None = None,
+        summary_s: float = 600,
+        pulse_s: float = 60,
+        quiet: bool = False,
     ) -> None:
         self._trials, self._metric, self._console = study.settings.trials, study.metric, console
         self._fidelity, self._marks, self._mode = study.clock, rungs(study), study.mode
-        self._done, self._summary_s, self._quiet = done, summary_s, quiet
+        self._done, self._best, self._quiet = done, best, quiet
+        self._summary_s, self._pulse_s = summary_s, pulse_s
+        self._is_live = console.is_terminal and not quiet
         self._rows: dict[int, _Row] = {}
         self._started = self._summarised = time.monotonic()
         self._live = Live(
@@ -107,6 +122,7 @@ class Progress:
     def reported(self, number: int, figures: dict[str, Any]) -> None:
         row = self._rows[number]
         row.figures, row.elapsed_at_report = figures, row.elapsed
+        row.doing, row.said = "", time.monotonic()
         if figures.get("replayed"):
             row.known, row.started = figures["epoch"], time.monotonic()
         self._say(
@@ -115,17 +131,21 @@ class Progress:
             f"Recall@1 {figures['recall_at_1']:.3f}, NDCG@10 {figures['ndcg_at_10']:.3f}, {row.elapsed:.0f} s"
         )
 
+    def pulse(self, number: int, pulse: Pulse) -> None:
+        """What a trial is doing between two epochs."""
+        row, now = self._rows[number], time.monotonic()
+        row.doing = pulse.text(row.epochs)
+        if now - row.said > self._pulse_s:
+            row.said = now
+            self._say(f"trial {number} {row.doing}")
+
     def ended(self, number: int, status: TrialStatus, cause: str = "") -> None:
-        row = self._rows[number]
-        row.status, row.ended, row.cause = status, time.monotonic(), cause
+        if (row := self._rows.get(number)) is not None:  # none of a trial of an earlier launch that did not go on
+            row.status, row.ended, row.cause, row.doing = status, time.monotonic(), cause, ""
         self._say(f"trial {number} {status.value}" + (f": {cause}" if cause else ""))
 
-    @property
-    def _is_live(self) -> bool:
-        return self._console.is_terminal and not self._quiet
-
     def _say(self, line: str) -> None:
-        if not self._console.is_terminal:
+        if not self._is_live:
             self.say(line)
 
     def _summary(self) -> str:
@@ -134,6 +154,7 @@ class Progress:
         ahead = total - self._done - done
         left = f", about {_clock(elapsed / done * ahead)} left" if done and ahead else ""
         scored = [(row.figures[self._metric], number) for number, row in self._rows.items() if row.figures]
+        scored += [(self._best[1], self._best[0])] if self._best else []
         best = (min if self._mode == "min" else max)(scored, default=None)
         leader = f", best {self._metric} {best[0]:.3f} (trial {best[1]})" if best else ""
         return f"{self._done + done} of {total} trials done, {_clock(elapsed)} elapsed{left}{leader}"
@@ -165,7 +186,9 @@ class Progress:
                 _figure(row.figures.get("ndcg_at_10")),
                 _clock(row.elapsed),
                 _clock(row.remaining()),
-                row.cause or (f"{row.origin}: " if row.origin else "") + row.knobs,
+                " · ".join(
+                    filter(None, [row.doing, row.cause or (f"{row.origin}: " if row.origin else "") + row.knobs])
+                ),
             )
         return table
 

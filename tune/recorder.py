@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from ray import tune as ray_tune
 
+from reranker.errors import EnvironmentFault
 from results.study_folder import StudyFolder, TrialStatus
 from tune.conductor import Conductor
+from tune.faults import cluster_fault, machine_fault
 from tune.progress import Progress
 from tune.searcher import outcome
 from tune.tracking import Tracker
+
+_LOST = "a process of Ray that waits for a trial's workers was killed; Ray's logs may say by what"
 
 
 class Recorder(ray_tune.Callback):  # type: ignore[misc]
@@ -40,19 +45,26 @@ class Recorder(ray_tune.Callback):  # type: ignore[misc]
         if "epoch" in result:
             self._progress.reported(trial.config["number"], result)
             self._tracker.nudge()
+        elif "pulse" in result:
+            self._progress.pulse(trial.config["number"], result["pulse"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         result = trial.last_result
+        if what := result.get("machine"):
+            self._conductor.machine_failed(what)  # `close` marks the trial
         self._end(trial.config["number"], outcome(result), result.get("cause", ""), result.get("ours", False))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial.config["number"], TrialStatus.FAILED, "its process died; see Ray's logs", ours=True)
+        """The process of a slot is gone, in which nothing of a trial runs."""
+        error = trial.get_pickled_error()
+        self._conductor.machine_failed(cluster_fault() or machine_fault(error) or _LOST)
 
     def close(self) -> None:
-        """Mark what was still running when the search ended."""
+        """Mark what was still running when the search ended; what can't be marked is found by the next launch."""
         for number in self._folder.numbers():
             if self._folder.read_status(number)["status"] == TrialStatus.RUNNING:
-                self._end(number, TrialStatus.CANCELLED)
+                with suppress(EnvironmentFault):
+                    self._end(number, TrialStatus.CANCELLED)
 
     def _end(self, number: int, status: TrialStatus, cause: str = "", ours: bool = False) -> None:
         self._folder.write_status(number, status, cause, ours)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
 from reranker.config import TrialConfig
 from reranker.data import RerankingData
-from reranker.errors import Fault, InputError, TrainingError
-from reranker.files import read_json, write_json, writing
+from reranker.errors import EnvironmentFault, Fault, InputError, TrainingError
+from reranker.files import DamagedFile, read_bytes, read_json, write_json, writing
 from reranker.mailbox import Event, WorkerJob
+from reranker.pulse import Pulse
 from reranker.trial_folder import TrialFolder
 from results.compare import winner
 from results.study_folder import StoredTrial, StudyFolder
+from tune.faults import MACHINE, cluster_fault
 from tune.worker_group import TrialResources, WorkerGroup
 
 _FILE = "recipe.json"
@@ -34,12 +37,14 @@ class Recipe:
         trial: its number.
         epochs: its best epoch, after which a refit ends; the schedule's horizon stays the configuration's.
         metric, value: what it reached on the validation lists then. A refit has none of its own.
+        adapter: the SHA-256 of each file of the refitted adapter, once it is whole.
     """
 
     trial: int
     epochs: int
     metric: str
     value: float
+    adapter: dict[str, str] = field(default_factory=dict, compare=False)
 
     @staticmethod
     def of_winner(study: StudyFolder) -> Recipe:
@@ -74,31 +79,35 @@ def refit(
     study: StudyFolder,
     resources: TrialResources,
     on_epoch: Callable[[dict[str, Any]], None] = lambda figures: None,
+    on_pulse: Callable[[Pulse], None] = lambda pulse: None,
 ) -> TrialFolder:
     """Train the winner's configuration on the training sequences and each user's validation item, never the test item.
 
     It is trained beside its place, so that the folder of a refit is whole or not there; one that was stopped goes on
-    from its last epoch, and one that is there already is taken.
+    from its last epoch, and one that is there already is taken. What is damaged of either is trained anew.
 
     Args:
         data: the search's.
         resources: of a trial of the search.
         on_epoch: told the figures of each; there are no scores among them, since nothing is left to score on.
+        on_pulse: told what is being done in between.
 
     Raises:
         InputError: there is no winner, or it cannot be trained with this data.
         TrainingError: the training failed.
+        EnvironmentFault: the machine did; what was trained is kept.
     """
     recipe = Recipe.of_winner(study)
     config = study.trial(recipe.trial).read_config()
-    if _is_of(study.refit, recipe, config):
+    if _is_of(study.refit, recipe, config) and _is_whole(study.refit):
         return study.refit
     beside = TrialFolder(study.path / "refit.tmp")
     _prepare(beside, recipe, config)
     job = WorkerJob(config, recipe.metric, beside)
     if len(beside.read_epochs()) < recipe.epochs:
-        _train(job, recipe.epochs, ray.put(data.refit()), study, resources, on_epoch)
+        _train(job, recipe.epochs, ray.put(data.refit()), study, resources, on_epoch, on_pulse)
     beside.drop_state()
+    dataclasses.replace(recipe, adapter=_digests(beside)).write(beside)
     with writing(study.refit.path):
         shutil.rmtree(study.refit.path, ignore_errors=True)
         os.replace(beside.path, study.refit.path)
@@ -121,7 +130,23 @@ def _prepare(folder: TrialFolder, recipe: Recipe, config: TrialConfig) -> None:
 
 
 def _is_of(folder: TrialFolder, recipe: Recipe, config: TrialConfig) -> bool:
-    return (folder.path / _FILE).exists() and Recipe.read(folder) == recipe and folder.read_config() == config
+    try:
+        folder.read_epochs()
+        return Recipe.read(folder) == recipe and folder.read_config() == config
+    except DamagedFile:
+        return False
+
+
+def _is_whole(folder: TrialFolder) -> bool:
+    try:
+        return _digests(folder) == Recipe.read(folder).adapter
+    except DamagedFile:
+        return False
+
+
+def _digests(folder: TrialFolder) -> dict[str, str]:
+    files = sorted(folder.adapter.iterdir()) if folder.adapter.is_dir() else []
+    return {file.name: hashlib.sha256(read_bytes(file)).hexdigest() for file in files}
 
 
 def _train(
@@ -131,6 +156,7 @@ def _train(
     study: StudyFolder,
     resources: TrialResources,
     on_epoch: Callable[[dict[str, Any]], None],
+    on_pulse: Callable[[Pulse], None],
 ) -> None:
     """Have a worker group do the job; a new one goes on where its workers died or the memory was short."""
     deaths = 0
@@ -138,12 +164,14 @@ def _train(
         group = WorkerGroup(study, data, resources)
         try:
             group.send(job)
-            event = _end_of(group, epochs, on_epoch)
+            event = _end_of(group, epochs, on_epoch, on_pulse)
         finally:
             group.close()
         deaths += event.kind == "died"
         if event.kind == "ended":
             return
+        if event.machine:
+            raise EnvironmentFault(f"{MACHINE}: {event.machine}; --resume with --refit goes on from its last epoch")
         if event.kind == "out_of_memory" and event.micro_batch > 1:
             job = dataclasses.replace(job, micro_batch=event.micro_batch // 2)
             job.folder.add_note(f"out of memory at micro batch {event.micro_batch}; went on with {job.micro_batch}")
@@ -155,14 +183,23 @@ def _train(
             raise TrainingError(f"the refit failed: {event.cause}")
 
 
-def _end_of(group: WorkerGroup, epochs: int, on_epoch: Callable[[dict[str, Any]], None]) -> Event:
+def _end_of(
+    group: WorkerGroup,
+    epochs: int,
+    on_epoch: Callable[[dict[str, Any]], None],
+    on_pulse: Callable[[Pulse], None],
+) -> Event:
     """Answer each report, until the recipe's last epoch; what became of the job then."""
     try:
         while True:
+            if what := cluster_fault():
+                return Event("died", machine=what)
             event = group.event(_POLL_S)
-            if event is not None and event.kind != "report":
+            if event is not None and event.kind == "pulse":
+                on_pulse(event.pulse)
+            elif event is not None and event.kind != "report":
                 return event
-            if event is not None:
+            elif event is not None:
                 on_epoch(event.figures)
                 group.answer(event.figures["epoch"] < epochs)
     except BaseException:  # Ctrl-C above all: the workers leave the job at once, wherever they are

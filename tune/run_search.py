@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,6 +21,8 @@ if __name__ == "__main__":  # Python puts this script's folder first, where modu
         from tune import control
 
         sys.exit(control.main(sys.argv[2:]))
+    if not {"-h", "--help", "--check", "--quiet"}.intersection(sys.argv):
+        print("starting", flush=True)
 
 from tune.cluster import DASHBOARD_PORT, cluster, libraries_quiet  # isort: skip  (before ray: sets what Ray reads on import)
 
@@ -32,6 +35,7 @@ from reranker.data import RerankingData
 from reranker.errors import RerankerError
 from reranker.files import write_yaml
 from reranker.models import check_name
+from reranker.streams import outliving
 from results.compare import RUNS, compare, findings, verdict, winner
 from results.diagnose import Evidence, as_text, diagnose
 from results.integrity import open_study
@@ -41,7 +45,8 @@ from results.report import write_report
 from results.study_folder import StoredTrial, StudyFolder
 from tune import search_space
 from tune.announce import how_to_resume, plan, where_it_is, where_to_look
-from tune.conductor import Conductor
+from tune.conductor import Conductor, end_at_once, handling
+from tune.faults import MACHINE, machine_fault
 from tune.hand_over import refit_and_register
 from tune.ledger import Ledger
 from tune.manifest import check_same, keep_baselines, make_manifest
@@ -64,9 +69,10 @@ _REASONS = 3  # of the diagnosis that are printed; the report has all
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 the search ended with a result, 2 the user's fault, 1 ours, 130 stopped with Ctrl-C."""
     args = _arguments(argv)
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
+    console = Console(file=outliving(sys.stdout), width=None if sys.stdout.isatty() else 200)
     try:
-        return search(args, console)
+        with handling(end_at_once):
+            return search(args, console)
     except RerankerError as error:
         if args.debug:
             console.print_exception()
@@ -78,14 +84,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def search(args: argparse.Namespace, console: Console) -> int:
+    say: Callable[[str], None] = (lambda line: None) if args.quiet or args.check else console.print
+
     # Load
     folder = open_study(args.runs, args.resume) if args.resume else None
+    say("preparing the data")
     file = folder.study_file if folder else args.study_file
     study = search_space.load(file, overrides=_overrides(args), check_model=check_name)
     data = RerankingData.prepare(study.data).sealed() if not args.check or datasets.is_here(study.data) else None
 
     # Check
     check_writable(args.runs)
+    say("loading the models' tokenizers")
     models = check_models(study, data, fetch=not args.check)
     if not args.quiet or args.check:
         console.print(plan(study, data, models), highlight=False)
@@ -102,6 +112,7 @@ def search(args: argparse.Namespace, console: Console) -> int:
         # Search
         tracker = Tracker(folder, tracking_uri)
         tracker.start()
+        say("starting Ray")
         with cluster(args.address, args.dashboard_port, dashboard=not args.no_dashboard) as ray_cluster:
             if not args.quiet:
                 where = where_to_look(folder, ray_cluster, tracking_uri)
@@ -110,11 +121,16 @@ def search(args: argparse.Namespace, console: Console) -> int:
             ending = _run_trials(study, data, folder, tracker, args, console, resources)
 
             # Report
-            best = _report(study, folder, tracker, tracking_uri, console)
+            best = None
+            try:
+                best = _report(study, folder, tracker, tracking_uri, console, say)
+            except Exception as error:
+                if not (ending.startswith(MACHINE) and machine_fault(error)):
+                    raise  # else it is the same fault again, which is told below
             if args.refit and best is not None and not ending:
-                say = (lambda line: None) if args.quiet else console.print
                 used = refit_and_register(data, folder, resources, name=study.name, tracking_uri=tracking_uri, say=say)
                 console.print(used, highlight=False, soft_wrap=True)
+            say("shutting Ray down")
     if ending:
         console.print(how_to_resume(folder, ending), highlight=False, soft_wrap=True)
     tell_webhook(args.webhook, folder)
@@ -133,8 +149,10 @@ def _run_trials(
     """Why the search ended before all trials did; empty if none is left."""
     ledger = Ledger(study, folder, lambda number: make_sampler(study, number))
     ledger.reconcile()
-    past = ledger.finished()
-    progress = Progress(study, console, done=len(past), summary_s=60 * args.summary_minutes, quiet=args.quiet)
+    past = ledger.past()
+    progress = Progress(
+        study, console, done=len(past), best=ledger.best(), summary_s=60 * args.summary_minutes, quiet=args.quiet
+    )
     conductor = Conductor(study, folder, ledger, progress.say)
     if args.warm_start and not args.resume:
         earlier = open_study(args.runs, args.warm_start)
@@ -142,40 +160,50 @@ def _run_trials(
     ledger.enqueue_first()
     if args.retry_failed:
         progress.say(f"tried again: {', '.join(f'trial {n}' for n in ledger.retry_failed()) or 'none had failed'}")
-    scheduler = make_scheduler(study)
-    replay(scheduler, study, past)
+    scheduler = make_scheduler(study, folder.read_manifest()["ceiling"])
+    replay(scheduler, past)
     replication = Replication(folder, args.top, args.replicate, progress.say) if args.replicate else None
     recorder = Recorder(folder, progress, tracker, conductor, study.knobs)
     with progress, conductor.listening():
-        ray_tune.Tuner(
-            make_trainable(folder.path, ray.put(data), study, resources),
-            tune_config=ray_tune.TuneConfig(
-                search_alg=LedgerSearch(study, ledger, conductor, replication),
-                scheduler=scheduler,
-                num_samples=-1,  # the searcher says when there are no more
-                max_concurrent_trials=min(study.settings.concurrency or 10**6, concurrent_trials(resources)),
-                trial_dirname_creator=lambda trial: f"{trial.config['number']:03d}",
-                reuse_actors=study.resources.isolation == "slot",
-            ),
-            run_config=ray_tune.RunConfig(
-                name="tune",
-                storage_path=str(folder.path / "ray"),
-                callbacks=[recorder],
-                checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),
-                verbose=0,
-            ),
-        ).fit()
-        recorder.close()
+        try:
+            with conductor.minding_the_machine():
+                ray_tune.Tuner(
+                    make_trainable(folder.path, ray.put(data), study, resources),
+                    tune_config=ray_tune.TuneConfig(
+                        search_alg=LedgerSearch(study, ledger, conductor, replication),
+                        scheduler=scheduler,
+                        num_samples=-1,  # the searcher says when there are no more
+                        max_concurrent_trials=min(study.settings.concurrency or 10**6, concurrent_trials(resources)),
+                        trial_dirname_creator=lambda trial: f"{trial.config['number']:03d}",
+                        reuse_actors=study.resources.isolation == "slot",
+                    ),
+                    run_config=ray_tune.RunConfig(
+                        name="tune",
+                        storage_path=str(folder.path / "ray"),
+                        callbacks=[recorder],
+                        checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),
+                        verbose=0,
+                    ),
+                ).fit()
+        finally:
+            recorder.close()
     return conductor.close()
 
 
 def _report(
-    study: Study, folder: StudyFolder, tracker: Tracker, tracking_uri: str, console: Console
+    study: Study,
+    folder: StudyFolder,
+    tracker: Tracker,
+    tracking_uri: str,
+    console: Console,
+    say: Callable[[str], None],
 ) -> StoredTrial | None:
     """Write and print what was found; the winner, if there is one."""
+    say("comparing")
     table = leaderboard(folder)
     best = winner(folder)
     write_report(folder)
+    say("delivering to MLflow")
     delivered = tracker.finish()
     found = compare(folder)
     console.print(pretty(table, study.knobs))

@@ -17,12 +17,15 @@ _HYPERBAND_BRACKETS = 3
 _WHOLE = 100.0  # progress of a trial that has trained all its epochs
 
 
-def make_scheduler(study: Study) -> TrialScheduler:
+def make_scheduler(study: Study, ceiling: float | None = None) -> TrialScheduler:
     """Trials are compared on our own clock, never on Tune's count of reports, which restarts with each launch.
 
     The clock is `epoch`, or, for schedules whose rate decays towards each trial's own last epoch, `progress`: the
     percentage of its epochs that a trial has trained. By epochs a short trial would look better than a long one only
     because its rate has decayed already.
+
+    Args:
+        ceiling: the share of lists that hold their target; None: all do.
     """
     kind, settings = study.settings.scheduler, study.settings.asha
     if kind == "none":
@@ -35,7 +38,7 @@ def make_scheduler(study: Study) -> TrialScheduler:
     longest = study.max_epochs if study.clock == "epoch" else _WHOLE
     return _Asha(
         study.settings.seed,
-        _at_chance(study),
+        _at_chance(study, 1.0 if ceiling is None else ceiling),
         settings.pace,
         **common,
         grace_period=marks[0] if marks else longest,
@@ -46,10 +49,10 @@ def make_scheduler(study: Study) -> TrialScheduler:
     )
 
 
-def _at_chance(study: Study) -> float:
-    """The metric of a model that knows nothing."""
+def _at_chance(study: Study, ceiling: float) -> float:
+    """The metric of a model that knows nothing. The loss is of those lists alone that hold their target."""
     candidates = study.base().candidates
-    return math.log(candidates) if study.metric == "val_loss" else chance(candidates)[study.metric]
+    return math.log(candidates) if study.metric == "val_loss" else ceiling * chance(candidates)[study.metric]
 
 
 def rungs(study: Study) -> list[float]:
@@ -66,17 +69,28 @@ def progress(epoch: int, epochs: int) -> float:
     return _WHOLE * epoch / epochs + 1e-9
 
 
-def replay(scheduler: TrialScheduler, study: Study, trials: Iterable[PastTrial]) -> None:
-    """Let a new scheduler see what finished trials of earlier launches have reported, in their order."""
+def replay(scheduler: TrialScheduler, trials: Iterable[PastTrial]) -> None:
+    """Let a new scheduler know all that trials of earlier launches have reported, as the old one did.
+
+    What a scheduler knows of a trial are its own reports, so that the order of the trials makes no difference.
+    """
     for past in trials:
-        epochs = past.config["values"]["epochs"]
-        result: dict[str, Any] = {}
         scheduler.on_trial_add(None, past)
-        for epoch, value in past.reports.items():
-            result = {"epoch": epoch, "progress": progress(epoch, epochs), study.metric: value}
-            if scheduler.on_trial_result(None, past, result) == TrialScheduler.STOP:
-                break
-        scheduler.on_trial_complete(None, past, result)
+
+
+def _known(trial: Any, metric: str) -> list[dict[str, Any]]:
+    """Results that a trial has had in an earlier launch, which went on after each of them."""
+    epochs = trial.config["values"]["epochs"]
+    return [
+        {"epoch": epoch, "progress": progress(epoch, epochs), metric: value} for epoch, value in trial.config["reports"]
+    ]
+
+
+def _is_judged(trial: Any, result: dict[str, Any]) -> bool:
+    """Whether a result is for a scheduler to decide on: not one between two epochs, nor of an earlier launch, nor any of
+    a trial that goes on to its end."""
+    before = {epoch for epoch, _ in trial.config["reports"]}
+    return "epoch" in result and result["epoch"] not in before and not trial.config["to_the_end"]
 
 
 class _Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
@@ -102,17 +116,21 @@ class _Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
         finally:
             np.random.set_state(before)
         self._curves[trial.trial_id] = [(0.0, self._metric_op * self._start)]
+        for result in _known(trial, self._metric):
+            self._hear(controller, trial, result)
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if trial.config["to_the_end"]:
+        if not _is_judged(trial, result):
             return str(TrialScheduler.CONTINUE)
-        if self._time_attr in result and self._metric in result:
-            self._curves[trial.trial_id].append((result[self._time_attr], self._metric_op * result[self._metric]))
-        action: str = super().on_trial_result(controller, trial, result)
+        action = self._hear(controller, trial, result)
         if action == TrialScheduler.STOP and self._catches_up(trial.trial_id):
             self._num_stopped -= 1
             return str(TrialScheduler.CONTINUE)
         return action
+
+    def _hear(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        self._curves[trial.trial_id].append((result[self._time_attr], self._metric_op * result[self._metric]))
+        return str(super().on_trial_result(controller, trial, result))
 
     def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
         if not trial.config["to_the_end"]:
@@ -132,13 +150,19 @@ class _Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
 
 
 class _Median(MedianStoppingRule):  # type: ignore[misc]
-    """Ray's, which cannot bear trials that end without a report."""
+    """Ray's, which cannot bear trials that end without a report, and counts the last report of a stopped one twice."""
+
+    def on_trial_add(self, controller: Any, trial: Any) -> None:
+        super().on_trial_add(controller, trial)
+        if not trial.config["to_the_end"] and (known := _known(trial, self._metric)):
+            self._results[trial] = known
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if trial.config["to_the_end"]:
+        if not _is_judged(trial, result):
             return str(TrialScheduler.CONTINUE)
         return str(super().on_trial_result(controller, trial, result))
 
     def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        if self._time_attr in result and self._metric in result:
+        heard = [known["epoch"] for known in self._results.get(trial, [])]
+        if _is_judged(trial, result) and result["epoch"] not in heard:
             super().on_trial_complete(controller, trial, result)

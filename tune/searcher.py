@@ -21,8 +21,9 @@ class LedgerSearch(Searcher):  # type: ignore[misc]
     Ray's own OptunaSearch tells Optuna that a trial stopped by ASHA is complete with a partial score and leaves out the
     report that it was stopped at. Here a trial's value is its best epoch, a stopped one is pruned with all its reports,
     and a failed one is failed. Steps are epochs. A suggestion is `{"number": the trial's number in the journal,
-    "values": every knob, "to_the_end": no scheduler may stop it}`; interrupted trials of an earlier launch come first, then
-    those that wait, then new ones, and when all are done the replicates of the best.
+    "values": every knob, "to_the_end": no scheduler may stop it, "reports": what an earlier launch has heard of it}`;
+    interrupted trials of an earlier launch come first, then those that wait, then new ones, and when all are done the
+    replicates of the best, which alone begin once the search is out of patience.
     """
 
     def __init__(self, study: Study, ledger: Ledger, conductor: Conductor, replication: Replication | None) -> None:
@@ -40,17 +41,18 @@ class LedgerSearch(Searcher):  # type: ignore[misc]
             return str(Searcher.FINISHED)
         if self._conductor.paused:
             return None
-        interrupted = self._ledger.interrupted()
+        going_on = self._ledger.to_go_on_with(replicates_only=bool(ending))
         searched = bool(ending) or self._ledger.asked() >= self._study.settings.trials
-        if searched and not interrupted and not self._ledger.waiting():
+        if searched and not going_on:
             if self._numbers:
                 return None  # while one runs, another may yet be added
             if not (self._replication and self._replication.enqueue(self._ledger)):
                 return str(Searcher.FINISHED)
-        number, values, origin = self._ledger.ask(interrupted[0] if interrupted else None)
+            going_on = self._ledger.to_go_on_with(replicates_only=True)
+        number, values, origin = self._ledger.ask(going_on[0] if going_on else None)
         self._numbers[trial_id] = number
         self._conductor.starts(number, values, origin)
-        return {"number": number, "values": values, "to_the_end": self._ledger.is_replicate(number)}
+        return self._ledger.assignment(number, values)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if self.metric in result:
@@ -60,7 +62,10 @@ class LedgerSearch(Searcher):  # type: ignore[misc]
         number = self._numbers.pop(trial_id, None)
         if number is None:
             return
-        status = TrialStatus.FAILED if error or not result else outcome(result)
+        # With `error` the slot's own process is gone, in which nothing of the trial runs: it goes on another time.
+        status = TrialStatus.CANCELLED if error or not result else outcome(result)
+        if status is not TrialStatus.CANCELLED and result:
+            self._ledger.is_to_end(number, status, result.get("cause", ""), result.get("ours", False))
         if result and self.metric in result:  # of the report that a trial is stopped at, nobody has heard yet
             self._ledger.report(number, result["epoch"], result[self.metric])
         self._ledger.end(number, status)

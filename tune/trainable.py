@@ -5,13 +5,15 @@ trainable that takes `{"number", "values"}` and reports the figures of `reranker
 wait at each epoch's end until Tune says that the trial goes on, so what is reported never depends on who is faster.
 
 The last report says how the trial `ended`, in words of `TrialStatus`, with the `cause` where there is one; a trial that
-Tune itself stops has no such report.
+Tune itself stops has no such report. Where the `machine` has failed, the report says so, and the trial is not ended by it.
+Between two epochs there are reports without figures, of what the workers are doing.
 """
 
 from __future__ import annotations
 
 import os
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,10 @@ from ray import tune as ray_tune
 from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError
 from reranker.mailbox import Event, WorkerJob
+from reranker.pulse import Pulse
 from reranker.trial_folder import TrialFolder
 from results.study_folder import StudyFolder, TrialStatus
+from tune.faults import first_line, machine_fault
 from tune.schedulers import progress
 from tune.search_space import Study
 from tune.worker_group import LEAVE_S, TrialResources, WorkerGroup
@@ -63,22 +67,38 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
         self._group: WorkerGroup | None = None
         self._training = False  # the group has this trial's job
         self._waited_for = False  # the group waits for the answer to a report
-        self._begin(config)
+        self._begun = False  # the trial has been begun here
+        self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._leave()
-        self._begin(new_config)
+        self._take(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
+        """What is next to tell. An exception here would be the search's, and say nothing of whose fault it is."""
+        try:
+            if not self._begun:
+                self._begin()
+                self._begun = True
+            return self._step()
+        except Exception as error:  # noqa: BLE001  (told, with its trace)
+            traceback.print_exc()
+            return _end(TrialStatus.FAILED, first_line(error), ours=True, machine=machine_fault(error))
+
+    def _step(self) -> dict[str, Any]:
         """The next epoch's figures: from the folder those that an earlier launch has trained, then new ones."""
         if self._replayed < len(self._stored):
             self._replayed += 1
             return self._result(self._stored[self._replayed - 1], replayed=True)
-        self._wait_while_paused()
+        if not self._training or self._waited_for:
+            self._wait_while_paused()
         if (asked := self._study.asked_to_stop(self._number)) is not None:
             self._leave()
             return _end(*asked)
+        if self._group is None:
+            self._group = WorkerGroup(self._study, self._data, self._resources)
+            return {"pulse": Pulse("starting its workers")}
         self._go_on()
         deadline = None
         while True:
@@ -87,17 +107,24 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
             if event is not None and event.kind == "report":
                 self._waited_for = True
                 return self._result(event.figures)
+            if event is not None and event.kind == "pulse":
+                if asked is None:
+                    return {"pulse": event.pulse}
+                continue
             if asked is None and (asked := self._study.asked_to_stop(self._number)) is not None:
                 self._group.stop()
                 deadline = time.monotonic() + LEAVE_S
             if asked is not None and (event is not None or time.monotonic() > (deadline or 0)):
-                self._training = event is None
-                self._leave()
+                self._training = False
+                if event is None or self._is_lost(event):
+                    self._drop_group()
                 return _end(*asked)
             if event is not None:
                 self._training = False
-                if (event.kind in ("failed", "died") and self._resources.workers > 1) or event.kind == "died":
+                if self._is_lost(event):
                     self._drop_group()
+                if event.machine:
+                    return _end(TrialStatus.FAILED, event.cause, event.ours, event.machine)
                 cause = self._mend(event)
                 if cause:
                     return _end(TrialStatus.FAILED, cause, event.ours)
@@ -107,16 +134,17 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
         self._leave()
         self._drop_group()
 
-    def _begin(self, assignment: dict[str, Any]) -> None:
+    def _take(self, assignment: dict[str, Any]) -> None:
         self._number = assignment["number"]
         self._config = TrialConfig.model_validate(assignment["values"])
         self._folder = self._study.trial(self._number)
+        self._begun = False
+
+    def _begin(self) -> None:
         self._stored = self._folder.read_epochs()
         self._replayed = 0
         self._micro_batch: int | None = None
         self._deaths = 0
-        if len(self._stored) < self._config.epochs and self._group is None:
-            self._group = WorkerGroup(self._study, self._data, self._resources)
 
     def _go_on(self) -> None:
         """Answer the workers, or give them the job."""
@@ -157,8 +185,6 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
                 return "it does not fit the memory, not even at micro batch 1"
             self._micro_batch = event.micro_batch // 2
             self._folder.add_note(f"out of memory at micro batch {event.micro_batch}; went on with {self._micro_batch}")
-            if self._resources.workers > 1:
-                self._drop_group()
             return ""
         if event.kind == "died":
             self._deaths += 1
@@ -167,6 +193,10 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
             self._folder.add_note(f"its workers died ({event.cause}); new ones went on from the last epoch")
             return ""
         return event.cause
+
+    def _is_lost(self, event: Event) -> bool:
+        """Whether the group is: workers that train together end together, unless all has gone well."""
+        return event.kind == "died" or (event.kind != "ended" and self._resources.workers > 1)
 
     def _leave(self) -> None:
         """Have the workers drop the job that they are at; a group that does not let go of it is dropped itself."""
@@ -177,8 +207,7 @@ class Slot(ray_tune.Trainable):  # type: ignore[misc]
         else:
             self._group.stop()
         self._training = self._waited_for = False
-        event = self._group.event(LEAVE_S)
-        if event is None or event.kind != "ended":
+        if not self._group.leave():
             self._drop_group()
 
     def _drop_group(self) -> None:
@@ -218,5 +247,6 @@ def trial_resources(study: Study, gpu_part: float = 1.0) -> TrialResources:
     return resources
 
 
-def _end(status: TrialStatus, cause: str = "", ours: bool = False) -> dict[str, Any]:
-    return {"done": True, "ended": status.value, "cause": cause, "ours": ours}
+def _end(status: TrialStatus, cause: str = "", ours: bool = False, machine: str = "") -> dict[str, Any]:
+    ended = TrialStatus.CANCELLED if machine else status  # it goes on another time
+    return {"done": True, "ended": ended.value, "cause": machine or cause, "ours": ours, "machine": machine}

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray import train as ray_train
-from ray.exceptions import RayActorError
-from ray.train import WorkerGroupError
+from ray.exceptions import RayError
 from ray.train.torch import TorchTrainer
 
 from reranker.mailbox import Event, Mailbox, WorkerJob
 from results.study_folder import StudyFolder
+from tune.faults import first_line, machine_fault, memory_kills, root
 
+_CAUSE_S = 5.0  # for Ray Train to tell what its workers died of, where the mailbox was gone first
 LEAVE_S = 20.0  # for workers to end their step, or their epoch's scoring, when they are told to
 
 
@@ -44,6 +46,7 @@ class WorkerGroup:
         self._mailbox: Any = Mailbox.remote()  # type: ignore[attr-defined]
         self._pending: Any = None  # the next event
         self._failure: Exception | None = None
+        self._memory_kills = memory_kills()
         share: dict[str, float] = {"CPU": resources.cpus_per_worker}
         if resources.gpus_per_worker:
             share["GPU"] = resources.gpus_per_worker
@@ -77,7 +80,10 @@ class WorkerGroup:
         self._mailbox.stop.remote()
 
     def event(self, timeout_s: float) -> Event | None:
-        """What the workers tell next, None if they tell nothing in this time."""
+        """What the workers tell next, None if they tell nothing in this time.
+
+        A death says what of the machine has failed, where that has killed them.
+        """
         if self._pending is None:
             self._pending = self._mailbox.event.remote()
         try:
@@ -86,11 +92,21 @@ class WorkerGroup:
                 event: Event = ray.get(self._pending)
                 self._pending = None
                 return event
-        except RayActorError as error:
-            return Event("died", cause=_first_line(error))
-        if not self._thread.is_alive():
-            return Event("died", cause=_first_line(self._failure) if self._failure else "their loop ended")
-        return None
+        except RayError as error:
+            self._thread.join(timeout=_CAUSE_S)  # its failure may know more
+            return self._death(self._failure or error)
+        return None if self._thread.is_alive() else self._death(self._failure)
+
+    def leave(self) -> bool:
+        """Have the workers drop the job that they are at; whether they did, and can take another."""
+        deadline = time.monotonic() + LEAVE_S
+        while (left := deadline - time.monotonic()) > 0:
+            event = self.event(left)
+            if event is None or event.kind not in ("pulse", "report"):
+                return event is not None and event.kind == "ended"
+            if event.kind == "report":  # it was under way when they were told
+                self.answer(False)
+        return False
 
     def close(self) -> None:
         """Send the workers home, and take their reservation back if they don't go."""
@@ -99,6 +115,11 @@ class WorkerGroup:
         if self._thread.is_alive():
             ray.kill(self._mailbox)  # every worker that waits for it fails
             self._thread.join(timeout=LEAVE_S)
+
+    def _death(self, error: Exception | None) -> Event:
+        killed = memory_kills() > self._memory_kills
+        cause = first_line(root(error)) if error else "their loop ended"
+        return Event("died", cause=cause, machine=machine_fault(error, killed_for_memory=killed))
 
     def _run(self) -> None:
         try:
@@ -111,9 +132,3 @@ def _serve(loop_config: dict[str, Any]) -> None:
     from reranker.worker import serve  # here, since it takes seconds that only the workers need to wait for
 
     serve(loop_config)
-
-
-def _first_line(error: BaseException) -> str:
-    while isinstance(error, WorkerGroupError) and error.worker_failures:
-        error = next(iter(error.worker_failures.values()))
-    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
