@@ -20,6 +20,7 @@ from results.figures import Contest, Figure
 from results.leaderboard import PRETTY
 from results.secrets import masked, masked_command
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.tracking_store import tracking_uri_of
 
 _NEXT = 4  # steps that the first screen offers
 Made = TypeVar("Made")
@@ -417,7 +418,7 @@ class _Reader:
             "versions": ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
             or "unknown",
             "folder": str(self.study.path),
-            "MLflow": manifest.get("tracking_uri") or "none",
+            "MLflow": self._or("the address of MLflow", lambda: tracking_uri_of(self.study), "unknown"),
         }
         return [(name, masked(str(value))) for name, value in facts.items()]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from reranker.config import TrialConfig
-from reranker.files import write_file
+from reranker.files import append_line, write_file
 from reranker.metrics import NOWHERE, Picks, Ranks, chance, summarise
 from results.board import board_of
 from results.compare import compare
@@ -154,8 +153,7 @@ def hostile(tmp_path_factory) -> StudyFolder:
     for unseal in ("", HOSTILE):
         against = {HOSTILE: {"mean": 0.1, "low": 0.05, "high": 0.15, "p": 0.001}}
         line = {**record, "unseal": unseal, "figures": figures, "references": {HOSTILE: figures}, "against": against}
-        with (made.study.path / "test_readings.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(made.study.path / "test_readings.jsonl", line)
     write_report(made.study)
     return made.study
 
@@ -386,9 +384,10 @@ def test_reruns_stand_under_their_trial_and_judge_it(maker):
 
 def test_a_study_in_retrieval_mode_shows_its_ceiling(maker):
     maker.trial(2.0)
-    path = maker.study.trial(0).path / "epochs.jsonl"
-    lines = [{**json.loads(line), "hit": 0.8, "retrieved/ndcg_at_10": 0.71} for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    epochs = maker.study.trial(0).read_epochs()
+    (maker.study.trial(0).path / "epochs.jsonl").unlink()
+    for figures in epochs:
+        maker.study.trial(0).append_epoch({**figures, "hit": 0.8, "retrieved/ndcg_at_10": 0.71})
     board = content_of(maker.study).board
     cells = dict(zip(board.columns, board.rows[0].cells, strict=True))
     assert (cells["ceiling"], cells["if listed: NDCG@10"]) == ("0.800", "0.710")

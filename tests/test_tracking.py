@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from reranker.config import TrialConfig
-from reranker.files import write_file
+from reranker.files import DamagedFile, append_line, write_file
 from reranker.metrics import METRIC_NAMES, Ranks, chance, summarise
 from results.leaderboard import leaderboard
 from results.study_folder import StudyFolder, TrialStatus
@@ -296,9 +296,9 @@ def test_a_reading_of_the_test_is_added_to_a_study_that_was_closed(study):
     }  # fmt: skip
     again = reading | {"figures": dict.fromkeys(METRIC_NAMES, 0.37), "unseal": "a fault in the data"}
     path = study.path / "test_readings.jsonl"
-    path.write_text(json.dumps(reading) + "\n")
+    append_line(path, reading)
     deliver(study)
-    path.write_text(json.dumps(reading) + "\n" + json.dumps(again) + "\n")
+    append_line(path, again)
     deliver(study)
     seen = deliver(study)
     assert seen.points("study", "test/ndcg_at_10") == [(1, 0.38), (2, 0.37)]
@@ -373,13 +373,41 @@ def test_a_store_that_is_down_stops_nothing_and_is_delivered_later(study, store)
     assert f"/#/experiments/{Seen(study).experiment.experiment_id}/runs?" in said
 
 
-def test_whatever_goes_wrong_is_not_taken_for_delivered(study, store):
-    write_file(study.study_file, "study: {name: films}\n")  # its space is gone
-    tracker = Tracker(study, store)
+def test_knobs_that_vary_together_are_shown_each(study):
+    pair = {"epochs+learning_rate": {"choice": [[3, 1e-2], [10, 1e-3]]}, "model": {"choice": ["demo-tiny", "x"]}}
+    write_file(study.study_file, json.dumps({"study": {"name": study.name}, "space": pair}))
+    study.write_manifest(study.read_manifest() | {"knobs": ["epochs", "learning_rate", "model"]})
+    params = deliver(study).runs["0"].data.params
+    assert params["Searched/epochs"] == "3"
+    assert params["Searched/learning_rate"] == "0.01"
+
+
+def test_a_knob_that_is_0_where_its_condition_does_not_hold_has_no_logarithmic_axis(study):
+    decay = {"log_uniform": [1e-4, 1e-1], "when": {"schedule": "cosine"}}
+    space = {"learning_rate": {"log_uniform": [1e-5, 1e-1]}, "weight_decay": decay}
+    write_file(study.study_file, json.dumps({"study": {"name": study.name}, "space": space}))
+    study.write_manifest(study.read_manifest() | {"knobs": ["learning_rate", "weight_decay"]})
+    params = deliver(study).runs["0"].data.params
+    assert params["Searched/weight_decay"] == "0.0"
+    assert params["Searched/learning_rate log10"] == "-2.000"
+
+
+def test_whatever_goes_wrong_is_said_once_and_not_taken_for_delivered(study, store, capsys):
+    study.write_manifest({key: value for key, value in study.read_manifest().items() if key != "knobs"})
+    said: list[str] = []
+    tracker = Tracker(study, store, said.append)
     tracker.start()
     tracker.nudge()
     assert tracker.finish(timeout_s=30) is False
-    assert "space" in tracker.trouble
+    assert tracker.trouble == "KeyError: 'knobs'"
+    assert said == ["MLflow does not have everything (KeyError: 'knobs'); the search goes on, and sends it again"]
+    assert capsys.readouterr().err.count("Traceback") == 1
+
+
+def test_a_study_file_without_a_space_is_said_in_a_sentence(study):
+    write_file(study.study_file, "study: {name: films}\n")
+    with pytest.raises(DamagedFile, match="is damaged: it has no space"):
+        deliver(study)
 
 
 def test_metric_names_are_ones_that_mlflow_takes(study):

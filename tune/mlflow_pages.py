@@ -12,6 +12,8 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from reranker.config import TrialConfig
+from reranker.files import DamagedFile
 from results.compare import Comparison, findings, p_value, verdict
 from results.contenders import replicated
 from results.leaderboard import PRETTY, leaderboard
@@ -50,11 +52,24 @@ def axes(study: StudyFolder) -> dict[str, str]:
     """Searched knob → the parameter that shows it once more, named so that it sorts before all others.
 
     MLflow's compare page opens with the first three parameters that differ; and its axes are linear, so a knob that is
-    searched evenly in the logarithm is shown by that.
+    searched evenly in the logarithm is shown by that, unless it may also have a value that has none.
+
+    Raises:
+        DamagedFile: the study file does not say what is searched.
     """
-    space = study.read_sections()["space"]
-    ends = {knob: " log10" if "log_uniform" in space[knob] or space[knob].get("log") else "" for knob in space}
-    return {knob: f"Searched/{knob}{ends[knob]}" for knob in study.read_manifest()["knobs"]}
+    sections = study.read_sections()
+    space, fixed = sections.get("space"), sections.get("fixed") or {}
+    if not isinstance(space, dict):
+        raise DamagedFile(study.study_file, "is damaged: it has no space")
+
+    def ending(knob: str) -> str:
+        entry = space.get(knob, {})  # knobs that vary together, joined by "+", are choices
+        if "log_uniform" not in entry and not entry.get("log"):
+            return ""
+        kept = fixed.get(knob, TrialConfig.model_fields[knob].default)  # where a condition does not hold
+        return "" if "when" in entry and isinstance(kept, int | float) and kept <= 0 else " log10"
+
+    return {knob: f"Searched/{knob}{ending(knob)}" for knob in study.read_manifest()["knobs"]}
 
 
 def searched(values: Mapping[str, Any], axes: Mapping[str, str]) -> dict[str, str]:

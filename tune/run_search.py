@@ -37,6 +37,7 @@ from results.diagnose import Evidence, as_text, diagnose
 from results.leaderboard import leaderboard, pretty
 from results.report import write_report
 from results.study_folder import StoredTrial, StudyFolder
+from results.tracking_store import tracking_uri_of
 from tune import search_space
 from tune.announce import how_to_resume, plan, where_it_is, where_to_look
 from tune.conductor import Conductor
@@ -51,7 +52,7 @@ from tune.replication import Replication
 from tune.schedulers import make_scheduler, replay
 from tune.search_space import Study
 from tune.searcher import LedgerSearch, make_sampler
-from tune.tracking import Tracker, default_uri
+from tune.tracking import Tracker
 from tune.trainable import concurrent_trials, make_trainable, trial_resources
 from tune.warm_start import warm_start
 from tune.worker_group import TrialResources
@@ -95,7 +96,7 @@ def search(args: argparse.Namespace, console: Console) -> int:
 
     with folder.locked(), libraries_quiet(folder.path / "driver.log"):
         write_file(folder.study_file, study.dump())
-        tracking_uri = folder.read_manifest()["tracking_uri"]
+        tracking_uri = tracking_uri_of(folder)
 
         # Search
         tracker = Tracker(folder, tracking_uri)
@@ -133,6 +134,7 @@ def _run_trials(
     ledger.reconcile()
     past = ledger.finished()
     progress = Progress(study, console, done=len(past), summary_s=60 * args.summary_minutes, quiet=args.quiet)
+    tracker.say = progress.say
     conductor = Conductor(study, folder, ledger, progress.say)
     if args.warm_start and not args.resume:
         earlier = StudyFolder.open(args.runs, args.warm_start)
@@ -192,7 +194,7 @@ def _report(
 def _new_folder(study: Study, data: RerankingData, args: argparse.Namespace) -> StudyFolder:
     folder = StudyFolder.create(args.runs, study.name)
     baselines = keep_baselines(study, data, folder)
-    folder.write_manifest(make_manifest(study, data, args.tracking_uri or default_uri(folder), baselines))
+    folder.write_manifest(make_manifest(study, data, args.tracking_uri or "", baselines))
     return folder
 
 
