@@ -17,7 +17,7 @@ from results.compare import RUNS, Comparison, compare, luck, p_value, verdict
 from results.contenders import contenders, replicated
 from results.diagnose import Evidence, Finding, diagnose
 from results.figures import Contest, Figure
-from results.leaderboard import PRETTY
+from results.leaderboard import PRETTY, standing
 from results.secrets import masked, masked_command
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.tracking_store import tracking_uri_of
@@ -108,7 +108,7 @@ class _Reader:
     def __init__(self, study: StudyFolder) -> None:
         self.study, self.manifest = study, study.read_manifest()
         self.trouble: list[str] = []
-        self.trials = list(study.trials())
+        self.trials = standing(study)
         self.metric: str = self.manifest["metric"]
         self.references = study.references()
         self.contenders = contenders(study)

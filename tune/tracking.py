@@ -31,7 +31,7 @@ from reranker.errors import RerankerError
 from reranker.metrics import METRIC_NAMES
 from results.compare import RUNS, compare, winner
 from results.contenders import replicated
-from results.leaderboard import leaderboard
+from results.leaderboard import leaderboard, standing
 from results.secrets import masked
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.tracking_store import local_store, tracking_uri_of
@@ -60,7 +60,7 @@ _ENDED = {
     TrialStatus.FAILED: "FAILED",
     TrialStatus.CANCELLED: "KILLED",
 }
-_FINAL = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)  # a cancelled one may go on
+_FINAL = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)  # an interrupted one may go on
 _LEADERBOARD = (*METRIC_NAMES, "train_loss", "val_loss")
 _APPLIED = "applied/"
 _EPOCHS_A_BATCH = 20  # MLflow takes 1000 metrics at once
@@ -124,7 +124,7 @@ class StudyMirror:
             self._manifest, self._axes = self.study.read_manifest(), axes(self.study)
             self._parent = self._find_or_make_parent(client, reopen=not ended)
         longest = 1
-        for trial in self.study.trials():
+        for trial in standing(self.study):
             longest = max(longest, trial.values["epochs"])
             if self._ended.get(trial.number) != trial.status.value:
                 self._send(client, trial)
