@@ -188,15 +188,36 @@ def test_the_figures_of_a_running_trial_come_as_they_are_made(study):
     mirror = StudyMirror(study, study.read_manifest()["tracking_uri"])
     add_trial(study, 3, [0.2])
     study.write_status(3, TrialStatus.RUNNING)
-    mirror.bring_up()
-    assert Seen(study).metrics("3")["best/ndcg_at_10"] == 0.2
-    study.trial(3).append_epoch(figures(2, 0.3))
-    study.trial(3).append_epoch(figures(3, 0.1))
-    mirror.bring_up()
+    with study.locked():
+        mirror.bring_up()
+        assert Seen(study).metrics("3")["best/ndcg_at_10"] == 0.2
+        study.trial(3).append_epoch(figures(2, 0.3))
+        study.trial(3).append_epoch(figures(3, 0.1))
+        mirror.bring_up()
     seen = Seen(study)
     assert seen.points("3", "ndcg_at_10") == [(1, 0.2), (2, 0.3), (3, 0.1)]
     assert seen.metrics("3")["best/ndcg_at_10"] == 0.3
     assert seen.runs["3"].info.status == "RUNNING"
+
+
+def test_what_a_killed_search_has_left_running_is_interrupted_and_goes_on_in_its_run(study):
+    add_trial(study, 3, [0.2])
+    study.write_status(3, TrialStatus.RUNNING)
+    (study.path / "ending.json").unlink()
+    seen = deliver(study)
+    assert (seen.tags("3")["status"], seen.runs["3"].info.status) == ("interrupted", "KILLED")
+    assert "cut short with the search after 1 of 3 epochs" in seen.tags("3")["mlflow.note.content"]
+    assert seen.runs["study"].info.status == "KILLED"
+    with study.locked():
+        study.trial(3).append_epoch(figures(2, 0.3))
+        again = deliver(study, ended=False)
+    assert (again.tags("3")["status"], again.runs["3"].info.status) == ("running", "RUNNING")
+    assert again.points("3", "ndcg_at_10") == [(1, 0.2), (2, 0.3)]
+
+
+def test_references_have_no_status(study):
+    seen = deliver(study)
+    assert [seen.tags(name).get("status") for name in ("popularity", "chance")] == [None, None]
 
 
 def test_a_trial_that_was_cut_short_goes_on_in_its_run(study):
@@ -434,14 +455,15 @@ def test_a_server_that_is_killed_and_comes_back_has_everything_once(study, tmp_p
     study.write_status(2, TrialStatus.RUNNING)
     said: list[str] = []
     tracker = Tracker(study, uri, said.append)
-    with serving(tmp_path / "server", port):
-        tracker.start()
+    with study.locked():
+        with serving(tmp_path / "server", port):
+            tracker.start()
+            tracker.nudge()
+            until(lambda: tracker.leaderboard_link and "2" in Seen(study).runs)
+        study.trial(2).append_epoch(figures(1, 0.2))
         tracker.nudge()
-        until(lambda: tracker.leaderboard_link and "2" in Seen(study).runs)
-    study.trial(2).append_epoch(figures(1, 0.2))
-    tracker.nudge()
-    until(lambda: tracker.trouble)
-    study.trial(2).append_epoch(figures(2, 0.3))
+        until(lambda: tracker.trouble)
+        study.trial(2).append_epoch(figures(2, 0.3))
     with serving(tmp_path / "server", port):
         add_trial(study, 3, [0.5], mean=0.5)
         study.write_status(2, TrialStatus.COMPLETED)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 import json
 import math
-import shlex
 from collections.abc import Hashable, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +16,9 @@ from reranker.files import DamagedFile
 from results.compare import Comparison, findings, p_value, verdict
 from results.contenders import replicated
 from results.leaderboard import PRETTY, leaderboard
+from results.secrets import masked
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.usage import rank_command, serve_command, usable
 
 _SHORT = {"learning_rate": "lr", "lora_rank": "r", "lora_alpha": "alpha"}
 _LISTED = 10  # rows of the note's leaderboard
@@ -239,15 +240,22 @@ def _row(cells: list[str]) -> str:
 
 
 def _use(study: StudyFolder, best: StoredTrial) -> str:
-    refitted = study.refit.adapter.exists()
-    folder = study.refit.path if refitted else study.trial(best.number).path
-    which = f"trial {best.number}, trained again with the validation items" if refitted else f"trial {best.number}"
-    return (
-        f"The adapter of {which}:\n\n    {folder / 'adapter'}\n\nRank a list with it:\n\n"
-        f"    python -m reranker.rank --adapter {shlex.quote(str(folder))} \\\n"
-        f"        --history TITLE TITLE --candidates TITLE TITLE TITLE\n\n"
-        f"In Python: `reranker.rank.Reranker.load(PATH).rank(history, candidates)`."
-    )
+    adapter = usable(study, best.number)
+    which = f"trial {best.number if adapter.refit_of is None else adapter.refit_of}"
+    which += "" if adapter.refit_of is None else ", trained once more with the validation items"
+    blocks = [
+        f"The adapter of {which}:",
+        f"    {adapter.folder / 'adapter'}",
+        "Rank a list with it:",
+        f"    {rank_command(adapter)}",
+        f"In Python: `reranker.rank.Reranker.load({str(adapter.folder)!r}).rank(history, candidates)`.",
+    ]
+    if adapter.model:
+        blocks += [
+            f"Serve it, as `{adapter.model}` of the registry:",
+            f"    {masked(serve_command(study, adapter.model))}",
+        ]
+    return "\n\n".join(blocks)
 
 
 def saved_views(study: StudyFolder, now_ms: int) -> dict[str, str]:

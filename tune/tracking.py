@@ -449,6 +449,15 @@ class Tracker:
         return True
 
 
+def deliver(study: StudyFolder, uri: str) -> str:
+    """Bring the store of a search that is over up to its folder; why that could not be done, empty if it was."""
+    try:
+        StudyMirror(study, uri).bring_up(ended=True)
+    except (RerankerError, MlflowException, OSError) as error:
+        return _cause(error)
+    return ""
+
+
 def _cause(error: Exception) -> str:
     """In a line, with the kind of the error where its own words were not made for a user."""
     first = masked((str(error).strip() or type(error).__name__).splitlines()[0])
