@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from reranker.errors import RerankerError
 from reranker.files import DamagedFile, read_text
 from reranker.metrics import Picks, Ranks
 from results import figures, journal
@@ -166,7 +167,8 @@ class _Reader:
             return make()
         except Exception as error:  # noqa: BLE001  (whatever it is, it is told in the report)
             why = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self.trouble.append(f"{what} could not be made: {masked(why)}")
+            kind = "" if isinstance(error, RerankerError) else f"{type(error).__name__}: "
+            self.trouble.append(f"{what} could not be made: {kind}{masked(why)}")
             return instead
 
     # The first screen

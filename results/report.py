@@ -24,7 +24,10 @@ def write_report(study: StudyFolder) -> Path:
     Raises:
         EnvironmentFault: they can't be written.
     """
-    content = content_of(study)
+    return _write(study, content_of(study))
+
+
+def _write(study: StudyFolder, content: Content) -> Path:
     write_file(study.report, to_html(content))
     write_file(study.report.with_suffix(".md"), to_markdown(content))
     return study.report
@@ -49,10 +52,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=RUNS, help="where studies are kept")
     args = parser.parse_args(argv)
     try:
-        page = write_report(StudyFolder.open(args.runs, args.study))
+        study = StudyFolder.open(args.runs, args.study)
+        content = content_of(study)
+        page = _write(study, content)
     except RerankerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    for line in content.trouble:
+        print(f"warning: {line}", file=sys.stderr)
     print(f"{page}\n{page.with_suffix('.md')}")
     return 0
 

@@ -459,6 +459,16 @@ def test_an_odd_study_has_a_report(maker, spoil, headline, said):
     assert headline in (maker.study.path / "report.md").read_text()
 
 
+def test_a_part_that_could_not_be_made_is_said_wherever_the_report_is_read(maker, capsys):
+    maker.baseline("popularity", 0.3).trial(1.0)
+    maker.study.journal.write_text("no journal\n")
+    assert main(["films", "--runs", str(maker.study.path.parent)]) == 0
+    said = "ome pictures could not be made: ValueError: "
+    assert f"warning: s{said}" in capsys.readouterr().err
+    assert f"S{said}" in Page(maker.study.report.read_text()).text
+    assert f"s{said}".replace("_", r"\_") in maker.study.report.with_suffix(".md").read_text()
+
+
 def test_a_running_study_says_so(maker):
     maker.baseline("popularity", 0.3).trial(2.0)
     (maker.study.path / "ending.json").unlink()
