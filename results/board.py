@@ -13,10 +13,10 @@ from reranker.metrics import FloatArray, values_of
 from reranker.trial_folder import TrialFolder
 from results.compare import Comparison
 from results.contenders import Contender, estimates, replicated
-from results.leaderboard import PRETTY, leaderboard
+from results.leaderboard import PRETTY, leaderboard, standing
 from results.secrets import masked
 from results.significance import mean_interval, standard_error
-from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study_folder import StoredTrial, StudyFolder
 
 _HEADS = {**PRETTY, "hit": "ceiling", "epoch": "best epoch"}
 
@@ -64,7 +64,7 @@ def board_of(
     """Best first by the study's metric, configurations by their estimates; one that has several runs shows their mean."""
     manifest = study.read_manifest()
     metric = found.metric if found else manifest["metric"]
-    trials = list(study.trials()) if trials is None else trials
+    trials = standing(study, trials)
     last = [trial.epochs[-1] for trial in trials if trial.epochs]
     extra = [name for name in ("hit", f"retrieved/{metric}") if any(name in figures for figures in last)]
     rest = [name for name in ("recall_at_1", "ndcg_at_10") if name != metric]
@@ -121,13 +121,13 @@ class _Maker:
         )
         figures = {**folder.read_figures(), **record} if record["kind"] == "baseline" else record
         value = number(record[self.metric])
-        return Row(record["kind"], masked(record["name"]), record["kind"], value, interval, self._cells(figures))
+        return Row(record["kind"], masked(record["name"]), "", value, interval, self._cells(figures))
 
     def configuration(self, trial: StoredTrial, reruns: list[StoredTrial]) -> list[Row]:
         """Its row and, where it was rerun, one for each run that it was made of."""
         contender = self.contenders.get(trial.number)
         if contender is None:
-            return [Row("trial", masked(trial.name), _status(trial), None, None, self._cells(trial.values))]
+            return [Row("trial", masked(trial.name), trial.status.value, None, None, self._cells(trial.values))]
         figures = self._figures(trial) | contender.figures | {"seconds": trial.epochs[-1].get("seconds")}
         interval = _interval(contender.values(self.metric)) if contender.has_ranks else None
         place = ""
@@ -135,7 +135,7 @@ class _Maker:
             winner = trial.number == self.found.winner.number
             place = "winner" if winner else "alike" if trial.number in self.alike else ""
         score = number(figures.get(self.metric))
-        row = Row("trial", masked(trial.name), _status(trial), score, interval, self._cells(figures), place=place)
+        row = Row("trial", masked(trial.name), trial.status.value, score, interval, self._cells(figures), place=place)
         if not reruns:
             return [row]
         runs = [self._run(trial, "the search's own run"), *(self._run(t, f"seed {t.values['seed']}") for t in reruns)]
@@ -146,7 +146,9 @@ class _Maker:
         folder, figures = self.study.trial(trial.number), self._figures(trial)
         interval = _interval(_values(folder, self.metric)) if folder.has_ranks else None
         value = number(figures.get(self.metric))
-        return Row("replicate", f"{name} (trial {trial.number})", _status(trial), value, interval, self._cells(figures))
+        return Row(
+            "replicate", f"{name} (trial {trial.number})", trial.status.value, value, interval, self._cells(figures)
+        )
 
     def _luck(self, contender: Contender) -> str:
         """The spread between seeds, beside that of users."""
@@ -187,11 +189,6 @@ def spelled(name: str, value: Any, *, exact: bool) -> str:
     if not exact:
         return f"{known:.3f}"
     return f"{value}" if isinstance(value, int) else f"{known:.1e}" if 0 < abs(known) < 0.01 else f"{known:.4g}"
-
-
-def _status(trial: StoredTrial) -> str:
-    """One that ended with the search itself counts as pruned, as in the leaderboard's file."""
-    return (TrialStatus.PRUNED if trial.status is TrialStatus.CANCELLED else trial.status).value
 
 
 def _interval(values: FloatArray) -> tuple[float, float] | None:

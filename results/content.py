@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from reranker.files import read_text
+from reranker.errors import RerankerError
+from reranker.files import DamagedFile, read_text
 from reranker.metrics import Picks, Ranks
 from results import figures, journal
 from results.board import Board, board_of, spelled
@@ -29,11 +30,13 @@ from results.compare import (
 from results.contenders import contenders, replicated
 from results.diagnose import Evidence, Finding, diagnose
 from results.figures import Contest, Figure
-from results.leaderboard import PRETTY
+from results.leaderboard import PRETTY, standing
 from results.secrets import masked, masked_command
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.tracking_store import tracking_uri_of
+from results.usage import rank_command, serve_command, usable
 
-_NEXT = 4  # steps that the first screen offers
+_NEXT = 5  # steps that the first screen offers
 Made = TypeVar("Made")
 
 
@@ -119,7 +122,7 @@ class _Reader:
     def __init__(self, study: StudyFolder) -> None:
         self.study, self.manifest = study, study.read_manifest()
         self.trouble: list[str] = []
-        self.trials = list(study.trials())
+        self.trials = standing(study)
         self.metric: str = self.manifest["metric"]
         self.references = study.references()
         self.contenders = contenders(study, self.trials)
@@ -178,7 +181,8 @@ class _Reader:
             return make()
         except Exception as error:  # noqa: BLE001  (whatever it is, it is told in the report)
             why = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self.trouble.append(f"{what} could not be made: {masked(why)}")
+            kind = "" if isinstance(error, RerankerError) else f"{type(error).__name__}: "
+            self.trouble.append(f"{what} could not be made: {kind}{masked(why)}")
             return instead
 
     # The first screen
@@ -204,7 +208,8 @@ class _Reader:
                     "The only trial failed" if len(self.trials) == 1 else f"All {len(self.trials)} trials failed"
                 ), "bad"
             return "No trial has finished an epoch", "open"
-        name, so_far = f"trial {self.best.number}", "so far, " if self.state == "still running" else ""
+        over = self.state not in ("still running", "interrupted")
+        name, so_far = f"trial {self.best.number}", "" if over else "so far, "
         if any(finding.name == "at chance" for finding in self.findings):
             return _capital(f"{so_far}nothing was learned: the best trial is at chance"), "bad"
         if self.found is None:
@@ -332,14 +337,36 @@ class _Reader:
         if state == "complete" and self.sealed and self.found and (unreplicated(self.found) or not self.found.scores):
             luck = "Train the best again with other seeds: what is picked for its score owes some of it to luck."
             steps.append(Step(luck, f"{resume} --replicate 3 --top 5"))
-        if not self.sealed:
-            steps.append(Step("Use the adapter.", str(self.study.trial(self.best.number).adapter)))
-            if not self.study.refit.adapter.exists():
-                steps.append(Step("Or train it on the validation items too, and register it.", f"{resume} --refit"))
-        elif state != "still running":
+        if state in ("still running", "interrupted"):
+            return [*steps, *advice]
+        if self.sealed:
             once = "Open the sealed test, once, when nothing else is to be tried."
             steps.append(Step(once, f"python -m results.seal {self.where}"))
-        return [*steps, *advice]
+        return [*steps, *self._use(f"{resume} --refit"), *advice]
+
+    def _use(self, refit: str) -> list[Step]:
+        """The refit, or how to come by one; and how to serve it."""
+        assert self.best is not None
+        again = "on training and validation items, register it in MLflow, and get the commands to serve it."
+        try:
+            adapter = usable(self.study, self.best.number)
+        except DamagedFile as damage:
+            return [Step(f"The refit can't be used: {masked(str(damage))}. Train the best trial again {again}", refit)]
+        if adapter.refit_of is None:
+            return [
+                Step(f"Rank with the adapter of trial {self.best.number}.", rank_command(adapter)),
+                Step(f"Or train it once more {again}", refit),
+            ]
+        if adapter.refit_of != self.best.number:
+            old = f"The refit is of trial {adapter.refit_of}, and trial {self.best.number} is the best now"
+            return [Step(f"{old}: train that once more {again}", refit)]
+        which = f"trial {adapter.refit_of}, trained once more with the validation items"
+        steps = [Step(f"Rank with the refit: {which}.", rank_command(adapter))]
+        if adapter.model:
+            steps.append(Step("Serve it.", masked(serve_command(self.study, adapter.model))))
+        else:
+            steps.append(Step("Register it in MLflow, to serve it.", refit))
+        return steps
 
     def _serious(self) -> list[Finding]:
         """Findings that are worth a line on the first screen: a few failed trials among many are not."""
@@ -432,7 +459,7 @@ class _Reader:
             "versions": ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
             or "unknown",
             "folder": str(self.study.path),
-            "MLflow": manifest.get("tracking_uri") or "none",
+            "MLflow": self._or("the address of MLflow", lambda: tracking_uri_of(self.study), "unknown"),
         }
         return [(name, masked(str(value))) for name, value in facts.items()]
 
@@ -445,7 +472,12 @@ class _Reader:
             steps.append(
                 Step("The best configuration alone", f"python -m reranker.train --config {config} --output my-reranker")
             )
-        return [*steps, Step("This report", f"python -m results.report {self.where}")]
+        used = (
+            [step for step in self._use("") if step.command]
+            if self.best is not None and self.state == "complete"
+            else []
+        )
+        return [*steps, *used, Step("This report", f"python -m results.report {self.where}")]
 
     def _files(self) -> list[tuple[str, str]]:
         files = [(path.name, path) for path in (self.study.study_file, self.study.best_config) if path.exists()]

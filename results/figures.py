@@ -385,17 +385,41 @@ def _best_value(contest: Contest) -> float:
 
 
 def _end_labels(axes: Axes, marks: Sequence[tuple[float, str, str]]) -> None:
-    """Names at the right end of the lines, moved apart where they would overlap."""
+    """Names at the right end of the lines, moved apart as little as they need to be; a thin line leads to each that was."""
     low, high = axes.get_ylim()
     step = (high - low) * 0.062  # the height of a line of text
-    placed: list[float] = []
-    for value, name, colour in sorted(marks, key=lambda mark: mark[0]):
-        at = max(value, placed[-1] + step) if placed else value
-        placed.append(at)
+    ordered = sorted(marks, key=lambda mark: mark[0])
+    places = apart([value for value, _, _ in ordered], step, low, high)
+    for (value, name, colour), at in zip(ordered, places, strict=True):
+        moved = abs(at - value) > step / 4
+        if moved:
+            axes.plot(
+                [1.0, 1.022, 1.03], [value, at, at], transform=axes.get_yaxis_transform(), color=colour,
+                linewidth=0.8, clip_on=False, zorder=1, gid=f"leader-{name}",
+            )  # fmt: skip
         axes.text(
-            1.015, at, name, transform=axes.get_yaxis_transform(), va="center", ha="left", color=colour,
-            fontsize=11, fontweight="bold" if colour == _WIN else "normal",
+            1.036 if moved else 1.015, at, name, transform=axes.get_yaxis_transform(), va="center", ha="left",
+            color=colour, fontsize=11, fontweight="bold" if colour == _WIN else "normal",
         )  # fmt: skip
+    axes.set_ylim(low, high)
+
+
+def apart(values: Sequence[float], step: float, low: float, high: float) -> list[float]:
+    """Places for labels of rising values, at least a step from each other, as near to the values as that allows.
+
+    Least squares: labels that would overlap form a block, which stands around the mean of what its members want. Between
+    `low` and `high` as long as they hold that many.
+    """
+    blocks: list[tuple[float, int]] = []  # where its first member wants to be, on average, and how many there are
+    for i, value in enumerate(values):
+        wanted, size = value - i * step, 1
+        while blocks and blocks[-1][0] >= wanted:
+            before, count = blocks.pop()
+            wanted, size = (before * count + wanted * size) / (count + size), size + count
+        blocks.append((wanted, size))
+    firsts = [first for first, size in blocks for _ in range(size)]
+    room = max(low, high - (len(values) - 1) * step)
+    return [min(max(first, low), room) + i * step for i, first in enumerate(firsts)]
 
 
 def _label(name: str) -> str:
@@ -514,6 +538,7 @@ def to_svg(canvas: Canvas, key: str, title: str, notes: Mapping[str, str] | None
             element.insert(0, note)
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
+    root.set("style", f"max-width:{1.25 * float(root.get('viewBox', '').split()[2]):.0f}px")  # letters stay letters
     root.set("role", "img")
     root.set("aria-label", title)
     return re.sub(r"\s*\n\s*", " ", ET.tostring(root, encoding="unicode"))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from reranker.metrics import METRIC_NAMES
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
@@ -23,6 +27,19 @@ PRETTY = {
 }
 _COLUMNS = ["rank", "name", "kind", "status", "epoch", *METRIC_NAMES, "train_loss", "val_loss", "seconds"]
 _SHOWN = ["rank", "name", "status", "epoch", "recall_at_1", "ndcg_at_10", "train_loss", "val_loss", "seconds"]
+_ALWAYS = ["name", "recall_at_1", "ndcg_at_10"]
+_FIRST_TO_GO = ["train_loss", "val_loss", "seconds", "epoch"]  # then the knobs from the right, the status, the rank
+
+
+def standing(study: StudyFolder, trials: Iterable[StoredTrial] | None = None) -> list[StoredTrial]:
+    """The trials as they stand now: what a search that is over has left running was interrupted.
+
+    `trials` are the study's, where they were read already.
+    """
+    trials = list(study.trials() if trials is None else trials)
+    if not any(trial.status is TrialStatus.RUNNING for trial in trials) or study.is_searched():
+        return trials
+    return [replace(t, status=TrialStatus.CANCELLED) if t.status is TrialStatus.RUNNING else t for t in trials]
 
 
 def leaderboard(study: StudyFolder, trials: Iterable[StoredTrial] | None = None) -> pd.DataFrame:
@@ -30,17 +47,18 @@ def leaderboard(study: StudyFolder, trials: Iterable[StoredTrial] | None = None)
 
     `trials` are the study's, where they were read already.
 
-    Columns: rank, name, kind (trial, baseline, chance), status, epoch, the metrics, train_loss, val_loss, seconds,
-    then a column for each searched knob. Trials without a finished epoch come last and have no rank.
+    Columns: rank, name, kind (trial, baseline, chance), status (of trials alone: completed, pruned, failed, interrupted,
+    or running), epoch, the metrics, train_loss, val_loss, seconds, then a column for each searched knob. Trials without a
+    finished epoch come last and have no rank.
     """
     manifest = study.read_manifest()
     metric, knobs = manifest["metric"], manifest["knobs"]
-    rows = [_trial_row(trial, metric, knobs) for trial in (study.trials() if trials is None else trials)]
+    rows = [_trial_row(trial, metric, knobs) for trial in standing(study, trials)]
     for name, figures in study.references().items():
         kind = "chance" if name == "chance" else "baseline"
         losses = {} if kind == "chance" else study.baseline(name).read_figures()
         known = {column: figure for column, figure in losses.items() if column in _COLUMNS}
-        rows.append({"name": name, "kind": kind, "status": "completed", **known, **figures})
+        rows.append({"name": name, "kind": kind, "status": None, **known, **figures})
     table = pd.DataFrame(rows, columns=[*_COLUMNS, *knobs])
     table = table.sort_values(metric, ascending=metric.endswith("_loss"), kind="stable", na_position="last")
     scored = table[metric].notna()
@@ -48,24 +66,52 @@ def leaderboard(study: StudyFolder, trials: Iterable[StoredTrial] | None = None)
     return table.convert_dtypes().reset_index(drop=True)
 
 
-def pretty(table: pd.DataFrame, knobs: list[str]) -> Table:
+def pretty(table: pd.DataFrame, knobs: list[str]) -> Leaderboard:
     """The leaderboard for a terminal."""
-    view = Table(header_style="bold", box=None, pad_edge=False)
-    shown = [*_SHOWN, *knobs]
-    for column in shown:
-        words = column in ("name", "status", "model")
-        view.add_column(PRETTY.get(column, column), justify="left" if words else "right", no_wrap=True)
-    for row in table.to_dict("records"):
-        style = None if row["kind"] == "trial" else "dim"
-        view.add_row(*(_cell(column, row[column]) for column in shown), style=style)
-    return view
+    return Leaderboard(table, tuple(knobs))
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Shows the columns that fit, the most telling ones, and names those that don't."""
+
+    table: pd.DataFrame
+    knobs: tuple[str, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        shown, left_out = [*_SHOWN, *self.knobs], []
+        for column in [*_FIRST_TO_GO, *reversed(self.knobs), "status", "rank"]:
+            view = self._view(shown)
+            if Measurement.get(console, options.update(max_width=10_000), view).maximum <= options.max_width:
+                break
+            shown.remove(column)
+            left_out.append(column)
+        yield self._view(shown)
+        if left_out:
+            names = ", ".join(PRETTY.get(column, column) for column in left_out)
+            yield Text(f"too narrow for: {names}; leaderboard.csv has every column", style="dim")
+
+    def _view(self, shown: Sequence[str]) -> Table:
+        view = Table(header_style="bold", box=None, pad_edge=False)
+        for column in shown:
+            head, name = PRETTY.get(column, column), column == "name"
+            words = column in ("name", "status", "model")
+            view.add_column(
+                head,
+                justify="left" if words else "right",
+                no_wrap=not name,  # where even a few columns don't fit, it is names that go on below
+                overflow="fold",
+                min_width=len(head),
+            )
+        for row in self.table.to_dict("records"):
+            style = None if row["kind"] == "trial" else "dim"
+            view.add_row(*(Text(_cell(column, row[column])) for column in shown), style=style)
+        return view
 
 
 def _trial_row(trial: StoredTrial, metric: str, knobs: list[str]) -> dict[str, Any]:
     figures = trial.best(metric) or {}
-    stopped = trial.status is TrialStatus.CANCELLED  # with the search itself; in the table it counts as pruned
-    status = TrialStatus.PRUNED if stopped else trial.status
-    row = {"name": trial.name, "kind": "trial", "status": status.value}
+    row = {"name": trial.name, "kind": "trial", "status": trial.status.value}
     row |= {knob: trial.values[knob] for knob in knobs}
     row |= {column: figures[column] for column in _COLUMNS if column in figures}
     if trial.epochs:

@@ -19,6 +19,7 @@ def to_markdown(content: Content) -> str:
         f"## {escaped(content.study)}: {escaped(content.headline)}",
         " · ".join(escaped(fact) for fact in content.context),
         escaped(content.lead),
+        _list(f"**{escaped(line)}**" for line in content.trouble),
         _list(_tile(tile) for tile in content.tiles),
         *_proven(content),
         "**What next**",

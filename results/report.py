@@ -14,7 +14,6 @@ from reranker.errors import RerankerError
 from reranker.files import write_file
 from results.compare import RUNS, winner
 from results.content import Content, content_of
-from results.integrity import open_study
 from results.leaderboard import leaderboard
 from results.markdown import to_markdown
 from results.study_folder import StudyFolder
@@ -26,10 +25,13 @@ def write_report(study: StudyFolder) -> Path:
     Raises:
         EnvironmentFault: they can't be written.
     """
+    return _write(study, content_of(study))
+
+
+def _write(study: StudyFolder, content: Content) -> Path:
     write_file(study.leaderboard, leaderboard(study).to_csv(index=False))
     if (best := winner(study)) is not None:
         study.write_best_config(best)
-    content = content_of(study)
     write_file(study.report, to_html(content))
     write_file(study.report.with_suffix(".md"), to_markdown(content))
     return study.report
@@ -54,10 +56,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=RUNS, help="where studies are kept")
     args = parser.parse_args(argv)
     try:
-        page = write_report(open_study(args.runs, args.study))
+        study = open_study(args.runs, args.study)
+        content = content_of(study)
+        page = _write(study, content)
     except RerankerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    for line in content.trouble:
+        print(f"warning: {line}", file=sys.stderr)
     print(f"{page}\n{page.with_suffix('.md')}")
     return 0
 

@@ -39,7 +39,11 @@ class TrialStatus(StrEnum):
     COMPLETED = "completed"
     PRUNED = "pruned"  # stopped before its last epoch, by the scheduler or by hand
     FAILED = "failed"
-    CANCELLED = "cancelled"  # the search ended while it ran
+    CANCELLED = "interrupted"  # the search ended while it ran
+
+    @classmethod
+    def _missing_(cls, value: object) -> TrialStatus | None:
+        return cls.CANCELLED if value == "cancelled" else None  # as older studies say
 
 
 @dataclass(frozen=True)

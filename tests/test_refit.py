@@ -34,10 +34,11 @@ from reranker.rank import Reranker
 from reranker.sft import EpochReport, fine_tune
 from reranker.trial_folder import TrialFolder
 from results.study_folder import StudyFolder, TrialStatus
+from results.tracking_store import local_store, tracking_uri_of
 from tune.hand_over import example_of, refit_and_register
 from tune.refit import Recipe, refit
 from tune.registry import REQUIRED, register
-from tune.tracking import StudyMirror, default_uri
+from tune.tracking import StudyMirror
 from tune.worker_group import TrialResources
 
 CONFIG = TrialConfig(
@@ -100,7 +101,7 @@ def study(data, tmp_path_factory) -> StudyFolder:
         "tags": {"data_fingerprint": data.interactions.fingerprint, "code_version": "0.1.0"},
         "plan": {"metric": "ndcg_at_10", "trials": 2, "candidates": 20, "validation_lists": 100, "source": "demo"},
         "versions": {},
-        "tracking_uri": default_uri(folder),
+        "tracking_uri": "",
     }
     folder.write_manifest(manifest)
     space = "{learning_rate: {log_uniform: [1.0e-5, 1.0e-1]}}"
@@ -115,7 +116,7 @@ def study(data, tmp_path_factory) -> StudyFolder:
     for figures in epochs:
         folder.trial(1).append_epoch(figures)
     folder.write_ending("", complete=True)
-    StudyMirror(folder, default_uri(folder)).bring_up(ended=True)
+    StudyMirror(folder, local_store(folder)).bring_up(ended=True)
     return folder
 
 
@@ -131,7 +132,7 @@ def handed_over(data, study, tmp_path_factory) -> dict[str, list[str]]:
         with pytest.raises(KeyboardInterrupt):
             refit(data, study, ONE_WORKER, interrupt)
         said["before"] = sorted(path.name for path in study.path.glob("refit*"))
-        uri = study.read_manifest()["tracking_uri"]
+        uri = tracking_uri_of(study)
         told = refit_and_register(
             data, study, ONE_WORKER, name="small", tracking_uri=uri, say=lambda line: said["during"].append(line)
         )
@@ -276,7 +277,7 @@ def folder_of(client: MlflowClient, version) -> Path:
 
 
 def test_a_registered_version_says_where_it_comes_from(data, study, handed_over):
-    client = MlflowClient(study.read_manifest()["tracking_uri"])
+    client = MlflowClient(tracking_uri_of(study))
     version = client.get_model_version("small", "1")
     assert version.tags == {
         "study": "small",
@@ -302,7 +303,7 @@ def test_a_trial_s_own_adapter_can_be_registered_and_a_folder_s_base_goes_with_i
     shutil.copytree(BUNDLED / "demo-tiny", base)
     config, trial = CONFIG.model_copy(update={"model": str(base)}), study.trial(0)
     trial.write_config(config)
-    uri = study.read_manifest()["tracking_uri"]
+    uri = tracking_uri_of(study)
     assert register(study, trial, example_of(data, config), name="small", tracking_uri=uri) == 2
     client = MlflowClient(uri)
     version = client.get_model_version("small", "2")
@@ -314,7 +315,7 @@ def test_a_trial_s_own_adapter_can_be_registered_and_a_folder_s_base_goes_with_i
 def test_a_store_without_the_study_is_said(data, study, handed_over, tmp_path):
     other = copy_of(study, tmp_path / "small")
     other.write_manifest({**study.read_manifest(), "study_id": "1" * 32})
-    uri = study.read_manifest()["tracking_uri"]
+    uri = tracking_uri_of(study)
     with pytest.raises(EnvironmentFault, match="does not have the study yet"):
         register(other, other.refit, example_of(data, CONFIG), name="small", tracking_uri=uri)
 

@@ -22,18 +22,19 @@ from optuna.storages.journal import JournalFileBackend
 from stored import keep_journal, report
 
 from reranker.config import TrialConfig
-from reranker.files import append_line, write_yaml
+from reranker.files import append_line, write_json, write_yaml
 from reranker.metrics import NOWHERE, Picks, Ranks, chance, summarise
 from results.board import board_of
 from results.compare import compare
 from results.contenders import contenders
 from results.content import Content, Step, content_of
-from results.figures import Contest, cost, label_positions, rank_histogram, reliability
+from results.figures import Contest, apart, cost, label_positions, learning_curves, rank_histogram, reliability
 from results.journal import knob_figures
 from results.markdown import escaped, to_markdown
 from results.report import main, to_html, write_report
 from results.secrets import masked, masked_command
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.usage import keep_registered
 
 CANDIDATES, USERS = 10, 240
 HOSTILE = (
@@ -446,7 +447,7 @@ def _by_loss(maker: Maker) -> None:
         (_broken_ranks, "Trial 1 leads, but nothing could be tested", "The comparison could not be made"),
         (_broken_journal, "Trial 1 is proven better than every baseline", "Some pictures could not be made"),
         (_without_journal, "Trial 1 is proven better than every baseline", "no journal of Optuna's"),
-        (_interrupted, "Trial 1 is proven better than every baseline", "it was interrupted"),
+        (_interrupted, "So far, trial 1 is proven better than every baseline", "it was interrupted"),
         (_broken_readings, "Trial 1 is proven better than every baseline", "It has been opened, but"),
         (_by_loss, "Trial 1 is proven better than every baseline", "val. loss on validation"),
     ],
@@ -460,6 +461,16 @@ def test_an_odd_study_has_a_report(maker, spoil, headline, said):
     assert headline in (maker.study.path / "report.md").read_text()
 
 
+def test_a_part_that_could_not_be_made_is_said_wherever_the_report_is_read(maker, capsys):
+    maker.baseline("popularity", 0.3).trial(1.0)
+    maker.study.journal.write_text("no journal\n")
+    assert main(["films", "--runs", str(maker.study.path.parent)]) == 0
+    said = "ome pictures could not be made: ValueError: "
+    assert f"warning: s{said}" in capsys.readouterr().err
+    assert f"S{said}" in Page(maker.study.report.read_text()).text
+    assert f"s{said}".replace("_", r"\_") in maker.study.report.with_suffix(".md").read_text()
+
+
 def test_a_running_study_says_so(maker):
     maker.baseline("popularity", 0.3).trial(2.0)
     (maker.study.path / "ending.json").unlink()
@@ -468,6 +479,117 @@ def test_a_running_study_says_so(maker):
     assert content.headline == "So far, trial 0 is proven better than every baseline"
     assert content.state == "still running"
     assert not any("results.seal" in step.command for step in content.steps)
+
+
+def test_a_study_whose_search_was_killed_says_what_is_unfinished(maker):
+    maker.baseline("popularity", 0.3).trial(2.0).trial(1.0)
+    maker.study.write_status(1, TrialStatus.RUNNING)
+    (maker.study.path / "ending.json").unlink()
+    content = content_of(maker.study)
+    assert "2 trials (1 completed, 1 interrupted)" in content.context
+    assert [row.status for row in content.board.rows] == ["completed", "interrupted", "", ""]
+    assert content.steps[0].text == "Go on with the search: it was interrupted."
+    assert not any("results.seal" in step.command or "reranker.rank" in step.command for step in content.steps)
+
+
+# How to go on with the winner
+
+
+def commands(content: Content) -> str:
+    return "\n".join(step.command for step in content.steps)
+
+
+def refit(study: StudyFolder, trial: int) -> None:
+    study.refit.adapter.mkdir(parents=True)
+    write_json(study.refit.path / "recipe.json", {"trial": trial, "epochs": 2, "metric": "ndcg_at_10", "value": 0.8})
+
+
+def test_a_proven_winner_is_sealed_ranked_with_and_refitted(maker):
+    content = content_of(maker.baseline("popularity", 0.3).trial(1.0).trial(2.0).study)
+    said = commands(content)
+    folder = maker.study.path
+    assert f"python -m results.seal {folder}" in said
+    assert f"python -m reranker.rank --adapter {folder}/trials/001 --history TITLE" in said
+    assert f"python tune/run_search.py --resume {folder} --refit" in said
+
+
+def test_a_refit_is_what_the_report_leads_to(maker):
+    maker.baseline("popularity", 0.3).trial(1.0).trial(2.0)
+    refit(maker.study, trial=1)
+    content = content_of(maker.study)
+    assert f"--adapter {maker.study.path}/refit --history" in commands(content)
+    assert "trials/001" not in commands(content)
+    assert commands(content).count("--refit") == 1  # to register it
+    keep_registered(maker.study, "models:/films/1")
+    content = content_of(maker.study)
+    assert "mlflow models serve --model-uri models:/films/1 " in commands(content)
+    assert "hunter2" not in commands(content)
+    assert "--refit" not in commands(content)
+    assert "mlflow models serve --model-uri models:/films/1 " in to_html(content).split('id="reproduce"')[1]
+
+
+def test_a_refit_of_a_trial_that_was_overtaken_is_said(maker):
+    maker.baseline("popularity", 0.3).trial(1.0).trial(2.0)
+    refit(maker.study, trial=0)
+    content = content_of(maker.study)
+    text = " ".join(step.text for step in content.steps)
+    assert "The refit is of trial 0, and trial 1 is the best now: train that once more" in text
+    assert "reranker.rank" not in commands(content)
+
+
+def test_a_damaged_refit_is_said_and_not_led_to(maker):
+    maker.baseline("popularity", 0.3).trial(1.0).trial(2.0)
+    refit(maker.study, trial=1)
+    (maker.study.refit.path / "recipe.json").write_text("{")
+    content = content_of(maker.study)
+    assert "recipe.json is damaged" in " ".join(step.text for step in content.steps)
+    assert "reranker.rank" not in commands(content)
+
+
+# Tables and labels that fit
+
+
+@pytest.mark.parametrize("width", [1280, 900, 390])
+def test_the_differences_stand_on_the_page_at_every_width(maker, tmp_path, width):
+    maker.baseline("zero-shot some-organisation/some-model-with-a-long-name, no prior", 0.2).trial(1.0).trial(2.0)
+    write_report(maker.study)
+    measure = (
+        "const d = f.contentDocument; const cells = [...d.querySelectorAll('.proofs td .ci')];"
+        "document.title = cells.length + ' ' + Math.max(...cells.map(c => c.getBoundingClientRect().right))"
+    )
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f'<iframe id="f" src="{maker.study.report.as_uri()}" style="width:{width}px;height:800px;border:0" '
+        f'onload="{measure}"></iframe>'
+    )
+    told = browser(f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,900", "--dump-dom", frame.as_uri())
+    count, right = re.search(r"<title>(\d+) ([\d.]+)</title>", told).groups()
+    assert int(count) == 1
+    assert float(right) <= width
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.1, 0.5, 0.9], [0.1, 0.5, 0.9]),
+        ([0.50, 0.52], [0.46, 0.56]),
+        ([0.5, 0.5, 0.5], [0.4, 0.5, 0.6]),
+        ([0.0, 0.01], [0.0, 0.1]),
+        ([0.99, 1.0], [0.9, 1.0]),
+    ],
+)
+def test_labels_stay_as_near_to_their_lines_as_others_allow(values, expected):
+    assert apart(values, 0.1, 0.0, 1.0) == pytest.approx(expected)
+
+
+def test_a_label_that_was_moved_has_a_line_to_what_it_names(maker):
+    def leaders(levels: dict[str, float]) -> int:
+        trial = StoredTrial(0, {"model": "m"}, TrialStatus.COMPLETED, "", [{"epoch": 1, "ndcg_at_10": 0.9}])
+        svg = learning_curves(Contest([trial], "ndcg_at_10", "NDCG@10", 0, frozenset({0}), levels, 20)).svg
+        return svg.count('id="curves-leader')
+
+    assert leaders({"a": 0.1, "b": 0.5}) == 0
+    assert leaders({"a": 0.50, "b": 0.501}) == 2
 
 
 def test_markdown_fits_into_a_comment_and_ends_with_a_whole_line(maker):

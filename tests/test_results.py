@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from threading import Thread
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from stored import keep_journal, report
 
 from reranker.config import TrialConfig
@@ -22,7 +24,7 @@ from reranker.metrics import METRIC_NAMES, Ranks, chance, summarise
 from reranker.trial_folder import TrialFolder
 from results import compare
 from results.compare import verdict, winner
-from results.leaderboard import leaderboard
+from results.leaderboard import leaderboard, pretty
 from results.study_folder import StudyFolder, TrialStatus
 from tune.conductor import INTERRUPTED, TOO_MANY_FAILURES
 from tune.outcome import exit_code, tell_webhook
@@ -67,7 +69,7 @@ def test_the_leaderboard_has_the_best_epoch_of_each_trial_and_the_references(stu
     table = leaderboard(study)
     assert list(table["name"]) == ["trial 0", "chance", "popularity", "trial 1", "trial 2"]
     assert list(table["kind"]) == ["trial", "chance", "baseline", "trial", "trial"]
-    assert list(table["status"]) == ["completed", "completed", "completed", "pruned", "failed"]
+    assert table["status"].fillna("").tolist() == ["completed", "", "", "pruned", "failed"]
     assert table["rank"].tolist()[:4] == [1, 2, 3, 4]
     assert pd.isna(table["rank"][4])
     assert table.loc[0, ["epoch", "recall_at_1", "seconds"]].tolist() == [2, 0.41, 30.0]
@@ -89,9 +91,48 @@ def test_a_loss_ranks_the_other_way_round(study):
     assert leaderboard(study)["name"][0] == "trial 0"
 
 
-def test_a_trial_that_ended_with_the_search_counts_as_pruned(study):
+def test_a_trial_that_ended_with_the_search_was_interrupted(study):
     study.write_status(0, TrialStatus.CANCELLED)
-    assert leaderboard(study)["status"][0] == "pruned"
+    assert leaderboard(study)["status"][0] == "interrupted"
+    assert ",trial,interrupted," in leaderboard(study).to_csv(index=False)
+
+
+def test_a_trial_that_a_dead_search_has_left_running_was_interrupted(study):
+    study.write_status(0, TrialStatus.RUNNING)
+    assert leaderboard(study)["status"][0] == "interrupted"
+    with study.locked():
+        assert leaderboard(study)["status"][0] == "running"
+
+
+def test_an_older_study_s_word_for_interrupted_is_known(study):
+    assert TrialStatus("cancelled") is TrialStatus.CANCELLED
+    with pytest.raises(ValueError, match="canceled"):
+        TrialStatus("canceled")
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (200, "rank name status epoch Recall@1 NDCG@10 train loss val. loss seconds learning_rate model"),
+        (120, "rank name status epoch Recall@1 NDCG@10 seconds learning_rate model"),
+        (100, "rank name status Recall@1 NDCG@10 learning_rate model"),
+        (80, "rank name status Recall@1 NDCG@10"),
+        (60, "rank name Recall@1 NDCG@10"),
+        (30, "name Recall@1 NDCG@10"),
+    ],
+)
+def test_the_table_shows_the_columns_that_fit_and_names_the_others(study, width, expected):
+    table = leaderboard(study)
+    table.loc[1, "name"] = "zero-shot demo-small, [no prior]"
+    console = Console(width=width, file=io.StringIO())
+    console.print(pretty(table, ["learning_rate", "model"]))
+    lines = console.file.getvalue().splitlines()
+    assert " ".join(lines[0].split()) == expected
+    assert max(len(line.rstrip()) for line in lines) <= width
+    assert "…" not in console.file.getvalue()
+    left_out = [name for name in ("train loss", "val. loss", "seconds", "status") if name not in expected]
+    assert [name for name in left_out if name not in " ".join(lines)] == []
+    assert ("zero-shot demo-small, [no prior]" in console.file.getvalue()) == (width > 30)
 
 
 def test_the_verdict_says_it_in_one_sentence(study):

@@ -301,7 +301,7 @@ def test_ctrl_c_ends_cleanly_with_a_report_and_says_how_to_go_on(steered):
     assert steered.code == 130
     assert "ranks the true item first for" in steered.interrupted
     assert f"--resume {steered.study.path}" in steered.interrupted
-    assert steered.statuses == ["pruned", "cancelled"]
+    assert steered.statuses == ["pruned", "interrupted"]
     assert steered.left == []
 
 

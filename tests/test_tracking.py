@@ -7,8 +7,18 @@ import itertools
 import json
 import os
 import re
+import shutil
+import signal
+import socket
+import sqlite3
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pandas as pd
@@ -19,7 +29,8 @@ from rich.console import Console
 from stored import report
 
 from reranker.config import TrialConfig
-from reranker.files import append_line, write_file, write_yaml
+from reranker.errors import EnvironmentFault
+from reranker.files import DamagedFile, append_line, write_file, write_yaml
 from reranker.metrics import METRIC_NAMES, Ranks, chance, summarise
 from results.compare import verdict, winner
 from results.contenders import replicated
@@ -27,8 +38,10 @@ from results.content import content_of
 from results.leaderboard import PRETTY, leaderboard, pretty
 from results.report import write_report
 from results.study_folder import StudyFolder, TrialStatus
+from results.tracking_store import tracking_uri_of
+from tune import moved_store
 from tune.mlflow_pages import searched, trial_note
-from tune.tracking import StudyMirror, Tracker
+from tune.tracking import StudyMirror, Tracker, ui_command
 
 USERS = [f"u{i:03d}" for i in range(300)]
 numbers = itertools.count()
@@ -100,7 +113,7 @@ class Seen:
     """What the store has of a study now: runs by trial number, `study`, or a baseline's name."""
 
     def __init__(self, study: StudyFolder) -> None:
-        self.client = MlflowClient(tracking_uri=study.read_manifest()["tracking_uri"])
+        self.client = MlflowClient(tracking_uri=tracking_uri_of(study))
         self.experiment = self.client.get_experiment_by_name(study.name)
         runs = self.client.search_runs([self.experiment.experiment_id])
         named = [(run.data.tags.get("trial", run.info.run_name.split(" films")[0]), run) for run in runs]
@@ -123,7 +136,7 @@ class Seen:
 
 def deliver(study: StudyFolder, *, ended: bool = True) -> Seen:
     """By a new process, which knows nothing but the store."""
-    StudyMirror(study, study.read_manifest()["tracking_uri"]).bring_up(ended=ended)
+    StudyMirror(study, tracking_uri_of(study)).bring_up(ended=ended)
     return Seen(study)
 
 
@@ -182,15 +195,36 @@ def test_the_figures_of_a_running_trial_come_as_they_are_made(study):
     mirror = StudyMirror(study, study.read_manifest()["tracking_uri"])
     add_trial(study, 3, [0.2])
     study.write_status(3, TrialStatus.RUNNING)
-    mirror.bring_up()
-    assert Seen(study).metrics("3")["best/ndcg_at_10"] == 0.2
-    study.trial(3).append_epoch(figures(2, 0.3))
-    study.trial(3).append_epoch(figures(3, 0.1))
-    mirror.bring_up()
+    with study.locked():
+        mirror.bring_up()
+        assert Seen(study).metrics("3")["best/ndcg_at_10"] == 0.2
+        study.trial(3).append_epoch(figures(2, 0.3))
+        study.trial(3).append_epoch(figures(3, 0.1))
+        mirror.bring_up()
     seen = Seen(study)
     assert seen.points("3", "ndcg_at_10") == [(1, 0.2), (2, 0.3), (3, 0.1)]
     assert seen.metrics("3")["best/ndcg_at_10"] == 0.3
     assert seen.runs["3"].info.status == "RUNNING"
+
+
+def test_what_a_killed_search_has_left_running_is_interrupted_and_goes_on_in_its_run(study):
+    add_trial(study, 3, [0.2])
+    study.write_status(3, TrialStatus.RUNNING)
+    (study.path / "ending.json").unlink()
+    seen = deliver(study)
+    assert (seen.tags("3")["status"], seen.runs["3"].info.status) == ("interrupted", "KILLED")
+    assert "cut short with the search after 1 of 3 epochs" in seen.tags("3")["mlflow.note.content"]
+    assert seen.runs["study"].info.status == "KILLED"
+    with study.locked():
+        study.trial(3).append_epoch(figures(2, 0.3))
+        again = deliver(study, ended=False)
+    assert (again.tags("3")["status"], again.runs["3"].info.status) == ("running", "RUNNING")
+    assert again.points("3", "ndcg_at_10") == [(1, 0.2), (2, 0.3)]
+
+
+def test_references_have_no_status(study):
+    seen = deliver(study)
+    assert [seen.tags(name).get("status") for name in ("popularity", "chance")] == [None, None]
 
 
 def test_a_trial_that_was_cut_short_goes_on_in_its_run(study):
@@ -426,19 +460,223 @@ def test_a_store_that_is_down_stops_nothing_and_is_delivered_later(study, store)
     tracker.nudge()
     assert tracker.finish(timeout_s=30) is False
     assert tracker.trouble
-    command = [sys.executable, "-m", "tune.tracking", str(study.path)]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    said = by_command(study)
     assert len(Seen(study).runs) == 6
     assert f"/#/experiments/{Seen(study).experiment.experiment_id}/runs?" in said
 
 
-def test_whatever_goes_wrong_is_not_taken_for_delivered(study, store):
-    write_yaml(study.study_file, "study: {name: films}\n")  # its space is gone
-    tracker = Tracker(study, store)
+def test_knobs_that_vary_together_are_shown_each(study):
+    pair = {"epochs+learning_rate": {"choice": [[3, 1e-2], [10, 1e-3]]}, "model": {"choice": ["demo-tiny", "x"]}}
+    write_yaml(study.study_file, json.dumps({"study": {"name": study.name}, "space": pair}))
+    study.write_manifest(study.read_manifest() | {"knobs": ["epochs", "learning_rate", "model"]})
+    params = deliver(study).runs["0"].data.params
+    assert params["Searched/epochs"] == "3"
+    assert params["Searched/learning_rate"] == "0.01"
+
+
+def test_a_knob_that_is_0_where_its_condition_does_not_hold_has_no_logarithmic_axis(study):
+    decay = {"log_uniform": [1e-4, 1e-1], "when": {"schedule": "cosine"}}
+    space = {"learning_rate": {"log_uniform": [1e-5, 1e-1]}, "weight_decay": decay}
+    write_yaml(study.study_file, json.dumps({"study": {"name": study.name}, "space": space}))
+    study.write_manifest(study.read_manifest() | {"knobs": ["learning_rate", "weight_decay"]})
+    params = deliver(study).runs["0"].data.params
+    assert params["Searched/weight_decay"] == "0.0"
+    assert params["Searched/learning_rate log10"] == "-2.000"
+
+
+def test_what_a_store_has_half_of_becomes_whole(study):
+    """A server that dies under way has made the runs, and neither filled them nor answered."""
+    client = MlflowClient(tracking_uri=study.read_manifest()["tracking_uri"])
+    experiment, tags = client.create_experiment(study.name), {"study_id": study.read_manifest()["study_id"]}
+    parent = client.create_run(experiment, tags={"kind": "study", **tags}, run_name="study").info.run_id
+    nested = {"mlflow.parentRunId": parent, "study": study.name}
+    for _ in range(2):
+        client.create_run(experiment, tags={**nested, "kind": "trial", "trial": "0", "status": "running"})
+        client.create_run(
+            experiment, tags={**nested, "kind": "baseline", "baseline": "popularity"}, run_name="popularity"
+        )
+    seen = deliver(study)
+    assert seen.runs["study"].info.run_id == parent
+    assert seen.runs["study"].data.params["plan/validation_lists"] == "2000"
+    assert seen.metrics("study")["chance/recall_at_1"] == 0.05
+    assert "study.yaml" in seen.artifacts("study")
+    assert seen.points("0", "recall_at_1") == [(1, 0.30), (2, 0.41), (3, 0.35)]
+    assert {run.info.status for key, run in seen.runs.items() if key in ("popularity", "chance")} == {"FINISHED"}
+
+
+def test_a_server_that_is_killed_and_comes_back_has_everything_once(study, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    study.write_manifest(study.read_manifest() | {"tracking_uri": uri})
+    study.write_status(2, TrialStatus.RUNNING)
+    said: list[str] = []
+    tracker = Tracker(study, uri, said.append)
+    with study.locked():
+        with serving(tmp_path / "server", port):
+            tracker.start()
+            tracker.nudge()
+            until(lambda: tracker.leaderboard_link and "2" in Seen(study).runs)
+        study.trial(2).append_epoch(figures(1, 0.2))
+        tracker.nudge()
+        until(lambda: tracker.trouble)
+        study.trial(2).append_epoch(figures(2, 0.3))
+    with serving(tmp_path / "server", port):
+        add_trial(study, 3, [0.5], mean=0.5)
+        study.write_status(2, TrialStatus.COMPLETED)
+        assert tracker.finish() is True
+        seen = Seen(study)
+        assert set(seen.runs) == {"study", "0", "1", "2", "3", "popularity", "chance"}
+        assert seen.points("0", "recall_at_1") == [(1, 0.30), (2, 0.41), (3, 0.35)]
+        assert seen.points("2", "recall_at_1") == [(1, 0.2), (2, 0.3)]
+        assert [seen.runs[t].info.status for t in "023"] == ["FINISHED"] * 3
+        assert seen.runs["study"].info.status == "FINISHED"
+        assert seen.artifacts("3") == {"adapter"}
+    assert said[0].startswith("MLflow does not have everything (")
+    assert said[1:] == ["MLflow has everything again"]
+
+
+@contextmanager
+def serving(folder: Path, port: int) -> Iterator[None]:
+    """MLflow's own server with its store in a folder, killed at the end."""
+    folder.mkdir(exist_ok=True)
+    where = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "a")]
+    command = [sys.executable, "-m", "mlflow", "server", *where, "--port", str(port), "--workers", "1"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # MLflow starts uvicorn by its name
+    environment = {**os.environ, "PATH": path, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "log").open("a") as log:
+        started = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
+    try:
+        until(lambda: answers(f"http://127.0.0.1:{port}/health"))
+        yield
+    finally:
+        os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        return urllib.request.urlopen(url, timeout=2).status == 200
+    except OSError:
+        return False
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def by_command(study: StudyFolder) -> str:
+    """What `tune.tracking` prints, in a process of its own: MLflow remembers where it has put what."""
+    command = [sys.executable, "-m", "tune.tracking", str(study.path)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def local(address: str) -> Path:
+    return Path(unquote(urlsplit(address).path))
+
+
+@pytest.fixture
+def moved(study, tmp_path) -> StudyFolder:
+    """A finished study that was mirrored into its own store, as older ones name it, and then moved."""
+    old = StudyFolder(tmp_path / "old place" / "films")
+    shutil.copytree(study.path, old.path)
+    old.write_manifest(old.read_manifest() | {"tracking_uri": f"sqlite:///{old.path}/mlflow.db"})
+    deliver(old)
+    shutil.move(old.path.parent, tmp_path / "new place")
+    return StudyFolder(tmp_path / "new place" / "films")
+
+
+def test_a_study_that_was_moved_takes_its_store_along(moved, tmp_path):
+    assert f"sqlite:///{moved.path}/mlflow.db" in by_command(moved)
+    seen = Seen(moved)
+    assert set(seen.runs) == {"study", "0", "1", "2", "popularity", "chance"}
+    for run, artifact in [("0", "adapter/adapter_config.json"), ("study", "leaderboard.csv")]:
+        folder = local(seen.runs[run].info.artifact_uri)
+        assert folder.is_relative_to(moved.path / "mlartifacts")
+        fetched = Path(seen.client.download_artifacts(seen.runs[run].info.run_id, artifact))
+        assert fetched.read_text() == (folder / artifact).read_text()
+    assert not (tmp_path / "old place").exists()
+
+
+def test_the_store_of_a_copy_is_its_own(moved, tmp_path):
+    by_command(moved)
+    before = sorted(moved.path.rglob("*"))
+    copy = StudyFolder(tmp_path / "copy" / "films")
+    shutil.copytree(moved.path, copy.path)
+    add_trial(copy, 3, [0.6], mean=0.2)
+    by_command(copy)
+    seen = Seen(copy)
+    assert local(seen.runs["3"].info.artifact_uri).is_relative_to(copy.path)
+    assert seen.artifacts("3") == {"adapter"}
+    assert "3" not in Seen(moved).runs
+    assert sorted(moved.path.rglob("*")) == before
+
+
+def test_only_addresses_in_the_study_s_former_place_follow_it(moved):
+    with closing(sqlite3.connect(moved.path / "mlflow.db")) as store, store:
+        (old,) = store.execute("SELECT artifact_location FROM experiments WHERE name = 'films'").fetchone()
+        other = f"{old}-2/x"
+        store.execute("UPDATE runs SET artifact_uri = ? WHERE name = 'chance'", (other,))
+    assert moved_store.follow(moved) == 1 + 5  # the experiment, and all runs but chance
+    assert moved_store.follow(moved) == 0
+    with closing(sqlite3.connect(moved.path / "mlflow.db")) as store:
+        found = dict(store.execute("SELECT name, artifact_uri FROM runs"))
+    assert found["chance"] == other
+    assert found["popularity"].startswith((moved.path / "mlartifacts").as_uri() + "/")
+
+
+def test_a_store_that_is_no_database_is_said(moved):
+    (moved.path / "mlflow.db").write_text("no database, but long enough to be taken for one " * 20)
+    with pytest.raises(EnvironmentFault, match=r"mlflow\.db could not be brought to where its study lies now"):
+        moved_store.follow(moved)
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ("", "own"),
+        ("sqlite:////gone/films/mlflow.db", "own"),
+        ("sqlite:////gone/everybody/mlflow.db", "as named"),
+        ("sqlite:////srv/films/tracking.db", "as named"),
+        ("http://127.0.0.1:5000", "as named"),
+    ],
+)
+def test_which_store_a_study_is_tracked_in(study, tmp_path, named, expected):
+    here = StudyFolder(tmp_path / "films")
+    shutil.copytree(study.path, here.path)
+    here.write_manifest(here.read_manifest() | {"tracking_uri": named})
+    assert tracking_uri_of(here) == (f"sqlite:///{here.path}/mlflow.db" if expected == "own" else named)
+
+
+def test_a_store_s_address_is_shown_as_it_is_typed_and_without_its_password():
+    assert ui_command("sqlite:////a b/mlflow.db").endswith(
+        " --backend-store-uri 'sqlite:////a b/mlflow.db' --port 5000"
+    )
+    assert ui_command("https://me:hunter2@host/x") == "https://***@host/x"
+    assert "hunter2" not in ui_command("postgresql://me:hunter2@host/x")
+
+
+def test_whatever_goes_wrong_is_said_once_and_not_taken_for_delivered(study, store, capsys):
+    study.write_manifest({key: value for key, value in study.read_manifest().items() if key != "knobs"})
+    said: list[str] = []
+    tracker = Tracker(study, store, said.append)
     tracker.start()
     tracker.nudge()
     assert tracker.finish(timeout_s=30) is False
-    assert "space" in tracker.trouble
+    assert tracker.trouble == "KeyError: 'knobs'"
+    assert said == ["MLflow does not have everything (KeyError: 'knobs'); the search goes on, and sends it again"]
+    assert capsys.readouterr().err.count("Traceback") == 1
+
+
+def test_a_study_file_without_a_space_is_said_in_a_sentence(study):
+    write_yaml(study.study_file, "study: {name: films}\n")
+    with pytest.raises(DamagedFile, match="is damaged: it has no space"):
+        deliver(study)
 
 
 def test_metric_names_are_ones_that_mlflow_takes(study):

@@ -14,9 +14,13 @@ from reranker.config import TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import EnvironmentFault
 from reranker.pulse import Pulse
+from results.report import write_report
+from results.secrets import masked
 from results.study_folder import StudyFolder
+from results.usage import keep_registered, rank_command, serve_command, usable
 from tune.refit import Recipe, refit
 from tune.registry import register
+from tune.tracking import deliver
 from tune.worker_group import TrialResources
 
 _PULSE_S = 30.0  # between two lines of how far an epoch is
@@ -62,19 +66,21 @@ def refit_and_register(
 
     folder = refit(data, study, resources, tell, heard)
     example = example_of(data, folder.read_config())
+    lines = [f"refit:         {folder.adapter}"]
     try:
-        version = register(study, folder, example, name=name, tracking_uri=tracking_uri)
+        model = f"models:/{name}/{register(study, folder, example, name=name, tracking_uri=tracking_uri)}"
     except EnvironmentFault as fault:
-        again = "the refit is kept; --resume with --refit registers it"
-        return f"refit:         {folder.adapter}\nnot registered: {fault}; {again}\n{_rank(study, example)}"
-    return "\n".join(
-        [
-            f"refit:         {folder.adapter}",
-            f"registered:    models:/{name}/{version}",
-            _rank(study, example),
-            *_serve(f"models:/{name}/{version}", tracking_uri, example),
-        ]
-    )
+        lines.append(f"not registered: {fault}; the refit is kept; --resume with --refit registers it")
+        lines.append(_rank(study, recipe.trial, example))
+    else:
+        keep_registered(study, model)
+        lines += [f"registered:    {model}", _rank(study, recipe.trial, example)]
+        lines += _serve(study, model, tracking_uri, example)
+    write_report(study)  # which now leads to the refit
+    if trouble := deliver(study, tracking_uri):
+        lines.append(f"MLflow lacks the new report ({trouble}); to deliver it:")
+        lines.append(f"               {sys.executable} -m tune.tracking {shlex.quote(str(study.path))}")
+    return "\n".join(lines)
 
 
 def example_of(data: RerankingData, config: TrialConfig) -> dict[str, list[str]]:
@@ -84,23 +90,18 @@ def example_of(data: RerankingData, config: TrialConfig) -> dict[str, list[str]]
     return {"history": [texts[i] for i in history], "candidates": [texts[i] for i in first.candidates]}
 
 
-def _rank(study: StudyFolder, example: dict[str, list[str]]) -> str:
+def _rank(study: StudyFolder, trial: int, example: dict[str, list[str]]) -> str:
     titles = {name: shlex.join(texts[-3:]) for name, texts in example.items()}
-    return (
-        f"rank a list:   {sys.executable} -m reranker.rank --adapter {shlex.quote(str(study.refit.path))} "
-        f"--history {titles['history']} --candidates {titles['candidates']}"
-    )
+    asked = f"--history {titles['history']} --candidates {titles['candidates']}"
+    return f"rank a list:   {rank_command(usable(study, trial), asked, shlex.quote(sys.executable))}"
 
 
-def _serve(model: str, tracking_uri: str, example: dict[str, list[str]]) -> list[str]:
+def _serve(study: StudyFolder, model: str, tracking_uri: str, example: dict[str, list[str]]) -> list[str]:
     some = {name: texts[-3:] for name, texts in example.items()}
     body = shlex.quote(json.dumps({"dataframe_records": [some]}, ensure_ascii=False))
-    # MLflow starts uvicorn by its name, so this environment's programs must be on the path.
-    where = (
-        f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH MLFLOW_TRACKING_URI={shlex.quote(tracking_uri)}"
-    )
+    programs = shlex.quote(str(Path(sys.executable).parent))
     return [
-        f"load it:       mlflow.set_tracking_uri({tracking_uri!r}); mlflow.pyfunc.load_model({model!r})",
-        f"serve it:      {where} mlflow models serve --model-uri {model} --env-manager local --port 5001",
+        f"load it:       mlflow.set_tracking_uri({masked(tracking_uri)!r}); mlflow.pyfunc.load_model({model!r})",
+        f"serve it:      {masked(serve_command(study, model, programs))}",
         f"ask it:        curl -H 'Content-Type: application/json' -d {body} http://127.0.0.1:5001/invocations",
     ]

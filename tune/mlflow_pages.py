@@ -5,17 +5,20 @@ from __future__ import annotations
 import colorsys
 import json
 import math
-import shlex
 from collections.abc import Hashable, Mapping
 from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
 
+from reranker.config import TrialConfig
+from reranker.files import DamagedFile
 from results.compare import Comparison, findings, p_value, verdict
 from results.contenders import replicated
 from results.leaderboard import PRETTY, leaderboard
+from results.secrets import masked
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.usage import rank_command, serve_command, usable
 
 _SHORT = {"learning_rate": "lr", "lora_rank": "r", "lora_alpha": "alpha"}
 _LISTED = 10  # rows of the note's leaderboard
@@ -50,11 +53,24 @@ def axes(study: StudyFolder) -> dict[str, str]:
     """Searched knob → the parameter that shows it once more, named so that it sorts before all others.
 
     MLflow's compare page opens with the first three parameters that differ; and its axes are linear, so a knob that is
-    searched evenly in the logarithm is shown by that.
+    searched evenly in the logarithm is shown by that, unless it may also have a value that has none.
+
+    Raises:
+        DamagedFile: the study file does not say what is searched.
     """
-    space = study.read_sections()["space"]
-    ends = {knob: " log10" if "log_uniform" in space[knob] or space[knob].get("log") else "" for knob in space}
-    return {knob: f"Searched/{knob}{ends[knob]}" for knob in study.read_manifest()["knobs"]}
+    sections = study.read_sections()
+    space, fixed = sections.get("space"), sections.get("fixed") or {}
+    if not isinstance(space, dict):
+        raise DamagedFile(study.study_file, "is damaged: it has no space")
+
+    def ending(knob: str) -> str:
+        entry = space.get(knob, {})  # knobs that vary together, joined by "+", are choices
+        if "log_uniform" not in entry and not entry.get("log"):
+            return ""
+        kept = fixed.get(knob, TrialConfig.model_fields[knob].default)  # where a condition does not hold
+        return "" if "when" in entry and isinstance(kept, int | float) and kept <= 0 else " log10"
+
+    return {knob: f"Searched/{knob}{ending(knob)}" for knob in study.read_manifest()["knobs"]}
 
 
 def searched(values: Mapping[str, Any], axes: Mapping[str, str]) -> dict[str, str]:
@@ -227,15 +243,22 @@ def _row(cells: list[str]) -> str:
 
 
 def _use(study: StudyFolder, best: StoredTrial) -> str:
-    refitted = study.refit.adapter.exists()
-    folder = study.refit.path if refitted else study.trial(best.number).path
-    which = f"trial {best.number}, trained again with the validation items" if refitted else f"trial {best.number}"
-    return (
-        f"The adapter of {which}:\n\n    {folder / 'adapter'}\n\nRank a list with it:\n\n"
-        f"    python -m reranker.rank --adapter {shlex.quote(str(folder))} \\\n"
-        f"        --history TITLE TITLE --candidates TITLE TITLE TITLE\n\n"
-        f"In Python: `reranker.rank.Reranker.load(PATH).rank(history, candidates)`."
-    )
+    adapter = usable(study, best.number)
+    which = f"trial {best.number if adapter.refit_of is None else adapter.refit_of}"
+    which += "" if adapter.refit_of is None else ", trained once more with the validation items"
+    blocks = [
+        f"The adapter of {which}:",
+        f"    {adapter.folder / 'adapter'}",
+        "Rank a list with it:",
+        f"    {rank_command(adapter)}",
+        f"In Python: `reranker.rank.Reranker.load({str(adapter.folder)!r}).rank(history, candidates)`.",
+    ]
+    if adapter.model:
+        blocks += [
+            f"Serve it, as `{adapter.model}` of the registry:",
+            f"    {masked(serve_command(study, adapter.model))}",
+        ]
+    return "\n\n".join(blocks)
 
 
 def saved_views(study: StudyFolder, now_ms: int) -> dict[str, str]:

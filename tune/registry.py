@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from reranker.errors import EnvironmentFault
 from reranker.models import BUNDLED, MODELS, resolve
 from reranker.trial_folder import TrialFolder
 from results.compare import verdict
+from results.secrets import masked
 from results.study_folder import StudyFolder
 from tune.mlflow_pages import text
 from tune.refit import Recipe
@@ -92,7 +94,9 @@ def register(
             client.update_model_version(name, str(version), description=verdict(study))
     except (MlflowException, OSError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise EnvironmentFault(f"the model could not be registered at {tracking_uri}: {first}") from error
+        raise EnvironmentFault(
+            f"the model could not be registered at {masked(tracking_uri)}: {masked(first)}"
+        ) from error
     return version
 
 
@@ -138,7 +142,9 @@ def _run(study: StudyFolder, facts: dict[str, Any]) -> Iterator[None]:
     query = f"tags.kind = 'study' and tags.study_id = '{facts['study_id']}'"
     parents = client.search_runs([experiment.experiment_id], query) if experiment else []
     if not parents:
-        rule = f"the store does not have the study yet; python -m tune.tracking {study.path} delivers it"
+        rule = (
+            f"the store does not have the study yet; python -m tune.tracking {shlex.quote(str(study.path))} delivers it"
+        )
         raise EnvironmentFault(rule)
     kind = "refit" if facts["refit"] == "yes" else "adapter"
     tags = {"mlflow.parentRunId": parents[0].info.run_id, "kind": kind, "study": study.name, "of_trial": facts["trial"]}

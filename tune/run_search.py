@@ -43,6 +43,7 @@ from results.leaderboard import leaderboard, pretty
 from results.optuna_journal import create_journal
 from results.report import write_report
 from results.study_folder import StoredTrial, StudyFolder
+from results.tracking_store import tracking_uri_of
 from tune import search_space
 from tune.announce import how_to_resume, plan, where_it_is, where_to_look
 from tune.conductor import Conductor, end_at_once, handling
@@ -58,7 +59,7 @@ from tune.replication import Replication
 from tune.schedulers import make_scheduler, replay
 from tune.search_space import Study
 from tune.searcher import LedgerSearch, make_sampler
-from tune.tracking import Tracker, default_uri
+from tune.tracking import Tracker
 from tune.trainable import concurrent_trials, make_trainable, trial_resources
 from tune.warm_start import warm_start
 from tune.worker_group import TrialResources
@@ -107,7 +108,7 @@ def search(args: argparse.Namespace, console: Console) -> int:
 
     with folder.locked(), libraries_quiet(folder.path / "driver.log"):
         write_yaml(folder.study_file, study.dump())
-        tracking_uri = folder.read_manifest()["tracking_uri"]
+        tracking_uri = tracking_uri_of(folder)
 
         # Search
         tracker = Tracker(folder, tracking_uri)
@@ -153,6 +154,7 @@ def _run_trials(
     progress = Progress(
         study, console, done=len(past), best=ledger.best(), summary_s=60 * args.summary_minutes, quiet=args.quiet
     )
+    tracker.say = progress.say
     conductor = Conductor(study, folder, ledger, progress.say)
     if args.warm_start and not args.resume:
         earlier = open_study(args.runs, args.warm_start)
@@ -219,7 +221,7 @@ def _report(
 def _new_folder(study: Study, data: RerankingData, args: argparse.Namespace) -> StudyFolder:
     folder = StudyFolder.create(args.runs, study.name)
     baselines = keep_baselines(study, data, folder)
-    manifest = make_manifest(study, data, args.tracking_uri or default_uri(folder), baselines)
+    manifest = make_manifest(study, data, args.tracking_uri or "", baselines)
     folder.write_manifest(manifest)
     create_journal(folder.journal, study.name, minimise=study.mode == "min", manifest=manifest)
     return folder

@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,11 @@ from reranker.metrics import METRIC_NAMES
 from results.compare import RUNS, compare
 from results.contenders import contenders, replicated
 from results.integrity import open_study
-from results.leaderboard import leaderboard
+from results.leaderboard import leaderboard, standing
+from results.secrets import masked
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.tracking_store import local_store, tracking_uri_of
+from tune import moved_store
 from tune.mlflow_pages import (
     WINNER,
     Links,
@@ -56,7 +61,7 @@ _ENDED = {
     TrialStatus.FAILED: "FAILED",
     TrialStatus.CANCELLED: "KILLED",
 }
-_FINAL = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)  # a cancelled one may go on
+_FINAL = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)  # an interrupted one may go on
 _LEADERBOARD = (*METRIC_NAMES, "train_loss", "val_loss")
 _APPLIED = "applied/"
 _EPOCHS_A_BATCH = 20  # MLflow takes 1000 metrics at once
@@ -65,16 +70,19 @@ _NOTE = "mlflow.note.content"
 _GREYS = ("#b4b4b4", "#8a8a8a", "#9c8f80", "#7d8a99", "#a89fb0", "#8fa08f", "#6f6f6f", "#b0a090")  # of baselines
 
 
-def default_uri(study: StudyFolder) -> str:
-    """SQLite in the study's folder, absolute, since Ray changes the working folder."""
-    return f"sqlite:///{(study.path / 'mlflow.db').resolve()}"
-
-
 def ui_command(uri: str) -> str:
-    """What to type to see the runs of this store."""
-    return (
-        f"{sys.executable} -m mlflow ui --backend-store-uri {uri} --port {_PORT}" if uri.startswith("sqlite") else uri
-    )
+    """What to type to see the runs of this store; of a server its address."""
+    if _is_server(uri):
+        return masked(uri)
+    return f"{shlex.quote(sys.executable)} -m mlflow ui --backend-store-uri {shlex.quote(masked(uri))} --port {_PORT}"
+
+
+def _ui_address(uri: str) -> str:
+    return masked(uri).rstrip("/") if _is_server(uri) else f"http://127.0.0.1:{_PORT}"
+
+
+def _is_server(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
 
 
 class StudyMirror:
@@ -83,10 +91,15 @@ class StudyMirror:
     def __init__(self, study: StudyFolder, uri: str) -> None:
         self.study, self.uri = study, uri
         self._client: MlflowClient | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """What is known of the store; asked again after it has failed, since what was under way may have arrived."""
         self._runs: dict[str, str] = {}  # a trial's number, or a baseline's name → run id
         self._sent: dict[int, int] = {}  # trial number → epochs that the store has
         self._ended: dict[int, str] = {}  # trial number → the status that the store has it end with
         self._reach: dict[str, int] = {}  # baseline → the epoch up to which its figures are drawn
+        self._closed: set[str] = set()  # baselines whose runs are finished
         self._acts_sent = 0
         self._parent = ""
 
@@ -96,12 +109,23 @@ class StudyMirror:
         Raises:
             MlflowException, OSError: the store is down or refuses; nothing is lost, ask again.
         """
-        client = self._client = self._client or MlflowClient(tracking_uri=self.uri)
+        try:
+            self._bring_up(ended=ended)
+        except (MlflowException, OSError):
+            self._forget()
+            raise
+
+    def _bring_up(self, *, ended: bool) -> None:
+        if self._client is None:
+            if self.uri == local_store(self.study):
+                moved_store.follow(self.study)
+            self._client = MlflowClient(tracking_uri=self.uri)
+        client = self._client
         if not self._parent:
             self._manifest, self._axes = self.study.read_manifest(), axes(self.study)
             self._parent = self._find_or_make_parent(client, reopen=not ended)
         longest = 1
-        for trial in self.study.trials():
+        for trial in standing(self.study):
             longest = max(longest, trial.values["epochs"])
             if self._ended.get(trial.number) != trial.status.value:
                 self._send(client, trial)
@@ -114,9 +138,11 @@ class StudyMirror:
             self._close(client)
 
     @property
-    def leaderboard_page(self) -> str:
-        """Its address, without the server's."""
-        return Links(self._experiment, self._parent, {}).view("leaderboard")
+    def leaderboard_link(self) -> str:
+        """Where MLflow's UI shows the leaderboard, once its server runs; empty before the study is in the store."""
+        if not self._parent:
+            return ""
+        return f"{_ui_address(self.uri)}/{Links(self._experiment, self._parent, {}).view('leaderboard')}"
 
     # The study
 
@@ -124,28 +150,31 @@ class StudyMirror:
         manifest, name = self._manifest, self.study.name
         self._experiment = self._find_or_make_experiment(client)
         kind = "tags.kind = 'study'"
-        for run in client.search_runs([self._experiment], f"{kind} and tags.study_id = '{manifest['study_id']}'"):
+        query = f"{kind} and tags.study_id = '{manifest['study_id']}'"
+        found = client.search_runs([self._experiment], query, order_by=["attributes.start_time ASC"])
+        if found:
+            parent = str(found[0].info.run_id)
             if reopen:
-                client.update_run(run.info.run_id, status="RUNNING")
-            for child in self._children(client, run.info.run_id):
-                self._remember(child)
-            return str(run.info.run_id)
-        tags = {"kind": "study", "study": name, "study_id": manifest["study_id"], **manifest["tags"]}
-        began = _written(self.study.path / "manifest.json")
-        run = client.create_run(self._experiment, began, run_name=f"study {name}", tags=tags)
-        parent = str(run.info.run_id)
-        chance = self.study.references()["chance"]
-        params = [Param(f"plan/{key}", str(value)) for key, value in manifest["plan"].items()]
-        client.log_batch(parent, metrics=_metrics(chance, "chance/"), params=params)
-        client.log_artifact(parent, str(self.study.study_file))
-        links = Links(self._experiment, parent, {})
-        client.set_experiment_tag(self._experiment, _NOTE, experiment_note(self.study, links))
+                client.update_run(parent, status="RUNNING")
+            for child in list(self._children(client, parent)):
+                self._remember(client, child)
+        else:
+            tags = {"kind": "study", "study": name, "study_id": manifest["study_id"], **manifest["tags"]}
+            began = _written(self.study.path / "manifest.json")
+            parent = str(client.create_run(self._experiment, began, run_name=f"study {name}", tags=tags).info.run_id)
+        if not found or "chance/recall_at_1" not in found[0].data.metrics:  # the last that a new parent gets
+            params = [Param(f"plan/{key}", str(value)) for key, value in manifest["plan"].items()]
+            client.log_batch(parent, params=params)
+            client.log_artifact(parent, str(self.study.study_file))
+            note = experiment_note(self.study, Links(self._experiment, parent, {}))
+            client.set_experiment_tag(self._experiment, _NOTE, note)
+            client.log_batch(parent, metrics=_metrics(self.study.references()["chance"], "chance/"))
         return parent
 
     def _find_or_make_experiment(self, client: MlflowClient) -> str:
         name = self.study.name
         if (known := client.get_experiment_by_name(name)) is None:
-            local = (self.study.path / "mlartifacts").resolve().as_uri() if self.uri.startswith("sqlite") else None
+            local = moved_store.artifacts_of(self.study) if self.uri.startswith("sqlite") else None
             experiment, tags = str(client.create_experiment(name, artifact_location=local)), {}
         else:
             experiment, tags = str(known.experiment_id), known.tags
@@ -156,22 +185,27 @@ class StudyMirror:
         return experiment
 
     def _children(self, client: MlflowClient, parent: str) -> Iterator[Run]:
-        """Its nested runs, of whatever kind."""
-        query, token = f"tags.mlflow.parentRunId = '{parent}'", None
+        """Its nested runs, of whatever kind, the oldest first."""
+        query, order, token = f"tags.mlflow.parentRunId = '{parent}'", ["attributes.start_time ASC"], None
         while True:
-            page = client.search_runs([self._experiment], query, page_token=token)
+            page = client.search_runs([self._experiment], query, order_by=order, page_token=token)
             yield from page
             if not (token := page.token):
                 return
 
-    def _remember(self, run: Run) -> None:
+    def _remember(self, client: MlflowClient, run: Run) -> None:
         tags = run.data.tags
-        if tags.get("kind") == "trial":
-            self._runs[tags["trial"]] = run.info.run_id
-            if run.info.status in _ENDED.values() and tags["status"] in _FINAL:
-                self._ended[int(tags["trial"])] = tags["status"]
-        elif tags.get("kind") in ("baseline", "chance"):
-            self._runs[tags["baseline"]] = run.info.run_id
+        key = tags.get({"trial": "trial", "baseline": "baseline", "chance": "baseline"}.get(tags.get("kind", ""), ""))
+        if key is None:  # somebody else's
+            return
+        if key in self._runs:  # its creation was sent again while the store went down
+            client.delete_run(run.info.run_id)
+            return
+        self._runs[key] = run.info.run_id
+        if tags["kind"] != "trial":
+            self._closed |= {key} if run.info.status == "FINISHED" else set()
+        elif run.info.status in _ENDED.values() and tags["status"] in _FINAL:
+            self._ended[int(key)] = tags["status"]
 
     # Trials
 
@@ -262,6 +296,9 @@ class StudyMirror:
             if self._reach[name] < longest:
                 client.log_batch(self._runs[name], metrics=_metrics(figures, step=longest))
                 self._reach[name] = longest
+            if name not in self._closed:
+                client.set_terminated(self._runs[name], "FINISHED")
+                self._closed.add(name)
 
     def _find_or_make_ranker(self, client: MlflowClient, name: str, figures: dict[str, float]) -> int:
         """The epoch that its line reaches."""
@@ -275,7 +312,6 @@ class StudyMirror:
                 "kind": "chance" if name == "chance" else "baseline",
                 "baseline": name,
                 "study": self.study.name,
-                "status": TrialStatus.COMPLETED.value,
                 _NOTE: ranker_note(name),
                 "mlflow.runType": "evaluation",  # the page opens with the study unfolded where it has one of these
                 "mlflow.runColor": _GREYS[len(self._reach) % len(_GREYS)],
@@ -285,7 +321,6 @@ class StudyMirror:
         metric = self._manifest["metric"]
         leading = {f"best/{key}": figures[key] for key in (metric, *_LEADERBOARD) if key in figures}
         client.log_batch(self._runs[name], metrics=_metrics(leading) + _metrics(figures))
-        client.set_terminated(self._runs[name], "FINISHED")
         return 0
 
     # The end
@@ -294,7 +329,8 @@ class StudyMirror:
         ranked = contenders(self.study)
         best, found = ranked[0].trial if ranked else None, compare(self.study, ranked=ranked)
         parent = client.get_run(self._parent)
-        runs = {run.info.run_id: run for run in self._children(client, self._parent)}
+        runs = {run.info.run_id: run for run in list(self._children(client, self._parent))}
+        self._drop_doubles(client, runs)
         self._mark(client, runs, best, results(self.study, found))
         if best is not None:
             figures = _of_best(ranked[0].figures, self._manifest["metric"])
@@ -311,6 +347,13 @@ class StudyMirror:
         client.set_experiment_tag(self._experiment, _NOTE, experiment_note(self.study, links))
         status = "FINISHED" if self.study.read_ending()["complete"] else "KILLED"
         client.set_terminated(self._parent, status, _written(self.study.path / "ending.json"))
+
+    def _drop_doubles(self, client: MlflowClient, runs: dict[str, Run]) -> None:
+        """Of what was created twice, because its creation was sent again, keep the run that has the figures."""
+        for run_id, run in runs.items():
+            key = run.data.tags.get("trial", run.data.tags.get("baseline", ""))
+            if run.data.tags.get("kind") in ("trial", "baseline", "chance") and self._runs.get(key, run_id) != run_id:
+                client.delete_run(run_id)
 
     def _mark(
         self, client: MlflowClient, runs: dict[str, Run], best: StoredTrial | None, results: dict[str, str]
@@ -332,9 +375,11 @@ class StudyMirror:
     def _send_readings(self, client: MlflowClient, known: Mapping[str, str]) -> None:
         """The sealed test's, each once."""
         for i, reading in enumerate(self.study.readings(), start=1):
-            if (tag := f"test.{i:03d}") not in known:
-                metrics = _metrics(reading["figures"], "test/", step=i)
-                client.log_batch(self._parent, metrics=metrics, tags=[RunTag(tag, reading_text(reading))])
+            if (tag := f"test.{i:03d}") in known:
+                continue
+            points = client.get_metric_history(self._parent, f"test/{METRIC_NAMES[0]}")
+            metrics = [] if i in {point.step for point in points} else _metrics(reading["figures"], "test/", step=i)
+            client.log_batch(self._parent, metrics=metrics, tags=[RunTag(tag, reading_text(reading))])
 
     def _ranked(self) -> dict[str, str]:
         """Runs with a score, by trial number or baseline's name, the best first."""
@@ -344,13 +389,23 @@ class StudyMirror:
 
 
 class Tracker:
-    """Mirrors the study in a thread while the search runs, so that a slow or absent store never holds it up."""
+    """Mirrors the study in a thread while the search runs, so that a slow or absent store never holds it up.
 
-    def __init__(self, study: StudyFolder, uri: str) -> None:
+    Attributes:
+        say: told when the store begins to lack something, and when it has everything again.
+        trouble: why the store does not have everything; empty when it does.
+    """
+
+    def __init__(self, study: StudyFolder, uri: str, say: Callable[[str], None] = lambda line: None) -> None:
         self._mirror = StudyMirror(study, uri)
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlflow-mirror", daemon=True)
-        self.trouble = ""  # why the store does not have everything; empty when it does
+        self.say, self.trouble = say, ""
+
+    @property
+    def leaderboard_link(self) -> str:
+        """Where MLflow's UI shows the leaderboard; empty while the study is not in the store."""
+        return self._mirror.leaderboard_link
 
     def start(self) -> None:
         for name in ("mlflow", "alembic"):
@@ -371,20 +426,44 @@ class Tracker:
         return not self.trouble
 
     def _run(self) -> None:
+        closed = False
         while not self._stop.is_set():
             self._wake.wait()
             self._wake.clear()
-            self._attempt(ended=self._stop.is_set())
+            ended = self._stop.is_set()
+            closed = self._attempt(ended=ended) and ended
             time.sleep(0.2)  # several reports become one pass
-        if self._wake.is_set() or self.trouble:
+        if not closed:
             self._attempt(ended=True)
 
-    def _attempt(self, *, ended: bool) -> None:
+    def _attempt(self, *, ended: bool) -> bool:
         try:
             self._mirror.bring_up(ended=ended)
-            self.trouble = ""
         except Exception as error:  # noqa: BLE001, a search goes on, and its user learns that the store lacks something
-            self.trouble = (str(error).strip() or type(error).__name__).splitlines()[0]
+            before, self.trouble = self.trouble, _cause(error)
+            if not before:
+                traceback.print_exc()
+                self.say(f"MLflow does not have everything ({self.trouble}); the search goes on, and sends it again")
+            return False
+        if self.trouble:
+            self.say("MLflow has everything again")
+        self.trouble = ""
+        return True
+
+
+def deliver(study: StudyFolder, uri: str) -> str:
+    """Bring the store of a search that is over up to its folder; why that could not be done, empty if it was."""
+    try:
+        StudyMirror(study, uri).bring_up(ended=True)
+    except (RerankerError, MlflowException, OSError) as error:
+        return _cause(error)
+    return ""
+
+
+def _cause(error: Exception) -> str:
+    """In a line, with the kind of the error where its own words were not made for a user."""
+    first = masked((str(error).strip() or type(error).__name__).splitlines()[0])
+    return first if isinstance(error, MlflowException | OSError | RerankerError) else f"{type(error).__name__}: {first}"
 
 
 def _measured(figures: Mapping[str, Any], searched_by: str) -> dict[str, float]:
@@ -429,16 +508,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         study = open_study(args.runs, args.study)
-        uri = args.tracking_uri or study.read_manifest()["tracking_uri"]
+        uri = args.tracking_uri or tracking_uri_of(study)
         mirror = StudyMirror(study, uri)
         mirror.bring_up(ended=True)
-    except (RerankerError, MlflowException) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    server = f"http://127.0.0.1:{_PORT}" if uri.startswith("sqlite") else uri.rstrip("/")
-    print(
-        f"{study.name} is in MLflow; to see it: {ui_command(uri)}\nits leaderboard there: {server}/{mirror.leaderboard_page}"
-    )
+    except (RerankerError, MlflowException, OSError) as error:
+        print(f"error: {_cause(error)}", file=sys.stderr)
+        return error.exit_code if isinstance(error, RerankerError) else 2
+    print(f"{study.name} is in MLflow; to see it: {ui_command(uri)}")
+    print(f"its leaderboard there: {mirror.leaderboard_link}")
     return 0
 
 
