@@ -14,6 +14,7 @@ from reranker.errors import RerankerError
 from reranker.files import write_file
 from results.compare import RUNS, winner
 from results.content import Content, content_of
+from results.integrity import open_study
 from results.leaderboard import leaderboard
 from results.markdown import to_markdown
 from results.study_folder import StudyFolder
@@ -25,13 +26,17 @@ def write_report(study: StudyFolder) -> Path:
     Raises:
         EnvironmentFault: they can't be written.
     """
-    return _write(study, content_of(study))
+    return _write(study, _content(study))
 
 
-def _write(study: StudyFolder, content: Content) -> Path:
+def _content(study: StudyFolder) -> Content:
     write_file(study.leaderboard, leaderboard(study).to_csv(index=False))
     if (best := winner(study)) is not None:
         study.write_best_config(best)
+    return content_of(study)
+
+
+def _write(study: StudyFolder, content: Content) -> Path:
     write_file(study.report, to_html(content))
     write_file(study.report.with_suffix(".md"), to_markdown(content))
     return study.report
@@ -57,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         study = open_study(args.runs, args.study)
-        content = content_of(study)
+        content = _content(study)
         page = _write(study, content)
     except RerankerError as error:
         print(f"error: {error}", file=sys.stderr)

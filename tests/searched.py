@@ -12,11 +12,12 @@ from reranker.zero_shot import keep_zero_shot
 from results.optuna_journal import create_journal
 from results.report import write_report
 from results.study_folder import StudyFolder, TrialStatus
+from results.tracking_store import tracking_uri_of
 from tune import search_space
 from tune.ledger import Ledger
 from tune.manifest import keep_baselines, make_manifest
 from tune.searcher import make_sampler
-from tune.tracking import StudyMirror, default_uri
+from tune.tracking import StudyMirror
 
 STUDY = """
 study: {{name: {name}, trials: {trials}, seed: 3}}
@@ -36,7 +37,7 @@ def search(runs: Path, name: str = "small", *, trials: int = 3, killed: bool = F
     data = RerankingData.prepare(study.data).sealed()
     folder = StudyFolder.create(runs, name)
     write_yaml(folder.study_file, study.dump())
-    manifest = make_manifest(study, data, default_uri(folder), keep_baselines(study, data, folder))
+    manifest = make_manifest(study, data, "", keep_baselines(study, data, folder))
     manifest |= {"name": name, "study": study.dump()}
     folder.write_manifest(manifest)
     create_journal(folder.journal, name, minimise=False, manifest=manifest)
@@ -60,5 +61,5 @@ def search(runs: Path, name: str = "small", *, trials: int = 3, killed: bool = F
         ledger.end(number, TrialStatus.COMPLETED)
     folder.write_ending("", complete=True)
     write_report(folder)
-    StudyMirror(folder, default_uri(folder)).bring_up(ended=True)
+    StudyMirror(folder, tracking_uri_of(folder)).bring_up(ended=True)
     return folder

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from reranker.metrics import ranks_of_target
 from results.study_folder import StudyFolder, TrialStatus
+from results.tracking_store import local_store
 from tune import search_space
 from tune.announce import how_to_resume
 from tune.conductor import Conductor
@@ -26,7 +27,7 @@ from tune.replication import Replication
 from tune.schedulers import make_scheduler, progress, replay
 from tune.search_space import Study
 from tune.searcher import LedgerSearch, make_sampler
-from tune.tracking import Tracker, default_uri
+from tune.tracking import Tracker
 from tune.warm_start import warm_start
 
 SPACE = """
@@ -506,7 +507,7 @@ def test_what_an_earlier_launch_left_running_is_marked_when_this_one_ends_before
     study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
     number = Launch(study, folder).begin()  # and then killed
     later, console = Launch(study, folder), Console(file=io.StringIO())
-    tracker = Tracker(folder, default_uri(folder))
+    tracker = Tracker(folder, local_store(folder))
     with Progress(study, console) as shown:
         Recorder(folder, shown, tracker, later.conductor, study.knobs).close()
     assert folder.read_status(number)["status"] == "cancelled"
