@@ -42,7 +42,7 @@ def a_study(runs: Path, name: str, trials: list[tuple[float, str]], lists: str =
         folder.start_trial(number, TrialConfig(model="demo-tiny", seed=number).model_dump(), origin)
         report(folder.trial(number), USERS, found)
         folder.write_status(number, TrialStatus.COMPLETED)
-    write_yaml(folder.study_file, "study: {name: a}\n")
+    write_yaml(folder.study_file, "study: {name: a}\ndata: {source: demo}\n")
     return keep_journal(folder)
 
 

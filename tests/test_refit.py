@@ -105,7 +105,7 @@ def study(data, tmp_path_factory) -> StudyFolder:
     }
     folder.write_manifest(manifest)
     space = "{learning_rate: {log_uniform: [1.0e-5, 1.0e-1]}}"
-    write_yaml(folder.study_file, f"study: {{name: small}}\nspace: {space}\n")
+    write_yaml(folder.study_file, f"study: {{name: small}}\ndata: {{source: demo}}\nspace: {space}\n")
     for number, config in enumerate((CONFIG.model_copy(update={"learning_rate": 1e-4}), CONFIG)):
         folder.start_trial(number, config.model_dump(mode="json"))
         fine_tune(config, data, folder=folder.trial(number))

@@ -64,7 +64,7 @@ class Maker:
                 "command": ["tune/run_search.py", "films.yaml", "--webhook", "https://hooks.example/T0/hunter2"],
             }
         )  # fmt: skip
-        write_yaml(self.study.study_file, "study: {name: films}\n")
+        write_yaml(self.study.study_file, "study: {name: films}\ndata: {source: demo}\n")
         self.journal = optuna.create_study(
             study_name=self.study.name, direction="maximize",
             storage=JournalStorage(JournalFileBackend(str(self.study.journal))),
@@ -143,7 +143,7 @@ def hostile(tmp_path_factory) -> StudyFolder:
             origin=HOSTILE,
         )
     made.trial(0, status=TrialStatus.FAILED, cause=f"out of memory | `{HOSTILE}`")
-    write_yaml(made.study.study_file, f"study: {HOSTILE}\n")
+    write_yaml(made.study.study_file, f"study: {HOSTILE}\ndata: {{source: demo}}\n")
     record = {
         "time": "2026-11-24",
         "trial": 4,
@@ -463,12 +463,13 @@ def test_an_odd_study_has_a_report(maker, spoil, headline, said):
 
 def test_a_part_that_could_not_be_made_is_said_wherever_the_report_is_read(maker, capsys):
     maker.baseline("popularity", 0.3).trial(1.0)
-    maker.study.journal.write_text("no journal\n")
+    keep_journal(maker.study)
+    maker.study.write_manifest(maker.study.read_manifest() | {"best_reachable_recall_at_1": "no number"})
     assert main(["films", "--runs", str(maker.study.path.parent)]) == 0
-    said = "ome pictures could not be made: ValueError: "
-    assert f"warning: s{said}" in capsys.readouterr().err
-    assert f"S{said}" in Page(maker.study.report.read_text()).text
-    assert f"s{said}".replace("_", r"\_") in maker.study.report.with_suffix(".md").read_text()
+    said = "he verdict could not be made: ValueError: "
+    assert f"warning: t{said}" in capsys.readouterr().err
+    assert f"T{said}" in Page(maker.study.report.read_text()).text
+    assert f"t{said}".replace("_", r"\_") in maker.study.report.with_suffix(".md").read_text()
 
 
 def test_a_running_study_says_so(maker):

@@ -50,7 +50,7 @@ def study(tmp_path) -> StudyFolder:
             "plan": {"metric": "ndcg_at_10", "trials": 3, "validation_lists": 2000}, "tracking_uri": "",
         }
     )  # fmt: skip
-    write_yaml(folder.study_file, "study: {name: films}\n")
+    write_yaml(folder.study_file, "study: {name: films}\ndata: {source: demo}\n")
     for number, scores in enumerate([[0.30, 0.41, 0.35], [0.12], []]):
         config = TrialConfig(model="demo-tiny", learning_rate=10.0**-number / 100, epochs=3)
         folder.start_trial(number, config.model_dump())

@@ -510,7 +510,7 @@ def test_what_an_earlier_launch_left_running_is_marked_when_this_one_ends_before
     tracker = Tracker(folder, local_store(folder))
     with Progress(study, console) as shown:
         Recorder(folder, shown, tracker, later.conductor, study.knobs).close()
-    assert folder.read_status(number)["status"] == "cancelled"
+    assert folder.read_status(number)["status"] == "interrupted"
     assert later.ledger.interrupted() == [number]
 
 

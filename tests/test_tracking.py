@@ -61,12 +61,14 @@ def ranks(mean: float) -> Ranks:
     return Ranks(np.minimum(drawn, 19).astype(np.int64), np.zeros(len(USERS), np.int64))
 
 
-def add_trial(study: StudyFolder, number: int, recalls: list[float], *, mean: float = 3.0, origin: str = "", **knobs):
-    """A trial that has finished an epoch for each of `recalls`, and whose true items stand at `mean` or so."""
+def add_trial(study: StudyFolder, number: int, recalls: list[float], *, origin: str = "", **knobs):
+    """A trial that has finished an epoch for each of `recalls`, the share of users whose true item stood first; the others'
+    stood last, so that all metrics are the same."""
     values = {"model": "demo-tiny", "learning_rate": 10.0**-number / 100, "epochs": 3} | knobs
     study.start_trial(number, TrialConfig(**values).model_dump(), origin)
     for epoch, recall in enumerate(recalls, start=1):
-        report(study.trial(number), USERS, ranks(mean), **figures(epoch, recall))
+        found = Ranks(np.where(np.arange(len(USERS)) < recall * len(USERS), 0, 19), np.zeros(len(USERS), np.int64))
+        report(study.trial(number), USERS, found, **figures(epoch, recall))
     study.trial(number).adapter.mkdir(exist_ok=True)
     (study.trial(number).adapter / "adapter_config.json").write_text("{}")
     study.write_status(number, TrialStatus.COMPLETED)
@@ -97,10 +99,12 @@ def study(tmp_path, store) -> StudyFolder:
         }
     )  # fmt: skip
     space = {"learning_rate": {"log_uniform": [1e-5, 1e-1]}, "model": {"choice": ["demo-tiny", "demo-small"]}}
-    write_yaml(folder.study_file, json.dumps({"study": {"name": folder.name}, "space": space}))
+    write_yaml(
+        folder.study_file, json.dumps({"study": {"name": folder.name}, "data": {"source": "demo"}, "space": space})
+    )
     add_baseline(folder, "popularity", mean=6.0)
-    add_trial(folder, 0, [0.30, 0.41, 0.35], mean=1.0)
-    add_trial(folder, 1, [0.12], mean=5.0)
+    add_trial(folder, 0, [0.30, 0.41, 0.35])
+    add_trial(folder, 1, [0.12])
     add_trial(folder, 2, [])
     folder.write_status(1, TrialStatus.PRUNED)
     folder.write_status(2, TrialStatus.FAILED, cause="diverged in epoch 1")
@@ -270,7 +274,7 @@ def test_a_baseline_that_comes_during_the_search_gets_a_run_with_its_figures(stu
 
 
 def test_reruns_with_other_seeds_are_grouped_with_what_they_repeat(study):
-    add_trial(study, 3, [0.40], mean=1.2, origin="replicate of 0", seed=7)
+    add_trial(study, 3, [0.40], origin="replicate of 0", seed=7)
     seen = deliver(study)
     assert [seen.tags(t)["configuration"] for t in "0123"] == ["0", "1", "2", "0"]
     assert seen.runs["3"].info.run_name.endswith("seed 7, repeats 000")
@@ -279,7 +283,7 @@ def test_reruns_with_other_seeds_are_grouped_with_what_they_repeat(study):
 
 
 def test_each_run_says_what_is_proven_of_it(study):
-    add_trial(study, 3, [], mean=1.0)
+    add_trial(study, 3, [])
     report(study.trial(3), USERS, ranks(1.0), **figures(1, 0.39) | {"applied/flops_per_list": 5e8})
     seen = deliver(study)
     assert [seen.tags(t).get("result") for t in "0123"] == [
@@ -291,7 +295,7 @@ def test_each_run_says_what_is_proven_of_it(study):
 
 def test_marks_move_when_another_trial_wins_later(study):
     deliver(study)
-    add_trial(study, 3, [0.6], mean=0.2)
+    add_trial(study, 3, [0.6])
     seen = deliver(study)
     assert [t for t in "0123" if seen.tags(t).get("winner") == "true"] == ["3"]
     assert [t for t in "0123" if "★" in seen.runs[t].info.run_name] == ["3"]
@@ -307,7 +311,7 @@ def test_what_somebody_has_named_or_added_stays_as_it_is(study):
         seen.client.update_run(ids[key], name=f"my {key}")
     parent = {"mlflow.parentRunId": ids["study"]}
     seen.client.create_run(seen.experiment.experiment_id, run_name="a sketch", tags=parent)
-    add_trial(study, 3, [0.6], mean=0.2)
+    add_trial(study, 3, [0.6])
     runs = deliver(study).runs
     assert set(runs) == {"study", "0", "1", "2", "3", "my popularity", "chance", "a sketch"}
     assert runs["0"].info.run_name == "my 0"
@@ -524,7 +528,7 @@ def test_a_server_that_is_killed_and_comes_back_has_everything_once(study, tmp_p
         until(lambda: tracker.trouble)
         study.trial(2).append_epoch(figures(2, 0.3))
     with serving(tmp_path / "server", port):
-        add_trial(study, 3, [0.5], mean=0.5)
+        add_trial(study, 3, [0.5])
         study.write_status(2, TrialStatus.COMPLETED)
         assert tracker.finish() is True
         seen = Seen(study)
@@ -608,7 +612,7 @@ def test_the_store_of_a_copy_is_its_own(moved, tmp_path):
     before = sorted(moved.path.rglob("*"))
     copy = StudyFolder(tmp_path / "copy" / "films")
     shutil.copytree(moved.path, copy.path)
-    add_trial(copy, 3, [0.6], mean=0.2)
+    add_trial(copy, 3, [0.6])
     by_command(copy)
     seen = Seen(copy)
     assert local(seen.runs["3"].info.artifact_uri).is_relative_to(copy.path)
