@@ -143,3 +143,32 @@ def test_a_model_that_cannot_read_the_catalogue_is_refused(demo_tokenizer):
     encoder = PromptEncoder(Catalogue(demo_tokenizer, TITLES), TrialConfig(model="demo-tiny", candidates=4))
     with pytest.raises(InputError, match="demo catalogue"):
         encoder.catalogue.check_vocabulary("demo-tiny")
+
+
+def test_a_history_of_thousands_is_cut_in_a_few_tries_to_exactly_what_fits(demo, demo_tokenizer, monkeypatch):
+    texts, tries = demo.interactions.item_texts, []
+    encode_as = PromptEncoder._encode_as
+    monkeypatch.setattr(PromptEncoder, "_encode_as", lambda *given: tries.append(1) or encode_as(*given))
+    example = Example(0, tuple(i % 300 for i in range(5000)), tuple(range(20)), 0)
+    encoder = PromptEncoder(Catalogue(demo_tokenizer, texts), TrialConfig(history_length=5000, max_prompt_tokens=400))
+    tries.clear()
+    (prompt,) = encoder.encode([example])
+    assert len(tries) < 20
+    assert len(prompt.input_ids) <= 400
+    shown = 5000 - prompt.history_dropped
+    config = encoder.config.model_copy(update={"history_length": shown + 1, "max_prompt_tokens": 100_000})
+    (longer,) = PromptEncoder(encoder.catalogue, config).encode([example])
+    assert len(longer.input_ids) > 400
+    config = config.model_copy(update={"history_length": shown})
+    assert PromptEncoder(encoder.catalogue, config).encode([example])[0].input_ids == prompt.input_ids
+
+
+def test_titles_of_ten_thousand_characters_are_cut_without_a_word_of_the_tokenizer(demo, demo_tokenizer, capfd):
+    long = " ".join(demo.interactions.item_texts * 3)[:10_000]
+    encoder = PromptEncoder(Catalogue(demo_tokenizer, [long, *demo.interactions.item_texts]), TrialConfig())
+    (prompt,) = encoder.encode([Example(0, (0, 1), tuple(range(20)), 0)])
+    assert prompt.history_dropped == 0
+    assert (
+        encoder.catalogue.titles(32).texts[0] == demo_tokenizer.decode(demo_tokenizer(long)["input_ids"][:32]).strip()
+    )
+    assert "longer than" not in capfd.readouterr().err
