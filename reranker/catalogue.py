@@ -120,7 +120,9 @@ class Catalogue:
         """Token ids of each text, without special tokens around it."""
         if not texts:
             return []
-        encoding: Any = self.tokenizer(list(texts), add_special_tokens=False)
+        encoding: Any = self.tokenizer(
+            list(texts), add_special_tokens=False, verbose=False
+        )  # or it warns of long titles
         ids: list[list[int]] = encoding["input_ids"]
         return ids
 

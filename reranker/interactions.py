@@ -156,9 +156,12 @@ def build_interactions(
         rule = f"the filters min_user={config.min_user} and min_item={config.min_item} must leave interactions"
         raise InputError([Fault(rule, field="data.min_user, data.min_item", hint=f"lower them; {given}")])
 
-    user_codes, sizes = np.unique(rows["user"].to_numpy(), return_counts=True)
-    item_codes, codes = np.unique(rows["item"].to_numpy(), return_inverse=True)
-    sequences = [part.copy() for part in np.split(codes.astype(np.int32), np.cumsum(sizes)[:-1])]
+    sizes = np.bincount(rows["user"].to_numpy())
+    user_codes, item_codes = np.flatnonzero(sizes), np.flatnonzero(np.bincount(rows["item"].to_numpy()))
+    renumbered = np.zeros(len(item_index), dtype=np.int32)
+    renumbered[item_codes] = np.arange(len(item_codes))
+    codes = renumbered[rows["item"].to_numpy()]
+    sequences = [part.copy() for part in np.split(codes, np.cumsum(sizes[user_codes])[:-1])]
     user_ids, item_ids = [str(user_index[u]) for u in user_codes], [str(item_index[i]) for i in item_codes]
     item_texts = [str(t) for t in items.set_index("item_id")["text"].loc[item_ids]]
     return Interactions(
@@ -219,7 +222,7 @@ def _coded(interactions: pd.DataFrame) -> tuple[pd.DataFrame, IdIndex, IdIndex]:
 
 
 def _check_texts(rows: pd.DataFrame, item_index: IdIndex, items: pd.DataFrame, items_file: str) -> None:
-    missing = np.flatnonzero(~np.isin(item_index, items["item_id"].to_numpy(object)))
+    missing = np.flatnonzero(~pd.Index(item_index, dtype=object).isin(items["item_id"].to_numpy(object)))
     if not len(missing):
         return
     counts = np.bincount(rows["item"].to_numpy(), minlength=len(item_index))
@@ -239,10 +242,17 @@ def _removal(step: str, before: pd.DataFrame, after: pd.DataFrame) -> Removal:
 def _order_of_time(rows: pd.DataFrame, user_index: IdIndex, item_index: IdIndex, seed: int) -> NDArray[np.int64]:
     """Positions of the rows by user and time; those of one time by a hash of (seed, user, item), so that the file's order is no
     tie-break."""
-    users, items = rows["user"].to_numpy(), rows["item"].to_numpy()
-    texts = pd.DataFrame({"user_id": _categorical(users, user_index), "item_id": _categorical(items, item_index)})
+    users, times = rows["user"].to_numpy(), rows["timestamp"].to_numpy()
+    order = np.lexsort((times, users))
+    users, times = users[order], times[order]
+    same = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
+    tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+    group = np.append(0, np.cumsum(~same))[tied]
+    items = rows["item"].to_numpy()[order[tied]]
+    texts = pd.DataFrame({"user_id": _categorical(users[tied], user_index), "item_id": _categorical(items, item_index)})
     tie = pd.util.hash_pandas_object(texts, index=False, hash_key=f"{seed:016d}").to_numpy()
-    return np.lexsort((items, tie, rows["timestamp"].to_numpy(), users))
+    order[tied] = order[tied][np.lexsort((items, tie, group))]
+    return order
 
 
 def _categorical(codes: NDArray[np.int64], texts: IdIndex) -> pd.Categorical[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -16,6 +17,7 @@ from reranker.config import LETTERS, TrialConfig
 from reranker.errors import Fault, InputError
 
 QUESTION = "Answer with the label of the candidate that comes next."
+_AT_ONCE = 64  # examples
 _SHORTEST_TITLE = 4  # tokens: below this a title says nothing
 Piece = str | tuple[int, int]
 _USER_MARK, _ANSWER_MARK = "USER0MARK", "ANSWER0MARK"
@@ -123,26 +125,29 @@ class PromptEncoder:
         titles = self.config.max_title_tokens
         limit = self.config.max_prompt_tokens
         shown = [example.history[-self.config.history_length :] for example in examples]
-        encoded = self._encode_as(examples, shown, titles, self._fixed)
         prompts = []
-        for example, history, ids in zip(examples, shown, encoded, strict=True):
-            prompt = Prompt(ids, example.target)
-            prompts.append(prompt if len(ids) <= limit else self._fit(example, history, prompt))
+        for start in range(0, len(examples), _AT_ONCE):  # the longest are cut before the next are made
+            some, histories = examples[start : start + _AT_ONCE], shown[start : start + _AT_ONCE]
+            encoded = self._encode_as(some, histories, titles, self._fixed)
+            for example, history, ids in zip(some, histories, encoded, strict=True):
+                prompt = Prompt(ids, example.target)
+                prompts.append(prompt if len(ids) <= limit else self._fit(example, history, prompt))
         return prompts
 
     def _fit(self, example: Example, history: tuple[int, ...], prompt: Prompt) -> Prompt:
-        full, limit, titles = len(history), self.config.max_prompt_tokens, self.config.max_title_tokens
-        while len(prompt.input_ids) > limit and (len(history) > 1 or titles > _SHORTEST_TITLE):
-            if len(history) > 1:
-                history = history[1:]
-            else:
-                titles = max(_SHORTEST_TITLE, titles // 2)
-                prompt = replace(prompt, title_tokens=titles)
-            prompt = replace(
-                prompt,
-                input_ids=self._encode_as([example], [history], titles, self._fixed)[0],
-                history_dropped=full - len(history),
-            )
+        limit, titles = self.config.max_prompt_tokens, self.config.max_title_tokens
+
+        def without(dropped: int, titles: int) -> Prompt:
+            ids = self._encode_as([example], [history[dropped:]], titles, self._fixed)[0]
+            cut = titles if titles < self.config.max_title_tokens else None
+            return replace(prompt, input_ids=ids, title_tokens=cut, history_dropped=dropped)
+
+        most = len(history) - 1
+        fewest = bisect_left(range(1, most + 1), True, key=lambda n: len(without(n, titles).input_ids) <= limit) + 1
+        prompt = without(min(fewest, most), titles)
+        while len(prompt.input_ids) > limit and titles > _SHORTEST_TITLE:
+            titles = max(_SHORTEST_TITLE, titles // 2)
+            prompt = without(most, titles)
         if len(prompt.input_ids) > limit:
             raise InputError(
                 [

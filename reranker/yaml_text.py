@@ -127,6 +127,9 @@ def _value(node: yaml.Node, at: Location, document: Document, file: str, above: 
     if id(node) in above:
         document.faults.append(document.fault(at, "an alias must not contain itself"))
         return None
+    if isinstance(node, yaml.ScalarNode) and not _is_unicode(node.value):
+        document.faults.append(document.fault(at, "text must not hold half a surrogate pair"))
+        return None
     if not node.tag.startswith("tag:yaml.org,2002:"):
         document.faults.append(document.fault(at, "tags are not understood here", node.tag))
     above = above | {id(node)}
@@ -142,6 +145,11 @@ def _pairs(node: yaml.MappingNode, at: Location, document: Document) -> Iterator
     seen: dict[str, int] = {}
     for key_node, child in node.value:
         key, line = str(key_node.value), key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode) or not _is_unicode(key):
+            document.faults.append(
+                Fault("a key must be plain text", document.places[at][0], line, ".".join(str(part) for part in at))
+            )
+            continue
         if key in seen:
             file = document.places[at][0]
             field_name = ".".join(str(part) for part in (*at, key))
@@ -150,6 +158,15 @@ def _pairs(node: yaml.MappingNode, at: Location, document: Document) -> Iterator
             )
         seen[key] = line
         yield key, child
+
+
+def _is_unicode(text: str) -> bool:
+    """YAML can say what no UTF-8 text holds."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _scalar(text: str) -> Any:

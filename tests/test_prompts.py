@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from transformers import PreTrainedTokenizerBase
 
@@ -9,6 +11,7 @@ from reranker.candidates import Example
 from reranker.catalogue import Catalogue
 from reranker.config import LETTERS, TrialConfig
 from reranker.errors import InputError
+from reranker.models import load_tokenizer
 from reranker.prompts import PromptEncoder, chat, render
 from reranker.sft import _Collator
 
@@ -143,3 +146,34 @@ def test_a_model_that_cannot_read_the_catalogue_is_refused(demo_tokenizer):
     encoder = PromptEncoder(Catalogue(demo_tokenizer, TITLES), TrialConfig(model="demo-tiny", candidates=4))
     with pytest.raises(InputError, match="demo catalogue"):
         encoder.catalogue.check_vocabulary("demo-tiny")
+
+
+def test_a_history_of_thousands_is_cut_in_a_few_tries_to_exactly_what_fits(demo, demo_tokenizer, monkeypatch):
+    texts, tries = demo.interactions.item_texts, []
+    encode_as = PromptEncoder._encode_as
+    monkeypatch.setattr(PromptEncoder, "_encode_as", lambda *given: tries.append(1) or encode_as(*given))
+    example = Example(0, tuple(i % 300 for i in range(5000)), tuple(range(20)), 0)
+    encoder = PromptEncoder(Catalogue(demo_tokenizer, texts), TrialConfig(history_length=5000, max_prompt_tokens=400))
+    tries.clear()
+    (prompt,) = encoder.encode([example])
+    assert len(tries) < 20
+    assert len(prompt.input_ids) <= 400
+    shown = 5000 - prompt.history_dropped
+    config = encoder.config.model_copy(update={"history_length": shown + 1, "max_prompt_tokens": 100_000})
+    (longer,) = PromptEncoder(encoder.catalogue, config).encode([example])
+    assert len(longer.input_ids) > 400
+    config = config.model_copy(update={"history_length": shown})
+    assert PromptEncoder(encoder.catalogue, config).encode([example])[0].input_ids == prompt.input_ids
+
+
+def test_titles_of_ten_thousand_characters_are_cut_without_a_word_of_the_tokenizer(demo, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    tokenizer = load_tokenizer("demo-tiny")
+    long = " ".join(demo.interactions.item_texts * 3)[:10_000]
+    encoder = PromptEncoder(Catalogue(tokenizer, [long, *demo.interactions.item_texts]), TrialConfig())
+    (prompt,) = encoder.encode([Example(0, (0, 1), tuple(range(20)), 0)])
+    assert prompt.history_dropped == 0
+    assert caplog.messages == []
+    ids = tokenizer(long)["input_ids"]
+    assert len(ids) > tokenizer.model_max_length
+    assert encoder.catalogue.titles(32).texts[0] == tokenizer.decode(ids[:32]).strip()
