@@ -15,7 +15,9 @@ from ray.train.v2.api.exceptions import ControllerError
 
 from reranker.errors import EnvironmentFault, TrainingError
 from reranker.files import DamagedFile, writing
-from tune.faults import machine_fault, root
+from results.study_folder import StudyFolder
+from tune.faults import MACHINE, machine_fault, root
+from tune.outcome import exit_code
 
 
 def died(of: str) -> ray_errors.ActorDiedError:
@@ -101,3 +103,7 @@ def test_a_worker_that_the_system_kills_for_its_memory_is_not_the_trial_s_fault(
 def test_a_worker_s_death_is_told_by_what_killed_it_and_not_by_who_noticed():
     error = WorkerGroupError("…", {0: WorkerHealthCheckFailedError("A worker health check failed.", died(KILLED))})
     assert type(root(error)) is ray_errors.ActorDiedError
+
+
+def test_a_search_that_the_machine_has_ended_is_no_success(tmp_path):
+    assert exit_code(StudyFolder.create(tmp_path, "a"), f"{MACHINE}: a node of the Ray cluster is gone") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import io
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from ray.exceptions import ActorDiedError, OutOfMemoryError
 from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
@@ -533,6 +535,31 @@ def test_a_search_that_a_limit_has_ended_is_gone_on_with_by_raising_it(tmp_path)
     )
     higher = study_of(tmp_path, "max_failures: 2")
     assert Launch(higher, folder).conductor.ending == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ActorDiedError(), "the process that waits for a trial's workers was killed"),
+        (OutOfMemoryError("low on memory"), "the host is short of memory"),
+        (OSError(errno.ENOSPC, "No space left on device"), "no space is left on the disk"),
+    ],
+)
+def test_what_ends_tune_s_loop_is_told_and_leaves_what_runs_to_go_on(tmp_path, error, said):
+    study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
+    launch = Launch(study, folder)
+    number = launch.begin()
+    with launch.conductor.minding_the_machine():
+        raise error
+    assert launch.conductor.close().startswith("a fault of the machine: ")
+    assert said in folder.read_ending()["reason"]
+    assert Launch(study, folder).ledger.interrupted() == [number]
+
+
+def test_a_bug_in_the_search_is_nobody_else_s_fault(tmp_path):
+    launch = Launch(study_of(tmp_path), StudyFolder.create(tmp_path, "a"))
+    with pytest.raises(KeyError), launch.conductor.minding_the_machine():
+        raise KeyError("a bug")
 
 
 def searcher_of(launch: Launch, study: Study, replication: Replication | None = None) -> LedgerSearch:

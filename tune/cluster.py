@@ -21,6 +21,7 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # told in one sentence: tune/faults.py
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: tune/conductor.py
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial may fail before its first report
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own snapshots are not what a study is resumed from

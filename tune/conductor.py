@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 
 from reranker.errors import EnvironmentFault, InputError
 from reranker.metrics import per_list
@@ -19,7 +20,7 @@ from reranker.streams import leave
 from results.contenders import REPLICATE
 from results.study_folder import StudyFolder, TrialStatus
 from tune import control
-from tune.faults import MACHINE, EndsAtOnce, cluster_fault, machine_fault
+from tune.faults import MACHINE, SLOT_GONE, EndsAtOnce, cluster_fault, machine_fault
 from tune.ledger import Ledger
 from tune.search_space import Study
 from tune.worker_group import LEAVE_S
@@ -85,13 +86,17 @@ class Conductor:
 
     @contextmanager
     def minding_the_machine(self) -> Iterator[None]:
-        """Around Tune's loop: a fault of the machine ends the search, whoever comes upon it, and shuts Ray down."""
+        """Around Tune's loop: a fault of the machine ends the search, whoever comes upon it, and shuts Ray down.
+
+        Tune raises what a slot's process has died of. Nothing of a trial runs in there, so it is never the trial's fault.
+        """
         try:
             yield
         except EndsAtOnce:
             ray.shutdown()
         except Exception as error:
-            if not (what := machine_fault(error)):
+            what = cluster_fault() or machine_fault(error) or (SLOT_GONE if isinstance(error, RayActorError) else "")
+            if not what:
                 raise
             self._give_up(what)
             ray.shutdown()

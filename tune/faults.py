@@ -20,6 +20,7 @@ from ray.train.v2.api.exceptions import ControllerError
 from reranker.files import DamagedFile, disk_fault
 
 MACHINE = "a fault of the machine"  # how the ending of a search begins that such a fault has ended
+SLOT_GONE = "the process that waits for a trial's workers was killed; Ray's logs may say by what"
 _MEMORY = (ray_errors.OutOfMemoryError, ray_errors.ObjectStoreFullError)
 _NODE = (
     ray_errors.NodeDiedError,

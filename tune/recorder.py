@@ -10,12 +10,10 @@ from ray import tune as ray_tune
 from reranker.errors import EnvironmentFault
 from results.study_folder import StudyFolder, TrialStatus
 from tune.conductor import Conductor
-from tune.faults import cluster_fault, machine_fault
+from tune.faults import SLOT_GONE, cluster_fault
 from tune.progress import Progress
 from tune.searcher import outcome
 from tune.tracking import Tracker
-
-_LOST = "a process of Ray that waits for a trial's workers was killed; Ray's logs may say by what"
 
 
 class Recorder(ray_tune.Callback):  # type: ignore[misc]
@@ -55,9 +53,8 @@ class Recorder(ray_tune.Callback):  # type: ignore[misc]
         self._end(trial.config["number"], outcome(result), result.get("cause", ""), result.get("ours", False))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The process of a slot is gone, in which nothing of a trial runs."""
-        error = trial.get_pickled_error()
-        self._conductor.machine_failed(cluster_fault() or machine_fault(error) or _LOST)
+        """Tune lets go of a trial: a slot is gone, in which nothing of a trial runs."""
+        self._conductor.machine_failed(cluster_fault() or SLOT_GONE)
 
     def close(self) -> None:
         """Mark what was still running when the search ended; what can't be marked is found by the next launch."""

@@ -183,6 +183,7 @@ def _run_trials(
                         name="tune",
                         storage_path=str(folder.path / "ray"),
                         callbacks=[recorder],
+                        failure_config=ray_tune.FailureConfig(fail_fast="raise"),
                         checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),
                         verbose=0,
                     ),
