@@ -35,7 +35,7 @@ def knob_figures(journal: Path, scores: Mapping[int, float], *, maximise: bool, 
         return [Figure("parallel", _PARALLEL, why), Figure("importances", _IMPORTANCES, why)]
     study = _scored(journal, scores, maximise)
     seen: dict[str, set[Any]] = {}
-    for trial in study.trials:
+    for trial in study.get_trials(deepcopy=False):
         for name, value in trial.params.items():
             seen.setdefault(name, set()).add(value)
     knobs = [name for name, values in seen.items() if len(values) > 1]
@@ -59,7 +59,7 @@ def _scored(journal: Path, scores: Mapping[int, float], maximise: bool) -> Any:
 
 
 def _parallel(study: Any, knobs: list[str], label: str) -> Figure:
-    key, title, trials = "parallel", _PARALLEL, len(study.trials)
+    key, title, trials = "parallel", _PARALLEL, len(study.get_trials(deepcopy=False))
     if trials < _FEWEST or not knobs:
         why = f"Needs {_FEWEST} scored trials; there are {trials}." if trials < _FEWEST else "No knob was varied."
         return Figure(key, title, why)
@@ -68,7 +68,7 @@ def _parallel(study: Any, knobs: list[str], label: str) -> Figure:
         from optuna.distributions import CategoricalDistribution
         from optuna.visualization.matplotlib import plot_parallel_coordinate
 
-        drawn = [item for trial in study.trials for item in trial.distributions.items()]
+        drawn = [item for trial in study.get_trials(deepcopy=False) for item in trial.distributions.items()]
         choices = {label, *(name for name, of in drawn if isinstance(of, CategoricalDistribution))}
         canvas = plot_parallel_coordinate(study, params=knobs, target_name=label).figure
         try:
@@ -81,7 +81,10 @@ def _parallel(study: Any, knobs: list[str], label: str) -> Figure:
                 axes.grid(False)
                 if axes.get_yscale() == "log":
                     plain_ticks(axes.yaxis)
-                elif all(type(trial.params.get(name, 0)) is int for trial in study.trials) and name not in choices:
+                elif (
+                    all(type(trial.params.get(name, 0)) is int for trial in study.get_trials(deepcopy=False))
+                    and name not in choices
+                ):
                     whole_numbers(axes.yaxis)
                 axes.spines[["left", "right"]].set_visible(True)
                 axes.tick_params(axis="y", length=3)
@@ -103,7 +106,7 @@ def _parallel(study: Any, knobs: list[str], label: str) -> Figure:
 
 
 def _importances(study: Any, knobs: list[str], label: str) -> Figure:
-    key, title, trials = "importances", _IMPORTANCES, len(study.trials)
+    key, title, trials = "importances", _IMPORTANCES, len(study.get_trials(deepcopy=False))
     if trials < _FEWEST_TO_WEIGH:
         return Figure(key, title, f"Needs {_FEWEST_TO_WEIGH} scored trials; there are {trials}.")
     if len(knobs) < 2:
@@ -166,7 +169,7 @@ def _of_noise(study: Any, evaluator: Any, knobs: list[str]) -> dict[str, float]:
     from optuna.importance import get_param_importances
 
     rng, sign = np.random.default_rng(0), -1 if study.direction.name == "MAXIMIZE" else 1
-    values = np.array([trial.value for trial in study.trials])
+    values = np.array([trial.value for trial in study.get_trials(deepcopy=False)])
     rows = []
     for shuffle in range(_SHUFFLES + 1):
         drawn = sign * (rng.permutation(values) if shuffle else values)
