@@ -17,7 +17,7 @@ from rich.console import Console
 from reranker.errors import Fault, InputError, RerankerError
 from reranker.metrics import FloatArray, per_list
 from results.contenders import Contender, contenders, seed_spread
-from results.leaderboard import PRETTY, leaderboard, pretty
+from results.leaderboard import PRETTY, leaderboard, pretty, unfinished
 from results.significance import Difference, differences, mean_interval, smallest_detectable, standard_error
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 
@@ -295,6 +295,8 @@ def main(argv: list[str] | None = None) -> int:
     for line in lines:
         console.print(f"  {line}", highlight=False, soft_wrap=True)
     for study in studies:
+        if note := unfinished(study):
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
         for trial in study.trials():
             if trial.status is TrialStatus.FAILED:
                 console.print(f"{_name(trial, len(studies) > 1)} failed: {trial.cause}")
