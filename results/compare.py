@@ -18,7 +18,7 @@ from reranker.errors import Fault, InputError, RerankerError
 from reranker.metrics import FloatArray, summarise, values_of
 from results.contenders import Contender, best_first, contenders, not_replicated, seed_spread
 from results.integrity import open_study
-from results.leaderboard import PRETTY, leaderboard, pretty
+from results.leaderboard import PRETTY, leaderboard, pretty, unfinished
 from results.significance import (
     Difference,
     Family,
@@ -401,6 +401,8 @@ def main(argv: list[str] | None = None) -> int:
     for line in lines:
         console.print(f"  {line}", highlight=False, soft_wrap=True)
     for study in studies:
+        if note := unfinished(study):
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
         for trial in trials[study]:
             if trial.status is TrialStatus.FAILED:
                 console.print(f"{_name(trial, len(studies) > 1)} failed: {trial.cause}")

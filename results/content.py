@@ -316,6 +316,7 @@ class _Reader:
     def _steps(self) -> list[Step]:
         """What to do next, the most useful first."""
         state, resume = self.state, f"python tune/run_search.py --resume {self.where}"
+        over = state not in ("still running", "interrupted")
         steps = []
         if state == "still running":
             steps.append(Step("Wait: the search is running, and this is what is known so far."))
@@ -329,7 +330,8 @@ class _Reader:
         proofs = self.proofs
         if not (proofs and all(proof.word == "better" for proof in proofs)):
             more = Step("More trials would look further.", f"{resume} --trials {2 * max(4, len(self.trials))}")
-            return [*steps, *advice] or [more]
+            used = self._use(f"{resume} --refit") if over and self.study.refit.adapter.exists() else []
+            return [*steps, *used, *advice] or [more]
         if self.found and self.found.cheapest.number != self.found.winner.number:
             costs = _costs(self.found.cheapest, self.best)
             told = f"Take trial {self.found.cheapest.number} instead: it is not proven worse than the best one, and costs less"
@@ -337,7 +339,7 @@ class _Reader:
         if state == "complete" and self.sealed and self.found and (unreplicated(self.found) or not self.found.scores):
             luck = "Train the best again with other seeds: what is picked for its score owes some of it to luck."
             steps.append(Step(luck, f"{resume} --replicate 3 --top 5"))
-        if state in ("still running", "interrupted"):
+        if not over:
             return [*steps, *advice]
         if self.sealed:
             once = "Open the sealed test, once, when nothing else is to be tried."

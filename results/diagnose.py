@@ -26,6 +26,7 @@ from results.compare import RUNS
 from results.evidence import Evidence, read_table
 from results.findings import CHECKS, EXPLAINS, Confidence, Finding, Grade, failures
 from results.integrity import open_study
+from results.leaderboard import unfinished
 
 __all__ = ["Evidence", "Finding", "diagnose"]
 
@@ -65,11 +66,13 @@ def as_text(findings: list[Finding], width: int) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0, whatever was found; 2 where there is nothing to diagnose, or the table has faults."""
     args = _arguments(argv)
+    note = ""
     try:
         if args.table:
             evidence = read_table(args.table, users=args.users, candidates=args.candidates)
         else:
-            evidence = Evidence.of_study(open_study(args.runs, args.study))
+            study = open_study(args.runs, args.study)
+            evidence, note = Evidence.of_study(study), unfinished(study)
     except RerankerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -77,6 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         print(json.dumps([finding.as_dict() for finding in found], indent=2, ensure_ascii=False))
     else:
+        print(f"{note}\n" if note else "", end="")
         print(as_text(found, min(100, shutil.get_terminal_size((100, 24)).columns)))
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,6 +41,19 @@ def standing(study: StudyFolder, trials: Iterable[StoredTrial] | None = None) ->
     if not any(trial.status is TrialStatus.RUNNING for trial in trials) or study.is_searched():
         return trials
     return [replace(t, status=TrialStatus.CANCELLED) if t.status is TrialStatus.RUNNING else t for t in trials]
+
+
+def unfinished(study: StudyFolder) -> str:
+    """That a search is not over, or was interrupted and can go on, in a sentence; empty of one that is complete."""
+    ending = study.read_ending()
+    if ending["complete"]:
+        return ""
+    if study.is_searched():
+        return "The search is still running: these are the figures so far."
+    numbers = [trial.number for trial in standing(study) if trial.status is TrialStatus.CANCELLED]
+    cut = f" during trial{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}" if numbers else ""
+    how = f"ended early ({ending['reason']})" if ending["reason"] not in ("", "interrupted") else "was interrupted"
+    return f"The search {how}{cut}; to go on: python tune/run_search.py --resume {shlex.quote(str(study.path))}"
 
 
 def leaderboard(study: StudyFolder, trials: Iterable[StoredTrial] | None = None) -> pd.DataFrame:

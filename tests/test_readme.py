@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -26,7 +27,10 @@ def folder(tmp_path_factory) -> Path:
     here = tmp_path_factory.mktemp("reader")
     Maker(here / "results" / "runs", "demo").baseline("popularity", 0.3).trial(1.0).trial(2.0)
     (python,) = blocks("python")
-    ran = subprocess.run([sys.executable, "-c", python], cwd=here, capture_output=True, text=True, check=False)
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-c", python], cwd=here, env=alone, capture_output=True, text=True, check=False
+    )
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert ran.stdout.rstrip().endswith("1 {'popularity': True}")
     return here

@@ -170,7 +170,15 @@ def test_a_refit_that_was_interrupted_leaves_no_half_adapter_and_goes_on(study, 
     ]
     assert not (study.path / "refit.tmp").exists()
     kept = sorted(path.name for path in study.refit.path.iterdir())
-    assert kept == ["adapter", "config.json", "epochs.jsonl", "notes.jsonl", "recipe.json", "train.log"]
+    assert kept == [
+        "adapter",
+        "config.json",
+        "epochs.jsonl",
+        "notes.jsonl",
+        "recipe.json",
+        "registered.json",
+        "train.log",
+    ]
 
 
 def test_a_refit_is_the_winner_s_recipe_up_to_its_best_epoch(data, study, handed_over, tmp_path):
@@ -187,6 +195,17 @@ def test_a_refit_is_the_winner_s_recipe_up_to_its_best_epoch(data, study, handed
     assert expected.keys() == found.keys()
     assert all((expected[name] - found[name]).abs().max() < 1e-6 for name in expected)
     assert last["applied/optimizer_steps"] == EPOCHS * math.ceil(200 / CONFIG.effective_batch)
+
+
+def test_the_report_and_mlflow_lead_to_the_refit(study, handed_over):
+    ranked = f"python -m reranker.rank --adapter {study.refit.path} --history TITLE"
+    client = MlflowClient(tracking_uri_of(study))
+    experiment = client.get_experiment_by_name("small").experiment_id
+    (parent,) = client.search_runs([experiment], "tags.kind = 'study'")
+    for text in (study.report.read_text(), parent.data.tags["mlflow.note.content"]):
+        assert ranked in text
+        assert "mlflow models serve --model-uri models:/small/1 " in text
+    assert "MLflow lacks" not in " ".join(handed_over["after"])
 
 
 def test_a_refit_that_is_there_is_taken_as_it_is(data, study, handed_over):

@@ -22,7 +22,7 @@ from reranker.errors import EnvironmentFault
 from reranker.files import write_file, write_yaml
 from reranker.metrics import METRIC_NAMES, Ranks, chance, summarise
 from reranker.trial_folder import TrialFolder
-from results import compare
+from results import compare, diagnose
 from results.compare import verdict, winner
 from results.leaderboard import leaderboard, pretty
 from results.study_folder import StudyFolder, TrialStatus
@@ -47,7 +47,7 @@ def study(tmp_path) -> StudyFolder:
             "study_id": "abc", "metric": "ndcg_at_10", "knobs": ["learning_rate", "model"],
             "references": {"popularity": dict.fromkeys(METRIC_NAMES, 0.13), "chance": chance(20)},
             "best_reachable_recall_at_1": 0.49, "tags": {"data_fingerprint": "f00", "code_version": "0.1.0"},
-            "plan": {"metric": "ndcg_at_10", "trials": 3, "validation_lists": 2000}, "tracking_uri": "",
+            "plan": {"metric": "ndcg_at_10", "trials": 3, "candidates": 20, "validation_lists": 2000}, "tracking_uri": "",
         }
     )  # fmt: skip
     write_yaml(folder.study_file, "study: {name: films}\ndata: {source: demo}\n")
@@ -102,6 +102,23 @@ def test_a_trial_that_a_dead_search_has_left_running_was_interrupted(study):
     assert leaderboard(study)["status"][0] == "interrupted"
     with study.locked():
         assert leaderboard(study)["status"][0] == "running"
+
+
+@pytest.mark.parametrize("command", [compare.main, diagnose.main])
+def test_a_search_that_was_killed_says_so_and_how_to_go_on(study, capsys, command):
+    study.write_status(1, TrialStatus.RUNNING)
+    study.write_status(2, TrialStatus.CANCELLED)
+    assert command(["films", "--runs", str(study.path.parent)]) == 0
+    expected = (
+        f"The search was interrupted during trials 1, 2; to go on: python tune/run_search.py --resume {study.path}"
+    )
+    assert expected in capsys.readouterr().out
+    with study.locked():
+        command(["films", "--runs", str(study.path.parent)])
+    assert "The search is still running: these are the figures so far." in capsys.readouterr().out
+    study.write_ending("", complete=True)
+    command(["films", "--runs", str(study.path.parent)])
+    assert "The search" not in capsys.readouterr().out
 
 
 def test_an_older_study_s_word_for_interrupted_is_known(study):
