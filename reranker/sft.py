@@ -107,6 +107,8 @@ def fine_tune(
     steps_per_epoch = math.ceil(len(collator.examples) / config.effective_batch)
     state = folder.state_after() if folder and resume else None
     mixed = device.type == "cuda" and base_dtype(config, device) == torch.bfloat16
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # else an earlier training's peak would be told again
     with tempfile.TemporaryDirectory() as scratch, bases.adapted(config, device) as model:
         if mixed:
             leave_casts_to_autocast(model)
