@@ -102,7 +102,8 @@ def test_checkpointing_a_smaller_batch_and_a_smaller_rank_take_less():
     assert total(gradient_checkpointing=True) < total() / 2
     assert total(micro_batch=4) < total()
     assert total(lora_rank=8) < total(lora_rank=128)
-    assert total(objective="label_ce") < total(objective="token_ce")
+    # both keep the answer's positions alone
+    assert total(objective="label_ce") < total(objective="token_ce") < 1.05 * total(objective="label_ce")
 
 
 LIMITED = """
