@@ -1,15 +1,17 @@
 """How close a training step comes to what the GPU can do: FLOP utilisation by tokens a step, and by what is left out.
 
-    python -m bench.gpu [--quick]
+    python -m bench.gpu [--quick] [--shapes qwen3-0.6b …]
 
 The peak is that of a bf16 product of 8192³, measured here. Useful FLOPs of a step: 4 × parameters without embeddings + 7 ×
 length × (query heads × head size) × layers + 6 × LoRA's parameters, a token (forward, and backward without the gradients of
-frozen weights). The bases are random, of Qwen3's shapes; the loop is a plain one: forward, backward, fused AdamW. On a
+frozen weights). The bases are random, of Qwen3's shapes; the loop is a plain one: forward, backward, fused AdamW. Each
+figure is the median of 20 steps, or of as many as 3 s take, 5 at least. Compiled is measured last, at one size. On a
 machine without a GPU tiny shapes run in fp32, to show that the bench works: those figures mean nothing.
 """
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -23,10 +25,12 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from bench.common import arguments, machine, write
 from reranker.answers import only_answers
 from reranker.config import TrialConfig
-from reranker.models import MODELS, Shape, attach_lora
+from reranker.models import MODELS, Shape, attach_lora, leave_casts_to_autocast
 
 TINY = Shape(2, 64, 4, 2, 16, 128, 1000, qk_norm=True)
-WAYS = ("full logits", "answers", "answers, checkpointed", "answers, bf16 adapter", "answers, compiled")
+WAYS = ("full logits", "answers, inputs cast", "answers", "answers, checkpointed", "answers, bf16 adapter")
+COMPILED = "answers, compiled"  # a minute or so before its first step, so not at every size
+LEAST, MOST_SECONDS = 5, 3.0  # steps that are timed at least, and for how long at most
 
 
 def base(shape: Shape, dtype: torch.dtype, device: str) -> Qwen3ForCausalLM:
@@ -47,7 +51,7 @@ def peak_flops(device: str, dtype: torch.dtype) -> float:
     """FLOP/s of a large square product."""
     size = 8192 if device == "cuda" else 512
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / statistics.median(_timed(lambda: a @ b, device, 20))
+    return 2 * size**3 / statistics.median(_timed(lambda: a @ b, device, 200))
 
 
 def step_of(way: str, model: PeftModel, rows: int, length: int, device: str) -> Callable[[], None]:
@@ -81,6 +85,8 @@ def measure(way: str, shape: Shape, rows: int, length: int, device: str, repeats
     model = attach_lora(base(shape, dtype, device), config)
     if way.endswith("bf16 adapter"):
         model = model.to(dtype)
+    elif device == "cuda" and way in ("answers", "answers, checkpointed"):  # as in training
+        leave_casts_to_autocast(model)
     if way.endswith("checkpointed"):
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -102,9 +108,9 @@ def measure(way: str, shape: Shape, rows: int, length: int, device: str, repeats
 
 
 def _timed(call: Callable[[], Any], device: str, repeats: int) -> list[float]:
-    """Seconds of each call, after three that are not counted."""
-    seconds = []
-    for _ in range(3 + repeats):
+    """Seconds of each call, after three that are not counted; fewer than `repeats` where they take long."""
+    seconds: list[float] = []
+    while len(seconds) < 3 + repeats and (len(seconds) < 3 + LEAST or sum(seconds[3:]) < MOST_SECONDS):
         began = time.perf_counter()
         call()
         if device == "cuda":
@@ -114,35 +120,39 @@ def _timed(call: Callable[[], Any], device: str, repeats: int) -> list[float]:
 
 
 def main() -> None:
-    args = arguments(__doc__, quick="the small model, fewer steps").parse_args()
+    parser = arguments(__doc__, quick="the small model, fewer steps")
+    parser.add_argument("--shapes", nargs="+", choices=["qwen3-0.6b", "qwen3-1.7b", "qwen3-4b"], metavar="NAME")
+    args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     if device == "cpu":
         torch.set_num_threads(1)
-    names = ["qwen3-0.6b"] if args.quick else ["qwen3-0.6b", "qwen3-1.7b", "qwen3-4b"]
+    names = args.shapes or (["qwen3-0.6b"] if args.quick else ["qwen3-0.6b", "qwen3-1.7b", "qwen3-4b"])
     shapes = {name: shape for name in names if (shape := MODELS[name].shape)} if device == "cuda" else {"tiny": TINY}
     length, batches = (1024, (2, 8, 32)) if device == "cuda" else (64, (2, 4))
     peak = peak_flops(device, dtype)
     print(f"{machine()}\npeak of a square product in {dtype}: {peak / 1e12:.2f} TFLOP/s; prompts of {length} tokens\n")
     print(f"{'shape':<12}{'way':<24}{'tokens/step':>12}{'tokens/s':>11}{'utilisation':>13}{'GiB':>7}")
     found: dict[str, Any] = {"peak_flops": peak, "rows": []}
-    for name, shape in shapes.items():
-        for rows in batches:
-            for way in WAYS:
-                if device == "cpu" and way.endswith("compiled"):
-                    continue
-                got = measure(way, shape, rows, length, device, 5 if args.quick else 20)
-                found["rows"].append({"shape": name, "way": way, "tokens": rows * length, **got})
-                told = (
-                    f"{got['tokens_per_second']:>11.0f}{got['flops'] / peak:>13.1%}{got['gib']:>7.1f}"
-                    if got
-                    else "  does not fit"
-                )
-                print(f"{name:<12}{way:<24}{rows * length:>12}{told}", flush=True)
-                if device == "cuda":
-                    torch.cuda.empty_cache()
-                    torch.compiler.reset()
-    write(args, "gpu", found)
+    runs = [(name, rows, way) for name in shapes for rows in batches for way in WAYS]
+    if device == "cuda":
+        runs += [(name, batches[1], COMPILED) for name in shapes]
+    try:
+        for name, rows, way in runs:
+            got = measure(way, shapes[name], rows, length, device, LEAST if args.quick else 20)
+            found["rows"].append({"shape": name, "way": way, "tokens": rows * length, **got})
+            told = (
+                f"{got['tokens_per_second']:>11.0f}{got['flops'] / peak:>13.1%}{got['gib']:>7.1f}"
+                if got
+                else "  does not fit"
+            )
+            print(f"{name:<12}{way:<24}{rows * length:>12}{told}", flush=True)
+            torch.compiler.reset()
+            gc.collect()
+            if device == "cuda":
+                torch.cuda.empty_cache()
+    finally:
+        write(args, "gpu", found)  # also what was measured before it was stopped
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ GIB = 2**30
 _CUDA_CONTEXT = 0.8 * GIB  # of the driver and its libraries, a process
 _CPU_LIBRARIES = 0.7 * GIB  # torch, transformers, trl and Ray in a worker process
 _SLACK = 1.1  # fragmentation
+_ANSWER_POSITIONS = 3  # of token_ce: what comes before the answer, its label, the end of its turn
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def estimate(config: TrialConfig, shape: Shape, *, tokens: int, micro_batch: int
     if config.gradient_checkpointing:
         kept = layer + at_once + shape.hidden * width * shape.layers
     batch = micro_batch * tokens
-    positions = micro_batch if config.objective == "label_ce" else batch
+    positions = micro_batch * (1 if config.objective == "label_ce" else _ANSWER_POSITIONS)
     logits = positions * shape.vocabulary * (width + (0 if config.objective == "label_ce" else 8))
     weights, adapter = shape.parameters * width, lora * 4 * 4.0
     activations = batch * kept + logits

@@ -31,7 +31,7 @@ from reranker.catalogue import EMPTY_TITLE, PassingTitles
 from reranker.config import LETTERS, TrialConfig, build_trial_config, validation_faults
 from reranker.errors import EnvironmentFault, Fault, InputError, RerankerError, TrainingError
 from reranker.files import DamagedFile
-from reranker.models import base_fingerprint, load_base, load_tokenizer
+from reranker.models import base_fingerprint, leave_casts_to_autocast, load_base, load_tokenizer
 from reranker.paths import path_argument
 from reranker.prompts import PromptEncoder
 from reranker.scoring import EncodedLists, FloatArray, score
@@ -105,6 +105,8 @@ class Reranker:
             raise EnvironmentFault(f"the adapter in {folder} cannot be read: {_first_line(error)}") from error
         in_fp32 = model.dtype == torch.float32  # a bf16 base is left alone: merged, the adapter would be rounded
         final = adapted.merge_and_unload() if in_fp32 else adapted
+        if there.type == "cuda" and not in_fp32:  # see `_autocast`
+            leave_casts_to_autocast(adapted)
         return Reranker(final.to(there).eval(), config, there)
 
     def rank(self, history: Titles, candidates: Titles, permutations: int | None = None) -> Ranking:

@@ -33,7 +33,7 @@ from reranker.data import RerankingData
 from reranker.errors import Fault, InputError, OutOfMemory, TrainingError, TrainingStopped
 from reranker.evaluation import Evaluation, evaluate
 from reranker.metrics import is_loss
-from reranker.models import base_dtype
+from reranker.models import base_dtype, leave_casts_to_autocast
 from reranker.prompts import PromptEncoder
 from reranker.pulse import Pulse
 from reranker.scoring import EncodedLists, FloatArray, flops_per_list, label_mass, score
@@ -111,7 +111,12 @@ def fine_tune(
     collator = _Collator(config, data, encoder, most_tokens, micro_batch or config.micro_batch)
     steps_per_epoch = math.ceil(len(collator.examples) / config.effective_batch)
     state = folder.state_after() if folder and resume else None
+    mixed = device.type == "cuda" and base_dtype(config, device) == torch.bfloat16
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # else an earlier training's peak would be told again
     with tempfile.TemporaryDirectory() as scratch, bases.adapted(config, device) as model:
+        if mixed:
+            leave_casts_to_autocast(model)
         arguments = SFTConfig(
             output_dir=scratch,
             num_train_epochs=config.epochs,
@@ -122,7 +127,7 @@ def fine_tune(
             max_grad_norm=config.max_grad_norm,
             per_device_train_batch_size=share_of_batch(config, workers()),
             activation_checkpointing=config.gradient_checkpointing,
-            bf16=device.type == "cuda" and base_dtype(config, device) == torch.bfloat16,
+            bf16=mixed,
             use_cpu=device.type == "cpu",
             seed=config.seed,
             eval_strategy="epoch",
