@@ -14,7 +14,7 @@ from reranker.trial_folder import TrialFolder
 from results.compare import Comparison
 from results.contenders import Contender, replicated
 from results.leaderboard import PRETTY, leaderboard
-from results.secrets import masked
+from reranker.secrets import masked
 from results.significance import mean_interval, standard_error
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 

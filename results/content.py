@@ -18,7 +18,7 @@ from results.contenders import contenders, replicated
 from results.diagnose import Evidence, Finding, diagnose
 from results.figures import Contest, Figure
 from results.leaderboard import PRETTY
-from results.secrets import masked, masked_command
+from reranker.secrets import masked, masked_command
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 _NEXT = 4  # steps that the first screen offers

@@ -32,7 +32,7 @@ from results.figures import Contest, cost, label_positions, rank_histogram, reli
 from results.journal import knob_figures
 from results.markdown import escaped, to_markdown
 from results.report import main, to_html, write_report
-from results.secrets import masked, masked_command
+from reranker.secrets import masked, masked_command
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 CANDIDATES, USERS = 10, 240
