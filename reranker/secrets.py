@@ -64,5 +64,5 @@ def _is_secret(option: str) -> bool:
 
 
 def _quoted(word: str) -> str:
-    name, equals, value = word.partition("=")
+    _, equals, value = word.partition("=")
     return word if equals and value == HIDDEN else shlex.quote(word)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from reranker.metrics import METRIC_NAMES, FloatArray, per_list
+from reranker.secrets import masked
 from reranker.trial_folder import TrialFolder
 from results.compare import Comparison
 from results.contenders import Contender, replicated
 from results.leaderboard import PRETTY, leaderboard
-from reranker.secrets import masked
 from results.significance import mean_interval, standard_error
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from reranker.files import read_text
 from reranker.metrics import Picks, Ranks
+from reranker.secrets import masked, masked_command
 from results import figures, journal
 from results.board import Board, board_of, spelled
 from results.compare import RUNS, Comparison, compare, luck, p_value, verdict
@@ -18,7 +19,6 @@ from results.contenders import contenders, replicated
 from results.diagnose import Evidence, Finding, diagnose
 from results.figures import Contest, Figure
 from results.leaderboard import PRETTY
-from reranker.secrets import masked, masked_command
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 _NEXT = 4  # steps that the first screen offers

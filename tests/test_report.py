@@ -24,6 +24,7 @@ from optuna.storages.journal import JournalFileBackend
 from reranker.config import TrialConfig
 from reranker.files import write_file
 from reranker.metrics import NOWHERE, Picks, Ranks, chance, summarise
+from reranker.secrets import masked, masked_command
 from results.board import board_of
 from results.compare import compare
 from results.contenders import contenders
@@ -32,7 +33,6 @@ from results.figures import Contest, cost, label_positions, rank_histogram, reli
 from results.journal import knob_figures
 from results.markdown import escaped, to_markdown
 from results.report import main, to_html, write_report
-from reranker.secrets import masked, masked_command
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 CANDIDATES, USERS = 10, 240
