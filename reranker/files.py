@@ -98,7 +98,7 @@ def write_file(path: Path, content: str | bytes) -> None:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -259,7 +259,7 @@ def _whole_lines(path: Path) -> int:
     return read_bytes(path).rfind(b"\n") + 1
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """So that a rename outlives a power cut, where the system can do that."""
     try:
         handle = os.open(folder, os.O_RDONLY)

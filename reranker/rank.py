@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import threading
 import time
@@ -29,7 +28,9 @@ from transformers import PreTrainedModel
 from reranker.candidates import Example
 from reranker.catalogue import PassingTitles
 from reranker.config import LETTERS, TrialConfig, build_trial_config, validation_faults
-from reranker.errors import EnvironmentFault, Fault, InputError, RerankerError
+from reranker.console import say
+from reranker.entry import Parser, a_path, at_least_one, last_net
+from reranker.errors import EnvironmentFault, Fault, InputError
 from reranker.models import base_fingerprint, load_base, load_tokenizer
 from reranker.prompts import PromptEncoder
 from reranker.scoring import EncodedLists, FloatArray, score
@@ -40,7 +41,6 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 Titles = Sequence[str]
 
 _LINES = {"cpu": 16, "mps": 64, "cuda": 256}  # of a stream, that are ranked together: on CPU more bring nothing
-_PIPE_CLOSED = 141  # what a shell calls a process that the reader of its output has left
 
 
 @dataclass(frozen=True)
@@ -362,23 +362,15 @@ def _parsed(line: bytes) -> dict[str, Any]:
     return found
 
 
+@last_net
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 ranked, 2 something was refused, 130 after Ctrl-C."""
     args = _arguments(argv)
-    try:
-        reranker = Reranker.load(args.adapter, args.device, args.base)
-        if args.jsonl:
-            return _rank_stream(reranker, args)
-        _rank_one(reranker, args)
-        return 0
-    except RerankerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
-        return _PIPE_CLOSED
-    except KeyboardInterrupt:
-        return 130
+    reranker = Reranker.load(args.adapter, args.device, args.base)
+    if args.jsonl:
+        return _rank_stream(reranker, args)
+    _rank_one(reranker, args)
+    return 0
 
 
 def _rank_one(reranker: Reranker, args: argparse.Namespace) -> None:
@@ -386,7 +378,7 @@ def _rank_one(reranker: Reranker, args: argparse.Namespace) -> None:
     found = reranker.rank(args.history, args.candidates, args.permutations)
     print("rank  probability  candidate")
     for place, i in enumerate(found.order, start=1):
-        print(f"{place:>4}  {found.probabilities[i]:>11.4f}  {args.candidates[i]}")
+        say(f"{place:>4}  {found.probabilities[i]:>11.4f}  {args.candidates[i]}")
     orders = args.permutations or reranker.config.permutations
     where = f"{reranker.device.type}, {orders} order{'s' * (orders > 1)} of the candidates"
     print(f"{1000 * found.seconds:.1f} ms a list ({where})", flush=True)
@@ -401,7 +393,7 @@ def _rank_stream(reranker: Reranker, args: argparse.Namespace) -> int:
             with _opened(args.jsonl) as source:
                 stream.run(source, sys.stdout)
     finally:
-        print(stream.summary(), file=sys.stderr)
+        say(stream.summary(), error=True)
     return 2 if stream.refused else 0
 
 
@@ -413,15 +405,17 @@ def _opened(path: str) -> IO[bytes]:
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m reranker.rank", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--adapter", required=True, type=Path, help="its folder, or its trial's")
+    parser.add_argument("--adapter", required=True, type=a_path, help="its folder, or its trial's")
     parser.add_argument("--history", nargs="+", metavar="TITLE", help="oldest first")
     parser.add_argument("--candidates", nargs="+", metavar="TITLE", help="all different")
     parser.add_argument("--jsonl", metavar="FILE", help="an object a line with history and candidates; - is the input")
-    parser.add_argument("--permutations", type=int, help="candidate orders averaged; left out: as in validation")
-    parser.add_argument("--base", type=Path, help="folder of the base model, where it has moved")
+    parser.add_argument(
+        "--permutations", type=at_least_one, help="candidate orders averaged; left out: as in validation"
+    )
+    parser.add_argument("--base", type=a_path, help="folder of the base model, where it has moved")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 …; left out: a GPU where there is one")
     args = parser.parse_args(argv)
     if bool(args.jsonl) == bool(args.history or args.candidates) or bool(args.history) != bool(args.candidates):

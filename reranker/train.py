@@ -10,7 +10,6 @@ import argparse
 import math
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +25,22 @@ from reranker.config import (
     build_trial_config,
     validation_faults,
 )
-from reranker.errors import EnvironmentFault, Fault, InputError, RerankerError
+from reranker.console import say
+from reranker.entry import STOPPED, Parser, a_path, last_net
+from reranker.errors import EnvironmentFault, Fault, InputError
 
 _SOURCES: tuple[type[BaseModel], ...] = (DemoData, MovieLensData, TablesData)
 
 
+@last_net
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 trained, 2 the user's fault, 1 ours."""
     args = _parser().parse_args(argv)
     try:
-        _run(_trial_config(args), _data_config(args), args.metric, Path(args.output))
-    except RerankerError as error:
-        if args.debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        _run(_trial_config(args), _data_config(args), args.metric, args.output)
     except KeyboardInterrupt:
-        print("stopped; the adapter of the best epoch so far is kept", file=sys.stderr)
-        return 130
+        say("stopped; the adapter of the best epoch so far is kept", error=True)
+        return STOPPED
     return 0
 
 
@@ -58,7 +55,7 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
     from reranker.trial_folder import TrialFolder
 
     data = RerankingData.prepare(data_config)
-    print(data.describe(config))
+    say(data.describe(config))
     _print_row("", {name: name for name in ("train_loss", "val_loss", *METRIC_NAMES)})
     for name, ranks in data.baselines(config, "validation").items():
         loss = {"val_loss": math.log(config.candidates)} if name == RANDOM else {}
@@ -76,7 +73,7 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
     best = fine_tune(config, data, metric=metric, folder=folder, on_epoch=show)
     applied = {k.removeprefix("applied/"): v for k, v in best.figures.items() if k.startswith("applied/")}
     print("applied: " + ", ".join(f"{name} {value:g}" for name, value in applied.items()))
-    print(f"best epoch {best.figures['epoch']}: its adapter is in {folder.adapter}")
+    say(f"best epoch {best.figures['epoch']}: its adapter is in {folder.adapter}")
 
 
 def _print_row(name: str, figures: dict[str, Any]) -> None:
@@ -125,12 +122,13 @@ def _data_fields() -> list[str]:
     return sorted({name for model in _SOURCES for name in model.model_fields} - {"source"})
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m reranker.train", description=__doc__.split("\n")[0])
-    parser.add_argument("--config", type=Path, help="YAML with knobs, such as a study's best_config.yaml")
-    parser.add_argument("--output", default="trained", help="folder for the adapter and the figures (%(default)s)")
+def _parser() -> Parser:
+    parser = Parser(prog="python -m reranker.train", description=__doc__.split("\n")[0])
+    parser.add_argument("--config", type=a_path, help="YAML with knobs, such as a study's best_config.yaml")
+    parser.add_argument(
+        "--output", type=a_path, default=Path("trained"), help="folder for the adapter and the figures (%(default)s)"
+    )
     parser.add_argument("--metric", default="ndcg_at_10", help="what makes an epoch the best (%(default)s)")
-    parser.add_argument("--debug", action="store_true", help="show stack traces")
     knobs = parser.add_argument_group("knobs", "each overrides the configuration file")
     for name, field in TrialConfig.model_fields.items():
         text = f"{field.description or ''} (default {field.default})".strip().replace("%", "%%")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 import sys
@@ -12,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 
-from reranker.errors import Fault, InputError, RerankerError
+from reranker.console import Terminal
+from reranker.entry import Parser, a_path, last_net, not_empty, working_on
+from reranker.errors import Fault, InputError
 from reranker.metrics import FloatArray, per_list
 from results.contenders import Contender, contenders, seed_spread
 from results.leaderboard import PRETTY, leaderboard, pretty
@@ -277,27 +277,27 @@ def _table(studies: Sequence[StudyFolder]) -> tuple[pd.DataFrame, list[str]]:
     return table.reset_index(drop=True), knobs
 
 
+@last_net
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m results.compare", description=(__doc__ or "").split("`")[0])
-    parser.add_argument("studies", nargs="+", metavar="STUDY", help="a study's name, or the path of its folder")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where studies are kept")
+    parser = Parser(prog="python -m results.compare", description=(__doc__ or "").split("`")[0])
+    parser.add_argument(
+        "studies", nargs="+", type=not_empty, metavar="STUDY", help="a study's name, or the path of its folder"
+    )
+    parser.add_argument("--runs", type=a_path, default=RUNS, help="where studies are kept")
     args = parser.parse_args(argv)
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    try:
-        studies = [StudyFolder.open(args.runs, study) for study in dict.fromkeys(args.studies)]
-        lines = findings(compare(*studies))
-    except RerankerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    console = Terminal()
+    studies = [StudyFolder.open(args.runs, study) for study in dict.fromkeys(args.studies)]
+    working_on(studies[0].path / "driver.log")
+    lines = findings(compare(*studies))
     console.print(pretty(*_table(studies)))
     for study in studies:
-        console.print(f"\n{study.name + ': ' if len(studies) > 1 else ''}{verdict(study)}")
+        console.say(f"\n{study.name + ': ' if len(studies) > 1 else ''}{verdict(study)}")
     for line in lines:
-        console.print(f"  {line}", highlight=False, soft_wrap=True)
+        console.say(f"  {line}")
     for study in studies:
         for trial in study.trials():
             if trial.status is TrialStatus.FAILED:
-                console.print(f"{_name(trial, len(studies) > 1)} failed: {trial.cause}")
+                console.say(f"{_name(trial, len(studies) > 1)} failed: {trial.cause}")
     return 0
 
 

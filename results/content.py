@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from reranker.errors import EnvironmentFault
 from reranker.files import read_text
 from reranker.metrics import Picks, Ranks
 from reranker.secrets import masked, masked_command
@@ -443,7 +444,10 @@ def _state(study: StudyFolder) -> str:
         return "complete"
     if ending["reason"]:
         return f"ended early: {masked(ending['reason'])}"
-    return "still running" if study.is_searched() else "interrupted"
+    try:
+        return "still running" if study.is_searched() else "interrupted"
+    except EnvironmentFault as fault:
+        return f"unfinished; {masked(str(fault))}"
 
 
 def _told(difference: dict[str, float]) -> str:

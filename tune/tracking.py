@@ -7,9 +7,9 @@ by their tags, and so never makes a second run for the same trial. While the sto
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
+import shlex
 import sys
 import threading
 import time
@@ -25,8 +25,11 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from reranker.errors import RerankerError
+from reranker.console import say
+from reranker.entry import Parser, a_path, last_net, not_empty
+from reranker.errors import EnvironmentFault
 from reranker.metrics import METRIC_NAMES
+from reranker.secrets import masked
 from results.compare import RUNS, compare, winner
 from results.contenders import replicated
 from results.leaderboard import leaderboard
@@ -72,8 +75,21 @@ def default_uri(study: StudyFolder) -> str:
 def ui_command(uri: str) -> str:
     """What to type to see the runs of this store."""
     return (
-        f"{sys.executable} -m mlflow ui --backend-store-uri {uri} --port {_PORT}" if uri.startswith("sqlite") else uri
+        shlex.join([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(_PORT)])
+        if uri.startswith("sqlite")
+        else uri
     )
+
+
+def store_of(study: StudyFolder) -> str:
+    """Where the study is tracked: in the store it was begun with, or in its own folder, wherever that lies by now."""
+    return study.read_manifest()["tracking_uri"] or default_uri(study)
+
+
+def page_address(uri: str, page: str) -> str:
+    """Of a page in the store, once it is served."""
+    server = f"http://127.0.0.1:{_PORT}" if uri.startswith("sqlite") else masked(uri).rstrip("/")
+    return f"{server}/{page}"
 
 
 class StudyMirror:
@@ -111,6 +127,11 @@ class StudyMirror:
         self._acts_sent = len(acts)
         if ended:
             self._close(client)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the store has the study's run."""
+        return bool(self._parent)
 
     @property
     def leaderboard_page(self) -> str:
@@ -355,6 +376,11 @@ class Tracker:
             logging.getLogger(name).setLevel(logging.ERROR)
         self._thread.start()
 
+    @property
+    def leaderboard_page(self) -> str:
+        """Its address, without the server's; empty before anything was delivered."""
+        return self._mirror.leaderboard_page if self._mirror.is_begun else ""
+
     def nudge(self) -> None:
         """Something new is in the folder."""
         self._wake.set()
@@ -419,24 +445,24 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
+@last_net
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tune.tracking", description="Deliver a study to MLflow.")
-    parser.add_argument("study", help="a study's name, or the path of its folder")
-    parser.add_argument("--runs", type=Path, default=RUNS)
+    parser = Parser(prog="python -m tune.tracking", description="Deliver a study to MLflow.")
+    parser.add_argument("study", type=not_empty, help="a study's name, or the path of its folder")
+    parser.add_argument("--runs", type=a_path, default=RUNS, help="where studies are kept")
     parser.add_argument("--tracking-uri", help="default: the store that the study was tracked in")
     args = parser.parse_args(argv)
+    study = StudyFolder.open(args.runs, args.study)
+    uri = args.tracking_uri or store_of(study)
+    mirror = StudyMirror(study, uri)
     try:
-        study = StudyFolder.open(args.runs, args.study)
-        uri = args.tracking_uri or study.read_manifest()["tracking_uri"]
-        mirror = StudyMirror(study, uri)
         mirror.bring_up(ended=True)
-    except (RerankerError, MlflowException) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    server = f"http://127.0.0.1:{_PORT}" if uri.startswith("sqlite") else uri.rstrip("/")
-    print(
-        f"{study.name} is in MLflow; to see it: {ui_command(uri)}\nits leaderboard there: {server}/{mirror.leaderboard_page}"
-    )
+    except MlflowException as error:
+        raise EnvironmentFault(
+            f"MLflow does not take it: {(str(error).strip() or 'no reason').splitlines()[0]}"
+        ) from error
+    say(f"{study.name} is in MLflow; to see it: {masked(ui_command(uri))}")
+    say(f"its leaderboard there: {page_address(uri, mirror.leaderboard_page)}")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from reranker.errors import InputError
 from results.study_folder import StudyFolder, TrialStatus
@@ -10,6 +11,19 @@ from tune.ledger import Ledger
 from tune.search_space import Study
 
 _BEST_TO_TRY = 3  # of a study whose scores can't be compared
+
+
+def earlier_study(runs: Path, name: str) -> StudyFolder:
+    """A study whose trials can be taken over.
+
+    Raises:
+        EnvironmentFault: there is none, or it can't be read.
+    """
+    study = StudyFolder.open(runs, name)
+    study.read_manifest()
+    for _ in study.trials():
+        pass
+    return study
 
 
 def warm_start(study: Study, ledger: Ledger, earlier: StudyFolder, data_fingerprint: str) -> str:
