@@ -75,8 +75,6 @@ def last_net(main: _Main) -> _Main:
             code = main(argv)
             sys.stdout.flush()
             return code
-        except SystemExit as end:  # of a parser
-            return end.code if isinstance(end.code, int) else 1
         except BrokenPipeError:
             _let_go_of_stdout()
             return _PIPE_CLOSED

@@ -7,6 +7,7 @@ python tune/run_search.py control STUDY pause | resume
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, field
@@ -57,7 +58,7 @@ def _read(path: Path) -> Request:
         DamagedFile: it is not what `ask` leaves.
     """
     try:
-        request = _REQUEST.validate_python(read_json(path))
+        request = _REQUEST.validate_json(json.dumps(read_json(path)))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "request"

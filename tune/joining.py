@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from typing import Any
 
 import psutil
@@ -17,6 +18,7 @@ from ray._private.services import get_ray_address_from_environment
 from reranker.errors import EnvironmentFault
 
 _ANSWER_S = 4.0
+_NODE_S = 6.0  # that a head's own node may take to join it
 _HEAD = "its head is started with: ray start --head"
 
 
@@ -108,13 +110,16 @@ def _check_node_here(host: str, port: int, token: str | None, where: str) -> Non
     """A search needs a node of the cluster on its own machine."""
     from ray.core.generated import gcs_pb2, gcs_service_pb2
 
-    nodes = _ask(host, port, token, "GetAllNodeInfo", gcs_service_pb2.GetAllNodeInfoRequest()).node_info_list
-    alive = {node.node_manager_address for node in nodes if node.state == gcs_pb2.GcsNodeInfo.ALIVE}
     own = {each.address for addresses in psutil.net_if_addrs().values() for each in addresses}
-    if not alive & own:
-        raise EnvironmentFault(
-            f"no node of the Ray cluster {where} runs on this machine; start one with: ray start --address={host}:{port}"
-        )
+    deadline = time.monotonic() + _NODE_S
+    while time.monotonic() < deadline:
+        nodes = _ask(host, port, token, "GetAllNodeInfo", gcs_service_pb2.GetAllNodeInfoRequest()).node_info_list
+        if own & {node.node_manager_address for node in nodes if node.state == gcs_pb2.GcsNodeInfo.ALIVE}:
+            return
+        time.sleep(0.2)
+    raise EnvironmentFault(
+        f"no node of the Ray cluster {where} runs on this machine; start one with: ray start --address={host}:{port}"
+    )
 
 
 def _ask(host: str, port: int, token: str | None, method: str, request: Any) -> Any:

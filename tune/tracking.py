@@ -86,6 +86,11 @@ def store_of(study: StudyFolder) -> str:
     return study.read_manifest()["tracking_uri"] or default_uri(study)
 
 
+def _quieten() -> None:
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def page_address(uri: str, page: str) -> str:
     """Of a page in the store, once it is served."""
     server = f"http://127.0.0.1:{_PORT}" if uri.startswith("sqlite") else masked(uri).rstrip("/")
@@ -372,8 +377,7 @@ class Tracker:
         self.trouble = ""  # why the store does not have everything; empty when it does
 
     def start(self) -> None:
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        _quieten()
         self._thread.start()
 
     @property
@@ -452,6 +456,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=a_path, default=RUNS, help="where studies are kept")
     parser.add_argument("--tracking-uri", help="default: the store that the study was tracked in")
     args = parser.parse_args(argv)
+    _quieten()
     study = StudyFolder.open(args.runs, args.study)
     uri = args.tracking_uri or store_of(study)
     mirror = StudyMirror(study, uri)
