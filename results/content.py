@@ -418,7 +418,7 @@ class _Reader:
             "versions": ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
             or "unknown",
             "folder": str(self.study.path),
-            "MLflow": manifest.get("tracking_uri") or "none",
+            "MLflow": manifest.get("tracking_uri") or "mlflow.db in the folder",
         }
         return [(name, masked(str(value))) for name, value in facts.items()]
 

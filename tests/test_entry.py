@@ -19,7 +19,8 @@ from reranker.files import write_file, write_json
 from reranker.metrics import chance
 from results import compare, diagnose, report, seal
 from results.study_folder import StudyFolder
-from tune import control, run_search, tracking
+from tune import arguments, control, run_search, search_space, tracking
+from tune.announce import goes_on
 
 PROJECT = Path(__file__).resolve().parents[1]
 MAINS = {
@@ -255,3 +256,21 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, capsys):
 
     assert main([]) == 130
     assert capsys.readouterr().err == "stopped; to go on: type this\n"
+
+
+def test_the_command_that_is_stored_asks_the_same_and_has_no_secret():
+    words = ["s.yaml", "--webhook=https://h.example/SECRET", "--set", "epochs=2", "--set", "x=a b", "--trials", "3"]
+    args = arguments.parsed([*words, "--quiet", "--tracking-uri", "postgresql://me:SECRET@db/x"], "")
+    assert args.command == [
+        "tune/run_search.py", "s.yaml", "--set", "epochs=2", "--set", "x=a b", "--trials", "3",
+        "--tracking-uri", "postgresql://***@db/x", "--quiet", "--webhook", "***",
+    ]  # fmt: skip
+    assert args.webhook == "https://h.example/SECRET"
+
+
+def test_what_goes_on_is_not_told_as_a_whole_plan_again(films):
+    study = search_space.load(PROJECT / "search_spaces" / "quick.yaml")
+    assert goes_on(study, films, 3, 5) == (
+        f"study films goes on: 0 of {study.settings.trials} trials have ended; then the best 5 again with 3 other seeds"
+    )
+    assert goes_on(study, films, 1, 1).endswith("; then the best again with 1 other seed")
