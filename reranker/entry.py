@@ -135,7 +135,8 @@ def _told(error: Exception, *, debug: bool) -> int:
     lines = [f"error: {sentence}"]
     if _place.go_on:
         lines.append(f"to go on: {_place.go_on}")
-    if (code == 1 or _place.go_on) and not debug and (log := write_trace(error, _place.log)):
+    worth = code == 1 or _place.go_on or (_place.log and error.__cause__ is not None)
+    if worth and not debug and (log := write_trace(error, _place.log)):
         lines.append(f"the whole trace: {log}")
     say("\n".join(lines), error=True)
     return code

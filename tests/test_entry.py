@@ -21,6 +21,7 @@ from results import compare, diagnose, report, seal
 from results.study_folder import StudyFolder
 from tune import arguments, control, run_search, search_space, tracking
 from tune.announce import goes_on
+from tune.driver_log import DriverLog
 
 PROJECT = Path(__file__).resolve().parents[1]
 MAINS = {
@@ -274,3 +275,30 @@ def test_what_goes_on_is_not_told_as_a_whole_plan_again(films):
         f"study films goes on: 0 of {study.settings.trials} trials have ended; then the best 5 again with 3 other seeds"
     )
     assert goes_on(study, films, 1, 1).endswith("; then the best again with 1 other seed")
+
+
+def test_a_start_that_no_cluster_answers_is_one_sentence_and_leaves_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    quick = str(PROJECT / "search_spaces" / "quick.yaml")
+    assert run_search.main([quick, "--quiet", "--runs", str(tmp_path / "runs"), "--address", "127.0.0.1:1"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: no Ray cluster answers at 127.0.0.1:1: connection refused; ")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_libraries_write_is_kept_in_the_study_and_not_shown(tmp_path, capfd):
+    study = StudyFolder.create(tmp_path, "x")
+    with DriverLog() as log:
+        os.write(2, b"from C, before there is a study\n")
+        log.keep_in(study.path)
+        os.write(1, b"from C\n")
+        print("from Python")
+    print("ours")
+    assert capfd.readouterr() == ("ours\n", "")
+    assert (study.path / "driver.log").read_text().splitlines() == [
+        "from C, before there is a study",
+        "from C",
+        "from Python",
+    ]

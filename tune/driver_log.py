@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from reranker.errors import RerankerError
+
 
 def own_stdout() -> IO[str]:
     """This process's standard output, for what the user shall see whatever becomes of the descriptor."""
@@ -56,7 +58,8 @@ class DriverLog:
         self._undo.close()
         with suppress(OSError):
             self._file.close()
-        if self._temporary and kind is None:
+        told = isinstance(error, RerankerError) and error.__cause__ is None  # in full
+        if self._temporary and (kind is None or told):
             self.path.unlink(missing_ok=True)
 
     def keep_in(self, folder: Path) -> None:

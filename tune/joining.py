@@ -37,7 +37,7 @@ def find_cluster(address: str) -> str:
         socket.create_connection((host, port), timeout=_ANSWER_S).close()
     except OSError as error:
         why = error.strerror or str(error)
-        raise EnvironmentFault(f"no Ray cluster answers {where}: {why.lower()}; {_HEAD}") from error
+        raise EnvironmentFault(f"no Ray cluster answers {where}: {why.lower()}; {_HEAD}") from None
     token = _token()
     if _answers(host, port, None):
         _authenticate(with_token=False)
@@ -61,8 +61,8 @@ def _place(address: str) -> tuple[str, int]:
     if address == "auto":
         try:
             address = get_ray_address_from_environment("auto", None)
-        except ConnectionError as error:
-            raise EnvironmentFault(f"no Ray cluster runs on this machine; {_HEAD}") from error
+        except ConnectionError:
+            raise EnvironmentFault(f"no Ray cluster runs on this machine; {_HEAD}") from None
     if "://" in address:
         raise EnvironmentFault(f"the address of a cluster is HOST:PORT of its head, or auto, not {address!r}")
     host, _, port = address.rpartition(":")
@@ -102,7 +102,7 @@ def _answers(host: str, port: int, token: str | None) -> bool:
         raise EnvironmentFault(
             f"what answers at {host}:{port} is no Ray cluster ({error.code().name.lower()}); a head's port is 6379 unless "
             "another is given"
-        ) from error
+        ) from None
     return True
 
 

@@ -43,6 +43,7 @@ class Launch:
 
     def __enter__(self) -> Self:
         self._log.__enter__()
+        working_on(self._log.path)
         return self
 
     def hold(self, folder: StudyFolder) -> None:
