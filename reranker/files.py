@@ -117,7 +117,7 @@ def write_file(path: Path, content: str | bytes) -> None:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -290,7 +290,7 @@ def _decoded(path: Path, content: bytes) -> str:
         raise DamagedFile(path, "is damaged: it is not text") from None
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """So that a rename outlives a power cut, where the system can do that."""
     try:
         handle = os.open(folder, os.O_RDONLY)

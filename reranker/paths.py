@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
@@ -30,11 +29,3 @@ def user_path(text: str | os.PathLike[str]) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise ValueError("~ must stand for a user's home folder, and there is no such user") from None
-
-
-def path_argument(text: str) -> Path:
-    """`user_path` for argparse, which then tells the rule."""
-    try:
-        return user_path(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import threading
 import time
@@ -29,10 +28,11 @@ from transformers import PreTrainedModel
 from reranker.candidates import Example
 from reranker.catalogue import EMPTY_TITLE, PassingTitles
 from reranker.config import LETTERS, TrialConfig, build_trial_config, validation_faults
-from reranker.errors import EnvironmentFault, Fault, InputError, RerankerError, TrainingError
+from reranker.console import say
+from reranker.entry import Parser, a_path, at_least_one, last_net
+from reranker.errors import EnvironmentFault, Fault, InputError, TrainingError
 from reranker.files import DamagedFile
 from reranker.models import base_fingerprint, leave_casts_to_autocast, load_base, load_tokenizer
-from reranker.paths import path_argument
 from reranker.prompts import PromptEncoder
 from reranker.scoring import EncodedLists, FloatArray, score
 from reranker.trial_folder import ADAPTER_FACTS, TrialFolder, check_adapter
@@ -42,7 +42,6 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 Titles = Sequence[str]
 
 _LINES = {"cpu": 16, "mps": 64, "cuda": 256}  # of a stream, that are ranked together: on CPU more bring nothing
-_PIPE_CLOSED = 141  # what a shell calls a process that the reader of its output has left
 
 
 @dataclass(frozen=True)
@@ -391,23 +390,15 @@ def _parsed(line: bytes) -> dict[str, Any]:
     return found
 
 
+@last_net
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 ranked, 2 something was refused, 130 after Ctrl-C."""
     args = _arguments(argv)
-    try:
-        reranker = Reranker.load(args.adapter, args.device, args.base)
-        if args.jsonl:
-            return _rank_stream(reranker, args)
-        _rank_one(reranker, args)
-        return 0
-    except RerankerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
-        return _PIPE_CLOSED
-    except KeyboardInterrupt:
-        return 130
+    reranker = Reranker.load(args.adapter, args.device, args.base)
+    if args.jsonl:
+        return _rank_stream(reranker, args)
+    _rank_one(reranker, args)
+    return 0
 
 
 def _rank_one(reranker: Reranker, args: argparse.Namespace) -> None:
@@ -435,7 +426,7 @@ def _rank_stream(reranker: Reranker, args: argparse.Namespace) -> int:
             with _opened(args.jsonl) as source:
                 stream.run(source, sys.stdout)
     finally:
-        print(stream.summary(), file=sys.stderr)
+        say(stream.summary(), error=True)
     return 2 if stream.refused else 0
 
 
@@ -447,23 +438,22 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m reranker.rank",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = Parser(
+        prog="python -m reranker.rank", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--adapter", required=True, type=path_argument, help="its folder, or its trial's")
+    parser.add_argument("--adapter", required=True, type=a_path, help="its folder, or its trial's")
     parser.add_argument("--history", nargs="+", metavar="TITLE", help="oldest first")
     parser.add_argument("--candidates", nargs="+", metavar="TITLE", help="all different")
     parser.add_argument(
         "--jsonl",
-        type=path_argument,
+        type=a_path,
         metavar="FILE",
         help="an object a line with history and candidates, and candidate_ids if you like; - is the input",
     )
-    parser.add_argument("--permutations", type=int, help="candidate orders averaged; left out: as in validation")
-    parser.add_argument("--base", type=path_argument, help="folder of the base model, where it has moved")
+    parser.add_argument(
+        "--permutations", type=at_least_one, help="candidate orders averaged; left out: as in validation"
+    )
+    parser.add_argument("--base", type=a_path, help="folder of the base model, where it has moved")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 …; left out: a GPU where there is one")
     args = parser.parse_args(argv)
     if bool(args.jsonl) == bool(args.history or args.candidates) or bool(args.history) != bool(args.candidates):

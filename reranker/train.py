@@ -11,7 +11,6 @@ import math
 import os
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,9 +25,10 @@ from reranker.config import (
     absolute_paths,
     validation_faults,
 )
-from reranker.errors import Fault, InputError, RerankerError, nearest
+from reranker.console import say
+from reranker.entry import STOPPED, Parser, a_path, last_net
+from reranker.errors import Fault, InputError, nearest
 from reranker.metrics import METRIC_NAMES
-from reranker.paths import path_argument
 from reranker.yaml_text import Document, Location, override, put, read
 
 _SOURCES: tuple[type[DemoData | MovieLensData | TablesData], ...] = (DemoData, MovieLensData, TablesData)
@@ -37,6 +37,7 @@ Model = TypeVar("Model", bound=BaseModel)
 _LINE_S = 30.0  # between two lines of how far an epoch is, where there is no terminal
 
 
+@last_net
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 trained, 2 the user's fault, 1 ours."""
     args = _parser().parse_args(argv)
@@ -44,14 +45,9 @@ def main(argv: list[str] | None = None) -> int:
         _check_metric(args.metric)
         config, data = _configuration(args)
         _run(config, data, args.metric, args.output)
-    except RerankerError as error:
-        if args.debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
-        print("stopped; the adapter of the best epoch so far is kept", file=sys.stderr)
-        return 130
+        say("stopped; the adapter of the best epoch so far is kept", error=True)
+        return STOPPED
     return 0
 
 
@@ -69,8 +65,7 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
 
     said.say("preparing the data")
     data = RerankingData.prepare(data_config)
-    said.clear()
-    print(data.describe(config))
+    say(data.describe(config))
     _print_row("", {name: name for name in ("train_loss", "val_loss", *METRIC_NAMES)})
     for name, ranks in data.baselines(config, "validation").items():
         loss = {"val_loss": math.log(config.candidates)} if name == RANDOM else {}
@@ -92,7 +87,7 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
     said.clear()
     applied = {k.removeprefix("applied/"): v for k, v in best.figures.items() if k.startswith("applied/")}
     print("applied: " + ", ".join(f"{name} {value:g}" for name, value in applied.items()))
-    print(f"best epoch {best.figures['epoch']}: its adapter is in {folder.adapter}")
+    say(f"best epoch {best.figures['epoch']}: its adapter is in {folder.adapter}")
 
 
 class _Said:
@@ -196,18 +191,13 @@ def _data_fields() -> dict[str, str]:
     }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m reranker.train", description=__doc__.split("\n")[0], allow_abbrev=False
-    )
+def _parser() -> Parser:
+    parser = Parser(prog="python -m reranker.train", description=__doc__.split("\n")[0])
+    parser.add_argument("--config", type=a_path, help="YAML with knobs and `data`, such as a study's best_config.yaml")
     parser.add_argument(
-        "--config", type=path_argument, help="YAML with knobs and `data`, such as a study's best_config.yaml"
-    )
-    parser.add_argument(
-        "--output", type=path_argument, default="trained", help="folder for the adapter and the figures (%(default)s)"
+        "--output", type=a_path, default=Path("trained"), help="folder for the adapter and the figures (%(default)s)"
     )
     parser.add_argument("--metric", default="ndcg_at_10", help="what makes an epoch the best (%(default)s)")
-    parser.add_argument("--debug", action="store_true", help="show stack traces")
     knobs = parser.add_argument_group("knobs", "each overrides the configuration file")
     for name, field in TrialConfig.model_fields.items():
         knobs.add_argument(_flag(name), metavar="VALUE", help=_help(f"{field.description} (default {field.default})"))

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from reranker.metrics import FloatArray, values_of
+from reranker.secrets import masked
 from reranker.trial_folder import TrialFolder
 from results.compare import Comparison
 from results.contenders import Contender, estimates, replicated
 from results.leaderboard import PRETTY, leaderboard, standing
-from results.secrets import masked
 from results.significance import mean_interval, standard_error
 from results.study_folder import StoredTrial, StudyFolder
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 
-from reranker.errors import Fault, InputError, RerankerError
+from reranker.console import Terminal
+from reranker.entry import Parser, a_path, last_net, not_empty, working_on
+from reranker.errors import Fault, InputError
 from reranker.metrics import FloatArray, summarise, values_of
 from results.contenders import Contender, best_first, contenders, not_replicated, seed_spread
 from results.integrity import open_study
@@ -381,31 +380,31 @@ def _table(studies: Mapping[StudyFolder, Sequence[StoredTrial]]) -> tuple[pd.Dat
     return table.reset_index(drop=True), knobs
 
 
+@last_net
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m results.compare", description=(__doc__ or "").split("`")[0])
-    parser.add_argument("studies", nargs="+", metavar="STUDY", help="a study's name, or the path of its folder")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where studies are kept")
+    parser = Parser(prog="python -m results.compare", description=(__doc__ or "").split("`")[0])
+    parser.add_argument(
+        "studies", nargs="+", type=not_empty, metavar="STUDY", help="a study's name, or the path of its folder"
+    )
+    parser.add_argument("--runs", type=a_path, default=RUNS, help="where studies are kept")
     args = parser.parse_args(argv)
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    try:
-        studies = [open_study(args.runs, study) for study in dict.fromkeys(args.studies)]
-        trials = {study: list(study.trials()) for study in studies}
-        ranked = {study: contenders(study, known) for study, known in trials.items()}
-        lines = findings(compare(*studies, ranked=[contender for study in studies for contender in ranked[study]]))
-    except RerankerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    console = Terminal()
+    studies = [open_study(args.runs, study) for study in dict.fromkeys(args.studies)]
+    working_on(studies[0].path / "driver.log")
+    trials = {study: list(study.trials()) for study in studies}
+    ranked = {study: contenders(study, known) for study, known in trials.items()}
+    lines = findings(compare(*studies, ranked=[contender for study in studies for contender in ranked[study]]))
     console.print(pretty(*_table(trials)))
     for study in studies:
-        console.print(f"\n{study.name + ': ' if len(studies) > 1 else ''}{verdict(study, ranked[study])}")
+        console.say(f"\n{study.name + ': ' if len(studies) > 1 else ''}{verdict(study, ranked[study])}")
     for line in lines:
-        console.print(f"  {line}", highlight=False, soft_wrap=True)
+        console.say(f"  {line}")
     for study in studies:
         if note := unfinished(study):
-            console.print(note, highlight=False, markup=False, soft_wrap=True)
+            console.say(note)
         for trial in trials[study]:
             if trial.status is TrialStatus.FAILED:
-                console.print(f"{_name(trial, len(studies) > 1)} failed: {trial.cause}")
+                console.say(f"{_name(trial, len(studies) > 1)} failed: {trial.cause}")
     return 0
 
 

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from reranker.errors import RerankerError
+from reranker.errors import EnvironmentFault, RerankerError
 from reranker.files import DamagedFile, read_text
 from reranker.metrics import Picks, Ranks
+from reranker.secrets import masked, masked_command
 from results import figures, journal
 from results.board import Board, board_of, spelled
 from results.compare import (
@@ -31,7 +32,6 @@ from results.contenders import contenders, replicated
 from results.diagnose import Evidence, Finding, diagnose
 from results.figures import Contest, Figure
 from results.leaderboard import PRETTY, standing
-from results.secrets import masked, masked_command
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.tracking_store import tracking_uri_of
 from results.usage import rank_command, serve_command, usable
@@ -492,7 +492,10 @@ def _state(study: StudyFolder) -> str:
         return "complete"
     if ending["reason"]:
         return f"ended early: {masked(ending['reason'])}"
-    return "still running" if study.is_searched() else "interrupted"
+    try:
+        return "still running" if study.is_searched() else "interrupted"
+    except EnvironmentFault as fault:
+        return f"unfinished; {masked(str(fault))}"
 
 
 def _told(difference: dict[str, float]) -> str:

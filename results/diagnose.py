@@ -19,9 +19,9 @@ import json
 import shutil
 import sys
 import textwrap
-from pathlib import Path
 
-from reranker.errors import RerankerError
+from reranker.console import say
+from reranker.entry import Parser, a_path, at_least_one, last_net, not_empty, working_on
 from results.compare import RUNS
 from results.evidence import Evidence, read_table
 from results.findings import CHECKS, EXPLAINS, Confidence, Finding, Grade, failures
@@ -63,39 +63,38 @@ def as_text(findings: list[Finding], width: int) -> str:
     return "\n".join(lines)
 
 
+@last_net
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0, whatever was found; 2 where there is nothing to diagnose, or the table has faults."""
     args = _arguments(argv)
     note = ""
-    try:
-        if args.table:
-            evidence = read_table(args.table, users=args.users, candidates=args.candidates)
-        else:
-            study = open_study(args.runs, args.study)
-            evidence, note = Evidence.of_study(study), unfinished(study)
-    except RerankerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    if args.table:
+        evidence = read_table(args.table, users=args.users, candidates=args.candidates)
+    else:
+        study = open_study(args.runs, args.study)
+        working_on(study.path / "driver.log")
+        evidence, note = Evidence.of_study(study), unfinished(study)
     found = diagnose(evidence)
     if args.json:
         print(json.dumps([finding.as_dict() for finding in found], indent=2, ensure_ascii=False))
     else:
-        print(f"{note}\n" if note else "", end="")
-        print(as_text(found, min(100, shutil.get_terminal_size((100, 24)).columns)))
+        if note:
+            say(note)
+        say(as_text(found, min(100, shutil.get_terminal_size((100, 24)).columns)))
     return 0
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m results.diagnose", description="Say why a study's results are what they are, the worst first."
     )
-    parser.add_argument("study", nargs="?", help="a study's name, or the path of its folder")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where studies are kept")
+    parser.add_argument("study", nargs="?", type=not_empty, help="a study's name, or the path of its folder")
+    parser.add_argument("--runs", type=a_path, default=RUNS, help="where studies are kept")
     parser.add_argument(
-        "--table", type=Path, help="figures from elsewhere: a CSV file, a row a run, named as in leaderboard.csv"
+        "--table", type=a_path, help="figures from elsewhere: a CSV file, a row a run, named as in leaderboard.csv"
     )
-    parser.add_argument("--users", type=int, help="with --table: how many lists were scored")
-    parser.add_argument("--candidates", type=int, help="with --table: how many items a list has")
+    parser.add_argument("--users", type=at_least_one, help="with --table: how many lists were scored")
+    parser.add_argument("--candidates", type=at_least_one, help="with --table: how many items a list has")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     args = parser.parse_args(argv)
     if (args.study is None) == (args.table is None):

@@ -7,7 +7,6 @@ verdict is given.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import shlex
@@ -19,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from reranker.config import TrialConfig
-from reranker.errors import EnvironmentFault, Fault, InputError, RerankerError
+from reranker.console import say
+from reranker.entry import Parser, a_path, last_net, not_empty
+from reranker.errors import EnvironmentFault, Fault, InputError
 from reranker.files import DamagedFile, read_lines, read_yaml, write_file, write_yaml
 from reranker.metrics import METRIC_NAMES, Ranks, is_loss, summarise
 from reranker.trial_folder import ADAPTER_FACTS, TrialFolder
@@ -31,11 +32,11 @@ _ROUNDING = 1e-6
 _SHOWN = 5  # faults that are told; of a study that is all damaged the rest say nothing new
 
 
-def open_study(runs: Path, name: str, say: Callable[[str], None] | None = None) -> StudyFolder:
+def open_study(runs: Path, name: str, tell: Callable[[str], None] | None = None) -> StudyFolder:
     """An existing study whose folder holds what its journal and manifest know.
 
     Args:
-        say: told what was rebuilt; by default standard error is.
+        tell: what was rebuilt; by default standard error has it.
 
     Raises:
         EnvironmentFault: there is none.
@@ -43,7 +44,7 @@ def open_study(runs: Path, name: str, say: Callable[[str], None] | None = None) 
     """
     study = StudyFolder.open(runs, name)
     for sentence in check(study):
-        (say or _to_stderr)(sentence)
+        (tell or _to_stderr)(sentence)
     return study
 
 
@@ -91,7 +92,9 @@ class _Check:
         except DamagedFile as damage:
             if (known := self.journal.manifest) is None:
                 raise
-            self._rebuild(damage, "the journal", lambda: self.study.write_manifest(known))
+            self._rebuild(
+                damage, "the journal", lambda: self.study.write_manifest({"name": self.study.path.name, **known})
+            )
             return known
 
     def _study_file(self) -> None:
@@ -260,29 +263,25 @@ def _leave_out(study: StudyFolder, number: int) -> str:
 
 
 def _to_stderr(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
+    say(sentence, error=True)
 
 
+@last_net
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 the study is whole, by now; 2 something of it is lost."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m results.integrity",
         description="Check that a study's folder holds what was recorded, and rebuild what can be rebuilt.",
-        allow_abbrev=False,
     )
-    parser.add_argument("study", help="a study's name, or the path of its folder")
+    parser.add_argument("study", type=not_empty, help="a study's name, or the path of its folder")
     parser.add_argument("--leave-out", type=int, metavar="TRIAL", help="count a damaged trial as if it had never been")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where studies are kept")
+    parser.add_argument("--runs", type=a_path, default=RUNS, help="where studies are kept")
     args = parser.parse_args(argv)
-    try:
-        study = StudyFolder.open(args.runs, args.study)
-        if args.leave_out is not None:
-            leave_out(study, args.leave_out)
-        open_study(args.runs, args.study, print)
-    except RerankerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"{study.name} is whole")
+    study = StudyFolder.open(args.runs, args.study)
+    if args.leave_out is not None:
+        leave_out(study, args.leave_out)
+    open_study(args.runs, args.study, say)
+    say(f"{study.name} is whole")
     return 0
 
 

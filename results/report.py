@@ -5,12 +5,12 @@ python -m results.report STUDY
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from pathlib import Path
 
-from reranker.errors import RerankerError
+from reranker.console import say
+from reranker.entry import Parser, a_path, last_net, not_empty, working_on
 from reranker.files import write_file
 from results.compare import RUNS, winner
 from results.content import Content, content_of
@@ -55,21 +55,19 @@ def to_html(content: Content) -> str:
     return environment.get_template("report.html.jinja").render(c=content)
 
 
+@last_net
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m results.report", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("study", help="a study's name, or the path of its folder")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where studies are kept")
+    parser = Parser(prog="python -m results.report", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("study", type=not_empty, help="a study's name, or the path of its folder")
+    parser.add_argument("--runs", type=a_path, default=RUNS, help="where studies are kept")
     args = parser.parse_args(argv)
-    try:
-        study = open_study(args.runs, args.study)
-        content = _content(study)
-        page = _write(study, content)
-    except RerankerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    study = open_study(args.runs, args.study)
+    working_on(study.path / "driver.log")
+    content = _content(study)
+    page = _write(study, content)
     for line in content.trouble:
-        print(f"warning: {line}", file=sys.stderr)
-    print(f"{page}\n{page.with_suffix('.md')}")
+        say(f"warning: {line}", error=True)
+    say(f"{page}\n{page.with_suffix('.md')}")
     return 0
 
 

@@ -7,19 +7,18 @@ study's report shows for ever.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from reranker.baselines import RANDOM
-from reranker.errors import Fault, InputError, RerankerError
+from reranker.console import Terminal, say
+from reranker.entry import Parser, a_path, last_net, not_empty, working_on
+from reranker.errors import Fault, InputError
 from reranker.files import append_line
 from reranker.metrics import METRIC_NAMES, Ranks, per_list, summarise
 from results.compare import RUNS, p_value, winner
@@ -114,7 +113,7 @@ def _against(ranks: Ranks, baselines: dict[str, Ranks], metric: str) -> dict[str
     return found
 
 
-def show(reading: dict[str, Any], console: Console) -> None:
+def show(reading: dict[str, Any], console: Terminal) -> None:
     """A reading in a terminal."""
     table = Table(header_style="bold", box=None, pad_edge=False)
     for column in ("", *METRIC_NAMES):
@@ -123,38 +122,36 @@ def show(reading: dict[str, Any], console: Console) -> None:
     for name, figures in sorted(rows.items(), key=lambda row: -row[1][reading["metric"]]):
         style = None if name.startswith("trial") else "dim"
         table.add_row(name, *(f"{figures[m]:.3f}" for m in METRIC_NAMES), style=style)
-    console.print(f"test split, {reading['users']} users, read on {reading['time']}", highlight=False)
+    console.say(f"test split, {reading['users']} users, read on {reading['time']}")
     if reading["unseal"]:
-        console.print(f"NOT the first reading: {reading['unseal']}", style="bold red", highlight=False, markup=False)
+        console.say(f"NOT the first reading: {reading['unseal']}", style="bold red")
     console.print(table)
     console.print()
     metric = PRETTY.get(reading["metric"], reading["metric"])
     for name, d in sorted(reading["against"].items(), key=lambda item: item[1]["mean"]):
         proof = f"{metric} {d['mean']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}), {p_value(d['p'])}"
-        console.print(f"  against {name}: {proof}", highlight=False, soft_wrap=True)
+        console.say(f"  against {name}: {proof}")
 
 
 def _times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
+@last_net
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m results.seal", description=(__doc__ or "").split("`")[0])
-    parser.add_argument("study", help="a study's name, or the path of its folder")
+    parser = Parser(prog="python -m results.seal", description=(__doc__ or "").split("`")[0])
+    parser.add_argument("study", type=not_empty, help="a study's name, or the path of its folder")
     parser.add_argument("--unseal", default="", metavar="WHY", help="read the test another time; recorded for ever")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where studies are kept")
+    parser.add_argument("--runs", type=a_path, default=RUNS, help="where studies are kept")
     args = parser.parse_args(argv)
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    try:
-        study = open_study(args.runs, args.study)
-        if args.unseal and not study.readings():
-            print("the test was not read yet: --unseal is not needed and not recorded", file=sys.stderr)
-        reading = read_test(study, args.unseal)
-        show(reading, console)
-        console.print(f"\nreport:  {write_report(study)}", highlight=False, soft_wrap=True)
-    except RerankerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    console = Terminal(width=160)
+    study = open_study(args.runs, args.study)
+    working_on(study.path / "driver.log")
+    if args.unseal and not study.readings():
+        say("the test was not read yet: --unseal is not needed and not recorded", error=True)
+    reading = read_test(study, args.unseal)
+    show(reading, console)
+    console.say(f"\nreport:  {write_report(study)}")
     return 0
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
+import re
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +28,7 @@ from reranker.files import (
     read_json,
     read_lines,
     read_yaml,
+    sync_folder,
     write_file,
     write_json,
     writing,
@@ -32,6 +38,13 @@ from reranker.trial_folder import TrialFolder
 from reranker.yaml_text import dump
 
 RUNS = Path(__file__).resolve().parents[1] / "results" / "runs"
+
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}")
+_OLD_S = 3600.0
+
+
+class StudyBusy(EnvironmentFault):
+    """Another process searches in the folder."""
 
 
 class TrialStatus(StrEnum):
@@ -76,24 +89,69 @@ class StudyFolder:
     path: Path
 
     @staticmethod
-    def create(runs: Path, name: str) -> StudyFolder:
+    def create(runs: Path, name: str, fill: Callable[[StudyFolder], None] = lambda folder: None) -> StudyFolder:
         """A new folder: `name`, or `name-2`, `name-3` … where that is taken; safe when two searches start at once.
 
+        It comes into being whole: made under a hidden name, filled, and renamed. What a start leaves that was killed
+        meanwhile is no study, and is removed by a later one.
+
+        Args:
+            fill: writes what the study begins with. Where that includes a manifest, it gets the folder's name.
+
         Raises:
-            EnvironmentFault: no permission, or no space.
+            EnvironmentFault: no permission, or no space; nothing is left.
         """
-        attempt = 1
         with writing(runs / name):
             runs.mkdir(parents=True, exist_ok=True)
-            while True:
-                path = runs / (name if attempt == 1 else f"{name}-{attempt}")
-                try:
-                    path.mkdir()
-                except FileExistsError:
-                    attempt += 1
-                    continue
-                (path / "trials").mkdir()
-                return StudyFolder(path.resolve())
+            _remove_leftovers(runs)
+            hidden = StudyFolder(runs.resolve() / f".{name[:40]}.{uuid.uuid4().hex}")
+            hidden.path.mkdir()
+            try:
+                with hidden.locked():
+                    (hidden.path / "trials").mkdir()
+                    fill(hidden)
+                    return StudyFolder(hidden._take_a_name(name))
+            except BaseException:
+                shutil.rmtree(hidden.path, ignore_errors=True)
+                raise
+
+    def _take_a_name(self, name: str) -> Path:
+        """Rename a filled folder to the first name that is free."""
+        attempt = 0
+        while True:
+            attempt += 1
+            path = self.path.with_name(name if attempt == 1 else f"{name}-{attempt}")
+            if os.path.lexists(path):
+                continue
+            if (self.path / "manifest.json").exists():
+                self.write_manifest(self.read_manifest() | {"name": path.name})
+            try:
+                self.path.rename(path)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+                continue  # another search has taken it meanwhile
+            sync_folder(path.parent)
+            return path
+
+    @staticmethod
+    def check_place(runs: Path, name: str) -> None:
+        """Try whether a study of this name can be made, and leave nothing.
+
+        Raises:
+            EnvironmentFault: it can't.
+        """
+        with writing(runs / name):
+            existing = next(path for path in (runs, *runs.absolute().parents) if os.path.lexists(path))
+            if not existing.is_dir():
+                raise EnvironmentFault(f"cannot write {runs / name}: {existing} is no folder")
+            trial = existing / f".{uuid.uuid4().hex}.tmp"
+            trial.mkdir()
+            try:
+                (trial / f"{name}-99").mkdir()
+                (trial / f"{name}-99").rmdir()
+            finally:
+                trial.rmdir()
 
     @staticmethod
     def open(runs: Path, study: str) -> StudyFolder:
@@ -151,7 +209,8 @@ class StudyFolder:
         """The right to search in this folder, which the system takes back when the process ends, however it ends.
 
         Raises:
-            EnvironmentFault: another process has it.
+            StudyBusy: another process has it.
+            EnvironmentFault: the folder can't be written.
         """
         with writing(self.path):
             lock = (self.path / "search.lock").open("w")
@@ -159,16 +218,28 @@ class StudyFolder:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise EnvironmentFault(f"a search is running in {self.path}; wait for it or stop it first") from None
+                raise StudyBusy(f"a search is running in {self.path}; wait for it or stop it first") from None
+            except OSError as error:
+                raise EnvironmentFault(f"{self.path / 'search.lock'} can't be locked: {error.strerror}") from error
             yield
 
     def is_searched(self) -> bool:
-        """Whether a search is running here now."""
+        """Whether a search is running here now.
+
+        Raises:
+            EnvironmentFault: that can't be told.
+        """
+        path = self.path / "search.lock"
         try:
-            with self.locked():
-                return False
-        except EnvironmentFault:
+            with path.open() as file:  # for reading, which a copy that can't be written allows as well
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
             return True
+        except OSError as error:
+            raise EnvironmentFault(f"whether a search runs can't be told: {path}: {error.strerror}") from error
+        return False
 
     def trial(self, number: int) -> TrialFolder:
         return TrialFolder(self.path / "trials" / f"{number:03d}")
@@ -313,3 +384,14 @@ class StudyFolder:
         head = f"# Trial {trial.number} of the study {self.name}: every knob, resolved, and the study's data.\n"
         data = self.read_data_config().model_dump(mode="json")
         write_file(self.best_config, head + dump({**trial.values, "data": data}))
+
+
+def _remove_leftovers(runs: Path) -> None:
+    """What starts that were killed have left: hidden, old, and locked by nobody."""
+    for path in runs.iterdir():
+        try:
+            if _LEFTOVER.fullmatch(path.name) and time.time() - path.stat().st_mtime > _OLD_S:
+                with StudyFolder(path).locked():
+                    shutil.rmtree(path, ignore_errors=True)
+        except OSError:
+            continue

@@ -29,7 +29,7 @@ from reranker.models import load_tokenizer
 torch.set_num_threads(1)
 
 # They start Ray, wait for processes and kill some: one after the other.
-RAY = {"test_refit", "test_resume", "test_search", "test_seal", "test_slots"}
+RAY = {"test_cluster", "test_lost_ray", "test_refit", "test_resume", "test_search", "test_seal", "test_slots"}
 
 
 class _ByFile(LoadScopeScheduling):

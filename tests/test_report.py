@@ -24,6 +24,7 @@ from stored import keep_journal, report
 from reranker.config import TrialConfig
 from reranker.files import append_line, write_json, write_yaml
 from reranker.metrics import NOWHERE, Picks, Ranks, chance, summarise
+from reranker.secrets import masked, masked_command
 from results.board import board_of
 from results.compare import compare
 from results.contenders import contenders
@@ -32,7 +33,6 @@ from results.figures import Contest, apart, cost, label_positions, learning_curv
 from results.journal import knob_figures
 from results.markdown import escaped, to_markdown
 from results.report import main, to_html, write_report
-from results.secrets import masked, masked_command
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.usage import keep_registered
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
 from reranker.data import RerankingData
+from reranker.secrets import masked
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 from tune.cluster import Cluster
 from tune.cost import estimate_cost
@@ -13,6 +15,8 @@ from tune.preflight import ModelCheck, describe_compute, describe_memory
 from tune.schedulers import rungs
 from tune.search_space import Study
 from tune.tracking import ui_command
+
+_ENDED = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)
 
 
 def plan(study: Study, data: RerankingData | None, checks: list[ModelCheck]) -> str:
@@ -48,30 +52,54 @@ def _early_stopping(study: Study) -> str:
     return f"{name} compares trials after {where}, and stops each that is not among the best {best}{slow}"
 
 
+def goes_on(study: Study, folder: StudyFolder, replicate: int, top: int) -> str:
+    """What is left of a study that was begun before, instead of its plan."""
+    ended = sum(folder.read_status(number)["status"] in _ENDED for number in folder.numbers())
+    line = f"study {folder.name} goes on: {ended} of {max(ended, study.settings.trials)} trials have ended"
+    if replicate:
+        seeds = f"{replicate} other seed{'s' * (replicate > 1)}"
+        line += f"; then the best {f'{top} ' if top > 1 else ''}again with {seeds}"
+    return line
+
+
 def where_to_look(folder: StudyFolder, running: Cluster, tracking_uri: str) -> str:
     """Where to watch the search, in commands to type."""
-    token = "" if running.joined else "  (asks for a token: `ray get-auth-token` prints it)"
+    token = f"  (asks for a token, which this prints: {_ray()} get-auth-token)" if running.token else ""
     return "\n".join(
         [
             f"folder:        {folder.path}",
             f"Ray dashboard: {running.dashboard or 'none'}{token if running.dashboard else ''}",
             f"Ray's logs:    {running.logs}",
-            f"MLflow:        {ui_command(tracking_uri)}",
+            f"MLflow:        {masked(ui_command(tracking_uri))}",
             "",
         ]
     )
 
 
+def _ray() -> str:
+    """Ray's own command, which need not be on the path."""
+    program = Path(sys.executable).with_name("ray")
+    return shlex.quote(str(program)) if program.exists() else f"{shlex.quote(sys.executable)} -m ray.scripts.scripts"
+
+
+def resume_command(folder: StudyFolder) -> str:
+    return shlex.join([sys.executable, str(Path(__file__).with_name("run_search.py")), "--resume", str(folder.path)])
+
+
 def how_to_resume(folder: StudyFolder, ending: str) -> str:
     """Why the search ended before its last trial, and the command that goes on with it."""
-    script = Path(__file__).with_name("run_search.py")
     raised = next((f" --set study.{name}=N" for name in ("patience", "max_failures") if f"({name})" in ending), "")
     how = "To go on, with a higher limit" if raised else "To go on"
-    return f"ended early: {ending}. {how}:\n               {sys.executable} {script} --resume {folder.path}{raised}"
+    return f"ended early: {ending}. {how}:\n               {resume_command(folder)}{raised}"
 
 
-def where_it_is(folder: StudyFolder, tracking_uri: str, best: StoredTrial | None, trouble: str) -> str:
-    """What failed, where the results are, and how to open them."""
+def where_it_is(folder: StudyFolder, tracking_uri: str, best: StoredTrial | None, trouble: str, link: str = "") -> str:
+    """What failed, where the results are, and how to open them.
+
+    Args:
+        trouble: why MLflow does not have everything; empty where it does.
+        link: the leaderboard's page in MLflow, once its server runs.
+    """
     lines = [
         "",
         *(
@@ -86,7 +114,10 @@ def where_it_is(folder: StudyFolder, tracking_uri: str, best: StoredTrial | None
     lines.append(f"report:        {folder.report}")
     if trouble:
         lines += [
-            f"MLflow does not have everything ({trouble}); nothing is lost. To deliver it:",
-            f"               {sys.executable} -m tune.tracking {folder.path}",
+            f"MLflow does not have everything ({masked(trouble)}); nothing is lost. To deliver it:",
+            f"               {shlex.join([sys.executable, '-m', 'tune.tracking', str(folder.path)])}",
         ]
-    return "\n".join([*lines, f"MLflow:        {ui_command(tracking_uri)}"])
+    lines.append(f"MLflow:        {masked(ui_command(tracking_uri))}")
+    if link:
+        lines.append(f"               then {link}")
+    return "\n".join(lines)

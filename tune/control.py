@@ -7,24 +7,29 @@ python tune/run_search.py control STUDY pause | resume
 
 from __future__ import annotations
 
-import argparse
-import sys
+import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any, Literal
 
-from reranker.errors import EnvironmentFault, Fault, InputError, RerankerError
-from reranker.files import read_json, write_json
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from reranker.console import say
+from reranker.entry import Parser, a_path, last_net, not_empty
+from reranker.errors import EnvironmentFault, Fault, InputError
+from reranker.files import DamagedFile, read_json, write_json
 from reranker.yaml_text import Document, override
 from results.compare import RUNS
 from results.study_folder import StudyFolder
 
 _ANSWER_S = 30.0
+_STRICT = ConfigDict(extra="forbid", strict=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class Request:
     """What is asked of a running search. `trial` goes with stop, `values` (knobs) with add."""
 
@@ -34,10 +39,33 @@ class Request:
     values: dict[str, Any] = field(default_factory=dict)
 
 
+_REQUEST = TypeAdapter(Request)
+
+
 def take_up(folder: StudyFolder) -> Iterator[Request]:
-    """The requests that nobody has answered yet, oldest first."""
+    """The requests that nobody has answered yet, oldest first. What is no request is answered so, and dropped."""
     for path in sorted(folder.control.glob("*.request")):
-        yield Request(**read_json(path))
+        try:
+            yield _read(path)
+        except DamagedFile as fault:
+            write_json(path.with_suffix(".answer"), {"text": f"not a request: {fault.damage}", "accepted": False})
+            path.rename(path.with_suffix(".refused"))
+
+
+def _read(path: Path) -> Request:
+    """
+    Raises:
+        DamagedFile: it is not what `ask` leaves.
+    """
+    try:
+        request = _REQUEST.validate_json(json.dumps(read_json(path)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "request"
+        raise DamagedFile(path, f"{field}: {first['msg'].lower()}", "ask again") from None
+    if request.id != path.stem or (request.act == "stop") != (request.trial is not None):
+        raise DamagedFile(path, "its name and its act must fit what it holds", "ask again")
+    return request
 
 
 def answer(folder: StudyFolder, request: Request, text: str, accepted: bool = True) -> None:
@@ -88,22 +116,19 @@ def _knobs(texts: list[str]) -> dict[str, Any]:
     return dict(document.values)
 
 
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="run_search.py control", description="Steer a search while it runs.")
-    parser.add_argument("study", help="its name, or the path of its folder")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where studies are kept")
+@last_net
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="run_search.py control", description="Steer a search while it runs.")
+    parser.add_argument("study", type=not_empty, help="its name, or the path of its folder")
+    parser.add_argument("--runs", type=a_path, default=RUNS, help="where studies are kept")
     acts = parser.add_subparsers(dest="act", required=True)
     acts.add_parser("stop", help="end one trial").add_argument("trial", type=int)
     acts.add_parser("add", help="try this next").add_argument("knobs", nargs="+", metavar="KNOB=VALUE")
     acts.add_parser("pause", help="begin no trial, and hold the running ones at their next epoch")
     acts.add_parser("resume", help="go on after a pause")
     args = parser.parse_args(argv)
-    try:
-        details: dict[str, Any] = {"trial": args.trial} if args.act == "stop" else {}
-        if args.act == "add":
-            details = {"values": _knobs(args.knobs)}
-        print(ask(StudyFolder.open(args.runs, args.study), args.act, **details))
-    except RerankerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    details: dict[str, Any] = {"trial": args.trial} if args.act == "stop" else {}
+    if args.act == "add":
+        details = {"values": _knobs(args.knobs)}
+    say(ask(StudyFolder.open(args.runs, args.study), args.act, **details))
     return 0

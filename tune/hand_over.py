@@ -14,8 +14,8 @@ from reranker.config import TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import EnvironmentFault
 from reranker.pulse import Pulse
+from reranker.secrets import masked
 from results.report import write_report
-from results.secrets import masked
 from results.study_folder import StudyFolder
 from results.usage import keep_registered, rank_command, serve_command, usable
 from tune.refit import Recipe, refit

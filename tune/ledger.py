@@ -57,9 +57,10 @@ class Ledger:
         self._study, self._folder, self._make_sampler = study, folder, make_sampler
         repair(folder.journal)
         try:
+            storage = JournalStorage(JournalFileBackend(str(folder.journal)))
             self._optuna = optuna.create_study(
-                study_name=folder.name,
-                storage=JournalStorage(JournalFileBackend(str(folder.journal))),
+                study_name=next(iter(optuna.get_all_study_names(storage)), folder.name),
+                storage=storage,
                 direction="minimize" if study.mode == "min" else "maximize",
                 sampler=make_sampler(0),
                 load_if_exists=True,

@@ -6,6 +6,7 @@ import importlib.metadata
 import subprocess
 import sys
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from reranker.metrics import Ranks, summarise
 from results.study_folder import StudyFolder
 from tune.search_space import Study
 
+FORMAT = 2  # of a study's folder
 _LIBRARIES = ("ray", "torch", "transformers", "peft", "trl", "optuna", "mlflow")
 
 
@@ -32,11 +34,21 @@ def keep_baselines(study: Study, data: RerankingData, folder: StudyFolder) -> di
     return baselines
 
 
-def make_manifest(study: Study, data: RerankingData, tracking_uri: str, baselines: dict[str, Ranks]) -> dict[str, Any]:
-    """The study's identity, metric and searched knobs, the reference scores on its lists, versions and command."""
+def make_manifest(
+    study: Study, data: RerankingData, tracking_uri: str, baselines: dict[str, Ranks], command: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The study's identity, metric and searched knobs, the reference scores on its lists, versions and command.
+
+    Args:
+        tracking_uri: empty for the store in the study's folder, wherever that lies.
+        command: that began the study, without secrets.
+    """
     config = study.base()
     references = {"chance" if name == RANDOM else name: summarise(ranks) for name, ranks in baselines.items()}
     return {
+        "format": FORMAT,
+        "name": study.name,
+        "study": study.dump(),
         "study_id": uuid.uuid4().hex,
         "fingerprint": study.fingerprint,
         "metric": study.metric,
@@ -58,7 +70,7 @@ def make_manifest(study: Study, data: RerankingData, tracking_uri: str, baseline
             "validation_lists": len(data.validation(config)),
         },
         "tracking_uri": tracking_uri,
-        "command": sys.argv,
+        "command": list(command),
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES}
         | {"python": sys.version.split()[0]},
     }

@@ -13,10 +13,10 @@ import pandas as pd
 
 from reranker.config import TrialConfig
 from reranker.files import DamagedFile
+from reranker.secrets import masked
 from results.compare import Comparison, findings, p_value, verdict
 from results.contenders import replicated
 from results.leaderboard import PRETTY, leaderboard
-from results.secrets import masked
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.usage import rank_command, serve_command, usable
 

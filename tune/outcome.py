@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
+from http.client import HTTPException
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+from reranker.console import say
+from reranker.secrets import HIDDEN
 from results.compare import verdict
 from results.study_folder import StudyFolder, TrialStatus
 from tune.conductor import INTERRUPTED, TOO_MANY_FAILURES
@@ -30,12 +32,16 @@ def exit_code(folder: StudyFolder, ending: str) -> int:
 
 
 def tell_webhook(url: str | None, folder: StudyFolder) -> None:
-    """POST {study, folder, verdict, reason, complete} as JSON; a webhook that does not take it is worth a line only."""
+    """POST {study, folder, verdict, reason, complete} as JSON; a webhook that does not take it is worth a line only.
+
+    Its address is a secret and is never shown.
+    """
     if not url:
         return
     content = {"study": folder.name, "folder": str(folder.path), "verdict": verdict(folder), **folder.read_ending()}
     request = Request(url, json.dumps(content).encode(), {"Content-Type": "application/json"})
     try:
         urlopen(request, timeout=_WEBHOOK_S).close()
-    except (URLError, OSError, ValueError) as error:
-        print(f"the webhook {url} was not told: {error}", file=sys.stderr)
+    except (URLError, OSError, ValueError, HTTPException) as error:
+        why = str(error).replace(url, HIDDEN)
+        say(f"the webhook was not told: {why}", error=True)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from reranker.catalogue import Catalogue
 from reranker.config import TrialConfig
 from reranker.data import RerankingData
-from reranker.errors import EnvironmentFault, InputError
+from reranker.errors import InputError
 from reranker.memory import GIB, MemoryEstimate, device_memory, estimate, shape_of
 from reranker.models import MODELS, check_base, is_hub_id, load_tokenizer, local_folder
 from reranker.prompts import PromptEncoder
@@ -62,13 +60,6 @@ def check_models(study: Study, data: RerankingData | None, *, fetch: bool) -> li
     if faults:
         raise InputError(faults)
     return checks
-
-
-def check_writable(folder: Path) -> None:
-    """Raise EnvironmentFault where nothing can be written."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not os.access(existing, os.W_OK):
-        raise EnvironmentFault(f"no permission to write in {existing}; name another folder with --runs")
 
 
 def describe_compute(study: Study) -> str:

@@ -25,15 +25,16 @@ import reranker
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
 from reranker.models import BUNDLED, MODELS, resolve
+from reranker.secrets import masked
 from reranker.trial_folder import TrialFolder
 from results.compare import verdict
-from results.secrets import masked
 from results.study_folder import StudyFolder
 from tune.mlflow_pages import text
 from tune.refit import Recipe
 
 # What `reranker.rank` imports, and MLflow's server with it.
 REQUIRED = (
+    "PyYAML",
     "accelerate",
     "filelock",
     "gguf",
@@ -42,6 +43,7 @@ REQUIRED = (
     "numpy",
     "pandas",
     "peft",
+    "pyarrow",
     "pydantic",
     "safetensors",
     "scipy",

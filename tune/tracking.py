@@ -7,7 +7,6 @@ by their tags, and so never makes a second run for the same trial. While the sto
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import shlex
@@ -27,13 +26,15 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from reranker.errors import RerankerError
+from reranker.console import say
+from reranker.entry import Parser, a_path, last_net, not_empty
+from reranker.errors import EnvironmentFault, RerankerError
 from reranker.metrics import METRIC_NAMES
+from reranker.secrets import masked
 from results.compare import RUNS, compare
 from results.contenders import contenders, replicated
 from results.integrity import open_study
 from results.leaderboard import leaderboard, standing
-from results.secrets import masked
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.tracking_store import local_store, tracking_uri_of
 from tune import moved_store
@@ -83,6 +84,11 @@ def _ui_address(uri: str) -> str:
 
 def _is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
+
+
+def _quieten() -> None:
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 class StudyMirror:
@@ -408,8 +414,7 @@ class Tracker:
         return self._mirror.leaderboard_link
 
     def start(self) -> None:
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        _quieten()
         self._thread.start()
 
     def nudge(self) -> None:
@@ -500,22 +505,25 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
+@last_net
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tune.tracking", description="Deliver a study to MLflow.")
-    parser.add_argument("study", help="a study's name, or the path of its folder")
-    parser.add_argument("--runs", type=Path, default=RUNS)
+    parser = Parser(prog="python -m tune.tracking", description="Deliver a study to MLflow.")
+    parser.add_argument("study", type=not_empty, help="a study's name, or the path of its folder")
+    parser.add_argument("--runs", type=a_path, default=RUNS, help="where studies are kept")
     parser.add_argument("--tracking-uri", help="default: the store that the study was tracked in")
     args = parser.parse_args(argv)
+    _quieten()
+    study = open_study(args.runs, args.study)
+    uri = args.tracking_uri or tracking_uri_of(study)
+    mirror = StudyMirror(study, uri)
     try:
-        study = open_study(args.runs, args.study)
-        uri = args.tracking_uri or tracking_uri_of(study)
-        mirror = StudyMirror(study, uri)
         mirror.bring_up(ended=True)
-    except (RerankerError, MlflowException, OSError) as error:
-        print(f"error: {_cause(error)}", file=sys.stderr)
-        return error.exit_code if isinstance(error, RerankerError) else 2
-    print(f"{study.name} is in MLflow; to see it: {ui_command(uri)}")
-    print(f"its leaderboard there: {mirror.leaderboard_link}")
+    except (MlflowException, OSError) as error:
+        if isinstance(error, EnvironmentFault):
+            raise
+        raise EnvironmentFault(f"MLflow does not take it: {_cause(error)}") from error
+    say(f"{study.name} is in MLflow; to see it: {ui_command(uri)}")
+    say(f"its leaderboard there: {mirror.leaderboard_link}")
     return 0
 
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from reranker.errors import InputError
+from results.integrity import open_study
 from results.study_folder import StudyFolder, TrialStatus
 from tune.ledger import Ledger
 from tune.search_space import Study
 
 _BEST_TO_TRY = 3  # of a study whose scores can't be compared
+
+
+def earlier_study(runs: Path, name: str) -> StudyFolder:
+    """A study whose trials can be taken over.
+
+    Raises:
+        EnvironmentFault: there is none, or it can't be read.
+    """
+    return open_study(runs, name)
 
 
 def warm_start(study: Study, ledger: Ledger, earlier: StudyFolder, data_fingerprint: str) -> str:
