@@ -168,7 +168,7 @@ class Tests:
     Attributes:
         against: it and each baseline, among all configurations and baselines.
         alike: places of the configurations that it is not proven better than, among all pairs; its own is the first.
-        reach: of the first family, see `Family`.
+        reach: by how many standard errors the winner must stand out from a baseline to be proven better, see `Family`.
     """
 
     against: dict[str, Difference]
@@ -194,7 +194,7 @@ def tests(rankers: Sequence[Ranker], baselines: Mapping[str, FloatArray], resamp
     return Tests(
         dict(zip(baselines, against.differences[: len(baselines)], strict=True)),
         tied(flips, count, families),
-        against.reach,
+        max(against.reach[: len(baselines)], default=0.0),
     )
 
 

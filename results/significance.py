@@ -245,11 +245,11 @@ class Family:
 
     Attributes:
         differences: one for each pair.
-        reach: by how many standard errors a difference must stand out for its interval to leave zero.
+        reach: by how many standard errors each one must stand out for its interval to leave zero.
     """
 
     differences: list[Difference]
-    reach: float
+    reach: list[float]
 
     @staticmethod
     def of(flips: Flips, pairs: Sequence[tuple[int, int]], families: int = 1) -> Family:
@@ -258,25 +258,29 @@ class Family:
         & Young, Resampling-Based Multiple Testing, 1993, algorithm 2.8 (step-down maxT). The interval's reach is the
         quantile of the largest of all centred differences (single-step maxT).
 
+        What standardises a pair is the spread of its own draws, the choice of reports included. Were it the spread of what was
+        chosen, an untrained trial beside the untrained baseline, all but equal to it, would stand out of every scale
+        with its other reports, and hide what any other pair shows.
+
         Args:
             pairs: (first, second), places among the rankers.
             families: how many share the level, this one among them.
         """
         if not pairs:
-            return Family([], 0.0)
+            return Family([], [])
         first, second = np.array(pairs).T
-        mean, size, spread = _standardised(flips, first, second)
+        mean, spread = flips.means[first] - flips.means[second], _spread(flips, first, second)
 
         def largest(some: slice, at: NDArray[np.intp]) -> _Sums:
             found: _Sums = np.abs(flips.drawn[first[at], some] - flips.drawn[second[at], some])
             return found
 
-        p = np.minimum(1.0, families * _stepped_down(largest, flips.drawn.shape[1], mean * flips.users, size))
-        reach = _reach(flips.centred, first, second, spread, LEVEL / families)
-        half = reach * spread / math.sqrt(max(1, flips.users - 1) * flips.users)
-        return Family(
-            [_difference(float(m), float(value), float(h)) for m, value, h in zip(mean, p, half, strict=True)], reach
-        )
+        p = np.minimum(1.0, families * _stepped_down(largest, flips.drawn.shape[1], mean * flips.users))
+        half = _half_widths(flips, first, second, LEVEL / families)
+        error = spread / math.sqrt(max(1, flips.users))
+        reach = np.divide(half, error, out=np.zeros_like(half), where=error > 0)
+        found = [_difference(float(m), float(value), float(h)) for m, value, h in zip(mean, p, half, strict=True)]
+        return Family(found, reach.tolist())
 
 
 def tied(flips: Flips, count: int, families: int = 1) -> list[int]:
@@ -288,7 +292,7 @@ def tied(flips: Flips, count: int, families: int = 1) -> list[int]:
     if count < 2:
         return [0]
     first, second = np.array(list(itertools.combinations(range(count), 2))).T
-    mean, size, _ = _standardised(flips, first, second)
+    mean = flips.means[first] - flips.means[second]
     short = np.minimum(flips.lengths[first], flips.lengths[second])
     long = np.maximum(flips.lengths[first], flips.lengths[second])
 
@@ -301,21 +305,18 @@ def tied(flips: Flips, count: int, families: int = 1) -> list[int]:
         found[unequal] = np.maximum(ahead, other_way)[unequal]
         return found
 
-    p = _stepped_down(largest, flips.at_level.shape[2], mean * flips.users, size)
+    p = _stepped_down(largest, flips.at_level.shape[2], mean * flips.users)
     return [0, *(i for i in range(1, count) if families * p[i - 1] >= LEVEL)]
 
 
-def _standardised(
-    flips: Flips, first: NDArray[np.intp], second: NDArray[np.intp]
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Of each pair the mean difference, the root of the sum of its squares, and of those about their mean."""
+def _spread(flips: Flips, first: NDArray[np.intp], second: NDArray[np.intp]) -> FloatArray:
+    """Of each pair the standard deviation of the users' differences at the chosen reports."""
     mean = flips.means[first] - flips.means[second]
     own = np.diag(flips.products)
     square = own[first] + own[second] - 2 * flips.products[first, second]
-    square[square < 1e-12 * (own[first] + own[second])] = 0.0
-    within = np.maximum(0.0, square - flips.users * mean**2)
-    within[within < 1e-12 * square] = 0.0
-    return mean, np.sqrt(square), np.sqrt(within)
+    within = square - flips.users * mean**2
+    within[within < 1e-12 * (own[first] + own[second])] = 0.0
+    return np.sqrt(within / max(1, flips.users - 1))
 
 
 def _difference(mean: float, p: float, half: float) -> Difference:
@@ -325,17 +326,14 @@ def _difference(mean: float, p: float, half: float) -> Difference:
     return Difference(mean, p, max(low, 0.0) if mean > 0 else low, min(high, 0.0) if mean < 0 else high)
 
 
-def _stepped_down(
-    largest: Callable[[slice, NDArray[np.intp]], _Sums], resamples: int, total: FloatArray, size: FloatArray
-) -> FloatArray:
+def _stepped_down(largest: Callable[[slice, NDArray[np.intp]], _Sums], resamples: int, total: FloatArray) -> FloatArray:
     """Adjusted p-values.
 
     Args:
         largest: some resamples, places of pairs → what was drawn of them, without its sign, [pairs, resamples].
         total: sum over the users of each pair's difference.
-        size: root of the sum of its squares, which flips leave as it is.
     """
-    weight = np.divide(1.0, size, out=np.zeros_like(size), where=size > 0)
+    weight = _weights(largest, resamples, len(total))
     seen = np.abs(total) * weight
     order = np.argsort(-seen, kind="stable")
     least = (seen[order] * (1 - _ROUNDING) - _ROUNDING)[:, None].astype(np.float32)
@@ -351,13 +349,33 @@ def _stepped_down(
     return p
 
 
-def _reach(centred: _Sums, first: NDArray[np.intp], second: NDArray[np.intp], size: FloatArray, level: float) -> float:
-    """What the largest standardised difference of all pairs stays below but for this share of the resamples."""
-    scale = np.divide(1.0, size, out=np.zeros_like(size), where=size > 0)[:, None].astype(np.float32)
-    largest = np.empty(centred.shape[1], np.float32)
-    for some in _slices(centred.shape[1], len(first)):
-        largest[some] = np.abs((centred[first, some] - centred[second, some]) * scale).max(axis=0)
-    return float(np.quantile(largest, 1 - level))
+def _weights(largest: Callable[[slice, NDArray[np.intp]], _Sums], resamples: int, pairs: int) -> FloatArray:
+    """Of each pair one over the root mean square of what was drawn; 0 where that is nothing but rounding."""
+    square, everyone = np.zeros(pairs), np.arange(pairs)
+    for some in _slices(resamples, pairs):
+        square += np.square(largest(some, everyone), dtype=np.float64).sum(axis=1)
+    root = np.sqrt(square / resamples)
+    weights: FloatArray = np.divide(1.0, root, out=np.zeros_like(root), where=root > _ROUNDING)
+    return weights
+
+
+def _half_widths(flips: Flips, first: NDArray[np.intp], second: NDArray[np.intp], level: float) -> FloatArray:
+    """Of each pair's interval: the mean's distance that the largest of all, each in its own spread, exceeds at this level."""
+
+    def largest(some: slice, at: NDArray[np.intp]) -> _Sums:
+        found: _Sums = np.abs(flips.centred[first[at], some] - flips.centred[second[at], some])
+        return found
+
+    resamples = flips.centred.shape[1]
+    weight = _weights(largest, resamples, len(first))
+    highest, everyone = np.empty(resamples, np.float32), np.arange(len(first))
+    scale = weight[:, None].astype(np.float32)
+    for some in _slices(resamples, len(first)):
+        highest[some] = (largest(some, everyone) * scale).max(axis=0)
+    quantile = float(np.quantile(highest, 1 - level))
+    unit = np.divide(1.0, weight, out=np.zeros_like(weight), where=weight > 0)
+    half: FloatArray = quantile * unit / math.sqrt(max(1, flips.users - 1) * flips.users)
+    return half
 
 
 def _slices(resamples: int, pairs: int) -> list[slice]:

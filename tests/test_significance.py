@@ -125,6 +125,19 @@ def test_trials_that_were_stopped_for_their_bad_luck_are_not_proven_worse():
     assert wins <= 12
 
 
+def test_an_untrained_trial_all_but_equal_to_the_untrained_baseline_hides_nothing():
+    """It differs from it by next to nothing at its chosen report, and by as much as any other in its other reports."""
+    base = noise(1, 0, users=1000)[0]
+    winner = np.stack([base + 0.4 + 0.7 * row for row in noise(3, 1, users=1000)])
+    idle = np.stack([base + 0.01 * noise(1, 2, users=1000)[0], *(base + row for row in noise(2, 3, users=1000) - 0.05)])
+    rankers = [chosen(winner), Ranker((idle,), (0,)), Ranker.of(base)]
+    found = Family.of(Flips.of(rankers), [(0, 2), (1, 2)]).differences
+    assert found[0].p < 0.001
+    assert found[0].high - found[0].low < 0.2
+    assert not found[1].proven
+    assert tied(Flips.of(rankers), 2) == [0]
+
+
 # Intervals that hold together
 
 
