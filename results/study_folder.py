@@ -161,9 +161,9 @@ class StudyFolder:
             EnvironmentFault: there is none; lists those that exist.
         """
         for path in (Path(study).expanduser(), runs / study):
-            if any((path / name).is_file() for name in ("manifest.json", "optuna.log")):  # either can be lost
+            if any(os.path.isfile(path / name) for name in ("manifest.json", "optuna.log")):  # either can be lost
                 return StudyFolder(path.resolve())
-        known = sorted(p.parent.name for p in runs.glob("[!.]*/manifest.json")) if runs.is_dir() else []
+        known = sorted(p.parent.name for p in runs.glob("[!.]*/manifest.json")) if os.path.isdir(runs) else []
         raise EnvironmentFault(f"there is no study {study!r} in {runs}; there are: {', '.join(known) or 'none'}")
 
     @property

@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from stored import keep_journal
 
 from reranker import rank, train
 from reranker.entry import cause_of, last_net, working_on
 from reranker.errors import EnvironmentFault, TrainingError
-from reranker.files import write_file, write_json
+from reranker.files import write_json, write_yaml
 from reranker.metrics import chance
 from results import compare, diagnose, report, seal
 from results.study_folder import StudyFolder
@@ -72,7 +73,7 @@ FAULTS = {
     "a shortened secret": (["--webhoo=https://h.example/?token=SECRET"], "unrecognized arguments"),
     "an unknown store": (["--tracking-uri", "htp://h:5000"], "must be a store of MLflow's"),
     "a store without a host": (["--tracking-uri", "http://"], "must be a store of MLflow's"),
-    "runs nowhere": (["--runs", ""], "--runs: must not be empty"),
+    "runs nowhere": (["--runs", ""], "--runs: a path must not be empty"),
     "a NUL": (["--runs", "a\0b"], "NUL"),
 }  # fmt: skip
 
@@ -196,14 +197,15 @@ def films(tmp_path_factory) -> StudyFolder:
         "tags": {"data_fingerprint": "f00", "code_version": "0.1.0"},
     }  # fmt: skip
     folder.write_manifest(manifest)
-    write_file(folder.study_file, "study: {name: films}\nspace: {learning_rate: {log_uniform: [1.0e-3, 1.0e-2]}}\n")
-    return folder
+    space = "{learning_rate: {log_uniform: [1.0e-3, 1.0e-2]}}"
+    write_yaml(folder.study_file, f"study: {{name: films}}\ndata: {{source: demo}}\nspace: {space}\n")
+    return keep_journal(folder)
 
 
 @pytest.mark.parametrize("name", ["compare", "diagnose", "report", "tracking", "train", "run_search"])
 def test_an_output_that_takes_nothing_is_a_sentence_in_every_command(name, films):
     words = {
-        "train": ["--epochs", "1", "--data-users", "40"],
+        "train": ["--source", "demo", "--epochs", "1", "--data-users", "40"],
         "run_search": ["--check"],
     }.get(name, ["films", "--runs", str(films.path.parent)])
     with open("/dev/full", "w") as full:

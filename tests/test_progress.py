@@ -99,7 +99,7 @@ def test_a_trial_of_an_earlier_launch_that_did_not_go_on_can_be_told_as_ended(st
     console = Console(file=io.StringIO(), width=200)
     with Progress(study, console) as progress:
         progress.ended(7, TrialStatus.CANCELLED)
-    assert lines_of(console) == ["trial 7 cancelled"]
+    assert lines_of(console) == ["trial 7 interrupted"]
 
 
 def test_the_best_of_earlier_launches_stays_the_best(study):

@@ -70,8 +70,10 @@ _REASONS = 3  # of the diagnosis that are printed; the report has all
 @last_net
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 the search ended with a result, 2 the user's fault, 1 ours, 130 stopped with Ctrl-C."""
+    args = arguments.parsed(argv, __doc__ or "")
+    output = own_stdout()  # a plan that nobody gets is a fault; a search goes on without its terminal
     with handling(end_at_once):
-        return search(arguments.parsed(argv, __doc__ or ""), Terminal(outliving(own_stdout())))
+        return search(args, Terminal(output if args.check else outliving(output)))
 
 
 def search(args: argparse.Namespace, console: Terminal) -> int:
@@ -79,17 +81,17 @@ def search(args: argparse.Namespace, console: Terminal) -> int:
 
     # Load
     folder = open_study(args.runs, args.resume) if args.resume else None
-    say("preparing the data …")
+    earlier = earlier_study(args.runs, args.warm_start) if args.warm_start else None
     file = folder.study_file if folder else args.study_file
     study = search_space.load(file, overrides=arguments.overrides(args), check_model=check_name)
-    data = RerankingData.prepare(study.data).sealed() if not args.check or datasets.is_here(study.data) else None
-
-    # Check
-    earlier = earlier_study(args.runs, args.warm_start) if args.warm_start else None
     if folder is None:
         StudyFolder.check_place(args.runs, study.name)
     if args.dashboard_port:
         check_port(args.dashboard_port)
+    say("preparing the data …")
+    data = RerankingData.prepare(study.data).sealed() if not args.check or datasets.is_here(study.data) else None
+
+    # Check
     say("loading the models' tokenizers …")
     models = check_models(study, data, fetch=not args.check)
     if not args.quiet or args.check:
