@@ -93,7 +93,9 @@ class _Check:
             if (known := self.journal.manifest) is None:
                 raise
             self._rebuild(
-                damage, "the journal", lambda: self.study.write_manifest({"name": self.study.path.name, **known})
+                damage,
+                "the journal",
+                lambda: self.study.write_manifest(known | {"name": known.get("name", self.study.path.name)}),
             )
             return known
 

