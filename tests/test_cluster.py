@@ -109,7 +109,10 @@ class Head:
         self._process.terminate()
         for child in children:
             child.terminate()
-        psutil.wait_procs(children, timeout=15)
+        _, alive = psutil.wait_procs(children, timeout=15)
+        for child in alive:
+            child.kill()
+        self._process.kill()  # what `--block` waits for is gone
         self._process.wait(15)
 
 

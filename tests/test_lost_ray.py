@@ -49,5 +49,5 @@ def test_the_search_ends_with_one_sentence_and_a_closed_study(process, tmp_path)
     ending = json.loads((study.path / "ending.json").read_text())
     assert ending["reason"].startswith(f"Ray's process {process} ended")
     assert not ending["complete"]
-    assert [str(trial.status) for trial in study.trials()] == ["cancelled"]
+    assert [str(trial.status) for trial in study.trials()] == ["interrupted"]
     assert study.report.exists()

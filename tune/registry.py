@@ -45,6 +45,7 @@ REQUIRED = (
     "peft",
     "pyarrow",
     "pydantic",
+    "rich",
     "safetensors",
     "scipy",
     "torch",
