@@ -224,7 +224,7 @@ class _Watch:
                     self.lost = f"the Ray cluster at {self._host}:{self._port} does not answer any more"
             else:
                 dead = [name for process, name in self._processes.items() if not _is_alive(process)]
-                if dead:
+                if dead and ray.is_initialized():  # else we ended it ourselves, for a reason of its own
                     self.lost = f"Ray's process {dead[0]} ended on this machine; its logs are in {self._logs}"
             if self.lost:
                 os.kill(os.getpid(), signal.SIGUSR2)
