@@ -35,12 +35,12 @@ _QUIET = {
 for _name, _value in _QUIET.items():
     os.environ.setdefault(_name, _value)
 
-import psutil
 import ray
 from ray._common.utils import get_default_system_temp_dir
 from ray._private import ray_constants
 
 from reranker.errors import EnvironmentFault, RerankerError
+from tune.faults import EndsAtOnce, cluster_fault
 from tune.joining import find_cluster
 
 _LOOK_S = 0.2  # how often Ray's processes are looked at
@@ -94,7 +94,7 @@ def cluster(address: str | None, dashboard_port: int | None, dashboard: bool = T
         raise
     url = context.dashboard_url
     logs = os.path.join(context.address_info["session_dir"], "logs")
-    watch = _Watch(context.address_info["gcs_address"], logs, joined=address is not None)
+    watch = _Watch(context.address_info["gcs_address"], joined=address is not None)
     try:
         with watch.watching():
             yield Cluster(f"http://{url}" if url else "", logs, token=os.environ.get("RAY_AUTH_MODE") == "token")
@@ -179,10 +179,6 @@ def _keep_token_private() -> None:
         file.write(secrets.token_hex(32))
 
 
-class _Interrupt(BaseException):
-    """Reaches through whatever catches exceptions on the way; an ordinary one could be taken for a trial's failure."""
-
-
 class _Watch:
     """Looks whether Ray is still there, which Ray itself finds out after a minute, and then ends this process for.
 
@@ -190,11 +186,9 @@ class _Watch:
         lost: what has ended, as a sentence; empty while all is well.
     """
 
-    def __init__(self, gcs: str, logs: str, *, joined: bool) -> None:
+    def __init__(self, gcs: str, *, joined: bool) -> None:
         self._host, _, port = gcs.rpartition(":")
-        self._port, self._logs, self._joined = int(port), logs, joined
-        own = [] if joined else psutil.Process().children()
-        self._processes = {process: process.name() for process in own if process.name() in ("gcs_server", "raylet")}
+        self._port, self._joined = int(port), joined
         self._done = threading.Event()
         self.lost = ""
 
@@ -203,7 +197,7 @@ class _Watch:
         """Raises in the main thread as soon as Ray is gone."""
 
         def interrupt(number: int, frame: FrameType | None) -> None:
-            raise _Interrupt
+            raise EndsAtOnce(self.lost)
 
         before = signal.signal(signal.SIGUSR2, interrupt)
         thread = threading.Thread(target=self._look, name="ray-watch", daemon=True)
@@ -223,9 +217,7 @@ class _Watch:
                 if time.monotonic() - answered > _PATIENCE_S:
                     self.lost = f"the Ray cluster at {self._host}:{self._port} does not answer any more"
             else:
-                dead = [name for process, name in self._processes.items() if not _is_alive(process)]
-                if dead and ray.is_initialized():  # else we ended it ourselves, for a reason of its own
-                    self.lost = f"Ray's process {dead[0]} ended on this machine; its logs are in {self._logs}"
+                self.lost = cluster_fault()
             if self.lost:
                 os.kill(os.getpid(), signal.SIGUSR2)
                 return
@@ -236,13 +228,6 @@ class _Watch:
         except OSError:
             return False
         return True
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _is_taken(port: int) -> bool:

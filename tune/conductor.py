@@ -81,30 +81,26 @@ class Conductor:
 
     def machine_failed(self, what: str) -> None:
         """End the search at once, and leave what runs as it is: it goes on from its last epoch another time."""
-        self._give_up(what)
-        raise EndsAtOnce
+        raise EndsAtOnce(what)
 
     @contextmanager
     def minding_the_machine(self) -> Iterator[None]:
-        """Around Tune's loop: a fault of the machine ends the search, whoever comes upon it, and shuts Ray down.
+        """Around Tune's loop: a fault of the machine ends the search and shuts Ray down, whoever comes upon it.
 
         Tune raises what a slot's process has died of. Nothing of a trial runs in there, so it is never the trial's fault.
         """
         try:
             yield
-        except EndsAtOnce:
-            ray.shutdown()
+        except EndsAtOnce as fault:
+            self._give_up(fault.what)
         except Exception as error:
             what = cluster_fault() or machine_fault(error) or (SLOT_GONE if isinstance(error, RayActorError) else "")
             if not what:
                 raise
             self._give_up(what)
-            ray.shutdown()
 
     def poll(self) -> None:
-        """Take up a fault of the machine, a signal, the end of the time, and what was asked by `control`."""
-        if what := cluster_fault():
-            self.machine_failed(what)
+        """Take up a signal, the end of the time, and what was asked by `control`."""
         if not self._polled:
             self._polled = True
             self._hold_to_limits()
@@ -151,6 +147,7 @@ class Conductor:
 
     def _give_up(self, what: str) -> None:
         self.ending, self.out_of_patience = f"{MACHINE}: {what}", False
+        ray.shutdown()
         with suppress(EnvironmentFault):
             self._folder.record_act(self.ending)
 

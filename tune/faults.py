@@ -35,7 +35,17 @@ _NODE_DEATH = re.compile(r"(node|owner) (has|was) (died|crashed|terminated|marke
 
 
 class EndsAtOnce(BaseException):
-    """Leaves Ray Tune's loop without its clean-up, which would wait for processes that are gone."""
+    """Leaves Ray Tune's loop without its clean-up, which would wait for processes that are gone.
+
+    An ordinary exception could be taken for a trial's failure on the way.
+
+    Args:
+        what: has failed, as a clause.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
 
 
 def machine_fault(error: BaseException | None, *, killed_for_memory: bool = False) -> str:
@@ -94,9 +104,12 @@ def cluster_fault() -> str:
     Some seconds after it Ray ends this process without a word, so it has to be noticed before.
     """
     node = ray._private.worker._global_node
-    dead = {name for name, _ in node.dead_processes()} if node is not None else set()
-    gone = sorted(dead & {"raylet", "gcs_server"})
-    return f"Ray's process {gone[0]} on this machine is gone" if gone else ""
+    if node is None:
+        return ""
+    gone = sorted({name for name, _ in node.dead_processes()} & {"raylet", "gcs_server"})
+    return (
+        f"Ray's process {gone[0]} on this machine is gone; its logs are in {node.get_logs_dir_path()}" if gone else ""
+    )
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
