@@ -100,7 +100,9 @@ class Conductor:
             self._give_up(what)
 
     def poll(self) -> None:
-        """Take up a signal, the end of the time, and what was asked by `control`."""
+        """Take up a fault of the machine, a signal, the end of the time, and what was asked by `control`."""
+        if what := cluster_fault():  # here, since within its own calls Ray makes of any exception a Ctrl-C
+            self.machine_failed(what)
         if not self._polled:
             self._polled = True
             self._hold_to_limits()

@@ -21,7 +21,7 @@ from reranker.pulse import Pulse
 from reranker.trial_folder import TrialFolder
 from results.compare import winner
 from results.study_folder import StoredTrial, StudyFolder
-from tune.faults import MACHINE
+from tune.faults import MACHINE, cluster_fault
 from tune.worker_group import TrialResources, WorkerGroup
 
 _FILE = "recipe.json"
@@ -192,6 +192,8 @@ def _end_of(
     """Answer each report, until the recipe's last epoch; what became of the job then."""
     try:
         while True:
+            if what := cluster_fault():
+                return Event("died", machine=what)
             event = group.event(_POLL_S)
             if event is not None and event.kind == "pulse":
                 on_pulse(event.pulse)
