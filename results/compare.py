@@ -28,8 +28,7 @@ from results.significance import (
     standard_error,
     tied,
 )
-from results.study_folder import RUNS as RUNS  # noqa: PLC0414
-from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study_folder import RUNS, StoredTrial, StudyFolder, TrialStatus
 
 _NAMED = 8  # trials in a sentence
 _VAGUE = 0.05  # half a 95% interval of Recall@1, beyond which the verdict warns

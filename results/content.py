@@ -16,7 +16,6 @@ from reranker.secrets import masked, masked_command
 from results import figures, journal
 from results.board import Board, board_of, spelled
 from results.compare import (
-    RUNS,
     Comparison,
     compare,
     corrected,
@@ -32,7 +31,7 @@ from results.contenders import contenders, replicated
 from results.diagnose import Evidence, Finding, diagnose
 from results.figures import Contest, Figure
 from results.leaderboard import PRETTY, standing
-from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study_folder import RUNS, StoredTrial, StudyFolder, TrialStatus
 from results.tracking_store import tracking_uri_of
 from results.usage import rank_command, serve_command, usable
 

@@ -22,11 +22,11 @@ import textwrap
 
 from reranker.console import say
 from reranker.entry import Parser, a_path, at_least_one, last_net, not_empty, working_on
-from results.compare import RUNS
 from results.evidence import Evidence, read_table
 from results.findings import CHECKS, EXPLAINS, Confidence, Finding, Grade, failures
 from results.integrity import open_study
 from results.leaderboard import unfinished
+from results.study_folder import RUNS
 
 __all__ = ["Evidence", "Finding", "diagnose"]
 

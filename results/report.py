@@ -12,12 +12,12 @@ from pathlib import Path
 from reranker.console import say
 from reranker.entry import Parser, a_path, last_net, not_empty, working_on
 from reranker.files import write_file
-from results.compare import RUNS, winner
+from results.compare import winner
 from results.content import Content, content_of
 from results.integrity import open_study
 from results.leaderboard import leaderboard
 from results.markdown import to_markdown
-from results.study_folder import StudyFolder
+from results.study_folder import RUNS, StudyFolder
 
 
 def write_report(study: StudyFolder) -> Path:

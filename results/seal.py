@@ -21,13 +21,13 @@ from reranker.entry import Parser, a_path, last_net, not_empty, working_on
 from reranker.errors import Fault, InputError
 from reranker.files import append_line
 from reranker.metrics import METRIC_NAMES, Ranks, per_list, summarise
-from results.compare import RUNS, p_value, winner
+from results.compare import p_value, winner
 from results.integrity import open_study
 from results.leaderboard import PRETTY
 from results.optuna_journal import Journal, repair
 from results.report import write_report
 from results.significance import differences
-from results.study_folder import StoredTrial, StudyFolder
+from results.study_folder import RUNS, StoredTrial, StudyFolder
 
 
 def read_test(study: StudyFolder, unseal: str = "") -> dict[str, Any]:

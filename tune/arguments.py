@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from reranker.entry import Parser, a_path, at_least_one, not_empty
 from reranker.secrets import HIDDEN, without_secrets
-from results.compare import RUNS
+from results.study_folder import RUNS
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "search_spaces" / "demo.yaml"

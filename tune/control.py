@@ -22,8 +22,7 @@ from reranker.entry import Parser, a_path, last_net, not_empty
 from reranker.errors import EnvironmentFault, Fault, InputError
 from reranker.files import DamagedFile, read_json, write_json
 from reranker.yaml_text import Document, override
-from results.compare import RUNS
-from results.study_folder import StudyFolder
+from results.study_folder import RUNS, StudyFolder
 
 _ANSWER_S = 30.0
 _STRICT = ConfigDict(extra="forbid", strict=True)

@@ -31,11 +31,11 @@ from reranker.entry import Parser, a_path, last_net, not_empty
 from reranker.errors import EnvironmentFault, RerankerError
 from reranker.metrics import METRIC_NAMES
 from reranker.secrets import masked
-from results.compare import RUNS, compare
+from results.compare import compare
 from results.contenders import contenders, replicated
 from results.integrity import open_study
 from results.leaderboard import leaderboard, standing
-from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study_folder import RUNS, StoredTrial, StudyFolder, TrialStatus
 from results.tracking_store import local_store, tracking_uri_of
 from tune import moved_store
 from tune.mlflow_pages import (
