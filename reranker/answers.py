@@ -14,23 +14,24 @@ from transformers import PreTrainedModel
 
 @contextmanager
 def only_answers(
-    model: PreTrainedModel | PeftModel, labels: Tensor | None = None, positions: int = 1
+    model: PreTrainedModel | PeftModel, labels: Tensor | None = None, positions: int | Tensor = 1
 ) -> Iterator[None]:
     """Call the model with `logits_to_keep=positions` meanwhile: what it gives there is what it would give without.
 
-    The last block's output projection and MLP see the last `positions` alone, since no later block asks for the others.
+    The last block's output projection and MLP see the `positions` alone, since no later block asks for the others.
     The training's backward pass must lie within too where gradient checkpointing runs the block again.
 
     Args:
         labels: token ids; the logits are then theirs alone, in fp32 (in bf16 the target's logit would tie with another
             candidate's in most lists), [rows, positions, labels]. None: the whole vocabulary's.
+        positions: how many of the last ones, or which columns.
     """
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(causal, PreTrainedModel)
     block: Any = causal.get_decoder().layers[-1]
     handles = []
     for module in (block.self_attn.o_proj, block.mlp):
-        at = _LastPositions(positions)
+        at = _LastPositions(positions) if isinstance(positions, int) else _Columns(positions)
         handles += [module.register_forward_pre_hook(at.cut), module.register_forward_hook(at.fill)]
     head = causal.get_output_embeddings()
     assert isinstance(head, nn.Linear)
@@ -59,6 +60,23 @@ class _LastPositions:
 
     def fill(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return nn.functional.pad(output, (0, 0, self._missing, 0))
+
+
+class _Columns:
+    """The same for columns anywhere."""
+
+    def __init__(self, columns: Tensor) -> None:
+        self._columns = columns
+        self._count = 0
+
+    def cut(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden, *rest = inputs
+        self._count = hidden.shape[1]
+        return hidden[:, self._columns], *rest
+
+    def fill(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        rows, _, width = output.shape
+        return output.new_zeros(rows, self._count, width).index_copy(1, self._columns, output)
 
 
 class _LabelRows(nn.Module):

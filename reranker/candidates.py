@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reranker.config import TrialConfig
 from reranker.draws import IntArray, Words, pick, random_bits, sample, shuffled, uniform
@@ -25,7 +26,8 @@ _SHOWN_FAULTS = 20
 _ATTEMPTS = 30  # draws for one place before the items that are still allowed are listed
 
 # What a random number is for: two purposes never share one.
-_NEGATIVE, _MIX, _ORDER, _TRAINING_USER, _EVALUATION_USER = range(5)
+_NEGATIVE, _MIX, _ORDER, _TRAINING_USER, _EVALUATION_USER, _DEAL = range(6)
+_OPEN = -1  # a place of a list that no item has taken
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Example:
     history: tuple[int, ...]  # oldest first, never empty
     candidates: tuple[int, ...]  # in the order of their labels, without repeats
     target: int  # position of the true item in `candidates`; MISSING where a retriever did not find it
+    excluded: tuple[int, ...] = ()  # positions that are no negatives of this user's, in a list that others share
 
 
 def training_prefixes(split: Split, examples_per_user: int | None, users: int | None, seed: int) -> IntArray:
@@ -96,22 +99,84 @@ class CandidateSampler:
         """
         users, positions = prefixes[:, 0], prefixes[:, 1]
         order_epoch = epoch if config.shuffle_candidates else 0
-        negatives, mix = config.candidates - 1, config.negatives
+        negatives = config.candidates - 1
         base = (config.seed, epoch, users, positions)
-        remainder = uniform(random_bits(*base, _MIX))  # a share below one negative acts in some of the lists
-        popular = np.floor(mix.popularity * negatives + remainder).astype(np.int64)
-        others = np.floor(round(mix.popularity + mix.retriever, 9) * negatives + remainder).astype(np.int64)
-        pools = self._hard.of(prefixes) if mix.retriever else _no_pools(users)
+        popular, hard = self._shares(config, np.full(len(users), negatives), random_bits(*base, _MIX))
+        pools = self._hard.of(prefixes) if config.negatives.retriever else _no_pools(users)
         sequences = [sequence.tolist() for sequence in self.split.train]
         examples = self._lists(
             users,
             [sequences[u][max(0, p - config.history_length) : p] for u, p in prefixes.tolist()],
             np.array([sequences[u][p] for u, p in prefixes.tolist()], dtype=np.int64),
-            self._negatives(users, negatives, popular, random_bits(*base, _NEGATIVE), pools, others - popular),
+            self._negatives(users, negatives, popular, random_bits(*base, _NEGATIVE), pools, hard),
             random_bits(config.seed, order_epoch, users, positions, _ORDER),
         )
         check_no_leak(examples, self.interactions, self.split, "train")
         return examples
+
+    def shared_examples(
+        self, config: TrialConfig, prefixes: IntArray, epoch: int, together: int
+    ) -> list[list[Example]]:
+        """The same examples, up to `together` of them behind one list; deterministic in (config.seed, epoch, prefixes).
+
+        A list holds the targets of its examples, each an other one's negative, and is filled up by the study's mix of
+        negatives. Examples are dealt user by user, in a drawn order, so that those of one user stand in different lists
+        unless they are more than there are lists. What a user touched in any part is excluded from the user's own negatives.
+
+        Raises:
+            InputError: the catalogue is too small for lists of `candidates`, or a list would leak.
+        """
+        self._check_catalogue(prefixes[:, 0], config.candidates - 1)
+        dealt = _dealt(prefixes, together, random_bits(config.seed, epoch, prefixes[:, 0], _DEAL))
+        sequences = [sequence.tolist() for sequence in self.split.train]
+        targets = [np.array([sequences[u][p] for u, p in group.tolist()], dtype=np.int64) for group in dealt]
+        given = np.full((len(dealt), together), _OPEN, dtype=np.int64)
+        for row, items in enumerate(targets):
+            distinct = np.unique(items)
+            given[row, : len(distinct)] = distinct
+        keys = random_bits(config.seed, epoch, np.arange(len(dealt)), together)
+        count = config.candidates - (given != _OPEN).sum(axis=1)
+        pools = _no_pools(count)
+        if config.negatives.retriever:
+            pools = _joined([np.setdiff1d(self._hard.of(group), row) for group, row in zip(dealt, given, strict=True)])
+        popular, hard = self._shares(config, count, random_bits(keys, _MIX))
+        drawn = self._draw(given, count, popular, random_bits(keys, _NEGATIVE), pools, hard)
+        lists = []
+        for group, items, fixed, more, wanted, key in zip(dealt, targets, given, drawn, count, keys, strict=True):
+            unordered = np.concatenate([fixed[fixed != _OPEN], more[:wanted]])
+            listed = unordered[shuffled(random_bits(int(key), _ORDER), len(unordered))[0]]
+            touched = self._touched.holds(np.repeat(group[:, 0], len(listed)), np.tile(listed, len(group)))
+            own = touched.reshape(len(group), len(listed)) & (listed != items[:, None])
+            places = (listed == items[:, None]).argmax(axis=1)
+            lists.append(
+                [
+                    Example(
+                        user, tuple(sequences[user][max(0, at - config.history_length) : at]), tuple(listed.tolist()),
+                        int(place), tuple(np.flatnonzero(row).tolist()),
+                    )
+                    for (user, at), place, row in zip(group.tolist(), places, own, strict=True)
+                ]
+            )  # fmt: skip
+        check_no_leak([example for some in lists for example in some], self.interactions, self.split, "train")
+        return lists
+
+    def list_correction(self, config: TrialConfig, prefixes: IntArray, together: int) -> NDArray[np.float32]:
+        """For each item the log of how much more often it is a negative in shared lists than in lists of the mix alone.
+
+        In a shared list it is one as (together - 1) targets and (candidates - together) drawn ones, instead of as
+        (candidates - 1) drawn ones. A softmax whose logits are raised by it learns scores that mean what they would mean after
+        training on the mix. Source: the correction of sampled softmax (Bengio and Senécal, Quick training of
+        probabilistic neural nets by importance sampling, AISTATS 2003). Hard negatives count as uniform ones.
+        """
+        items = len(self.interactions.item_ids)
+        targets = [self.split.train[u][p] for u, p in prefixes.tolist()]
+        asked = np.bincount(targets, minlength=items) / len(targets)
+        popularity = self._weights["popularity"] / self._weights["popularity"].sum()
+        mix = config.negatives.popularity * popularity + (1 - config.negatives.popularity) / items
+        others = config.candidates - 1
+        shared = (together - 1) * asked + (others + 1 - together) * mix
+        found: NDArray[np.float32] = np.log(np.maximum(shared, 1e-9 * mix) / (others * mix)).astype(np.float32)
+        return found
 
     def evaluation_examples(
         self,
@@ -218,21 +283,47 @@ class CandidateSampler:
     def _negatives(
         self, users: IntArray, count: int, popular: IntArray, keys: Words, pools: ItemCodes, hard: IntArray
     ) -> IntArray:
-        """Items that the row's user never touched, [rows, count], without repeats, drawn one place after the other.
+        """Items that the row's user never touched, [rows, count]; see `_draw`."""
+        self._check_catalogue(users, count)
+        given = np.empty((len(users), 0), dtype=np.int64)
+        return self._draw(given, np.full(len(users), count), popular, keys, pools, hard, users)
+
+    def _shares(self, config: TrialConfig, count: IntArray, keys: Words) -> tuple[IntArray, IntArray]:
+        """How many of each row's `count` negatives are drawn by popularity, and how many are hard ones."""
+        mix, remainder = config.negatives, uniform(keys)  # a share below one negative acts in some of the lists
+        popular = np.floor(mix.popularity * count + remainder).astype(np.int64)
+        others = np.floor(round(mix.popularity + mix.retriever, 9) * count + remainder).astype(np.int64)
+        return popular, others - popular
+
+    def _draw(
+        self,
+        given: IntArray,
+        counts: IntArray,
+        popular: IntArray,
+        keys: Words,
+        pools: ItemCodes,
+        hard: IntArray,
+        users: IntArray | None = None,
+    ) -> IntArray:
+        """`counts` items a row beside its `given` ones, [rows, most], without repeats, drawn one place after the other.
 
         The first `hard` places of a row (fewer where its pool ends) are drawn from its pool, the next `popular` ones by
-        popularity, the others uniformly.
+        popularity, the others uniformly. Places beyond a row's count stay _OPEN.
+
+        Args:
+            given: [rows, any], _OPEN where there are fewer.
+            users: whose items a row must not hold.
         """
-        self._check_catalogue(users, count)
         sizes = (pools != NOTHING).sum(axis=1)
         hard_end = np.minimum(hard, sizes)
         popular_end = hard_end + popular
-        drawn = np.full((len(users), count), -1, dtype=np.int64)
-        for place in range(count):
+        most = int(counts.max()) if len(counts) else 0
+        drawn = np.full((len(given), most), _OPEN, dtype=np.int64)
+        for place in range(most):
             by_kind = {
-                "retriever": np.flatnonzero(place < hard_end),
-                "popularity": np.flatnonzero((hard_end <= place) & (place < popular_end)),
-                "uniform": np.flatnonzero(place >= popular_end),
+                "retriever": np.flatnonzero((place < hard_end) & (place < counts)),
+                "popularity": np.flatnonzero((hard_end <= place) & (place < popular_end) & (place < counts)),
+                "uniform": np.flatnonzero((place >= popular_end) & (place < counts)),
             }
             for kind, rows in by_kind.items():
                 for attempt in range(_ATTEMPTS):
@@ -243,13 +334,17 @@ class CandidateSampler:
                         items = pools[rows, (number * sizes[rows]).astype(np.int64)].astype(np.int64)
                     else:
                         items = pick(self._cumulated[kind], number)
-                    taken = self._touched.holds(users[rows], items)
+                    taken = (given[rows] == items[:, None]).any(axis=1)
+                    if users is not None:
+                        taken |= self._touched.holds(users[rows], items)
                     taken |= (drawn[rows, :place] == items[:, None]).any(axis=1)
                     drawn[rows[~taken], place] = items[~taken]
                     rows = rows[taken]
                 for row in rows.tolist():  # nearly all of the weight is on items that are out
                     weights = self._weights_of(kind, pools[row, : sizes[row]])
-                    weights[self._touched.of(int(users[row]))] = 0
+                    weights[given[row, given[row] != _OPEN]] = 0
+                    if users is not None:
+                        weights[self._touched.of(int(users[row]))] = 0
                     weights[drawn[row, :place]] = 0
                     last = uniform(random_bits(keys[row : row + 1], place, _ATTEMPTS))
                     drawn[row, place] = pick(np.cumsum(weights), last)[0]
@@ -317,6 +412,11 @@ def check_no_leak(
     targets = np.array([example.candidates[example.target] for example in examples], dtype=np.int64)
     seen_row, seen = _flat([example.history for example in examples])
     listed_row, listed = _flat([example.candidates for example in examples])
+    shared = np.zeros(len(listed), dtype=np.bool_)  # no negatives of this example's
+    starts = np.cumsum([0, *(len(example.candidates) for example in examples)])
+    shared[
+        [start + at for example, start in zip(examples, starts[:-1].tolist(), strict=True) for at in example.excluded]
+    ] = True
     if part == "train":
         before, expected = split.train, targets
     else:
@@ -324,7 +424,7 @@ def check_no_leak(
     known = pair_keys(before, items)
     found, answers = places != MISSING, np.where(places == MISSING, expected, targets)
 
-    negative = listed != answers[listed_row]
+    negative = (listed != answers[listed_row]) & ~shared
     if retrieved:
         excluded = contains(np.unique(seen_row * items + seen), listed_row * items + listed)
         rule = "a candidate must not be in the history"
@@ -366,6 +466,26 @@ def check_no_leak(
 def _stream(part: Evaluated) -> int:
     """What tells the random numbers of one part from those of the other."""
     return 1 if part == "validation" else 2
+
+
+def _dealt(prefixes: IntArray, together: int, keys: Words) -> list[IntArray]:
+    """Groups of at most `together` prefixes, [group, 2]; those of one user in different groups as far as there are enough.
+
+    Args:
+        keys: one for each prefix, the same for all of a user's: in their order users are dealt.
+    """
+    groups = -(-len(prefixes) // together)
+    order = np.lexsort((prefixes[:, 1], prefixes[:, 0], keys))
+    return [prefixes[order[start::groups]] for start in range(groups)]
+
+
+def _joined(pools: list[ItemCodes]) -> ItemCodes:
+    """[rows, most] of pools of different length, NOTHING at the end of shorter ones."""
+    kept = [pool[pool != NOTHING] for pool in pools]
+    found = np.full((len(kept), max(map(len, kept))), NOTHING, dtype=np.int32)
+    for row, pool in enumerate(kept):
+        found[row, : len(pool)] = pool
+    return found
 
 
 def _no_pools(users: IntArray) -> ItemCodes:

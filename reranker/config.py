@@ -62,6 +62,12 @@ class TrialConfig(StrictModel):
     # The training data
     examples_per_user: int | None = Field(10, ge=1, le=1_000_000, description="latest prefixes of each user; null: all")
     shuffle_candidates: bool = Field(True, description="a new order each epoch; false: one order per example")
+    list_sharing: Literal["auto"] | Annotated[int, Field(ge=1, le=len(LETTERS))] = Field(
+        1, description="examples behind one list, with candidates_first: the list is computed once for all of them"
+    )
+    list_correction: float = Field(
+        1.0, ge=0, le=1, description="of shared lists for what stands in them as others' targets; 0: none, 1: in full"
+    )
     # The optimisation
     objective: Literal["label_ce", "token_ce"] = Field(
         "label_ce", description="softmax over the list's labels, or over the whole vocabulary as in plain SFT"
@@ -96,6 +102,18 @@ class TrialConfig(StrictModel):
             if isinstance(rank, int) and rank >= 1:
                 return {**data, "lora_alpha": 2 * rank}
         return data
+
+    @model_validator(mode="after")
+    def _a_list_can_be_shared(self) -> TrialConfig:
+        if self.list_sharing == "auto" or self.list_sharing == 1:
+            return self
+        if self.prompt_order == "history_first":
+            raise ValueError(
+                "list_sharing must be auto or 1 with prompt_order: history_first, where no list comes first"
+            )
+        if self.list_sharing > self.candidates:
+            raise ValueError("list_sharing must be at most `candidates`: each example's target stands in the list")
+        return self
 
 
 class _DataBase(StrictModel):

@@ -60,6 +60,14 @@ class RerankingData:
         """The lists of one epoch (counted from 0), which differ from epoch to epoch in their negatives and order."""
         return self.sampler.training_examples(config, self._prefixes(config), epoch)
 
+    def shared_examples(self, config: TrialConfig, epoch: int, together: int) -> list[list[Example]]:
+        """The examples of one epoch, up to `together` of them behind one list; see `CandidateSampler.shared_examples`."""
+        return self.sampler.shared_examples(config, self._prefixes(config), epoch, together)
+
+    def list_correction(self, config: TrialConfig, together: int) -> NDArray[np.float32]:
+        """For each item, what its logit is raised by in shared lists; see `CandidateSampler.list_correction`."""
+        return self.sampler.list_correction(config, self._prefixes(config), together)
+
     def _prefixes(self, config: TrialConfig) -> NDArray[np.int64]:
         return training_prefixes(self.split, config.examples_per_user, self.config.training_users, self.config.seed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from reranker.candidates import Example
-from reranker.catalogue import FORMS, Catalogue
+from reranker.catalogue import FORMS, Catalogue, Titles
 from reranker.config import LETTERS, TrialConfig
 from reranker.errors import Fault, InputError
 
@@ -33,6 +33,19 @@ class Prompt:
     title_tokens: int | None = None  # titles were cut to this many tokens to fit
 
 
+@dataclass(frozen=True)
+class SharedPrompt:
+    """One list in tokens, and the questions behind it: each one's `input_ids` are what follows the list."""
+
+    listed: list[int]
+    questions: list[Prompt]
+
+    @property
+    def tokens(self) -> int:
+        """Of all questions, each with a list of its own."""
+        return sum(len(self.listed) + len(question.input_ids) for question in self.questions)
+
+
 def labels(count: int) -> list[str]:
     """The first `count` labels: A…Z a…z."""
     return list(LETTERS[:count])
@@ -47,22 +60,30 @@ def render(history: Sequence[str], candidates: Sequence[str], config: TrialConfi
 
 def _pieces(history: Sequence[int], candidates: Sequence[int], config: TrialConfig) -> list[Piece]:
     """The user's message in pieces that a tokenizer can take one by one: texts, and titles as (form, item)."""
-    title, line, last = range(len(FORMS))
+    blocks = [_listed(candidates, config), _seen(history)]
+    return [*chain.from_iterable(blocks if config.prompt_order == "candidates_first" else reversed(blocks)), QUESTION]
+
+
+def _listed(candidates: Sequence[int], config: TrialConfig) -> list[Piece]:
+    title, line, _ = range(len(FORMS))
     named = zip(labels(len(candidates)), candidates, strict=True)
     if config.label_position == "after":
-        listed: list[tuple[Piece, Piece]] = [((title, item), f" {label}\n") for label, item in named]
+        lines: list[tuple[Piece, Piece]] = [((title, item), f" {label}\n") for label, item in named]
     else:
-        listed = [(f"{label}.", (line, item)) for label, item in named]
-    blocks: list[tuple[str, list[tuple[Piece, Piece]]]] = [
-        ("Candidates:\n", listed),
-        ("Seen by the user, oldest first:\n", [("-", (line, item)) for item in history]),
-    ]
-    pieces: list[Piece] = []
-    for heading, lines in blocks if config.prompt_order == "candidates_first" else reversed(blocks):
-        pieces += [heading, *chain.from_iterable(lines)]
-        end = pieces[-1]
-        pieces[-1] = f"{end}\n" if isinstance(end, str) else (last, end[1])  # a blank line after each block
-    return [*pieces, QUESTION]
+        lines = [(f"{label}.", (line, item)) for label, item in named]
+    return _block("Candidates:\n", lines)
+
+
+def _seen(history: Sequence[int]) -> list[Piece]:
+    _, line, _ = range(len(FORMS))
+    return _block("Seen by the user, oldest first:\n", [("-", (line, item)) for item in history])
+
+
+def _block(heading: str, lines: Sequence[tuple[Piece, Piece]]) -> list[Piece]:
+    """With a blank line after it."""
+    _, _, last = range(len(FORMS))
+    *pieces, end = [heading, *chain.from_iterable(lines)]
+    return [*pieces, f"{end}\n" if isinstance(end, str) else (last, end[1])]
 
 
 def _text(pieces: Sequence[Piece], titles: Sequence[str]) -> str:
@@ -134,6 +155,45 @@ class PromptEncoder:
                 prompts.append(prompt if len(ids) <= limit else self._fit(example, history, prompt))
         return prompts
 
+    def encode_shared(self, examples: Sequence[Example]) -> SharedPrompt:
+        """Examples with the same candidates as one list and a question each, in their order.
+
+        The tokens of the list and of a question behind it are those of `encode`, as far as nothing is cut: titles are cut for all
+        of them alike. Only with candidates_first, and where the tokenizer can take titles one by one.
+
+        Raises:
+            InputError: a prompt cannot fit; names the knobs to change.
+        """
+        limit, titles = self.config.max_prompt_tokens, self.config.max_title_tokens
+        most = min(titles, _SHORTEST_TITLE)
+        while True:
+            if self.catalogue.titles(titles).tokens is None:
+                raise self._too_long(examples[0], limit + 1, titles)
+            listed = self._put_together([self._head, *_listed(examples[0].candidates, self.config)], titles)
+            questions = [self._question(example, titles, limit - len(listed)) for example in examples]
+            longest = len(listed) + max(len(question.input_ids) for question in questions)
+            if longest <= limit:
+                return SharedPrompt(listed, questions)
+            if titles == most:
+                raise self._too_long(examples[0], longest, titles)
+            titles = max(most, titles // 2)
+
+    def _question(self, example: Example, titles: int, room: int) -> Prompt:
+        """What follows the list, within the room if one item of history does."""
+        history = example.history[-self.config.history_length :]
+        cut = titles if titles < self.config.max_title_tokens else None
+
+        def without(dropped: int) -> Prompt:
+            ids = self._put_together([*_seen(history[dropped:]), QUESTION], titles)
+            return Prompt(ids, example.target, dropped, cut)
+
+        whole = without(0)
+        return (
+            whole
+            if len(whole.input_ids) <= room
+            else without(_fewest(len(history), lambda n: len(without(n).input_ids) <= room))
+        )
+
     def _fit(self, example: Example, history: tuple[int, ...], prompt: Prompt) -> Prompt:
         limit, titles = self.config.max_prompt_tokens, self.config.max_title_tokens
 
@@ -143,24 +203,21 @@ class PromptEncoder:
             return replace(prompt, input_ids=ids, title_tokens=cut, history_dropped=dropped)
 
         most = len(history) - 1
-        fewest = bisect_left(range(1, most + 1), True, key=lambda n: len(without(n, titles).input_ids) <= limit) + 1
-        prompt = without(min(fewest, most), titles)
+        prompt = without(_fewest(len(history), lambda n: len(without(n, titles).input_ids) <= limit), titles)
         while len(prompt.input_ids) > limit and titles > _SHORTEST_TITLE:
             titles = max(_SHORTEST_TITLE, titles // 2)
             prompt = without(most, titles)
         if len(prompt.input_ids) > limit:
-            raise InputError(
-                [
-                    Fault(
-                        f"a prompt of {len(example.candidates)} candidates needs {len(prompt.input_ids)} tokens even with "
-                        f"one history item and titles of {titles} tokens",
-                        field="max_prompt_tokens",
-                        value=limit,
-                        hint=f"raise it to {len(prompt.input_ids)} or lower `candidates`",
-                    )
-                ]
-            )
+            raise self._too_long(example, len(prompt.input_ids), titles)
         return prompt
+
+    def _too_long(self, example: Example, needed: int, titles: int) -> InputError:
+        rule = (
+            f"a prompt of {len(example.candidates)} candidates needs {needed} tokens even with one history item and titles of "
+            f"{titles} tokens"
+        )
+        hint = f"raise it to {needed} or lower `candidates`"
+        return InputError([Fault(rule, field="max_prompt_tokens", value=self.config.max_prompt_tokens, hint=hint)])
 
     def _encode_as(
         self,
@@ -169,20 +226,19 @@ class PromptEncoder:
         title_tokens: int,
         fixed: dict[str, NDArray[np.int32]] | None,
     ) -> list[list[int]]:
-        titles = self.catalogue.titles(title_tokens)
         rendered = [
             _pieces(history, example.candidates, self.config)
             for example, history in zip(examples, histories, strict=True)
         ]
-        table, count = titles.tokens, len(titles.texts)
-        if fixed is None or table is None:
+        titles = self.catalogue.titles(title_tokens)
+        if fixed is None or titles.tokens is None:
             texts = [self._head + _text(pieces, titles.texts) + self._tail for pieces in rendered]
             return self.catalogue.tokenize(texts)
-        rows = ([self._head, *pieces] for pieces in rendered)
-        return [
-            np.concatenate([fixed[p] if isinstance(p, str) else table[p[0] * count + p[1]] for p in row]).tolist()
-            for row in rows
-        ]
+        return [_joined([self._head, *pieces], titles, fixed) for pieces in rendered]
+
+    def _put_together(self, pieces: Sequence[Piece], title_tokens: int) -> list[int]:
+        assert self._fixed is not None
+        return _joined(pieces, self.catalogue.titles(title_tokens), self._fixed)
 
     def _tokenize_fixed(self) -> dict[str, NDArray[np.int32]] | None:
         """What prompts hold besides titles, each piece with its tokens; the question's go on to the prompt's end.
@@ -224,3 +280,17 @@ class PromptEncoder:
                 return ids[: position + 1]
         eos = self.tokenizer.eos_token_id
         return [eos] if isinstance(eos, int) else []
+
+
+def _joined(pieces: Sequence[Piece], titles: Titles, fixed: dict[str, NDArray[np.int32]]) -> list[int]:
+    table, count = titles.tokens, len(titles.texts)
+    assert table is not None
+    ids: list[int] = np.concatenate(
+        [fixed[p] if isinstance(p, str) else table[p[0] * count + p[1]] for p in pieces]
+    ).tolist()
+    return ids
+
+
+def _fewest(items: int, fits: Callable[[int], bool]) -> int:
+    """How many of so many items must go, the last one never."""
+    return min(bisect_left(range(1, items), True, key=fits) + 1, items - 1)

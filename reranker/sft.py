@@ -9,7 +9,7 @@ import resource
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from trl import SFTConfig, SFTTrainer
 
 from reranker.answers import only_answers
 from reranker.bases import BaseModels
-from reranker.batches import by_length, pad_left
 from reranker.candidates import Example
 from reranker.config import TrialConfig
 from reranker.data import RerankingData
@@ -34,9 +33,11 @@ from reranker.errors import Fault, InputError, OutOfMemory, TrainingError, Train
 from reranker.evaluation import Evaluation, evaluate
 from reranker.metrics import is_loss
 from reranker.models import base_dtype, leave_casts_to_autocast
+from reranker.passes import Limits, Pass, plain_passes, shared_passes
 from reranker.prompts import PromptEncoder
 from reranker.pulse import Pulse
 from reranker.scoring import EncodedLists, FloatArray, flops_per_list, label_mass, score
+from reranker.shared_list import Layout, sharing
 from reranker.trial_folder import TrialFolder
 
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # one option of theirs by another
@@ -44,6 +45,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 _COUNTED = ("seen", "tokens", "cut_prompts", "history_due", "history_dropped", "largest_pass")
 _PASS_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # with padding, where micro_batch is automatic
+_AUTO_SHARING = 16  # examples behind a list at most, where list_sharing is automatic
 _PULSE_S = 2.0  # between two words of what is being done; a step in the meantime costs a look at the clock
 
 
@@ -108,8 +110,9 @@ def fine_tune(
     on_pulse(Pulse(f"loading {config.model}"))
     encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
     most_tokens = None if config.micro_batch else _PASS_TOKENS[device.type]
-    collator = _Collator(config, data, encoder, most_tokens, micro_batch or config.micro_batch)
-    steps_per_epoch = math.ceil(len(collator.examples) / config.effective_batch)
+    together = 1 if encoder.tokenizes_whole_prompts else examples_of_a_list(config, workers())
+    collator = _Collator(config, data, encoder, Limits(most_tokens, micro_batch or config.micro_batch), together)
+    steps_per_epoch = math.ceil(len(collator.lists) / (config.effective_batch // together))
     state = folder.state_after() if folder and resume else None
     mixed = device.type == "cuda" and base_dtype(config, device) == torch.bfloat16
     if device.type == "cuda":
@@ -125,7 +128,7 @@ def fine_tune(
             warmup_steps=round(config.warmup_epochs * steps_per_epoch),
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
-            per_device_train_batch_size=share_of_batch(config, workers()),
+            per_device_train_batch_size=share_of_batch(config, workers()) // together,
             activation_checkpointing=config.gradient_checkpointing,
             bf16=mixed,
             use_cpu=device.type == "cpu",
@@ -182,6 +185,20 @@ def share_of_batch(config: TrialConfig, workers: int) -> int:
     return share
 
 
+def examples_of_a_list(config: TrialConfig, workers: int) -> int:
+    """How many examples stand behind one list: what `list_sharing` says, or fewer where a worker's share asks for it.
+
+    Raises:
+        InputError: the effective batch cannot be shared evenly.
+    """
+    share = share_of_batch(config, workers)
+    if config.prompt_order == "history_first":
+        return 1
+    automatic = max(1, min(_AUTO_SHARING, config.candidates, config.effective_batch // 2))
+    most = automatic if config.list_sharing == "auto" else config.list_sharing
+    return max(divisor for divisor in range(1, min(most, share) + 1) if share % divisor == 0)
+
+
 def largest_pass(config: TrialConfig, workers: int, prompt_tokens: int, device: str) -> int:
     """Examples of one worker's largest forward pass, where all prompts have this length."""
     fits = config.micro_batch or _PASS_TOKENS[device] // prompt_tokens
@@ -196,48 +213,66 @@ def training_device() -> torch.device:
 
 
 class _Collator(TrainerCallback):  # type: ignore[misc]
-    """Positions in the training set → prompts of this epoch, in passes; draws the lists anew when an epoch begins."""
+    """Positions of lists → their examples of this epoch, in passes; draws the lists anew when an epoch begins.
+
+    Args:
+        together: examples behind a list at most.
+    """
 
     def __init__(
         self,
         config: TrialConfig,
         data: RerankingData,
         encoder: PromptEncoder,
-        most_tokens: int | None,
-        most_rows: int | None,
+        limits: Limits,
+        together: int = 1,
     ) -> None:
         self.config, self.data, self.encoder = config, data, encoder
-        self._most_tokens, self._most_rows = most_tokens, most_rows
-        self.examples: Sequence[Example] = data.training_examples(config, epoch=0)
+        self._limits, self._together = limits, together
+        self.lists = self._drawn(epoch=0)
+        self._correction: Any = (
+            data.list_correction(config, together) * config.list_correction if together > 1 else None
+        )
         self.seen = 0  # examples of this worker, since the trial began
         self.tokens = 0  # theirs, without padding
         self.cut_prompts = 0  # prompts that lost history or title text to fit
         self.history_due = 0  # items of history that they should show, of `history_length` at most
         self.history_dropped = 0  # those of them that did not fit
         self.largest_pass = 0  # in examples
-        if not self.examples:
+        if not self.lists:
             raise InputError([Fault("no user has a history to train on", field="training_users")])
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.examples = self.data.training_examples(self.config, epoch=round(state.epoch or 0))
+        self.lists = self._drawn(epoch=round(state.epoch or 0))
 
-    def __call__(self, rows: Sequence[dict[str, int]]) -> dict[str, list[dict[str, Tensor]]]:
-        """The examples of a step, those of similar length together; with the targets, or with the answers appended."""
-        examples = [self.examples[row["position"]] for row in rows]
-        prompts = self.encoder.encode(examples)
-        with_answers = self.config.objective == "token_ce"
-        texts = [p.input_ids + self.encoder.answer_ids[p.target] * with_answers for p in prompts]
-        passes = []
-        for some in by_length([len(ids) for ids in texts], self._most_tokens, self._most_rows):
-            batch = pad_left([texts[i] for i in some], self.encoder.pad_id)
-            passes.append({**batch, "targets": torch.tensor([prompts[i].target for i in some])})
-            self.largest_pass = max(self.largest_pass, len(some))
-        self.seen += len(rows)
-        self.tokens += sum(len(ids) for ids in texts)
+    def _drawn(self, epoch: int) -> Sequence[Sequence[Example]]:
+        if self._together > 1:
+            return self.data.shared_examples(self.config, epoch, self._together)
+        return [[example] for example in self.data.training_examples(self.config, epoch)]
+
+    def __call__(self, rows: Sequence[dict[str, int]]) -> dict[str, list[Pass]]:
+        """The examples of a step, in passes."""
+        lists = [self.lists[row["position"]] for row in rows]
+        examples = [example for some in lists for example in some]
+        if self._together > 1:
+            shared = [self.encoder.encode_shared(some) for some in lists]
+            prompts = [question for prompt in shared for question in prompt.questions]
+            passes = list(shared_passes(self.encoder, lists, shared, self._limits, self._correction))
+        else:
+            prompts = self.encoder.encode(examples)
+            passes = list(plain_passes(self.encoder, prompts, self._limits))
+        self.largest_pass = max(self.largest_pass, *(len(batch["targets"]) for batch in passes))
+        self.seen += len(examples)
+        self.tokens += sum(_real_tokens(batch) for batch in passes)
         self.cut_prompts += sum(1 for p in prompts if p.history_dropped or p.title_tokens)
         self.history_due += sum(min(len(e.history), self.config.history_length) for e in examples)
         self.history_dropped += sum(p.history_dropped for p in prompts)
         return {"passes": passes}
+
+
+def _real_tokens(batch: Pass) -> int:
+    real = batch["layout"]["real"] if "layout" in batch else batch["attention_mask"]
+    return int(real.sum())
 
 
 @dataclass(frozen=True)
@@ -287,7 +322,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer with the label objective, and with our scoring in the place of its evaluation."""
 
     def __init__(self, job: _Job, model: Any, arguments: SFTConfig, started: float) -> None:
-        rows = Dataset.from_dict({"position": list(range(len(job.collator.examples)))})
+        rows = Dataset.from_dict({"position": list(range(len(job.collator.lists)))})
         self._watch = _StopWatch(job.should_stop, job.on_pulse)
         super().__init__(
             model,
@@ -304,49 +339,74 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         self.rows_of_pass = arguments.per_device_train_batch_size
         self._validation = job.data.validation(job.config)
         self._lists = EncodedLists.of(job.encoder, self._validation[worker_rank() :: workers()])
-        label_ids = torch.tensor(job.encoder.label_ids, device=self.args.device)
-        answer = len(job.encoder.answer_ids[0])
-        by_label = job.config.objective == "label_ce"
-        self._needed: Any = {"labels": label_ids, "positions": 1} if by_label else {"positions": answer + 1}
+        self._label_ids = torch.tensor(job.encoder.label_ids, device=self.args.device)
+        self._by_label = job.config.objective == "label_ce"
+        self._positions = 1 if self._by_label else len(job.encoder.answer_ids[0]) + 1  # of an answer, and before it
         self._training_seconds = 0.0
         self._started = started
         self._epoch_started = time.perf_counter()
         self._largest_rate = 0.0
         self._stored = job.folder.read_epochs() if job.folder and job.keeps_state else []
 
-    def training_step(
-        self, model: Any, inputs: dict[str, list[dict[str, Tensor]]], num_items_in_batch: Any = None
-    ) -> Tensor:
+    def training_step(self, model: Any, inputs: dict[str, list[Pass]], num_items_in_batch: Any = None) -> Tensor:
         """The gradient of the mean loss over a step's examples, gathered pass by pass."""
         model.train()
         self._largest_rate = max(self._largest_rate, *(group["lr"] for group in self.optimizer.param_groups))
         passes = self._prepare_inputs(inputs)["passes"]
         count = sum(len(batch["targets"]) for batch in passes)
         total = torch.zeros((), device=self.args.device)
-        with only_answers(self.accelerator.unwrap_model(model), **self._needed):
-            for number, batch in enumerate(passes, start=1):
-                self.rows_of_pass = len(batch["targets"])
-                share = self.rows_of_pass / count
-                last = number == len(passes)
-                with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                    with self.compute_loss_context_manager():
-                        loss = share * self.compute_loss(model, batch)
-                    self.accelerator.backward(loss)
-                total += loss.detach()
+        for number, batch in enumerate(passes, start=1):
+            self.rows_of_pass = len(batch["targets"])
+            share = self.rows_of_pass / count
+            last = number == len(passes)
+            with self._answering(model, batch), contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                with self.compute_loss_context_manager():
+                    loss = share * self.compute_loss(model, batch)
+                self.accelerator.backward(loss)
+            total += loss.detach()
         self._watch.loss = total
         return total
 
+    @contextlib.contextmanager
+    def _answering(self, model: Any, batch: Pass) -> Iterator[None]:
+        """Meanwhile the model computes what the pass's answers need alone."""
+        bare = self.accelerator.unwrap_model(model)
+        labels = self._label_ids if self._by_label else None
+        with contextlib.ExitStack() as stack:
+            if "layout" in batch:
+                stack.enter_context(sharing(bare.get_base_model()))
+                stack.enter_context(only_answers(bare, labels, Layout(**batch["layout"]).ends(self._positions)))
+            else:
+                stack.enter_context(only_answers(bare, labels, self._positions))
+            yield
+
     def compute_loss(
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: Any, inputs: Pass, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
-        """Mean cross-entropy over the list's labels at the last position; or over the answer's tokens, as in plain SFT."""
-        positions = self._needed["positions"]
-        tokens = {name: inputs[name] for name in ("input_ids", "attention_mask", "position_ids")}
-        logits = model(**tokens, use_cache=False, logits_to_keep=positions).logits
-        if self.job.config.objective == "label_ce":
-            return F.cross_entropy(logits[:, -1].float(), inputs["targets"])
-        answers = inputs["input_ids"][:, 1 - positions :]
-        return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), answers.flatten())
+        """Mean cross-entropy over the list's labels where the answer begins; or over its tokens, as in plain SFT."""
+        logits = self._logits(model, inputs).float()  # [examples, positions, labels or vocabulary]
+        bias = inputs.get("bias", 0.0)
+        if self._by_label:
+            return F.cross_entropy(logits[:, -1] + bias, inputs["targets"])
+        if "bias" in inputs:
+            logits = logits.index_add(2, self._label_ids, F.pad(bias[:, None], (0, 0, 0, self._positions - 1)))
+        answers = torch.tensor(self.job.encoder.answer_ids, device=logits.device)[inputs["targets"]]
+        return F.cross_entropy(logits[:, :-1].flatten(0, 1), answers.flatten())
+
+    def _logits(self, model: Any, batch: Pass) -> Tensor:
+        if "layout" not in batch:
+            tokens = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
+            found: Tensor = model(**tokens, use_cache=False, logits_to_keep=self._positions).logits
+            return found
+        layout = Layout(**batch["layout"])
+        found = model(
+            input_ids=batch["input_ids"],
+            position_ids=layout.places,
+            layout=layout,
+            use_cache=False,
+            logits_to_keep=layout.ends(self._positions),
+        ).logits
+        return found.reshape(-1, self._positions, found.shape[-1])
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the trainer's rule knows nothing of what is left out."""

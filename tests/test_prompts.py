@@ -12,6 +12,7 @@ from reranker.catalogue import Catalogue
 from reranker.config import LETTERS, TrialConfig
 from reranker.errors import InputError
 from reranker.models import load_tokenizer
+from reranker.passes import Limits
 from reranker.prompts import PromptEncoder, chat, render
 from reranker.sft import _Collator
 
@@ -29,10 +30,10 @@ def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
 def test_training_ends_its_prompt_with_the_ids_that_scoring_ends_it_with(tokenizer, demo, objective):
     config = TrialConfig(candidates=4, objective=objective)
     encoder = PromptEncoder(Catalogue(tokenizer, demo.interactions.item_texts), config)
-    collator = _Collator(config, demo, encoder, most_tokens=None, most_rows=None)
+    collator = _Collator(config, demo, encoder, Limits(None, None))
     (batch,) = collator([{"position": 0}])["passes"]
     ids = batch["input_ids"][0].tolist()
-    example = collator.examples[0]
+    example = collator.lists[0][0]
     scored = encoder.encode([example])[0].input_ids
     if objective == "token_ce":
         answer = encoder.answer_ids[example.target]

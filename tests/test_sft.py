@@ -193,13 +193,15 @@ def test_every_knob_changes_something(small):
         "max_prompt_tokens": 84, "examples_per_user": 2, "shuffle_candidates": False, "objective": "token_ce",
         "epochs": 3, "learning_rate": 5e-3, "schedule": "cosine", "warmup_epochs": 1.0, "weight_decay": 0.5,
         "max_grad_norm": 0.01, "effective_batch": 4, "micro_batch": 2, "lora_rank": 2, "lora_alpha": 1,
-        "lora_dropout": 0.5, "lora_targets": "qv", "permutations": 3, "seed": 7,
+        "lora_dropout": 0.5, "lora_targets": "qv", "permutations": 3, "seed": 7, "list_sharing": 4,
     }  # fmt: skip
-    untested = {"label_style", "gradient_checkpointing"}  # one value so far; changes memory and time only
+    untested = {"label_style", "gradient_checkpointing", "list_correction"}  # one value; memory and time; see below
     assert set(other) | untested == set(TrialConfig.model_fields)
     reference = _figures(base, small)
     for knob, value in [*other.items(), ("negatives", NegativesMix(uniform=0.5, retriever=0.5))]:
         assert _figures(base.model_copy(update={knob: value}), small) != reference, knob
+    shared = base.model_copy(update={"list_sharing": 4})
+    assert _figures(shared.model_copy(update={"list_correction": 0.5}), small) != _figures(shared, small)
 
 
 def _figures(config: TrialConfig, data: RerankingData) -> dict[str, float]:
