@@ -31,7 +31,7 @@ def only_answers(
     block: Any = causal.get_decoder().layers[-1]
     handles = []
     for module in (block.self_attn.o_proj, block.mlp):
-        at = _LastPositions(positions) if isinstance(positions, int) else _Columns(positions)
+        at = _Positions(positions)
         handles += [module.register_forward_pre_hook(at.cut), module.register_forward_hook(at.fill)]
     head = causal.get_output_embeddings()
     assert isinstance(head, nn.Linear)
@@ -46,37 +46,26 @@ def only_answers(
             handle.remove()
 
 
-class _LastPositions:
-    """Hooks around a module that works position by position: it sees the last ones, the others come out as zeros."""
+class _Positions:
+    """Hooks around a module that works position by position: it sees some columns, the others come out as zeros."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._missing = 0
-
-    def cut(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden, *rest = inputs
-        self._missing = max(0, hidden.shape[1] - self._count)
-        return hidden[:, self._missing :], *rest
-
-    def fill(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return nn.functional.pad(output, (0, 0, self._missing, 0))
-
-
-class _Columns:
-    """The same for columns anywhere."""
-
-    def __init__(self, columns: Tensor) -> None:
-        self._columns = columns
+    def __init__(self, wanted: int | Tensor) -> None:
+        self._wanted = wanted
         self._count = 0
 
     def cut(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden, *rest = inputs
         self._count = hidden.shape[1]
-        return hidden[:, self._columns], *rest
+        return hidden[:, self._columns(hidden)], *rest
 
     def fill(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         rows, _, width = output.shape
-        return output.new_zeros(rows, self._count, width).index_copy(1, self._columns, output)
+        return output.new_zeros(rows, self._count, width).index_copy(1, self._columns(output), output)
+
+    def _columns(self, like: Tensor) -> Tensor:
+        if isinstance(self._wanted, Tensor):
+            return self._wanted
+        return torch.arange(max(0, self._count - self._wanted), self._count, device=like.device)
 
 
 class _LabelRows(nn.Module):

@@ -161,11 +161,11 @@ class CandidateSampler:
         return lists
 
     def list_correction(self, config: TrialConfig, prefixes: IntArray, together: int) -> NDArray[np.float32]:
-        """For each item the log of how much more often it is a negative in shared lists than in lists of the mix alone.
+        """For each item the log of how much less often it is a negative in shared lists than in lists of the mix alone.
 
-        In a shared list it is one as (together - 1) targets and (candidates - together) drawn ones, instead of as
-        (candidates - 1) drawn ones. A softmax whose logits are raised by it learns scores that mean what they would mean after
-        training on the mix. Source: the correction of sampled softmax (Bengio and Senécal, Quick training of
+        In a shared list the negatives are (together - 1) targets and (candidates - together) drawn ones, in the others
+        (candidates - 1) drawn ones. What is a negative more often would learn a lower score; added to the logits in training, this
+        lowers them instead, and the scores come to mean what training on the mix makes them mean. Source: the correction of sampled softmax (Bengio and Senécal, Quick training of
         probabilistic neural nets by importance sampling, AISTATS 2003). Hard negatives count as uniform ones.
         """
         items = len(self.interactions.item_ids)
@@ -175,7 +175,7 @@ class CandidateSampler:
         mix = config.negatives.popularity * popularity + (1 - config.negatives.popularity) / items
         others = config.candidates - 1
         shared = (together - 1) * asked + (others + 1 - together) * mix
-        found: NDArray[np.float32] = np.log(np.maximum(shared, 1e-9 * mix) / (others * mix)).astype(np.float32)
+        found: NDArray[np.float32] = np.log(others * mix / np.maximum(shared, 1e-9 * mix)).astype(np.float32)
         return found
 
     def evaluation_examples(

@@ -65,7 +65,7 @@ class RerankingData:
         return self.sampler.shared_examples(config, self._prefixes(config), epoch, together)
 
     def list_correction(self, config: TrialConfig, together: int) -> NDArray[np.float32]:
-        """For each item, what its logit is raised by in shared lists; see `CandidateSampler.list_correction`."""
+        """For each item, what is added to its logit in shared lists; see `CandidateSampler.list_correction`."""
         return self.sampler.list_correction(config, self._prefixes(config), together)
 
     def _prefixes(self, config: TrialConfig) -> NDArray[np.int64]:

@@ -79,22 +79,37 @@ def test_targets_stand_at_every_label_equally_often(demo):
     assert ((counts - expected) ** 2 / expected).sum() < 45.3  # chi-squared, 19 degrees of freedom, p = .0006
 
 
-@pytest.mark.parametrize("mix", [NegativesMix(), NegativesMix(uniform=0.5, popularity=0.5)])
-def test_the_correction_is_the_log_of_how_often_an_item_is_a_negative_here_and_in_the_mix(demo, mix):
-    config = SHARED.model_copy(update={"negatives": mix, "examples_per_user": None})
-    items = len(demo.interactions.item_ids)
-    shared, plain = np.zeros(items), np.zeros(items)
-    for epoch in range(30):
-        for example in (e for some in demo.shared_examples(config, epoch, 8) for e in some):
-            shared[list(example.candidates)] += 1
-            shared[target(example)] -= 1
-        for example in demo.training_examples(config, epoch):
-            plain[list(example.candidates)] += 1
-            plain[target(example)] -= 1
-    correction = demo.list_correction(config, 8)
-    often = plain > 300
-    assert np.corrcoef(correction[often], np.log(shared[often] / plain[often]))[0, 1] > 0.9
-    assert correction.max() - correction.min() > 0.5
+def fitted(lists: list[list], bias: torch.Tensor) -> torch.Tensor:
+    """A score for each item, all that the label softmax over these lists can learn without looking at the user."""
+    examples = [example for some in lists for example in some]
+    candidates = torch.tensor([example.candidates for example in examples])
+    targets = torch.tensor([example.target for example in examples])
+    out = torch.zeros(candidates.shape)
+    for row, example in zip(out, examples, strict=True):
+        row[list(example.excluded)] = -1e9
+    scores = torch.zeros(len(bias), requires_grad=True)
+    optimiser = torch.optim.Adam([scores], lr=0.1)
+    for _ in range(150):
+        loss = F.cross_entropy((scores + bias)[candidates] + out, targets)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return scores.detach()
+
+
+def test_with_the_correction_scores_mean_what_they_mean_after_plain_lists(demo):
+    config = SHARED.model_copy(update={"examples_per_user": None})
+    none = torch.zeros(len(demo.interactions.item_ids))
+    correction = torch.from_numpy(demo.list_correction(config, 8))
+    shared = [some for epoch in range(10) for some in demo.shared_examples(config, epoch, 8)]
+    plain = fitted([demo.training_examples(config, epoch) for epoch in range(10)], none)
+
+    def apart(scores: torch.Tensor) -> float:
+        often = torch.from_numpy(np.bincount(np.concatenate(demo.split.train), minlength=len(none)) > 10)
+        return float((scores - plain)[often].std())
+
+    with_it, without, reversed_ = (apart(fitted(shared, bias)) for bias in (correction, none, -correction))
+    assert with_it < 0.5 * without < 0.5 * reversed_
 
 
 def test_hard_negatives_fill_shared_lists_too(small):
