@@ -14,7 +14,11 @@ from transformers import PreTrainedModel
 
 @contextmanager
 def only_answers(
-    model: PreTrainedModel | PeftModel, labels: Tensor | None = None, positions: int | Tensor = 1
+    model: PreTrainedModel | PeftModel,
+    labels: Tensor | None = None,
+    positions: int | Tensor = 1,
+    *,
+    mass: bool = False,
 ) -> Iterator[None]:
     """Call the model with `logits_to_keep=positions` meanwhile: what it gives there is what it would give without.
 
@@ -25,6 +29,7 @@ def only_answers(
         labels: token ids; the logits are then theirs alone, in fp32 (in bf16 the target's logit would tie with another
             candidate's in most lists), [rows, positions, labels]. None: the whole vocabulary's.
         positions: how many of the last ones, or which columns.
+        mass: after the labels' logits comes the logarithm of the sum of all words' exponentiated ones.
     """
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(causal, PreTrainedModel)
@@ -36,7 +41,7 @@ def only_answers(
     head = causal.get_output_embeddings()
     assert isinstance(head, nn.Linear)
     if labels is not None:
-        causal.set_output_embeddings(_LabelRows(head, labels))
+        causal.set_output_embeddings(_LabelRows(head, labels, mass))
     try:
         yield
     finally:
@@ -71,11 +76,16 @@ class _Positions:
 class _LabelRows(nn.Module):
     """The rows of an output layer that belong to the labels, in fp32."""
 
-    def __init__(self, head: nn.Linear, labels: Tensor) -> None:
+    def __init__(self, head: nn.Linear, labels: Tensor, mass: bool) -> None:
         super().__init__()
         self._weight = head.weight.detach()[labels].float()
         self._bias = None if head.bias is None else head.bias.detach()[labels].float()
+        self._whole = [head] if mass else []  # in a list, or it would be a part of this module
 
     def forward(self, hidden: Tensor) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
-            return nn.functional.linear(hidden.float(), self._weight, self._bias)
+            logits = nn.functional.linear(hidden.float(), self._weight, self._bias)
+            for head in self._whole:
+                everything = head(hidden.to(head.weight.dtype)).float().logsumexp(dim=-1, keepdim=True)
+                logits = torch.cat([logits, everything], dim=-1)
+        return logits

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 from peft import PeftModel
@@ -14,6 +13,7 @@ from reranker.catalogue import Catalogue
 from reranker.config import TrialConfig
 from reranker.memory import device_memory
 from reranker.models import attach_lora, base_dtype, load_base, load_tokenizer
+from reranker.skill import Skill, skilled
 
 
 class BaseModels:
@@ -43,22 +43,29 @@ class BaseModels:
         return known[1]
 
     @contextmanager
-    def adapted(self, config: TrialConfig, device: torch.device) -> Iterator[PeftModel]:
-        """The configuration's base and adapter, drawn from its seed whether or not the base was there already.
-
-        The adapter is taken off again afterwards. After an exception the base is not used another time.
-        """
+    def base(self, config: TrialConfig, device: torch.device) -> Iterator[PreTrainedModel]:
+        """The configuration's base as it is. After an exception it is not used another time."""
         key = (config.model, base_dtype(config, device))
         base = self._bases.pop(key, None) or load_base(config, device)
-        set_seed(config.seed)
-        model = attach_lora(base, config)
-        yield model
+        yield base
         base.activation_checkpointing_disable()
         base.disable_input_require_grads()
         vars(base).pop("forward", None)  # trl wraps it for each training, and would wrap it once more the next time
-        self._bases[key] = cast(PreTrainedModel, model.unload())
+        self._bases[key] = base
         while len(self._bases) > 1 and sum(map(_bytes, self._bases.values())) > self._most:
             del self._bases[next(iter(self._bases))]
+
+    @contextmanager
+    def adapted(self, config: TrialConfig, device: torch.device, skill: Skill | None = None) -> Iterator[PeftModel]:
+        """The base, with this skill, and an adapter that is drawn from the seed whether or not the base was there already.
+
+        Both are taken off again afterwards.
+        """
+        with self.base(config, device) as base, skilled(base, skill, device):
+            set_seed(config.seed)
+            model = attach_lora(base, config)
+            yield model
+            model.unload()
 
     @property
     def loaded(self) -> list[str]:

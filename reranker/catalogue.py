@@ -116,6 +116,10 @@ class Catalogue:
             self._titles[most_tokens] = Titles(texts, table if len(table.starts) > 1 else None)
         return self._titles[most_tokens]
 
+    def fingerprint(self, most_tokens: int) -> str:
+        """Equal for equal titles, cut to `most_tokens`, in equal tokens."""
+        return self._fingerprint(self.titles(most_tokens).texts)
+
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens around it."""
         if not texts:

@@ -68,6 +68,9 @@ class TrialConfig(StrictModel):
     list_correction: float = Field(
         1.0, ge=0, le=1, description="of shared lists for what stands in them as others' targets; 0: none, 1: in full"
     )
+    skill_steps: Literal["auto"] | Annotated[int, Field(ge=0, le=10_000)] = Field(
+        0, description="of teaching the base to find a candidate by its title, before the training; auto: until it can"
+    )
     # The optimisation
     objective: Literal["label_ce", "token_ce"] = Field(
         "label_ce", description="softmax over the list's labels, or over the whole vocabulary as in plain SFT"

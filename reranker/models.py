@@ -132,6 +132,7 @@ MODELS: dict[str, ModelEntry] = {
     ),
 }
 
+TOYS = [name for name, entry in MODELS.items() if entry.hub is None]  # shipped here, see reranker.base_models.make
 FAMILIES = "Llama, SmolLM, Mistral, Qwen2, Qwen3, Gemma, OLMo, Granite and others that are built like Llama"
 _NO_MODEL = "there is no such model"
 _PROBE_SECONDS = 5

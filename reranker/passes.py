@@ -65,6 +65,18 @@ def shared_passes(
             yield _laid_out(encoder, [some[i] for i in chosen], correction)
 
 
+def on_device(batch: Pass, device: torch.device) -> Pass:
+    """The same pass with its tensors there."""
+    return {
+        name: on_device(value, device)
+        if isinstance(value, dict)
+        else value.to(device)
+        if isinstance(value, torch.Tensor)
+        else value
+        for name, value in batch.items()
+    }
+
+
 @dataclass(frozen=True)
 class _Block:
     listed: list[int]

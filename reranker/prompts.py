@@ -16,10 +16,21 @@ from reranker.catalogue import FORMS, Catalogue, Titles
 from reranker.config import LETTERS, TrialConfig
 from reranker.errors import Fault, InputError
 
-QUESTION = "Answer with the label of the candidate that comes next."
 _AT_ONCE = 64  # examples
 _SHORTEST_TITLE = 4  # tokens: below this a title says nothing
 Piece = str | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a list: the heading of the items that stand beside it, and the sentence at the end."""
+
+    heading: str
+    sentence: str
+
+
+NEXT = Question("Seen by the user, oldest first:\n", "Answer with the label of the candidate that comes next.")
+FIND = Question("Find this candidate:\n", "Answer with its label.")  # an example's history is then its target alone
 _USER_MARK, _ANSWER_MARK = "USER0MARK", "ANSWER0MARK"
 
 
@@ -51,17 +62,19 @@ def labels(count: int) -> list[str]:
     return list(LETTERS[:count])
 
 
-def render(history: Sequence[str], candidates: Sequence[str], config: TrialConfig) -> str:
+def render(history: Sequence[str], candidates: Sequence[str], config: TrialConfig, question: Question = NEXT) -> str:
     """The user's message: candidates with their labels, history oldest first, and the question."""
     titles = [*history, *candidates]
     listed = range(len(history), len(titles))
-    return _text(_pieces(range(len(history)), listed, config), titles)
+    return _text(_pieces(range(len(history)), listed, config, question), titles)
 
 
-def _pieces(history: Sequence[int], candidates: Sequence[int], config: TrialConfig) -> list[Piece]:
+def _pieces(history: Sequence[int], candidates: Sequence[int], config: TrialConfig, question: Question) -> list[Piece]:
     """The user's message in pieces that a tokenizer can take one by one: texts, and titles as (form, item)."""
-    blocks = [_listed(candidates, config), _seen(history)]
-    return [*chain.from_iterable(blocks if config.prompt_order == "candidates_first" else reversed(blocks)), QUESTION]
+    blocks = [_listed(candidates, config), _beside(history, question)]
+    if config.prompt_order == "history_first":
+        blocks.reverse()
+    return [*chain.from_iterable(blocks), question.sentence]
 
 
 def _listed(candidates: Sequence[int], config: TrialConfig) -> list[Piece]:
@@ -74,9 +87,9 @@ def _listed(candidates: Sequence[int], config: TrialConfig) -> list[Piece]:
     return _block("Candidates:\n", lines)
 
 
-def _seen(history: Sequence[int]) -> list[Piece]:
+def _beside(items: Sequence[int], question: Question) -> list[Piece]:
     _, line, _ = range(len(FORMS))
-    return _block("Seen by the user, oldest first:\n", [("-", (line, item)) for item in history])
+    return _block(question.heading, [("-", (line, item)) for item in items])
 
 
 def _block(heading: str, lines: Sequence[tuple[Piece, Piece]]) -> list[Piece]:
@@ -119,8 +132,9 @@ class PromptEncoder:
         pad_id: token id that fills a batch.
     """
 
-    def __init__(self, catalogue: Catalogue, config: TrialConfig) -> None:
+    def __init__(self, catalogue: Catalogue, config: TrialConfig, question: Question = NEXT) -> None:
         self.catalogue, self.tokenizer, self.config = catalogue, catalogue.tokenizer, config
+        self._asks = question
         self._head, self._tail = chat(self.tokenizer, _USER_MARK).split(_USER_MARK)
         self.label_ids = [self._label_id(label) for label in labels(config.candidates)]
         end = self._end_of_turn()
@@ -184,7 +198,7 @@ class PromptEncoder:
         cut = titles if titles < self.config.max_title_tokens else None
 
         def without(dropped: int) -> Prompt:
-            ids = self._put_together([*_seen(history[dropped:]), QUESTION], titles)
+            ids = self._put_together([*_beside(history[dropped:], self._asks), self._asks.sentence], titles)
             return Prompt(ids, example.target, dropped, cut)
 
         whole = without(0)
@@ -227,7 +241,7 @@ class PromptEncoder:
         fixed: dict[str, NDArray[np.int32]] | None,
     ) -> list[list[int]]:
         rendered = [
-            _pieces(history, example.candidates, self.config)
+            _pieces(history, example.candidates, self.config, self._asks)
             for example, history in zip(examples, histories, strict=True)
         ]
         titles = self.catalogue.titles(title_tokens)
@@ -247,13 +261,14 @@ class PromptEncoder:
         """
         titles = self.catalogue.titles(self.config.max_title_tokens)
         some = [i % len(titles.texts) for i in range(self.config.candidates)]
-        both = (_pieces(history, some, self.config) for history in ([], some[:2]))
+        both = (_pieces(history, some, self.config, self._asks) for history in ([], some[:2]))
         texts = sorted({self._head, *(p for pieces in both for p in pieces if isinstance(p, str))})
         found = self.catalogue.tokenize_pieces(texts)
         if found is None or titles.tokens is None:
             return None
-        end = self.catalogue.tokenize([QUESTION + self._tail])[0]
-        fixed = {text: np.array(ids, np.int32) for text, ids in zip([*texts, QUESTION], [*found, end], strict=True)}
+        sentence = self._asks.sentence
+        end = self.catalogue.tokenize([sentence + self._tail])[0]
+        fixed = {text: np.array(ids, np.int32) for text, ids in zip([*texts, sentence], [*found, end], strict=True)}
         example = Example(0, tuple(some[:2]), tuple(some), 0)
         whole, put_together = (
             self._encode_as([example], [example.history], self.config.max_title_tokens, known)

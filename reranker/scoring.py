@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from reranker.answers import only_answers
 from reranker.batches import by_length, pad_left
 from reranker.candidates import MISSING, Example
 from reranker.prompts import Prompt, PromptEncoder
+from reranker.shared_list import lay_out, sharing
 
 _BATCH_TOKENS = {"cpu": 4096, "mps": 16_384, "cuda": 16_384}  # on CPU what stays in the cache is fastest
 
@@ -50,45 +54,135 @@ class EncodedLists:
         return EncodedLists(encoder.encode(turned), orders, turns, encoder.label_ids, encoder.pad_id)
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Probe:
+    """A list that is asked for one of its own candidates by the title: whether the model can name labels at all.
+
+    Attributes:
+        row: of the list.
+        right: the positions of candidates with this title.
+    """
+
+    row: int
+    prompt: Prompt
+    right: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model makes of some lists.
+
+    Attributes:
+        scores: log-probabilities among the labels, fp32 [lists, candidates], in each list's own candidate order. Those of a
+            list's permutations are averaged.
+        mass: [lists], how probable its labels are together as the next token, among the whole vocabulary. Scores say nothing
+            of it: they compare labels with each other, be they all as good as impossible.
+        found: [probes], whether the label that stands first is one of the title's.
+    """
+
+    scores: FloatArray
+    mass: FloatArray
+    found: NDArray[np.bool_]
+
+
 def score(model: PreTrainedModel | PeftModel, lists: EncodedLists) -> FloatArray:
-    """Log-probabilities among the labels, fp32 [lists, candidates], in each list's own candidate order.
+    """`Scored.scores` alone."""
+    return inspect(model, lists).scores
 
-    Those of a list's permutations are averaged.
-    """
-    device = next(model.parameters()).device
-    labels = len(lists.label_ids)
-    found = np.zeros((len(lists.prompts), labels), dtype=np.float64)
-    with _for_inference(model), only_answers(model, torch.tensor(lists.label_ids, device=device)):
-        for rows in by_length([len(p.input_ids) for p in lists.prompts], _BATCH_TOKENS[device.type]):
-            batch = pad_left([lists.prompts[i].input_ids for i in rows], lists.pad_id)
-            outputs = model(**{k: v.to(device) for k, v in batch.items()}, use_cache=False, logits_to_keep=1)
-            shares = torch.log_softmax(outputs.logits[:, -1], dim=-1).cpu().numpy()
-            for i, row in zip(rows, shares, strict=True):
-                found[i, lists.orders[i]] = row
-    scores: FloatArray = found.reshape(lists.turns, -1, labels).mean(axis=0).astype(np.float32)
-    return scores
+
+def inspect(model: PreTrainedModel | PeftModel, lists: EncodedLists, probes: Sequence[Probe] = ()) -> Scored:
+    """Score lists, and ask the probes that stand behind some of them."""
+    count = len(lists.prompts) // lists.turns
+    prompts = [prompt.input_ids for prompt in lists.prompts] + [probe.prompt.input_ids for probe in probes]
+    rows = [i % count for i in range(len(lists.prompts))] + [probe.row for probe in probes]
+    shares, mass = _label_shares(model, prompts, rows, lists.label_ids, lists.pad_id)
+    own, asked = shares[: len(lists.prompts)], shares[len(lists.prompts) :]
+    found = np.zeros_like(own)
+    np.put_along_axis(found, np.array(lists.orders, dtype=np.int64).reshape(own.shape), own, axis=1)
+    scores: FloatArray = found.reshape(lists.turns, -1, len(lists.label_ids)).mean(axis=0).astype(np.float32)
+    named = [int(row.argmax()) in probe.right for row, probe in zip(asked, probes, strict=True)]
+    return Scored(scores, mass[:count].astype(np.float32), np.array(named, dtype=bool))
 
 
 @torch.no_grad()
-def label_mass(model: PreTrainedModel | PeftModel, lists: EncodedLists, most: int = 64) -> float:
-    """How probable the labels of a list are together as the next token, among the whole vocabulary; mean of the first lists.
+def _label_shares(
+    model: PreTrainedModel | PeftModel, prompts: Sequence[list[int]], rows: Sequence[int], labels: list[int], pad: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """For each prompt the labels' log-probabilities among themselves, [prompts, labels], and their probability, [prompts].
 
-    Scores say nothing of it: they compare labels with each other, be they all as good as impossible.
-
-    Args:
-        most: so many lists are looked at; each costs a row of the vocabulary's logits.
+    Prompts of one row that begin alike are run behind what they have in common.
     """
     device = next(model.parameters()).device
-    labels = torch.tensor(lists.label_ids, device=device)
-    prompts = lists.prompts[:most]
-    found = 0.0
-    with _for_inference(model), only_answers(model):
-        for rows in by_length([len(p.input_ids) for p in prompts], _BATCH_TOKENS[device.type]):
-            batch = pad_left([prompts[i].input_ids for i in rows], lists.pad_id)
-            outputs = model(**{k: v.to(device) for k, v in batch.items()}, use_cache=False, logits_to_keep=1)
-            found += float(torch.softmax(outputs.logits[:, -1].float(), dim=-1)[:, labels].sum())
-    return found / len(prompts) if prompts else 0.0
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    ids = torch.tensor(labels, device=device)
+    shares, mass = np.zeros((len(prompts), len(labels))), np.zeros(len(prompts))
+
+    def keep(members: Sequence[int], logits: Tensor) -> None:
+        """Of these prompts, [members, labels and the sum of all words']."""
+        named = logits[:, :-1].double()
+        shares[members] = torch.log_softmax(named, dim=-1).cpu().numpy()
+        mass[members] = (named.logsumexp(dim=-1) - logits[:, -1].double()).exp().clamp(max=1).cpu().numpy()
+
+    groups = sorted(_alike(prompts, rows), key=lambda group: len(group.members))
+    budget = _BATCH_TOKENS[device.type]
+    with _for_inference(model):
+        for size, some in groupby(groups, key=lambda group: len(group.members)):
+            alike = list(some)
+            columns = [g.common + size * max(len(prompts[i]) - g.common for i in g.members) for g in alike]
+            for chosen in by_length(columns, budget):
+                batch = [alike[i] for i in chosen]
+                members = [i for group in batch for i in group.members]
+                if size == 1:
+                    tokens = pad_left([prompts[i] for i in members], pad)
+                    with only_answers(model, ids, mass=True):
+                        outputs = model(
+                            **{name: part.to(device) for name, part in tokens.items()},
+                            use_cache=False,
+                            logits_to_keep=1,
+                        )
+                    keep(members, outputs.logits[:, -1])
+                    continue
+                starts = [prompts[group.members[0]][: group.common] for group in batch]
+                questions = [[prompts[i][group.common :] for i in group.members] for group in batch]
+                given, layout = lay_out(starts, questions, pad)
+                layout = layout.to(device)
+                ends = layout.ends(1)
+                with sharing(base), only_answers(model, ids, ends, mass=True):
+                    outputs = model(
+                        input_ids=given.to(device), position_ids=layout.places, layout=layout, use_cache=False,
+                        logits_to_keep=ends,
+                    )  # fmt: skip
+                keep(members, outputs.logits.flatten(0, 1))
+    return shares, mass
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Prompts that begin alike, and how many tokens they have in common."""
+
+    members: list[int]
+    common: int
+
+
+def _alike(prompts: Sequence[list[int]], rows: Sequence[int]) -> list[_Group]:
+    """Groups of a row's prompts that have at least half of the first one's tokens in common."""
+    by_row: dict[int, list[_Group]] = {}
+    for number, (ids, row) in enumerate(zip(prompts, rows, strict=True)):
+        groups = by_row.setdefault(row, [])
+        for at, group in enumerate(groups):
+            first = prompts[group.members[0]]
+            common = min(group.common, _common(first, ids), len(ids) - 1)
+            if 2 * common >= len(first):
+                groups[at] = _Group([*group.members, number], common)
+                break
+        else:
+            groups.append(_Group([number], len(ids) - 1))
+    return [group for groups in by_row.values() for group in groups]
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def flops_per_list(model: PreTrainedModel | PeftModel, lists: EncodedLists) -> float:

@@ -9,36 +9,37 @@ import resource
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
-import torch.nn.functional as F
 from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from reranker.answers import only_answers
 from reranker.bases import BaseModels
 from reranker.candidates import Example
 from reranker.config import TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import Fault, InputError, OutOfMemory, TrainingError, TrainingStopped
 from reranker.evaluation import Evaluation, evaluate
+from reranker.learn_skill import SkillLesson, kept_skill, skill_key
 from reranker.metrics import is_loss
 from reranker.models import base_dtype, leave_casts_to_autocast
+from reranker.objective import Objective
 from reranker.passes import Limits, Pass, plain_passes, shared_passes
 from reranker.prompts import PromptEncoder
 from reranker.pulse import Pulse
-from reranker.scoring import EncodedLists, FloatArray, flops_per_list, label_mass, score
-from reranker.shared_list import Layout, sharing
+from reranker.scoring import EncodedLists, flops_per_list, inspect
+from reranker.skill import Skill
+from reranker.title_probe import named_titles, own_probes, title_probes
 from reranker.trial_folder import TrialFolder
+from reranker.workers import gathered, of_all, wait_for_all, worker_rank, workers
 
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # one option of theirs by another
 
@@ -117,7 +118,10 @@ def fine_tune(
     mixed = device.type == "cuda" and base_dtype(config, device) == torch.bfloat16
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)  # else an earlier training's peak would be told again
-    with tempfile.TemporaryDirectory() as scratch, bases.adapted(config, device) as model:
+    skill = _skill(
+        config, data, bases, device, Limits(most_tokens, micro_batch or config.micro_batch), on_pulse, should_stop
+    )
+    with tempfile.TemporaryDirectory() as scratch, bases.adapted(config, device, skill) as model:
         if mixed:
             leave_casts_to_autocast(model)
         arguments = SFTConfig(
@@ -146,7 +150,7 @@ def fine_tune(
             ddp_find_unused_parameters=False,
             ddp_backend="gloo" if device.type == "cpu" and workers() > 1 else None,
         )
-        job = _Job(config, data, encoder, collator, metric, folder, on_epoch, on_pulse, should_stop, resume)
+        job = _Job(config, data, encoder, collator, metric, folder, on_epoch, on_pulse, should_stop, resume, skill)
         trainer = _Trainer(job, model, arguments, started)
         try:
             trainer.train(resume_from_checkpoint=str(state[1]) if state else None)
@@ -158,18 +162,37 @@ def fine_tune(
     return trainer.best
 
 
-def workers() -> int:
-    """How many processes train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+def _skill(
+    config: TrialConfig,
+    data: RerankingData,
+    bases: BaseModels,
+    device: torch.device,
+    limits: Limits,
+    on_pulse: Callable[[Pulse], None],
+    should_stop: Callable[[], bool],
+) -> Skill | None:
+    """What the base is taught first; None where that is not asked for."""
+    if config.skill_steps == 0:
+        return None
 
+    def tell(text: str) -> None:
+        on_pulse(Pulse(text))
 
-def _wait_for_all() -> None:
-    if workers() > 1:
-        dist.barrier()
+    def check() -> None:
+        if should_stop():
+            raise TrainingStopped("stopped before the first epoch")
 
-
-def worker_rank() -> int:
-    return dist.get_rank() if workers() > 1 else 0
+    catalogue = bases.catalogue(config.model, data.interactions.item_texts)
+    lesson = SkillLesson(
+        config, catalogue, device, most_tokens=limits.tokens, most_rows=limits.rows, tell=tell, check=check
+    )
+    with bases.base(config, device) as base:
+        try:
+            return kept_skill(skill_key(config, catalogue, base), lambda: lesson.learn(base), check, tell)
+        except RuntimeError as error:
+            if should_reduce_batch_size(error):
+                raise OutOfMemory(lesson.rows_of_pass) from error
+            raise
 
 
 def share_of_batch(config: TrialConfig, workers: int) -> int:
@@ -287,6 +310,7 @@ class _Job:
     on_pulse: Callable[[Pulse], None]
     should_stop: Callable[[], bool]
     keeps_state: bool
+    skill: Skill | None
 
 
 class _StopWatch(TrainerCallback):  # type: ignore[misc]
@@ -339,9 +363,8 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         self.rows_of_pass = arguments.per_device_train_batch_size
         self._validation = job.data.validation(job.config)
         self._lists = EncodedLists.of(job.encoder, self._validation[worker_rank() :: workers()])
-        self._label_ids = torch.tensor(job.encoder.label_ids, device=self.args.device)
-        self._by_label = job.config.objective == "label_ce"
-        self._positions = 1 if self._by_label else len(job.encoder.answer_ids[0]) + 1  # of an answer, and before it
+        self._probes = own_probes(title_probes(job.encoder.catalogue, job.config, self._validation))
+        self._objective = Objective(job.encoder, self.args.device)
         self._training_seconds = 0.0
         self._started = started
         self._epoch_started = time.perf_counter()
@@ -352,14 +375,17 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         """The gradient of the mean loss over a step's examples, gathered pass by pass."""
         model.train()
         self._largest_rate = max(self._largest_rate, *(group["lr"] for group in self.optimizer.param_groups))
-        passes = self._prepare_inputs(inputs)["passes"]
+        passes, bare = self._prepare_inputs(inputs)["passes"], self.accelerator.unwrap_model(model)
         count = sum(len(batch["targets"]) for batch in passes)
         total = torch.zeros((), device=self.args.device)
         for number, batch in enumerate(passes, start=1):
             self.rows_of_pass = len(batch["targets"])
             share = self.rows_of_pass / count
             last = number == len(passes)
-            with self._answering(model, batch), contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+            with (
+                self._objective.answering(bare, batch),
+                contextlib.nullcontext() if last else self.accelerator.no_sync(model),
+            ):
                 with self.compute_loss_context_manager():
                     loss = share * self.compute_loss(model, batch)
                 self.accelerator.backward(loss)
@@ -367,46 +393,11 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         self._watch.loss = total
         return total
 
-    @contextlib.contextmanager
-    def _answering(self, model: Any, batch: Pass) -> Iterator[None]:
-        """Meanwhile the model computes what the pass's answers need alone."""
-        bare = self.accelerator.unwrap_model(model)
-        labels = self._label_ids if self._by_label else None
-        with contextlib.ExitStack() as stack:
-            if "layout" in batch:
-                stack.enter_context(sharing(bare.get_base_model()))
-                stack.enter_context(only_answers(bare, labels, Layout(**batch["layout"]).ends(self._positions)))
-            else:
-                stack.enter_context(only_answers(bare, labels, self._positions))
-            yield
-
     def compute_loss(
         self, model: Any, inputs: Pass, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
-        """Mean cross-entropy over the list's labels where the answer begins; or over its tokens, as in plain SFT."""
-        logits = self._logits(model, inputs).float()  # [examples, positions, labels or vocabulary]
-        bias = inputs.get("bias", 0.0)
-        if self._by_label:
-            return F.cross_entropy(logits[:, -1] + bias, inputs["targets"])
-        if "bias" in inputs:
-            logits = logits.index_add(2, self._label_ids, F.pad(bias[:, None], (0, 0, 0, self._positions - 1)))
-        answers = torch.tensor(self.job.encoder.answer_ids, device=logits.device)[inputs["targets"]]
-        return F.cross_entropy(logits[:, :-1].flatten(0, 1), answers.flatten())
-
-    def _logits(self, model: Any, batch: Pass) -> Tensor:
-        if "layout" not in batch:
-            tokens = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
-            found: Tensor = model(**tokens, use_cache=False, logits_to_keep=self._positions).logits
-            return found
-        layout = Layout(**batch["layout"])
-        found = model(
-            input_ids=batch["input_ids"],
-            position_ids=layout.places,
-            layout=layout,
-            use_cache=False,
-            logits_to_keep=layout.ends(self._positions),
-        ).logits
-        return found.reshape(-1, self._positions, found.shape[-1])
+        """That of the configuration's objective."""
+        return self._objective.loss(self._objective.logits(model, inputs), inputs["targets"])
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the trainer's rule knows nothing of what is left out."""
@@ -445,14 +436,14 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         first = self.is_world_process_zero()
         beside = self.job.folder.path / "state.tmp"
         with self.job.folder.keeping_state(epoch) if first else contextlib.nullcontext():
-            _wait_for_all()  # until the folder is there
+            wait_for_all()  # until the folder is there
             if first:
                 self.accelerator.unwrap_model(self.model).save_pretrained(str(beside))
                 self.state.save_to_json(str(beside / "trainer_state.json"))
             self._save_optimizer_and_scheduler(str(beside))
             self._save_rng_state(str(beside))
             (beside / f"counters-{worker_rank()}.json").write_text(json.dumps(self._counters()), encoding="utf-8")
-            _wait_for_all()  # until everybody has written
+            wait_for_all()  # until everybody has written
 
     def _counters(self) -> dict[str, float]:
         collator = self.job.collator
@@ -487,7 +478,8 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         assert self.job.folder is not None
         epoch = int(report.figures["epoch"])
         if report.best:
-            self.job.folder.keep_adapter(self.accelerator.unwrap_model(self.model), self.job.config, epoch)
+            model = self.accelerator.unwrap_model(self.model)
+            self.job.folder.keep_adapter(model, self.job.config, epoch, self.job.skill)
         if (found := report.evaluation) is not None:
             users = [self.job.data.interactions.user_ids[e.user] for e in self._validation]
             self.job.folder.keep_report(epoch, users, found.ranks, found.picks, best=report.best)
@@ -497,66 +489,49 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         """The validation lists' evaluation, and its figures with the time and the mass of the labels."""
         model = self.accelerator.unwrap_model(self.model)
         began = time.perf_counter()
-        mine = score(model, self._lists)
+        mine = inspect(model, self._lists, self._probes)
         passed = time.perf_counter() - began
-        found = evaluate(self._gathered(mine), np.array([e.target for e in self._validation]))
-        own = max(1, len(mine))
+        found = evaluate(gathered(mine.scores, len(self._validation)), np.array([e.target for e in self._validation]))
         return found, {
             **found.figures,
-            "label_mass": self._over_workers(label_mass(model, self._lists), max),
-            "seconds_per_list": self._over_workers(passed / own, max),
+            **named_titles(mine),
+            "label_mass": sum(of_all(float(mine.mass.sum()))) / len(self._validation),
+            "seconds_per_list": max(of_all(passed / max(1, len(mine.scores)))),
         }
-
-    def _gathered(self, mine: FloatArray) -> FloatArray:
-        """fp32 [validation examples, candidates]; each worker scores its share, every worker gets all."""
-        count = workers()
-        if count == 1:
-            return mine
-        shares: list[Any] = [None] * count
-        dist.all_gather_object(shares, mine)
-        everything = np.empty((len(self._validation), mine.shape[1]), dtype=np.float32)
-        for other, part in enumerate(shares):
-            everything[other::count] = part
-        return everything
 
     def _resources(self) -> dict[str, float]:
         if torch.cuda.is_available():
             peak = torch.cuda.max_memory_allocated() / 2**20
         else:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-        tokens, peak = self._over_workers(self.job.collator.tokens, sum), self._over_workers(peak, max)
+        tokens, peak = sum(of_all(self.job.collator.tokens)), max(of_all(peak))
         return {"tokens_per_second": tokens / self._training_seconds, "peak_memory_mb": peak}
 
     def _applied(self) -> dict[str, float]:
         """What was really done so far, read off the optimiser, the trainer and the adapter."""
         trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         cost = {"applied/flops_per_list": self._flops()} if self._validation else {}
+        skill = {} if self.job.skill is None else self.job.skill.facts
         return {
             **cost,
+            **{f"applied/skill_{name}": skill[name] for name in ("steps", "seconds", "found") if name in skill},
             "applied/learning_rate": self._largest_rate,
             "applied/optimizer_steps": self.state.global_step,
-            "applied/examples": self._over_workers(self.job.collator.seen, sum),
-            "applied/micro_batch": self._over_workers(self.job.collator.largest_pass, max),
+            "applied/examples": sum(of_all(self.job.collator.seen)),
+            "applied/micro_batch": max(of_all(self.job.collator.largest_pass)),
             "applied/workers": workers(),
             "applied/trainable_parameters": trainable,
             "applied/parameters": sum(p.numel() for p in self.model.parameters()),
-            "applied/cut_prompts": self._over_workers(self.job.collator.cut_prompts, sum),
-            "applied/history_due": self._over_workers(self.job.collator.history_due, sum),
-            "applied/history_dropped": self._over_workers(self.job.collator.history_dropped, sum),
+            "applied/cut_prompts": sum(of_all(self.job.collator.cut_prompts)),
+            "applied/history_due": sum(of_all(self.job.collator.history_due)),
+            "applied/history_dropped": sum(of_all(self.job.collator.history_dropped)),
         }
 
     def _flops(self) -> float:
         """Of a mean validation list, over all workers."""
         own = len(self._lists.prompts)
         total = flops_per_list(self.accelerator.unwrap_model(self.model), self._lists) * own if own else 0.0
-        return self._over_workers(total, sum) / self._over_workers(own, sum)
-
-    def _over_workers(self, value: float, reduce: Callable[[list[float]], float]) -> float:
-        if workers() == 1:
-            return value
-        values: list[Any] = [None] * workers()
-        dist.all_gather_object(values, value)
-        return reduce(values)
+        return float(sum(of_all(total)) / sum(of_all(own)))
 
 
 def _better(figures: dict[str, float], other: dict[str, float], metric: str) -> bool:

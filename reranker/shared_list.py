@@ -44,6 +44,9 @@ class Layout:
             "places": self.places,
         }
 
+    def to(self, device: torch.device) -> Layout:
+        return Layout(self.prefix, self.branches, self.width, self.real.to(device), self.places.to(device))
+
     def masks(self, window: int | None) -> tuple[Tensor, Tensor]:
         """Which columns each token of a list sees among the list's, and each one of a branch among the list's and its own.
 

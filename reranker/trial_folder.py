@@ -42,6 +42,8 @@ from reranker.metrics import Picks, Ranks
 if TYPE_CHECKING:  # whoever only reads a folder need not wait for torch
     from peft import PeftModel
 
+    from reranker.skill import Skill
+
 ADAPTER_FACTS = "reranker.json"  # in an adapter's folder: all that is needed to use it besides the base model
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _LIBRARIES = ("torch", "transformers", "peft", "trl")
@@ -200,18 +202,26 @@ class TrialFolder:
         path = self.path / "figures.json"
         return read_json(path) if path.exists() else {}
 
-    def keep_adapter(self, model: PeftModel, config: TrialConfig, epoch: int) -> None:
-        """Replace the kept adapter, file by file: safetensors, peft's configuration, and ours with what it belongs to."""
+    def keep_adapter(self, model: PeftModel, config: TrialConfig, epoch: int, skill: Skill | None = None) -> None:
+        """Replace the kept adapter, file by file: safetensors, peft's configuration, and ours with what it belongs to.
+
+        Args:
+            skill: what the model's base had besides its weights; the adapter then holds it too.
+        """
         from reranker.models import base_fingerprint
+        from reranker.skill import put_beside
 
         beside = self.path / "adapter.tmp"
         versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
         known = {"config": config.model_dump(mode="json"), "base": base_fingerprint(model)}
-        facts = {**known, "epoch": epoch, "versions": versions}
+        facts: dict[str, Any] = {**known, "epoch": epoch, "versions": versions}
         with writing(self.adapter):
             try:
                 model.save_pretrained(str(beside))
                 (beside / "README.md").unlink(missing_ok=True)  # peft's model card template, with nothing filled in
+                if skill is not None:
+                    put_beside(beside, skill)
+                    facts["skill"] = skill.facts
                 _name_base(beside / "adapter_config.json", config.model)
                 facts["weights"] = zlib.crc32(read_bytes(beside / ADAPTER_WEIGHTS))
                 (beside / ADAPTER_FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

@@ -22,8 +22,9 @@ from reranker.files import DamagedFile, disk_fault
 from reranker.mailbox import Event, WorkerJob
 from reranker.memory import device_memory
 from reranker.pulse import Pulse
-from reranker.sft import EpochReport, fine_tune, worker_rank, workers
+from reranker.sft import EpochReport, fine_tune
 from reranker.streams import outliving
+from reranker.workers import worker_rank, workers
 from reranker.zero_shot import keep_zero_shot
 
 _PATIENCE_S = 30.0  # how long one rank waits before it tells the others that it still does; collectives time out
@@ -78,7 +79,7 @@ def _train(job: WorkerJob, data: RerankingData, bases: BaseModels, mailbox: Any)
 
     with _log(job.folder.path / (f"train-{rank}.log" if rank else "train.log")):
         try:
-            if job.zero_shot is not None and rank == 0:
+            if job.zero_shot is not None:
                 config, *folders = job.zero_shot
                 tell(Pulse(f"scoring {config.model} untrained"))
                 keep_zero_shot(config, data, bases, *folders)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Sequence
@@ -18,9 +19,11 @@ from reranker.data import RerankingData
 from reranker.evaluation import Evaluation, evaluate
 from reranker.files import writing
 from reranker.prompts import PromptEncoder
-from reranker.scoring import EncodedLists, FloatArray, label_mass, score
+from reranker.scoring import EncodedLists, FloatArray, inspect, score
 from reranker.sft import training_device
+from reranker.title_probe import named_titles, own_probes, title_probes
 from reranker.trial_folder import TrialFolder
+from reranker.workers import gathered, of_all, of_first, worker_rank, workers
 
 _PRIOR_LISTS = 200
 
@@ -32,7 +35,7 @@ class ZeroShot:
     Attributes:
         plain: as it is.
         without_prior: with the label prior divided out.
-        figures: `label_mass`, `seconds_per_list`, and `label_prior`, the share of each label.
+        figures: those of `reranker.title_probe`, `label_mass`, `seconds_per_list`, and `label_prior`, the share of each label.
     """
 
     plain: Evaluation
@@ -41,42 +44,58 @@ class ZeroShot:
 
 
 def zero_shot(config: TrialConfig, data: RerankingData, examples: Sequence[Example], bases: BaseModels) -> ZeroShot:
-    """Score the lists with the base alone."""
+    """Score the lists with the base alone, over all workers."""
     device = training_device()
     encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
-    lists = EncodedLists.of(encoder, examples)
-    with bases.adapted(config, device) as model:  # a fresh adapter changes nothing
-        model.to(device)
+    lists = EncodedLists.of(encoder, _share(examples))
+    probes = own_probes(title_probes(encoder.catalogue, config, examples))
+    drawn = _in_drawn_orders(examples)
+    with bases.base(config, device) as base:
+        model = base.to(device)
         began = time.perf_counter()
-        scores = score(model, lists)
+        mine = inspect(model, lists, probes)
         seconds = time.perf_counter() - began
-        mass = label_mass(model, lists)
-        prior = score(model, EncodedLists.of(encoder, _in_drawn_orders(examples))).mean(axis=0)
-    targets = np.array([e.target for e in examples])
-    known = {"label_mass": mass, "seconds_per_list": seconds / len(examples), "label_prior": _shares(prior)}
+        prior = gathered(score(model, EncodedLists.of(encoder, _share(drawn))), len(drawn)).mean(axis=0)
+    targets, scores = np.array([e.target for e in examples]), gathered(mine.scores, len(examples))
+    known = {
+        **named_titles(mine),
+        "label_mass": sum(of_all(float(mine.mass.sum()))) / len(examples),
+        "seconds_per_list": max(of_all(seconds / max(1, len(mine.scores)))),
+        "label_prior": _shares(prior),
+    }
     return ZeroShot(evaluate(scores, targets), evaluate(scores - prior, targets), known)
 
 
 def keep_zero_shot(
     config: TrialConfig, data: RerankingData, bases: BaseModels, plain: TrialFolder, without_prior: TrialFolder
 ) -> None:
-    """Score the validation lists and keep both baselines, unless they are there or another worker is at it."""
-    with writing(plain.path):
-        plain.path.mkdir(parents=True, exist_ok=True)
-        without_prior.path.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(plain.path / "lock", timeout=0):
-            if plain.has_ranks:
-                return
-            examples = data.validation(config)
-            found = zero_shot(config, data, examples, bases)
-            users = [data.interactions.user_ids[e.user] for e in examples]
-            # The plain one's ranks say that both are there.
+    """Score the validation lists and keep both baselines, unless they are there or other workers are at it."""
+    first = worker_rank() == 0
+    with contextlib.ExitStack() as stack:
+        turn = True
+        if first:
+            with writing(plain.path):
+                plain.path.mkdir(parents=True, exist_ok=True)
+                without_prior.path.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(FileLock(plain.path / "lock", timeout=0))
+                turn = not plain.has_ranks
+            except Timeout:
+                turn = False
+        if not of_first(turn):
+            return
+        examples = data.validation(config)
+        found = zero_shot(config, data, examples, bases)
+        users = [data.interactions.user_ids[e.user] for e in examples]
+        if first:  # the plain one's ranks say that both are there
             for folder, evaluation in ((without_prior, found.without_prior), (plain, found.plain)):
                 folder.write_figures({**evaluation.figures, **found.figures})
                 folder.keep_ranks(users, evaluation.ranks, evaluation.picks)
-    except Timeout:
-        return
+
+
+def _share(examples: Sequence[Example]) -> Sequence[Example]:
+    """This worker's."""
+    return examples[worker_rank() :: workers()]
 
 
 def _in_drawn_orders(examples: Sequence[Example]) -> list[Example]:

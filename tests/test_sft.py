@@ -194,6 +194,7 @@ def test_every_knob_changes_something(small):
         "epochs": 3, "learning_rate": 5e-3, "schedule": "cosine", "warmup_epochs": 1.0, "weight_decay": 0.5,
         "max_grad_norm": 0.01, "effective_batch": 4, "micro_batch": 2, "lora_rank": 2, "lora_alpha": 1,
         "lora_dropout": 0.5, "lora_targets": "qv", "permutations": 3, "seed": 7, "list_sharing": 4,
+            "skill_steps": 3,
     }  # fmt: skip
     untested = {"label_style", "gradient_checkpointing", "list_correction"}  # one value; memory and time; see below
     assert set(other) | untested == set(TrialConfig.model_fields)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -45,7 +47,11 @@ def test_the_ranks_are_those_of_the_base_without_an_adapter(kept, demo):
 def test_a_label_that_the_base_prefers_whatever_it_holds_loses_its_advantage(demo, tmp_path, monkeypatch):
     """The demo's base has hardly a prior, so one is planted: label D gets eight nats more."""
     planted = np.where(np.arange(20) == 3, 8.0, 0.0)
+    seen = zero_shot.inspect
     monkeypatch.setattr(zero_shot, "score", lambda model, lists: score(model, lists) + planted)
+    monkeypatch.setattr(
+        zero_shot, "inspect", lambda *given: replace(seen(*given), scores=seen(*given).scores + planted)
+    )
     plain, without = TrialFolder(tmp_path / "plain"), TrialFolder(tmp_path / "without")
     keep_zero_shot(CONFIG, demo, BaseModels(), plain, without)
     first = [np.bincount(folder.read_picks().first, minlength=20) / 300 for folder in (plain, without)]

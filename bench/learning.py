@@ -1,0 +1,231 @@
+"""What a real model learns against what its training costs: plain prompts, shared lists, the skill first, and both.
+
+    python -m bench.learning [--quick] [--data movielens | shop] [--examples 6000] [--ways both skill shared plain …]
+    python -m bench.learning --ways both --set learning_rate=1e-3 lora_rank=8
+
+Each way is a process of its own. It trains on prefixes of all users in a drawn order, no prefix twice, and scores validation
+lists now and then; seconds are those of training, the skill's included, without scoring. `shop` is a generated catalogue with
+titles that can be read: 600 products, and what comes next depends on brand and kind.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.common import arguments, in_a_process, machine, write
+from reranker.candidates import Example
+from reranker.config import DataConfig, MovieLensData, TablesData, TrialConfig, build_trial_config
+from reranker.data import RerankingData
+from reranker.metrics import summarise
+from reranker.sft import EpochReport, fine_tune
+
+WAYS: dict[str, dict[str, Any]] = {
+    "both": {"list_sharing": 16, "skill_steps": "auto"},
+    "skill": {"list_sharing": 1, "skill_steps": "auto"},
+    "shared": {"list_sharing": 16, "skill_steps": 0},
+    "plain": {"list_sharing": 1, "skill_steps": 0},
+}
+COMMON = {
+    "model": "smollm2-135m", "candidates": 20, "history_length": 10, "max_title_tokens": 16, "examples_per_user": None,
+    "effective_batch": 16, "learning_rate": 5e-4, "lora_rank": 16,
+}  # fmt: skip
+BRANDS = [
+    "Alder",
+    "Birch",
+    "Cobalt",
+    "Delphi",
+    "Ember",
+    "Fjord",
+    "Granite",
+    "Harbor",
+    "Indigo",
+    "Juniper",
+    "Kestrel",
+    "Linden",
+]
+KINDS = [
+    "running shoes",
+    "sport socks",
+    "water bottle",
+    "yoga mat",
+    "foam roller",
+    "tent",
+    "sleeping bag",
+    "camp stove",
+    "head lamp",
+    "hiking boots",
+    "rain jacket",
+    "coffee grinder",
+    "espresso cups",
+    "milk frother",
+    "kettle",
+    "tea pot",
+    "bread knife",
+    "cutting board",
+    "frying pan",
+    "apron",
+    "desk lamp",
+    "notebook",
+    "fountain pen",
+    "ink bottle",
+    "paper tray",
+    "office chair",
+    "foot rest",
+    "monitor stand",
+    "keyboard",
+    "mouse pad",
+    "garden hose",
+    "watering can",
+    "pruning shears",
+    "seed box",
+    "flower pot",
+    "plant food",
+    "bird feeder",
+    "bird seed",
+    "dog leash",
+    "dog bowl",
+    "cat tree",
+    "cat toy",
+    "guitar strings",
+    "guitar capo",
+    "music stand",
+    "drum sticks",
+    "paint brush",
+    "sketch pad",
+    "easel",
+    "water colours",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Slices(RerankingData):
+    """An epoch is the next so many prefixes of a drawn order."""
+
+    examples: int = 1000
+
+    def training_examples(self, config: TrialConfig, epoch: int) -> list[Example]:
+        return self.sampler.training_examples(config, self._slice(config, epoch), epoch)
+
+    def shared_examples(self, config: TrialConfig, epoch: int, together: int) -> list[list[Example]]:
+        return self.sampler.shared_examples(config, self._slice(config, epoch), epoch, together)
+
+    def _slice(self, config: TrialConfig, epoch: int) -> np.ndarray[Any, Any]:
+        prefixes = self._prefixes(config)
+        order = np.random.default_rng(config.seed).permutation(len(prefixes))
+        return prefixes[np.resize(order, (epoch + 1) * self.examples)[epoch * self.examples :]]
+
+
+def shop(folder: Path, users: int = 800, length: int = 16) -> TablesData:
+    """Tables of a shop: each kind has two that go with it, mostly of the same brand; some things are bought by everybody."""
+    rng = random.Random(0)
+    items = [(brand, kind) for brand in BRANDS for kind in range(len(KINDS))]
+    goes_with = [rng.sample([k for k in range(len(KINDS)) if k != kind], 2) for kind in range(len(KINDS))]
+    weights = [1 / (1 + place) for place in rng.sample(range(len(items)), len(items))]
+    with (folder / "items.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [["item_id", "text"], *([n, f"{brand} {KINDS[kind]}"] for n, (brand, kind) in enumerate(items))]
+        )
+    rows = []
+    for user in range(users):
+        seen = rng.choices(range(len(items)), weights)
+        while len(seen) < length:
+            brand, kind = items[seen[-1]]
+            if rng.random() < 0.6:
+                other = brand if rng.random() < 0.7 else rng.choice(BRANDS)
+                item = items.index((other, rng.choice(goes_with[kind])))
+            else:
+                (item,) = rng.choices(range(len(items)), weights)
+            if item not in seen:
+                seen.append(item)
+        rows += [[user, item, time_] for time_, item in enumerate(seen)]
+    with (folder / "interactions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["user_id", "item_id", "timestamp"], *rows])
+    return TablesData(interactions=folder / "interactions.csv", items=folder / "items.csv", min_item=1)
+
+
+def source(name: str, folder: Path, lists: int | None) -> DataConfig:
+    data = shop(folder) if name == "shop" else MovieLensData(path=None if name == "movielens" else Path(name))
+    return data.model_copy(update={"evaluation_users": lists})
+
+
+def measure(job: dict[str, Any]) -> dict[str, Any]:
+    """One training in this process."""
+    if not torch.cuda.is_available():
+        torch.set_num_threads(job["threads"])
+    with tempfile.TemporaryDirectory() as folder:
+        whole = RerankingData.prepare(source(job["data"], Path(folder), job["lists"])).sealed()
+    data = Slices(
+        whole.config, whole.interactions, whole.split, whole.sampler, examples=job["examples"] // job["reports"]
+    )
+    config = build_trial_config({**COMMON, "epochs": job["reports"], **job["knobs"]})
+    curve: list[dict[str, float]] = []
+    began, scored = time.perf_counter(), 0.0
+
+    def report(epoch: EpochReport) -> bool:
+        nonlocal scored
+        figures = epoch.figures
+        scored += figures["seconds_per_list"] * len(data.validation(config))
+        curve.append({**figures, "trained_s": time.perf_counter() - began - scored})
+        line = {name: round(figures[name], 4) for name in ("train_loss", "val_loss", "recall_at_1", "ndcg_at_10")}
+        print(json.dumps({**job["knobs"], **line, "at": round(curve[-1]["trained_s"])}), file=sys.stderr, flush=True)
+        return True
+
+    fine_tune(config, data, on_epoch=report)
+    return {"knobs": job["knobs"], "curve": curve}
+
+
+def main() -> None:
+    parser = arguments(__doc__, quick="a tenth of the examples")
+    parser.add_argument(
+        "--data", default="movielens", help="movielens, shop, or a MovieLens folder or zip (%(default)s)"
+    )
+    parser.add_argument("--examples", type=int, default=6000, help="that are trained on (%(default)s)")
+    parser.add_argument("--reports", type=int, default=4, help="times that the lists are scored (%(default)s)")
+    parser.add_argument("--lists", type=int, help="that are scored, of a sample of the users (all)")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KNOB=VALUE", help="of all ways")
+    parser.add_argument("--threads", type=int, default=2, help="on a CPU (%(default)s)")
+    args = parser.parse_args()
+    if args.child:
+        print(json.dumps(measure(json.loads(args.child[0]))))
+        return
+    given = {name: json.loads(value) for name, value in (text.split("=", 1) for text in args.set)}
+    examples = args.examples // 10 if args.quick else args.examples
+    print(f"{machine()}\n{examples} examples of {args.data}, each way once")
+    with tempfile.TemporaryDirectory() as folder:
+        data = RerankingData.prepare(source(args.data, Path(folder), args.lists))
+    config = build_trial_config({**COMMON, **given})
+    print(f"\n{'way':<14}{'seconds':>9}{'examples':>10}{'train loss':>12}{'Recall@1':>10}{'NDCG@10':>9}")
+    for name, ranks in data.baselines(config, "validation").items():
+        told = summarise(ranks)
+        print(f"{name:<14}{'':>9}{'':>10}{'':>12}{told['recall_at_1']:>10.3f}{told['ndcg_at_10']:>9.3f}")
+    found: dict[str, Any] = {}
+    for way in args.ways:
+        job = {
+            "data": args.data, "examples": examples, "reports": args.reports, "lists": args.lists,
+            "threads": args.threads,
+            "knobs": {**WAYS[way], **given},
+        }  # fmt: skip
+        found[way] = in_a_process("bench.learning", json.dumps(job))
+        for at in found[way]["curve"]:
+            print(
+                f"{way:<14}{at['trained_s']:>9.0f}{at['applied/examples']:>10.0f}{at['train_loss']:>12.3f}"
+                f"{at['recall_at_1']:>10.3f}{at['ndcg_at_10']:>9.3f}",
+                flush=True,
+            )
+    write(args, "learning", found)
+
+
+if __name__ == "__main__":
+    main()
