@@ -20,6 +20,7 @@ from reranker.retriever import NOTHING, HardNegatives, Retriever
 Part = Literal["train", "validation", "test"]
 Evaluated = Literal["validation", "test"]
 MISSING = -1  # the target of an evaluation list that lacks its true item
+NOBODY = -1  # whose question is not a user's: its target is asked for by its title
 
 _BEFORE = {"train": "in the training part", "validation": "before validation", "test": "before test"}
 _SHOWN_FAULTS = 20

@@ -54,8 +54,8 @@ class TrialConfig(StrictModel):
     prompt_order: Literal["history_first", "candidates_first"] = Field(
         "candidates_first", description="which part of the question stands first"
     )
-    history_length: int = Field(20, ge=1, le=100_000, description="most recent items shown")
-    max_title_tokens: int = Field(32, ge=1, le=100_000, description="longer titles are cut")
+    history_length: int = Field(5, ge=1, le=100_000, description="most recent items shown")
+    max_title_tokens: int = Field(16, ge=1, le=100_000, description="longer titles are cut")
     max_prompt_tokens: int = Field(
         1024, ge=16, le=1_000_000, description="older history is dropped, then titles cut, to fit"
     )
@@ -63,25 +63,27 @@ class TrialConfig(StrictModel):
     examples_per_user: int | None = Field(10, ge=1, le=1_000_000, description="latest prefixes of each user; null: all")
     shuffle_candidates: bool = Field(True, description="a new order each epoch; false: one order per example")
     list_sharing: Literal["auto"] | Annotated[int, Field(ge=1, le=len(LETTERS))] = Field(
-        1, description="examples behind one list, with candidates_first: the list is computed once for all of them"
+        "auto", description="examples behind one list, with candidates_first: the list is computed once for all of them"
     )
     list_correction: float = Field(
         1.0, ge=0, le=1, description="of shared lists for what stands in them as others' targets; 0: none, 1: in full"
     )
     skill_steps: Literal["auto"] | Annotated[int, Field(ge=0, le=10_000)] = Field(
-        0, description="of teaching the base to find a candidate by its title, before the training; auto: until it can"
+        "auto",
+        description="of teaching the base to find a candidate by its title, before the training; auto: until it can",
     )
+    skill_mix: float = Field(0.0, ge=0, le=0.5, description="share of such questions that stay among the training's")
     # The optimisation
     objective: Literal["label_ce", "token_ce"] = Field(
         "label_ce", description="softmax over the list's labels, or over the whole vocabulary as in plain SFT"
     )
     epochs: int = Field(3, ge=1, le=10_000, description="passes over the training examples")
-    learning_rate: float = Field(2e-4, gt=0, le=1, description="peak, of AdamW")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="peak, of AdamW")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="after the warm-up")
     warmup_epochs: float = Field(0.1, ge=0, le=10_000, description="linear warm-up, in epochs, whatever the horizon is")
     weight_decay: float = Field(0.0, ge=0, le=1, description="of AdamW")
     max_grad_norm: float = Field(1.0, gt=0, description="larger gradients are scaled down to this norm")
-    effective_batch: int = Field(16, ge=1, le=65_536, description="examples per optimiser step, over all workers")
+    effective_batch: int = Field(32, ge=1, le=65_536, description="examples per optimiser step, over all workers")
     micro_batch: int | None = Field(
         None, ge=1, le=65_536, description="most examples per forward pass and worker; null: automatic"
     )

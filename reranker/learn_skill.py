@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from reranker.cache import cache_folder
-from reranker.candidates import Example
+from reranker.candidates import NOBODY, Example
 from reranker.catalogue import Catalogue
 from reranker.config import TrialConfig
 from reranker.draws import IntArray, random_bits, shuffled
@@ -115,7 +115,7 @@ class FindLists:
     def _list(self, items: IntArray, purpose: int, number: int) -> list[Example]:
         chosen = items[shuffled(random_bits(purpose, number, 0), len(items))[0][: self._n]].tolist()
         asked = shuffled(random_bits(purpose, number, 1), self._n)[0][: self._questions].tolist()
-        return [Example(0, (chosen[place],), tuple(chosen), place) for place in asked]
+        return [Example(NOBODY, (chosen[place],), tuple(chosen), place) for place in asked]
 
 
 class SkillLesson:

@@ -41,36 +41,65 @@ class MemoryEstimate:
         return self.weights + self.adapter + self.activations + self.rest
 
 
-def estimate(config: TrialConfig, shape: Shape, *, tokens: int, micro_batch: int, on_gpu: bool) -> MemoryEstimate:
-    """What a worker needs at its largest moment, the backward pass of one micro batch.
+@dataclass(frozen=True)
+class PassSize:
+    """Of a forward pass, whose rows are prompts, or lists with questions behind them.
+
+    Attributes:
+        rows: prompts, or lists.
+        width: tokens of a prompt, or of a question.
+        prefix: tokens of a list; 0 where none is shared.
+        branches: questions behind each list.
+    """
+
+    rows: int
+    width: int
+    prefix: int = 0
+    branches: int = 1
+
+    @property
+    def examples(self) -> int:
+        return self.rows * self.branches
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * (self.prefix + self.branches * self.width)
+
+    def __str__(self) -> str:
+        if not self.prefix:
+            return f"{self.rows} × {self.width} tokens"
+        lists = "1 list" if self.rows == 1 else f"{self.rows} lists"
+        questions = "1 question" if self.branches == 1 else f"{self.branches} questions"
+        return f"{lists} of {self.prefix} tokens with {questions} of {self.width}"
+
+
+def estimate(config: TrialConfig, shape: Shape, size: PassSize, *, on_gpu: bool) -> MemoryEstimate:
+    """What a worker needs at its largest moment, the backward pass of its largest forward pass.
 
     A layer keeps for each token: the inputs of its norms (in fp32), the inputs of the linear layers that have an adapter,
-    queries, keys, values and what attention gives, the two sides of the gated MLP, one of them after its activation,
-    and the low-rank products. Counted with torch's saved_tensors_hooks (tests/test_memory.py). On top comes what the
+    what attention takes and gives, the two sides of the gated MLP, one of them after its activation, and the low-rank
+    products. Counted with torch's saved_tensors_hooks (tests/test_memory.py). On top comes what the
     backward pass of one layer needs at once. With gradient checkpointing only each layer's input is kept.
 
     Args:
-        tokens: of the longest prompt.
         on_gpu: bf16 unless the configuration says otherwise; on a CPU fp32.
     """
     width = 2 if config.precision == "bf16" or (config.precision == "auto" and on_gpu) else 4
-    heads, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     lora = sum(config.lora_rank * (i + o) for i, o in _targets(shape, config.lora_targets)) * shape.layers
     targets = _targets(shape, config.lora_targets)
     inputs = shape.hidden + (shape.intermediate + shape.hidden if config.lora_targets == "all_linear" else 0)
     dropped = sum(i for i, _ in targets) if config.lora_dropout else 0
-    attention, mlp = 2 * heads + 2 * kv, 3 * shape.intermediate
-    norms = 2 * shape.hidden + (heads + kv if shape.qk_norm else 0)
-    layer = (inputs + dropped + attention + mlp) * width + (norms + len(targets) * config.lora_rank) * 4
-    at_once = (4 * shape.intermediate + 4 * shape.hidden) * width
-    kept = layer * shape.layers + at_once
+    norms = 2 * shape.hidden + ((shape.heads + shape.kv_heads) * shape.head_dim if shape.qk_norm else 0)
+    token = (inputs + dropped + 3 * shape.intermediate) * width + (norms + len(targets) * config.lora_rank) * 4
+    layer = size.tokens * token + _kept_by_attention(shape, size) * width
+    at_once = size.tokens * (4 * shape.intermediate + 4 * shape.hidden) * width
+    kept = layer * shape.layers
     if config.gradient_checkpointing:
-        kept = layer + at_once + shape.hidden * width * shape.layers
-    batch = micro_batch * tokens
-    positions = micro_batch * (1 if config.objective == "label_ce" else _ANSWER_POSITIONS)
+        kept = layer + size.tokens * shape.hidden * width * shape.layers
+    positions = size.examples * (1 if config.objective == "label_ce" else _ANSWER_POSITIONS)
     logits = positions * shape.vocabulary * (width + (0 if config.objective == "label_ce" else 8))
     weights, adapter = shape.parameters * width, lora * 4 * 4.0
-    activations = batch * kept + logits
+    activations = kept + at_once + logits
     libraries = _CUDA_CONTEXT if on_gpu else _CPU_LIBRARIES
     return MemoryEstimate(weights, adapter, activations, libraries + (_SLACK - 1) * (weights + adapter + activations))
 
@@ -113,6 +142,20 @@ def device_memory() -> tuple[str, float]:
             name, mebibytes = min(found, key=lambda pair: float(pair[1]))
             return name, float(mebibytes) * 2**20
     return "this machine's memory", float(psutil.virtual_memory().total)
+
+
+def _kept_by_attention(shape: Shape, size: PassSize) -> int:
+    """Numbers of one layer: queries, keys, values, the mask, and what comes out.
+
+    A padded pass has a mask, with which keys and values are repeated for all heads. Shared lists repeat theirs for each
+    question, and the mask for heads that share keys; what comes out of both parts is put together once more.
+    """
+    heads, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    if not size.prefix:
+        return size.tokens * (4 * heads + size.width)
+    seen, groups = size.prefix + size.width, shape.heads // shape.kv_heads
+    masks = groups * (size.rows * size.prefix**2 + size.examples * size.width * seen)
+    return size.tokens * (3 * heads + 2 * kv) + size.examples * seen * 2 * kv + masks
 
 
 def _targets(shape: Shape, names: str) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from reranker.batches import by_length, pad_left
-from reranker.candidates import Example
+from reranker.candidates import NOBODY, Example
 from reranker.prompts import Prompt, PromptEncoder, SharedPrompt
 from reranker.shared_list import lay_out
 
@@ -106,6 +106,8 @@ def _laid_out(encoder: PromptEncoder, blocks: Sequence[_Block], correction: NDAr
     examples = [example for block in blocks for example in block.examples]
     bias = torch.tensor(correction[[example.candidates for example in examples]])
     for row, example in zip(bias, examples, strict=True):
+        if example.user == NOBODY:
+            row.zero_()
         row[list(example.excluded)] = _EXCLUDED
     return {
         "input_ids": ids,

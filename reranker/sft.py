@@ -10,7 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from reranker.bases import BaseModels
-from reranker.candidates import Example
+from reranker.candidates import NOBODY, Example
 from reranker.config import TrialConfig
 from reranker.data import RerankingData
+from reranker.draws import random_bits, shuffled, uniform
 from reranker.errors import Fault, InputError, OutOfMemory, TrainingError, TrainingStopped
 from reranker.evaluation import Evaluation, evaluate
 from reranker.learn_skill import SkillLesson, kept_skill, skill_key
@@ -33,7 +34,7 @@ from reranker.metrics import is_loss
 from reranker.models import base_dtype, leave_casts_to_autocast
 from reranker.objective import Objective
 from reranker.passes import Limits, Pass, plain_passes, shared_passes
-from reranker.prompts import PromptEncoder
+from reranker.prompts import FIND, PromptEncoder
 from reranker.pulse import Pulse
 from reranker.scoring import EncodedLists, flops_per_list, inspect
 from reranker.skill import Skill
@@ -252,6 +253,8 @@ class _Collator(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self.config, self.data, self.encoder = config, data, encoder
         self._limits, self._together = limits, together
+        self._finder = PromptEncoder(encoder.catalogue, config, FIND) if config.skill_mix else None
+        self._epoch = 0
         self.lists = self._drawn(epoch=0)
         self._correction: Any = (
             data.list_correction(config, together) * config.list_correction if together > 1 else None
@@ -266,7 +269,8 @@ class _Collator(TrainerCallback):  # type: ignore[misc]
             raise InputError([Fault("no user has a history to train on", field="training_users")])
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.lists = self._drawn(epoch=round(state.epoch or 0))
+        self._epoch = round(state.epoch or 0)
+        self.lists = self._drawn(self._epoch)
 
     def _drawn(self, epoch: int) -> Sequence[Sequence[Example]]:
         if self._together > 1:
@@ -277,13 +281,21 @@ class _Collator(TrainerCallback):  # type: ignore[misc]
         """The examples of a step, in passes."""
         lists = [self.lists[row["position"]] for row in rows]
         examples = [example for some in lists for example in some]
+        mixed = [self._find(some, row["position"]) for some, row in zip(lists, rows, strict=True)]
         if self._together > 1:
             shared = [self.encoder.encode_shared(some) for some in lists]
             prompts = [question for prompt in shared for question in prompt.questions]
+            for number, find in enumerate(mixed):
+                if find and self._finder is not None:
+                    more = self._finder.encode_shared(find)
+                    if more.listed == shared[number].listed:  # nothing was cut in one of them alone
+                        shared[number] = replace(shared[number], questions=shared[number].questions + more.questions)
+                        lists[number] = [*lists[number], *find]
             passes = list(shared_passes(self.encoder, lists, shared, self._limits, self._correction))
         else:
             prompts = self.encoder.encode(examples)
-            passes = list(plain_passes(self.encoder, prompts, self._limits))
+            found = [] if self._finder is None else self._finder.encode([e for find in mixed for e in find])
+            passes = list(plain_passes(self.encoder, prompts + found, self._limits))
         self.largest_pass = max(self.largest_pass, *(len(batch["targets"]) for batch in passes))
         self.seen += len(examples)
         self.tokens += sum(_real_tokens(batch) for batch in passes)
@@ -291,6 +303,16 @@ class _Collator(TrainerCallback):  # type: ignore[misc]
         self.history_due += sum(min(len(e.history), self.config.history_length) for e in examples)
         self.history_dropped += sum(p.history_dropped for p in prompts)
         return {"passes": passes}
+
+    def _find(self, examples: Sequence[Example], number: int) -> list[Example]:
+        """Questions for some of a list's candidates, by their titles: `skill_mix` of all questions, on average."""
+        if self._finder is None:
+            return []
+        mix, candidates = self.config.skill_mix, examples[0].candidates
+        key = random_bits(self.config.seed, self._epoch, number)
+        due = len(examples) * mix / (1 - mix) + uniform(key)[0]
+        places = shuffled(key, len(candidates))[0][: int(due)].tolist()
+        return [Example(NOBODY, (candidates[place],), candidates, place) for place in places]
 
 
 def _real_tokens(batch: Pass) -> int:

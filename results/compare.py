@@ -18,6 +18,7 @@ from reranker.metrics import FloatArray, summarise, values_of
 from results.contenders import Contender, best_first, contenders, not_replicated, seed_spread
 from results.integrity import open_study
 from results.leaderboard import PRETTY, leaderboard, pretty, unfinished
+from results.learned import Naming, learned, lesson
 from results.significance import (
     Difference,
     Family,
@@ -97,6 +98,8 @@ class Comparison:
         user_error: standard error of the winner's mean over users.
         studies: how many were compared.
         configurations: how many were compared.
+        naming: how often the winner's model names the label of a title; None where that is not known.
+        lesson: what it took to teach the bases that, in a sentence; empty where none was taught.
     """
 
     metric: str
@@ -114,6 +117,13 @@ class Comparison:
     user_error: float
     studies: int
     configurations: int
+    naming: Naming | None = None
+    lesson: str = ""
+
+    @property
+    def learned(self) -> str:
+        """What the winner has learned, in a line; empty where nothing is known of its naming."""
+        return learned(self.naming, self.against)
 
 
 def compare(*studies: StudyFolder, ranked: Sequence[Contender] | None = None) -> Comparison | None:
@@ -157,7 +167,14 @@ def compare(*studies: StudyFolder, ranked: Sequence[Contender] | None = None) ->
         standard_error(own),
         len(studies),
         len(pooled),
+        _naming(pooled[0], len(own)),
+        lesson(run for contender in pooled for run in contender.runs),
     )
+
+
+def _naming(best: Contender, users: int) -> Naming | None:
+    untrained, _ = best.study.zero_shot(str(best.trial.values.get("model")))
+    return Naming.of(best.trial, best.metric, untrained.read_figures(), users)
 
 
 @dataclass(frozen=True)
@@ -204,7 +221,8 @@ def findings(found: Comparison | None) -> list[str]:
     several = found.studies > 1
     name = PRETTY.get(found.metric, found.metric)
     low, high = found.interval
-    lines = [f"{name} of {_name(found.winner, several)}: {low:.3f} to {high:.3f} (95%, {found.users} users)."]
+    lines = [f"Learned: {found.learned}."] if found.learned else []
+    lines.append(f"{name} of {_name(found.winner, several)}: {low:.3f} to {high:.3f} (95%, {found.users} users).")
     beaten: list[str] = []
     for baseline, difference in sorted(found.against.items(), key=lambda item: item[1].mean):
         proof = f"{told_difference(difference)}, {p_value(difference.p)}"
@@ -220,6 +238,7 @@ def findings(found: Comparison | None) -> list[str]:
     if found.against:
         lines.append(f"{corrected(found)} {power(found)}")
     lines += [ties(found)] if found.configurations > 1 else []
+    lines += [found.lesson] if found.lesson else []
     return [*lines, *_seed_findings(found)]
 
 

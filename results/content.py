@@ -92,6 +92,7 @@ class Content:
     headline: str
     tone: str  # good, open, bad
     lead: str
+    learned: str  # of naming labels, and of ranking, in a sentence; empty where the former is not known
     recipe: tuple[tuple[str, str], ...]  # the searched knobs of the best trial
     tiles: tuple[Tile, ...]
     proofs: tuple[Proof, ...]
@@ -101,6 +102,7 @@ class Content:
     readings: tuple[Reading, ...]
     seal_command: str
     board: Board
+    lesson: str  # what teaching the base to name labels took, in a sentence, where it was taught
     failures: tuple[tuple[str, str], ...]
     figures: dict[str, list[Figure]]  # of a section
     findings: tuple[Finding, ...]
@@ -154,6 +156,7 @@ class _Reader:
             headline=headline,
             tone=tone,
             lead=masked(self._or("the verdict", lambda: verdict(self.study, self.contenders), "")),
+            learned=f"Learned: {masked(self.found.learned)}." if self.found and self.found.learned else "",
             recipe=tuple((k, spelled(k, self.best.values.get(k), exact=True)) for k in self.manifest["knobs"])
             if self.best
             else (),
@@ -165,6 +168,7 @@ class _Reader:
             readings=tuple(self._or("the readings of the test", self._readings, [])),
             seal_command=f"python -m results.seal {self.where}",
             board=board,
+            lesson=self.found.lesson if self.found else "",
             failures=tuple((t.name, masked(t.cause)) for t in self.trials if t.status is TrialStatus.FAILED),
             figures=self._figures(),
             findings=tuple(self.findings),
@@ -210,6 +214,10 @@ class _Reader:
         over = self.state not in ("still running", "interrupted")
         name, so_far = f"trial {self.best.number}", "" if over else "so far, "
         if any(finding.name == "at chance" for finding in self.findings):
+            if self.found and self.found.naming and self.found.naming.knows:
+                return _capital(
+                    f"{so_far}only labels were learned: the best trial names them, and ranks at chance"
+                ), "bad"
             return _capital(f"{so_far}nothing was learned: the best trial is at chance"), "bad"
         if self.found is None:
             return _capital(f"{so_far}{name} leads, but nothing could be tested"), "open"

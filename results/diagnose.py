@@ -74,13 +74,15 @@ def main(argv: list[str] | None = None) -> int:
         study = open_study(args.runs, args.study)
         working_on(study.path / "driver.log")
         evidence, note = Evidence.of_study(study), unfinished(study)
-    found = diagnose(evidence)
+    found, width = diagnose(evidence), min(100, shutil.get_terminal_size((100, 24)).columns)
     if args.json:
         print(json.dumps([finding.as_dict() for finding in found], indent=2, ensure_ascii=False))
     else:
         if note:
             say(note)
-        say(as_text(found, min(100, shutil.get_terminal_size((100, 24)).columns)))
+        if evidence.comparison and (learned := evidence.comparison.learned):
+            say(textwrap.fill(f"Learned: {learned}.", max(40, width), subsequent_indent=" " * 9))
+        say(as_text(found, width))
     return 0
 
 

@@ -17,11 +17,11 @@ from reranker.errors import EnvironmentFault, Fault, InputError, nearest
 from reranker.metrics import METRIC_NAMES, METRICS, Picks, chance
 from results.compare import Comparison, compare
 from results.contenders import replicated
+from results.learned import ZERO_SHOT, Naming
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 
-ZERO_SHOT = "zero-shot "
 _RANKED_BY = ("ndcg_at_10", *(name for name in METRIC_NAMES if name != "ndcg_at_10"), "val_loss")
-_FIGURES = (*METRIC_NAMES, "train_loss", "val_loss", "label_mass", "hit", "seconds")
+_FIGURES = (*METRIC_NAMES, "train_loss", "val_loss", "label_mass", "titles_found", "titles_asked", "hit", "seconds")
 _TEXTS = ("rank", "name", "kind", "status", "epoch")  # of a leaderboard: to tell its rows, nothing to reckon with
 _APPLIED = {"optimizer_steps": "applied/optimizer_steps"}
 _GAINS: dict[str, Callable[[int], float]] = {
@@ -159,8 +159,18 @@ class Evidence:
         """The share of lists that hold their target; 1 unless a retriever made them."""
         return float(self.best.get("hit", 1.0))
 
+    @property
+    def naming(self) -> Naming | None:
+        """How often the best trial names the label of a title; None where nothing is known of that."""
+        return self.naming_of(self.winner)
+
+    def naming_of(self, trial: StoredTrial) -> Naming | None:
+        untrained = self.references.get(f"{ZERO_SHOT}{trial.values.get('model')}", {})
+        candidates = {"candidates": self.candidates}  # which a table's rows lack
+        return Naming.of(replace(trial, values={**trial.values, **candidates}), self.metric, untrained, self.users)
+
     def losses(self, name: str) -> list[float]:
-        """A loss of the best trial, epoch by epoch."""
+        """A figure of the best trial, epoch by epoch."""
         return [epoch[name] for epoch in self.winner.epochs if name in epoch]
 
     def error_of_chance(self, metric: str) -> float:
@@ -274,7 +284,7 @@ def _table_faults(file: str, names: list[str], rows: list[tuple[int, dict[str, A
             number = name in {*_FIGURES, *_APPLIED, *_APPLIED.values(), "applied/learning_rate"}
             if text and number and not isinstance(_value(name, text), float):
                 faults.append(Fault("must be a finite number", file, line, name, text))
-            elif text and name in METRIC_NAMES and not 0 <= float(text) <= 1:
+            elif text and name in {*METRIC_NAMES, "titles_found"} and not 0 <= float(text) <= 1:
                 faults.append(Fault("must be from 0 to 1, not in percent", file, line, name, text))
     return faults
 

@@ -19,13 +19,18 @@ from scipy import stats
 from reranker.config import LETTERS
 from reranker.metrics import METRIC_NAMES, Picks
 from results.compare import p_value
-from results.evidence import ZERO_SHOT, Evidence
+from results.evidence import Evidence
 from results.leaderboard import PRETTY
+from results.learned import HALF, ZERO_SHOT
 from results.study_folder import StoredTrial, TrialStatus
 
 _FEW_STEPS = 60  # of the optimiser; a LoRA adapter begins at nothing, and each step moves a weight by the rate at most
+_PLATEAU = (
+    300  # steps that a base may stay at the loss of guessing for, until it names labels (a toy needed 275: docs/LOG.md)
+)
 _AT_GUESSING = 0.08  # nats between a loss and that of guessing, below which nothing is left of what the base knew
 _SAME = 0.9  # share of lists in which a training that changed nothing leaves the first place as it was
+_ONE = 0.8  # share of first places of one label, beyond which two models that prefer it agree anyway
 _FLAT = 0.02  # of a loss, an epoch, as a part of it: below this nothing was learned
 _BOLD = 1e-2  # a learning rate beyond what adapters are known to bear
 _HEEDLESS = 0.002  # dependence of the answers on the lists (`Evidence.heed`), below which a model is out of order
@@ -38,6 +43,8 @@ _LEANING = 0.15  # share of first places that would have to move for no label to
 _MATTERS = 0.02  # of the metric: a smaller gain is none
 _VAGUE = 0.05  # half an interval of a difference, beyond which it says nothing
 _SHUFFLES = 2000
+_LOST, _CANNOT = "knew how to name labels and lost it", "cannot name labels yet"
+_RULELESS = "names labels but does not know the rule"
 
 
 class Grade(IntEnum):
@@ -193,24 +200,131 @@ def not_applied(e: Evidence) -> Finding | None:
     )  # fmt: skip
 
 
+# Causes: labels, which must be learned before the data's rule
+
+
+def lost_labels(e: Evidence) -> Finding | None:
+    """Known untrained, after the lesson or at an earlier report, and forgotten by a training with nothing to show."""
+    naming = e.naming
+    if naming is None or not _poor(e):
+        return None
+    now = naming.reports[-1] if e.at_chance else naming.best
+    peak = naming.fall(now)
+    if peak is None:
+        return None
+    rate = e.winner.values.get("learning_rate")
+    return Finding(
+        _LOST, f"asked for a candidate by its title, the best trial's model named the label of "
+        f"{peak.found:.0%} {peak.when} and of {now.found:.0%} {now.when}"
+        + (f" (learning_rate {rate:.1e})" if rate else ""),
+        "the steps are so large that they destroy what a ranking is built on",
+        "lower learning_rate by three to ten, lengthen warmup_epochs, or keep such questions in the training "
+        "(`skill_mix: 0.1`); if it is lost all the same, read whether the training answers fit their lists",
+        Confidence.SURE if e.at_chance and now.high < HALF else Confidence.LIKELY, _limit(e),
+    )  # fmt: skip
+
+
+def cannot_name_labels(e: Evidence) -> Finding | None:
+    """In the best trial and in most others. A bold rate is told by itself: it would destroy any skill."""
+    naming, known = e.naming, [naming for trial in e.trials if (naming := e.naming_of(trial))]
+    failing = [naming for naming in known if naming.fails]
+    if naming is None or not naming.fails or 2 * len(failing) <= len(known) or not _poor(e):
+        return None
+    if lost_labels(e) or (_bold(e.winner) and rate_too_high(e)):
+        return None
+    shares = [s for s in (naming.untrained, naming.taught, naming.reports[0]) if s and s != naming.best]
+    seen = f"asked for a candidate by its title, the best trial's model names the label of {naming.best.found:.0%} "
+    seen += f"{naming.best.when} (guessing: {naming.guessing:.0%})"
+    seen += "".join(f", {share.found:.0%} {share.when}" for share in shares)
+    seen += f"; {len(failing)} of {len(known)} trials name less than half" if len(known) > 1 else ""
+    return Finding(
+        _CANNOT, seen,
+        "a model must learn to name a candidate's label before it can learn which one comes next; until then, neither "
+        "the data nor the other knobs are put to the test",
+        f"{_more_lessons(e.winner)}; else more training steps, or another label_position or prompt_order",
+        Confidence.SURE if naming.guesses and e.at_chance else Confidence.LIKELY, Grade.CAUSE,
+    )  # fmt: skip
+
+
+def _more_lessons(trial: StoredTrial) -> str:
+    """What to change so that the base is taught to name labels, or taught more."""
+    taken = trial.epochs[-1].get("applied/skill_steps")
+    if taken is None:
+        return "`skill_steps: auto`, which teaches that first, once for all trials"
+    return f"more skill_steps than the {taken:.0f} that were taken"
+
+
+def names_without_rule(e: Evidence) -> Finding | None:
+    naming, beaten = e.naming, _not_beaten(e)
+    if naming is None or not naming.knows or not (e.at_chance or beaten) or lost_labels(e):
+        return None
+    told = naming.told()
+    seen = f"asked for a candidate by its title, the best trial's model names the label of {naming.best.found:.0%}"
+    seen += (f" ({told})" if told else "") + "; "
+    seen += "it ranks as if it guessed" if e.at_chance else _told_beaten(e, beaten)
+    return Finding(
+        _RULELESS, seen,
+        "the form of the task is learned; what is missing is which candidate comes next",
+        "more examples (`examples_per_user: null` takes every prefix), more epochs, and rates by three up and down"
+        + ("" if e.at_chance else "; a larger base or longer histories; else use the baseline"),
+        Confidence.LIKELY, _limit(e),
+    )  # fmt: skip
+
+
 # Causes: the training cannot work
 
 
 def too_few_steps(e: Evidence) -> Finding | None:
     most = max(trial.epochs[-1].get("applied/optimizer_steps", math.inf) for trial in e.trials)
-    if most >= _FEW_STEPS or _beats_all(e):
+    if _beats_all(e) or most >= _PLATEAU:
         return None
+    seen = f"the longest training took {most:.0f} optimiser steps"
+    if most >= _FEW_STEPS:
+        signs = _still_at_its_start(e)
+        if not signs:
+            return None
+        seen += f"; {'; '.join(signs)}"
     return Finding(
-        "too few steps", f"the longest training took {most:.0f} optimiser steps",
-        "an adapter begins at zero; so few steps cannot move it far, whatever the other knobs are",
-        "more examples_per_user (null: every prefix), more epochs, or a smaller effective_batch, to some hundred steps",
-        Confidence.SURE, Grade.CAUSE,
+        "too few steps", seen,
+        "an adapter begins at zero; so few steps cannot move it far, whatever the other knobs are"
+        if most < _FEW_STEPS else "a base that cannot name labels yet stays at the loss of guessing for its first "
+        "hundreds of steps, and prefers some label",
+        "more examples_per_user (null: every prefix), more epochs, or a smaller effective_batch, to some hundred steps"
+        + ("" if most < _FEW_STEPS or "applied/skill_steps" in e.best else "; `skill_steps: auto` saves most of them"),
+        Confidence.SURE if most < _FEW_STEPS else Confidence.LIKELY, Grade.CAUSE,
     )  # fmt: skip
+
+
+def _still_at_its_start(e: Evidence) -> list[str]:
+    """By what a training that guesses shows that it has hardly begun, not that it went wrong; or nothing."""
+    which = "validation" if _other_loss(e.winner) else "training"
+    losses = e.losses("val_loss" if _other_loss(e.winner) else "train_loss")
+    if not e.at_chance or not losses or min(losses) < e.guessing - _AT_GUESSING or losses[0] - losses[-1] > _WORSE:
+        return []
+    destroyed, confidence = _destroyed(e)
+    if _bold(e.winner) or _unmoved(e) or (destroyed and confidence is not Confidence.POSSIBLE):
+        return []
+    if e.naming is not None and e.naming.knows:
+        return []
+    signs, mass = [], e.losses("label_mass")
+    if e.picks is not None and e.data.get("candidate_order") != "retriever":
+        moved, p = leaning(e.picks, e.candidates)
+        if moved >= 2 * _LEANING and p <= 0.001:
+            label, share, _ = _preferred(e, e.picks)
+            signs.append(f"label {label} stands first in {share:.0%} of the lists")
+    began = e.untrained.get("label_mass", mass[0] if len(mass) > 1 else None)
+    if mass and mass[-1] < min(HALF, (1 if began is None else began) + _WORSE):
+        told = f"the labels have {mass[-1]:.0%} of the probability together"
+        signs.append(told if began is None else f"{told}, and had {began:.0%} at the start")
+    loss = (
+        f"the {which} loss is {losses[-1]:.2f} nats, not below that of guessing, ln {e.candidates} = {e.guessing:.2f}"
+    )
+    return [loss, *signs] if signs else []
 
 
 def labels_do_not_fit(e: Evidence) -> Finding | None:
     """Long enough at a rate that leaves the model able to answer, and yet it learned that all labels are alike."""
-    long = [trial for trial in e.trials if _FEW_STEPS <= _steps(trial) < math.inf and not _of_tokens(trial)]
+    long = [trial for trial in e.trials if _FEW_STEPS <= _steps(trial) < math.inf and not _other_loss(trial)]
     trained = [trial for trial in long if "train_loss" in trial.epochs[-1]]
     losses = [trial.epochs[-1]["train_loss"] for trial in trained]
     if not e.at_chance or not losses or abs(min(losses) - e.guessing) > _AT_GUESSING or _unmoved(e):
@@ -244,7 +358,8 @@ def rate_too_high(e: Evidence) -> Finding | None:
     if most:
         seen = f"{len(diverged)} of {len(e.trials) + len(e.failed)} trials diverged"
         confidence = Confidence.SURE
-    if not seen:
+    failing = e.naming is not None and e.naming.fails  # which accounts for the same figures
+    if not seen or (confidence is Confidence.POSSIBLE and failing):
         return None
     told = diverged if most else [e.winner]
     rates = [trial.values["learning_rate"] for trial in told if "learning_rate" in trial.values]
@@ -336,17 +451,18 @@ def label_prior(e: Evidence) -> Finding | None:
     moved, p = leaning(e.picks, e.candidates)
     if moved < _LEANING or p > 0.001:
         return None
-    held = e.picks.target >= 0
-    first, right = (np.bincount(x[held], minlength=e.candidates) / held.sum() for x in (e.picks.first, e.picks.target))
-    label, strong = int((first - right).argmax()), moved >= 2 * _LEANING
+    label, first, right = _preferred(e, e.picks)
+    strong, losses = moved >= 2 * _LEANING, e.losses("val_loss" if _other_loss(e.winner) else "train_loss")
+    empty = e.at_chance and bool(losses) and min(losses) > e.guessing - _AT_GUESSING
     return Finding(
-        "label prior", f"label {_label(e, label)} stands first in {first[label]:.0%} of the lists and is right in "
-        f"{right[label]:.0%}; for no label to be preferred, {moved:.0%} of the lists would need another first place "
-        "(p ≤ 0.001)",
-        "a part of the answer comes from the label, or its place, whatever candidate stands there",
+        "label prior", f"label {label} stands first in {first:.0%} of the lists and is right in {right:.0%}; for no "
+        f"label to be preferred, {moved:.0%} of the lists would need another first place (p ≤ 0.001)",
+        "a part of the answer comes from the label, or its place, whatever candidate stands there"
+        + ("; a model that has learned nothing yet prefers some label too" if empty else ""),
         "keep shuffle_candidates on, and see that training targets are spread over all labels; `permutations: 4` averages "
         "the preference away, at four times the cost of an answer",
-        Confidence.SURE if strong else Confidence.LIKELY, Grade.CAUSE if strong else Grade.LIMIT,
+        Confidence.POSSIBLE if empty else Confidence.SURE if strong else Confidence.LIKELY,
+        Grade.CAUSE if strong else Grade.LIMIT,
     )  # fmt: skip
 
 
@@ -403,18 +519,12 @@ def still_learning(e: Evidence) -> Finding | None:
 
 
 def baseline_does_as_well(e: Evidence) -> Finding | None:
-    if e.comparison is not None:
-        against = {name: d for name, d in e.comparison.against.items() if not name.startswith(ZERO_SHOT)}
-        beaten = [n for n, d in against.items() if not (d.proven and d.mean > 0) and not _undecided(e, n)]
-        metric, worse, told = e.comparison.metric, any(against[name].proven for name in beaten), _leads(e, beaten)
-    else:  # from figures alone
-        beaten = [name for name, row in _simple(e).items() if row.get(e.metric, -math.inf) >= e.best[e.metric]]
-        metric, worse = e.metric, False
-        told = "; ".join(f"{name} has {e.references[name][e.metric]:.3f}" for name in beaten)
-    if not beaten:
+    beaten = _not_beaten(e)
+    if not beaten or names_without_rule(e):  # which says more
         return None
+    worse = e.comparison is not None and any(e.comparison.against[name].proven for name in beaten)
     return Finding(
-        "a simple baseline does as well", f"the best trial has {_pretty(metric)} {e.best[metric]:.3f}; {told}",
+        "a simple baseline does as well", _told_beaten(e, beaten),
         "the language model adds nothing that counting does not know" + ("" if worse else ", as far as these users tell"),
         "more examples, a larger base, or longer histories; else use the baseline",
         Confidence.SURE if worse else Confidence.LIKELY, Grade.LIMIT,
@@ -519,10 +629,10 @@ def failures(e: Evidence) -> Finding | None:
 
 
 CHECKS: tuple[Callable[[Evidence], Finding | None], ...] = (
-    at_chance, leaked_target, too_few_steps, rate_too_high, label_prior, leaked_in_training, template_mismatch, not_applied,
-    labels_do_not_fit, rate_too_low, no_better_than_untrained, labels_are_improbable, history_is_cut, overfitting,
-    baseline_does_as_well, retriever_ceiling, easier_lists, still_learning, best_at_an_edge, too_few_users, seed_luck,
-    failures,
+    at_chance, leaked_target, lost_labels, cannot_name_labels, too_few_steps, rate_too_high, names_without_rule,
+    label_prior, leaked_in_training, template_mismatch, not_applied, labels_do_not_fit, rate_too_low,
+    no_better_than_untrained, labels_are_improbable, history_is_cut, overfitting, baseline_does_as_well,
+    retriever_ceiling, easier_lists, still_learning, best_at_an_edge, too_few_users, seed_luck, failures,
 )  # fmt: skip
 
 _UNLEARNT = {"no better than untrained", "label prior", "labels are improbable"}
@@ -535,14 +645,38 @@ EXPLAINS = {  # what else brings these about; what is explained itself explains 
         "rate too high",
         "no better than untrained",
         "labels are improbable",
+        _RULELESS,
     },
-    "too few steps": {"still learning at its end", "rate too low", "rate too high", *_UNLEARNT},
-    "applied is not configured": {"rate too low", *_UNLEARNT},
+    _LOST: {_CANNOT, _RULELESS, "rate too high", "still learning at its end", *_UNLEARNT},
+    _CANNOT: {"labels don't fit their lists", "still learning at its end", *_UNLEARNT},
+    _RULELESS: _UNLEARNT,
+    "too few steps": {
+        _RULELESS,
+        "still learning at its end",
+        "rate too low",
+        "rate too high",
+        "labels don't fit their lists",
+        *_UNLEARNT,
+    },
+    "applied is not configured": {"rate too low", _RULELESS, *_UNLEARNT},
     "label prior": {"leaked in training", "template mismatch", "no better than untrained"},
-    "template mismatch": {"overfitting", "rate too high", "no better than untrained", "labels are improbable"},
-    "rate too high": {"overfitting", "labels don't fit their lists", "still learning at its end", *_UNLEARNT},
+    "template mismatch": {
+        "overfitting",
+        "rate too high",
+        "no better than untrained",
+        "labels are improbable",
+        _RULELESS,
+    },
+    "rate too high": {
+        "overfitting",
+        "labels don't fit their lists",
+        "still learning at its end",
+        _RULELESS,
+        *_UNLEARNT,
+    },
     "labels don't fit their lists": {"overfitting", "still learning at its end", *_UNLEARNT},
-    "rate too low": {"still learning at its end", *_UNLEARNT},
+    "rate too low": {"still learning at its end", _RULELESS, *_UNLEARNT},
+    "overfitting": {_RULELESS},
 }
 
 
@@ -576,7 +710,7 @@ def _first_epoch(e: Evidence) -> dict[str, Any] | None:
     first = e.winner.epochs[0]
     return (
         first
-        if not _of_tokens(e.winner) and first.get("epoch") == 1 and {"train_loss", "val_loss"} <= first.keys()
+        if not _other_loss(e.winner) and first.get("epoch") == 1 and {"train_loss", "val_loss"} <= first.keys()
         else None
     )
 
@@ -615,9 +749,12 @@ def _other_lists(e: Evidence) -> str:
     return ""
 
 
-def _of_tokens(trial: StoredTrial) -> bool:
-    """Whether its training loss is that of all the answer's tokens, which says nothing beside one of labels."""
-    return trial.values.get("objective") == "token_ce"
+def _other_loss(trial: StoredTrial) -> bool:
+    """Whether its training loss is of all the answer's tokens, or of titles to be found as well.
+
+    It says nothing then beside the validation loss.
+    """
+    return trial.values.get("objective") == "token_ce" or bool(trial.values.get("skill_mix"))
 
 
 def _bold(trial: StoredTrial) -> bool:
@@ -628,8 +765,23 @@ def _label(e: Evidence, place: int) -> str:
     return LETTERS[place] if e.winner.values.get("label_style") == "letters" else f"{place + 1}"
 
 
+def _preferred(e: Evidence, picks: Picks) -> tuple[str, float, float]:
+    """The label that stands first more often than it is right, and the shares of lists in which it does and is."""
+    held = picks.target >= 0
+    first, right = (np.bincount(x[held], minlength=e.candidates) / held.sum() for x in (picks.first, picks.target))
+    place = int((first - right).argmax())
+    return _label(e, place), float(first[place]), float(right[place])
+
+
 def _unmoved(e: Evidence) -> bool:
-    return e.kept_first is not None and e.kept_first >= _SAME
+    """Whether the answers are the untrained model's; where one label is nearly all of them, the loss must be too."""
+    if e.kept_first is None or e.kept_first < _SAME:
+        return False
+    before, after = e.untrained.get("val_loss"), e.best.get("val_loss")
+    one = e.picks is not None and bool(np.bincount(e.picks.first).max() >= _ONE * len(e.picks.first))
+    if not one or before is None or after is None:
+        return True
+    return bool(abs(after - before) < _STILL * before)
 
 
 def _collapsed(e: Evidence) -> bool:
@@ -643,6 +795,28 @@ def _collapsed(e: Evidence) -> bool:
 def _beats_all(e: Evidence) -> bool:
     against = e.comparison.against.values() if e.comparison else ()
     return bool(against) and all(difference.proven and difference.mean > 0 for difference in against)
+
+
+def _not_beaten(e: Evidence) -> list[str]:
+    """The baselines without a language model that the best trial is not proven better than, where that can be told."""
+    if e.comparison is None:  # from figures alone
+        return [name for name, row in _simple(e).items() if row.get(e.metric, -math.inf) >= e.best[e.metric]]
+    against = {name: d for name, d in e.comparison.against.items() if not name.startswith(ZERO_SHOT)}
+    return [n for n, d in against.items() if not (d.proven and d.mean > 0) and not _undecided(e, n)]
+
+
+def _told_beaten(e: Evidence, beaten: list[str]) -> str:
+    """How far the best trial is from these baselines."""
+    if e.comparison is None:
+        told = "; ".join(f"{name} has {e.references[name][e.metric]:.3f}" for name in beaten)
+        return f"the best trial has {_pretty(e.metric)} {e.best[e.metric]:.3f}; {told}"
+    metric = e.comparison.metric
+    return f"the best trial has {_pretty(metric)} {e.best[metric]:.3f}; {_leads(e, beaten)}"
+
+
+def _poor(e: Evidence) -> bool:
+    """Whether the ranking leaves something to be explained."""
+    return e.at_chance or bool(_not_beaten(e))
 
 
 def _undecided(e: Evidence, name: str) -> bool:

@@ -31,7 +31,8 @@ from tune.manifest import keep_baselines, make_manifest
 from tune.search_space import load
 
 GOOD = TrialConfig(
-    model="demo-tiny", candidates=10, epochs=2, learning_rate=3e-3, lora_rank=8, examples_per_user=5, history_length=6
+    model="demo-tiny", candidates=10, epochs=2, learning_rate=3e-3, lora_rank=8, examples_per_user=5, history_length=6,
+    effective_batch=16, list_sharing=1, skill_steps=0,
 )  # fmt: skip
 _ZERO_SHOT: dict[tuple[RerankingData, str], StudyFolder] = {}
 SPACE = {"learning_rate": {"log_uniform": [1e-5, 1.0]}}

@@ -1,17 +1,26 @@
-"""Trials that no training has made, stored as a search stores them: their reports, and the study's journal."""
+"""Studies that no training has made, stored as a search stores them: their trials' reports, and the journal."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
-from reranker.metrics import Picks, Ranks, is_loss, summarise
+from reranker.config import TrialConfig
+from reranker.files import write_yaml
+from reranker.metrics import Picks, Ranks, chance, is_loss, summarise
 from reranker.trial_folder import TrialFolder
 from results.optuna_journal import ORIGIN, create_journal
 from results.study_folder import StudyFolder, TrialStatus
 
+CANDIDATES, USERS = 10, 240
 _STATES = {
     TrialStatus.COMPLETED: TrialState.COMPLETE,
     TrialStatus.PRUNED: TrialState.PRUNED,
@@ -60,3 +69,99 @@ def keep_journal(study: StudyFolder) -> StudyFolder:
             )
         )
     return study
+
+
+class Maker:
+    """Stored studies. A ranker's `skill` is by how much its true item's score stands out on average; 0 is chance."""
+
+    def __init__(
+        self, runs: Path, name: str = "films", *, knobs: tuple[str, ...] = ("learning_rate", "lora_rank")
+    ) -> None:
+        self.rng = np.random.default_rng(1)
+        self.luck = self.rng.normal(0, 0.7, USERS)  # of a user, whoever ranks
+        self.study = StudyFolder.create(runs, name)
+        self.study.write_manifest(
+            {
+                "study_id": "1", "fingerprint": "c0ffee", "metric": "ndcg_at_10", "knobs": list(knobs),
+                "references": {"chance": chance(CANDIDATES)}, "best_reachable_recall_at_1": None,
+                "tags": {"data_fingerprint": "f00d", "code_version": "0.1.0"},
+                "plan": {
+                    "sampler": "tpe", "seed": 0, "trials": 3, "source": "tables", "candidates": CANDIDATES,
+                    "validation_lists": USERS,
+                },
+                "tracking_uri": "https://me:hunter2@tracking.example/x", "versions": {"torch": "2.13.0"},
+                "command": ["tune/run_search.py", "films.yaml", "--webhook", "https://hooks.example/T0/hunter2"],
+            }
+        )  # fmt: skip
+        write_yaml(self.study.study_file, "study: {name: films}\ndata: {source: demo}\n")
+        self.journal = optuna.create_study(
+            study_name=self.study.name, direction="maximize",
+            storage=JournalStorage(JournalFileBackend(str(self.study.journal))),
+        )  # fmt: skip
+        self.study.write_ending("", complete=True)
+
+    def ranks(self, skill: float, lean: float = 0.0) -> tuple[list[str], Ranks, Picks]:
+        """`lean` is the share of lists in which the first label stands first, whatever it holds."""
+        scores = self.rng.normal(0, 1, (USERS, CANDIDATES))
+        targets = self.rng.integers(0, CANDIDATES, USERS)
+        scores[: round(lean * USERS), 0] += 9
+        scores[np.arange(USERS), targets] += skill + (self.luck if skill else 0)
+        own = scores[np.arange(USERS), targets, None]
+        picks = Picks(targets, scores.argmax(axis=1), np.exp(scores).max(axis=1) / np.exp(scores).sum(axis=1))
+        return [f"u{i}" for i in range(USERS)], Ranks((scores > own).sum(axis=1), np.zeros(USERS, np.int64)), picks
+
+    def baseline(self, name: str, skill: float) -> Maker:
+        users, ranks, _ = self.ranks(skill)
+        self.study.baseline(name).path.mkdir(parents=True)
+        self.study.baseline(name).keep_ranks(users, ranks)
+        return self
+
+    def untrained(self, model: str, skill: float = 0.0, lean: float = 0.0, **figures: Any) -> Maker:
+        """The base as it is, of which these figures are known besides its ranks."""
+        users, ranks, picks = self.ranks(skill, lean)
+        folder, _ = self.study.zero_shot(model)
+        folder.path.mkdir(parents=True)
+        folder.write_figures({**summarise(ranks), **figures})
+        folder.keep_ranks(users, ranks, picks)
+        return self
+
+    def trial(
+        self,
+        skill: float,
+        *,
+        figures: Mapping[str, Any] | None = None,
+        lean: float = 0.0,
+        status: TrialStatus = TrialStatus.COMPLETED,
+        cause: str = "",
+        origin: str = "",
+        **knobs: Any,
+    ) -> Maker:
+        """`figures` take the place of its own in each epoch, or one by one where they are listed."""
+        number = len(self.study.numbers())
+        config = TrialConfig(
+            **{"model": "demo-tiny", "epochs": 2, "candidates": CANDIDATES, "learning_rate": 1e-3, **knobs}
+        )
+        self.study.start_trial(number, config.model_dump(), origin)
+        params = {"learning_rate": config.learning_rate, "lora_rank": config.lora_rank}
+        spaces = {
+            "learning_rate": FloatDistribution(1e-6, 1, log=True),
+            "lora_rank": CategoricalDistribution([4, 8, 16]),
+        }
+        state = optuna.trial.TrialState.FAIL
+        value = None
+        if status is not TrialStatus.FAILED:
+            for epoch in range(1, config.epochs + 1):
+                users, ranks, picks = self.ranks(skill * epoch / config.epochs, lean)
+                own = {
+                    "train_loss": 2.5 - skill * epoch / 4, "val_loss": 2.6 - skill * epoch / 4,
+                    "seconds": 10.0 * epoch * config.lora_rank, "seconds_per_list": 0.002,
+                    "applied/optimizer_steps": 200 * epoch, "applied/learning_rate": config.learning_rate,
+                    "applied/flops_per_list": 1e9, "applied/parameters": 1_000_000 * config.lora_rank,
+                    "applied/examples": 4000 * epoch,
+                }  # fmt: skip
+                told = {k: v[epoch - 1] if isinstance(v, list) else v for k, v in (figures or {}).items()}
+                report(self.study.trial(number), users, ranks, picks, **{**own, **told})
+            state, value = optuna.trial.TrialState.COMPLETE, summarise(ranks)["ndcg_at_10"]
+        self.journal.add_trial(optuna.trial.create_trial(state=state, params=params, distributions=spaces, value=value))
+        self.study.write_status(number, status, cause=cause)
+        return self

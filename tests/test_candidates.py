@@ -26,7 +26,7 @@ def world(users: int, items: int, lengths: tuple[int, int] = (3, 12), seed: int 
 DATA = world(60, 80)
 SPLIT = split(DATA)
 SAMPLER = CandidateSampler(DATA, SPLIT, "item_knn")
-CONFIG = TrialConfig(candidates=10, examples_per_user=None)
+CONFIG = TrialConfig(candidates=10, examples_per_user=None, history_length=20)
 PREFIXES = training_prefixes(SPLIT, None, None, seed=0)
 
 

@@ -11,8 +11,12 @@ import ray
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from reranker.catalogue import Catalogue
+from reranker.data import RerankingData
 from reranker.datasets import movielens
 from reranker.errors import InputError
+from reranker.models import load_tokenizer
+from reranker.prompts import PromptEncoder
 from tune import search_space
 from tune.preflight import ModelCheck, check_models, describe_memory, gpu_part, part_of
 from tune.run_search import main as run_search_main
@@ -106,6 +110,92 @@ def test_the_plan_tells_what_workers_compute_on_and_how(tmp_path, capsys):
     assert "compute: CPU, 1 thread a worker, fp32, label logits in fp32" in plan(tmp_path, capsys)
     two = plan(tmp_path, capsys, "--set", "resources.cpus_per_worker=2", "--set", "precision=bf16")
     assert "compute: CPU, 2 threads a worker, a bf16 base under an fp32 adapter" in two
+
+
+def test_the_plan_tells_what_was_counted_of_the_largest_pass(tmp_path, capsys):
+    def counted(**fixed) -> str:
+        knobs = {"effective_batch": 16, **fixed}
+        options = [text for knob, value in knobs.items() for text in ("--set", f"{knob}={value}")]
+        (found,) = re.findall(r"activations \((.*)\) \+", plan(tmp_path, capsys, *options))
+        return found
+
+    # A prompt of at most 88 tokens is a list of 63 and a question of 25; a pass takes 4096.
+    assert counted(list_sharing=1) == "16 × 88 tokens"
+    assert counted(list_sharing="auto") == "2 lists of 63 tokens with 8 questions of 25"
+    assert counted(list_sharing=16) == "1 list of 63 tokens with 16 questions of 25"
+    assert counted(list_sharing=16, effective_batch=256) == "8 lists of 63 tokens with 16 questions of 25"
+    assert counted(list_sharing=16, micro_batch=4) == "1 list of 63 tokens with 4 questions of 25"
+    assert counted(list_sharing=4, micro_batch=9) == "2 lists of 63 tokens with 4 questions of 25"
+    assert counted(list_sharing="auto", prompt_order="history_first") == "16 × 88 tokens"
+    answered = "2 lists of 63 tokens with 8 questions of 27"  # by a label and the end of the turn
+    assert counted(list_sharing="auto", objective="token_ce") == answered
+    assert counted(**{"space.list_sharing": "{choice: [1, 8]}"}) == "16 × 88 tokens"  # which needs more
+
+
+def test_lists_are_shared_among_a_worker_s_examples(tmp_path, capsys):
+    two = ("--workers", "2", "--set", "list_sharing=16", "--set")
+    assert "(1 list of 63 tokens with 8 questions of 25)" in plan(tmp_path, capsys, *two, "effective_batch=16")
+    uneven = plan(tmp_path, capsys, *two, "effective_batch=15")
+    assert "(7 × 88 tokens)" in uneven  # the trial fails, and says why
+
+
+def test_of_a_model_that_has_not_read_the_data_lists_are_estimated_by_their_titles():
+    knobs = ["list_sharing=8", "effective_batch=16", "history_length=20"]
+    study = search_space.load(PROJECT / "search_spaces" / "demo.yaml", knobs)
+    (line,) = [text for text in describe_memory(study, check_models(study, None, fetch=False)) if "demo-tiny" in text]
+    assert "(1 list of 512 tokens with 7 questions of 512)" in line  # of 1024 tokens for 20 and 20 titles
+
+
+def order_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    lines = plan(tmp_path, capsys, *(text for option in options for text in ("--set", option))).splitlines()
+    return "".join(line for line in lines if line.startswith("history_first"))
+
+
+def test_the_plan_tells_what_history_first_costs(tmp_path, capsys):
+    line = order_line(tmp_path, capsys, "prompt_order=history_first", "effective_batch=32")
+    found = re.fullmatch(
+        r"history_first: each example computes its own list, (\d\.\d) times the tokens of candidates_first with "
+        r"list_sharing 16",
+        line,
+    )
+    study = search_space.load(PROJECT / "search_spaces" / "quick.yaml")
+    data = RerankingData.prepare(study.data)
+    encoder = PromptEncoder(Catalogue(load_tokenizer("demo-tiny"), data.interactions.item_texts), study.base())
+    prompts = [encoder.encode_shared([example]) for example in data.training_examples(study.base(), 0)]
+    listed = sum(len(prompt.listed) for prompt in prompts) / len(prompts)
+    asked = sum(len(prompt.questions[0].input_ids) for prompt in prompts) / len(prompts)
+    assert float(found[1]) == pytest.approx((listed + asked) / (listed / 16 + asked), abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "sharing"),
+    {
+        "searched": (
+            ["space.prompt_order={choice: [candidates_first, history_first]}", "effective_batch=16"],
+            "list_sharing 8",
+        ),
+        "searched with another": (
+            [
+                "space.prompt_order+label_position={choice: [[history_first, after], [candidates_first, before]]}",
+                "effective_batch=8",
+            ],
+            "list_sharing 4",
+        ),
+        "fixed": (["prompt_order=history_first", "effective_batch=64"], "list_sharing 16"),
+        "candidates first": (["prompt_order=candidates_first", "list_sharing=1"], ""),
+        "candidates first and shared": (["list_sharing=8"], ""),
+        "too few for a list": (["prompt_order=history_first", "effective_batch=2"], ""),
+    }.values(),
+)
+def test_it_is_told_where_that_order_is_possible_and_costs_anything(options, sharing, tmp_path, capsys):
+    line = order_line(tmp_path, capsys, *options)
+    assert line.endswith(sharing)
+    assert bool(line) == bool(sharing)
+
+
+def test_without_data_the_cost_of_an_order_is_not_told():
+    study = search_space.load(PROJECT / "search_spaces" / "quick.yaml", ["prompt_order=history_first"])
+    assert not any("history_first" in line for line in describe_memory(study, check_models(study, None, fetch=False)))
 
 
 def test_a_gpu_is_shared_by_as_many_workers_as_it_holds():

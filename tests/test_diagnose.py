@@ -15,7 +15,7 @@ import gallery
 import numpy as np
 import pytest
 from gallery import GOOD, broken, build, demo, train
-from stored import report
+from stored import Maker, keep_journal, report
 
 from reranker.config import NegativesMix
 from reranker.errors import InputError
@@ -23,7 +23,7 @@ from reranker.metrics import Picks, chance
 from results.compare import Comparison
 from results.diagnose import Evidence, diagnose, main
 from results.evidence import Range, read_table
-from results.findings import Grade, leaning, seed_luck
+from results.findings import Finding, Grade, leaning, seed_luck
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 SEEDS_NUMBERS = "recall_at_1,ndcg_at_10,train_loss,optimizer_steps\n0.0179,0.0875,4.25,5\n0.0212,0.1019,4.25,5\n"
@@ -205,6 +205,231 @@ def _like_trial_0(study: StudyFolder, number: int, origin: str, score: float) ->
     study.write_status(number, TrialStatus.COMPLETED)
 
 
+# Labels, which come before the data's rule
+
+CANNOT, RULELESS = "cannot name labels yet", "names labels but does not know the rule"
+LOST = "knew how to name labels and lost it"
+REAL = "smollm2-135m"
+GUESSING = {"train_loss": 2.31, "val_loss": 2.31}
+SKILL = {"applied/skill_steps": 40, "applied/skill_seconds": 260.0, "applied/skill_found": 0.96}
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> Maker:
+    """A study without trials yet, of a base that names labels as if it guessed, beside a baseline."""
+    made = Maker(tmp_path).baseline("popularity", 0.8)
+    return made.untrained(REAL, titles_found=0.11, titles_asked=200, label_mass=0.15, val_loss=3.2)
+
+
+def tried(maker: Maker, skill: float, found: Any, asked: int = 200, lean: float = 0.0, **figures: Any) -> Maker:
+    """One trial more, which named the label of such shares of the titles."""
+    model = figures.pop("model", REAL)
+    losses = {"train_loss": 1.5, "val_loss": 1.5} if skill else GUESSING
+    known = {"titles_found": found, "titles_asked": asked, **losses, **figures}
+    return maker.trial(skill, figures=known, lean=lean, model=model, epochs=len(found))
+
+
+def told(maker: Maker) -> dict[str, Finding]:
+    return {finding.name: finding for finding in diagnose(Evidence.of_study(maker.study))}
+
+
+def test_a_model_that_cannot_name_labels_must_learn_that_first(maker):
+    tried(maker, 0, [0.08, 0.12])
+    tried(maker, 0, [0.10, 0.09])
+    found = told(maker)
+    assert list(found) == ["at chance", CANNOT]
+    assert found[CANNOT].confidence == "sure"
+    assert found[CANNOT].grade is Grade.CAUSE
+    assert "(guessing: 10%), 11% untrained" in found[CANNOT].seen
+    assert found[CANNOT].seen.endswith("2 of 2 trials name less than half")
+    assert found[CANNOT].next_step.startswith("`skill_steps: auto`")
+
+
+def test_a_lesson_that_was_too_short_is_to_be_longer(maker):
+    tried(maker, 0, [0.22], **{**SKILL, "applied/skill_found": 0.25})
+    found = told(maker)
+    assert list(found) == ["at chance", CANNOT]
+    assert found[CANNOT].confidence == "likely"
+    assert "22% after epoch 1 (guessing: 10%), 11% untrained, 25% after its lesson" in found[CANNOT].seen
+    assert found[CANNOT].next_step.startswith("more skill_steps than the 40 that were taken")
+
+
+def test_naming_a_third_of_the_labels_holds_down_what_ranks_above_chance(maker):
+    maker.baseline("markov", 2.5)
+    tried(maker, 0.8, [0.2, 0.33])
+    assert list(told(maker)) == [CANNOT]
+
+
+@pytest.mark.parametrize(
+    ("skill", "found", "asked", "why"),
+    [
+        (2.5, [0.98], 200, "it names labels and ranks well"),
+        (2.5, [0.10], 200, "it ranks well, so it does not understand the question"),
+        (0, [0.45], 200, "not clearly less than half"),
+        (0, [0.25], 12, "too few were asked to tell"),
+    ],
+)
+def test_a_model_that_may_name_labels_is_not_said_to_fail(maker, skill, found, asked, why):
+    tried(maker, skill, found, asked)
+    assert CANNOT not in told(maker), why
+
+
+def test_one_trial_that_cannot_name_labels_among_others_that_can_is_not_the_reason(maker):
+    tried(maker, 0.3, [0.98])
+    tried(maker, 0.3, [0.97])
+    tried(maker, 0.5, [0.10])
+    assert Evidence.of_study(maker.study).winner.number == 2
+    assert CANNOT not in told(maker)
+
+
+def test_who_trains_far_below_the_loss_of_guessing_names_labels_there(maker):
+    tried(maker, 0, [0.1, 0.1], train_loss=[2.1, 1.6], val_loss=2.9)
+    assert list(told(maker)) == ["at chance", "template mismatch"]
+
+
+def test_the_demo_s_bases_know_no_other_question(tmp_path):
+    maker = Maker(tmp_path).baseline("popularity", 0.8)
+    tried(maker, 0, [0.1], model="demo-tiny")
+    assert list(told(maker)) == ["at chance", "labels don't fit their lists"]
+
+
+def test_a_bold_rate_is_told_by_itself(maker):
+    figures = {"titles_found": 0.1, "titles_asked": 200, **GUESSING}
+    maker.trial(0, figures=figures, model=REAL, epochs=1, learning_rate=0.3)
+    assert list(told(maker)) == ["at chance", "rate too high"]
+
+
+def test_a_model_that_names_labels_and_guesses_needs_data_and_steps(maker):
+    tried(maker, 0, [0.97])
+    found = told(maker)
+    assert list(found)[:2] == ["at chance", RULELESS]
+    assert "names the label of 97% (untrained 11%); it ranks as if it guessed" in found[RULELESS].seen
+    assert found[RULELESS].next_step.startswith("more examples")
+    assert found[RULELESS].grade is Grade.CAUSE
+
+
+def test_a_model_that_names_labels_and_ranks_no_better_than_a_baseline_does_not_know_the_rule(maker):
+    maker.baseline("markov", 3.0)
+    tried(maker, 1.5, [0.9, 0.97], **SKILL)
+    found = told(maker)
+    assert list(found) == [RULELESS]
+    assert "names the label of 97% (untrained 11%, taught 96%); the best trial has NDCG@10" in found[RULELESS].seen
+    assert "over markov is -0." in found[RULELESS].seen
+    assert found[RULELESS].grade is Grade.LIMIT
+
+
+def test_a_preference_for_a_label_at_chance_is_no_cause_where_labels_are_known(maker):
+    tried(maker, 0, [0.95], lean=0.6, **{"applied/optimizer_steps": 400})
+    assert list(told(maker))[:2] == ["at chance", RULELESS]
+    assert "label prior" not in told(maker)
+
+
+@pytest.mark.parametrize(
+    ("found", "figures", "said"),
+    [
+        ([0.96, 0.3, 0.08], {}, "named the label of 96% after epoch 1 and of 8% after epoch 3"),
+        ([0.10], SKILL, "named the label of 96% after its lesson and of 10% after epoch 1"),
+    ],
+)
+def test_a_model_that_could_name_labels_and_no_longer_can_had_too_large_steps(maker, found, figures, said):
+    tried(maker, 0, found, **figures)
+    lost = told(maker)
+    assert list(lost)[:2] == ["at chance", LOST]
+    assert {CANNOT, RULELESS, "rate too high"} & set(lost) == set()
+    assert said in lost[LOST].seen
+    assert lost[LOST].next_step.startswith("lower learning_rate")
+    assert (lost[LOST].confidence, lost[LOST].grade) == ("sure", Grade.CAUSE)
+
+
+def test_what_an_untrained_model_could_is_remembered(tmp_path):
+    maker = Maker(tmp_path).untrained(REAL, titles_found=0.9, titles_asked=200)
+    tried(maker, 0, [0.2])
+    assert "90% untrained and of 20% after epoch 1" in told(maker)[LOST].seen
+
+
+@pytest.mark.parametrize(
+    ("skill", "found", "asked"),
+    [
+        (2.5, [0.98, 0.60], 200),  # it ranks well
+        (0, [0.98, 0.75], 200),  # most is left
+        (0, [0.45, 0.10], 200),  # it never could
+        (0, [0.67, 0.33], 12),  # luck
+    ],
+)
+def test_what_is_not_lost_is_not_said_to_be(maker, skill, found, asked):
+    tried(maker, skill, found, asked)
+    assert LOST not in told(maker)
+
+
+def test_a_healthy_study_that_was_taught_labels_yields_nothing(maker):
+    for best in (2.4, 2.5, 2.3):
+        tried(maker, best, [0.97, 0.95], **SKILL)
+    tried(maker, 0.4, [0.3], **SKILL)  # one that a bad knob held back
+    assert told(maker) == {}
+
+
+PLATEAU = {"train_loss": 2.36, "val_loss": 2.33, "label_mass": 0.17, "applied/optimizer_steps": 84}
+
+
+def plateau(maker: Maker, probed: bool = False, **more: Any) -> Maker:
+    """A real model after 84 steps: the loss is that of guessing, and one label stands first nearly everywhere."""
+    asked = {"titles_found": 0.1, "titles_asked": 200} if probed else {}
+    return maker.trial(0, figures={**PLATEAU, **asked, **more}, lean=0.97, model=REAL, epochs=1, learning_rate=2e-4)
+
+
+def test_one_label_that_stands_first_everywhere_after_few_steps_means_too_few_steps(maker):
+    found = told(plateau(maker))
+    assert list(found) == ["at chance", "too few steps"]
+    seen = found["too few steps"].seen
+    assert seen.startswith(
+        "the longest training took 84 optimiser steps; the training loss is 2.36 nats, not below that of guessing, "
+        "ln 10 = 2.30; label A stands first in 97% of the lists"
+    )
+    assert "the labels have 17% of the probability together, and had 15% at the start" in seen
+    assert found["too few steps"].confidence == "likely"
+    assert "`skill_steps: auto` saves most of them" in found["too few steps"].next_step
+
+
+def test_where_labels_were_asked_for_that_comes_before_the_steps(maker):
+    assert list(told(plateau(maker, probed=True))) == ["at chance", CANNOT, "too few steps"]
+
+
+def test_one_label_that_stands_first_everywhere_is_no_cause_of_a_long_training_at_the_loss_of_guessing(maker):
+    assert list(told(plateau(maker, **{"applied/optimizer_steps": 900}))) == [
+        "at chance",
+        "labels don't fit their lists",
+    ]
+
+
+def test_a_training_that_has_left_the_loss_of_guessing_had_enough_steps_to_lean(maker):
+    assert list(told(plateau(maker, train_loss=1.9)))[:2] == ["at chance", "label prior"]
+
+
+def test_a_loss_that_has_not_moved_at_all_is_the_rate_s(tmp_path):
+    maker = Maker(tmp_path).untrained(REAL, lean=0.97, val_loss=2.35)
+    assert list(told(plateau(maker))) == ["at chance", "rate too low"]
+    maker = Maker(tmp_path, "moved").untrained(REAL, lean=0.97, val_loss=3.2)
+    assert list(told(plateau(maker))) == ["at chance", "too few steps"]
+
+
+def test_a_table_may_say_that_labels_cannot_be_named(tmp_path):
+    text = (
+        "recall_at_1,ndcg_at_10,train_loss,optimizer_steps,titles_found,titles_asked\n0.0179,0.0875,3.95,500,0.03,200\n"
+    )
+    assert [finding.name for finding in diagnose(of_table(text, tmp_path))] == ["at chance", CANNOT]
+
+
+def test_the_command_says_first_what_was_learned(maker, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    tried(maker, 2.5, [0.9, 0.98], **SKILL)
+    keep_journal(maker.study)
+    assert main([str(maker.study.path)]) == 0
+    first, second, *_ = lines = capsys.readouterr().out.splitlines()
+    assert first == "Learned: names 98% of labels (untrained 11%, taught 96%) ·"
+    assert second == "         ranks better than popularity (proven)."
+    assert lines[-1] == "Nothing found that explains weak results."
+
+
 # What single findings say
 
 
@@ -241,6 +466,12 @@ def test_training_lists_may_be_easier_for_a_reason_that_is_known():
 
 def test_the_loss_of_all_tokens_is_not_held_against_that_of_labels():
     assert of_epochs({"train_loss": 0.8, "val_loss": 2.1, "label_mass": 0.98}, objective="token_ce") == []
+
+
+def test_a_training_loss_with_titles_to_be_found_is_not_held_against_that_of_lists():
+    epoch = {"train_loss": 1.2, "val_loss": 2.6}
+    assert of_epochs(epoch, skill_mix=0.5) == []
+    assert of_epochs(epoch) == ["template mismatch"]
 
 
 def test_labels_that_hardly_any_probability_falls_on():

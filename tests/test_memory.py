@@ -6,18 +6,27 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from reranker.catalogue import Catalogue
 from reranker.config import TrialConfig
-from reranker.memory import estimate, read_shape, shape_of
-from reranker.models import MODELS, attach_lora, leave_casts_to_autocast, load_base
+from reranker.data import RerankingData
+from reranker.memory import PassSize, estimate, read_shape, shape_of
+from reranker.models import MODELS, attach_lora, leave_casts_to_autocast, load_base, load_tokenizer
+from reranker.objective import Objective
+from reranker.passes import Limits, Pass, plain_passes, shared_passes
+from reranker.prompts import PromptEncoder
 
 BATCH, TOKENS = 4, 120
+PROMPTS = PassSize(BATCH, TOKENS)
 
 
 def kept_bytes(config: TrialConfig) -> int:
@@ -25,8 +34,21 @@ def kept_bytes(config: TrialConfig) -> int:
 
 
 def forward_and_kept_bytes(model: PeftModel, config: TrialConfig) -> tuple[torch.Tensor, int]:
+    """The loss of random prompts, one of them padded, and what they keep."""
+    ids = torch.randint(5, shape_of(config.model).vocabulary, (BATCH, TOKENS))
+    mask = torch.ones_like(ids)
+    mask[0, 0] = 0
+    logits = {"logits_to_keep": 1} if config.objective == "label_ce" else {}
+
+    def forward() -> torch.Tensor:
+        outputs = model(input_ids=ids, attention_mask=mask, use_cache=False, **logits)
+        return F.cross_entropy(outputs.logits.float().flatten(0, 1), outputs.logits.argmax(-1).flatten())
+
+    return loss_and_kept_bytes(model, forward)
+
+
+def loss_and_kept_bytes(model: PeftModel, forward: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, int]:
     """The loss, and what one forward pass keeps for its backward pass, weights left out, counted by torch."""
-    shape = shape_of(config.model)
     weights = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
     kept: dict[int, int] = {}
 
@@ -36,26 +58,88 @@ def forward_and_kept_bytes(model: PeftModel, config: TrialConfig) -> tuple[torch
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    ids = torch.randint(5, shape.vocabulary, (BATCH, TOKENS))
-    logits = {"logits_to_keep": 1} if config.objective == "label_ce" else {}
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        outputs = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **logits)
-        loss = F.cross_entropy(outputs.logits.float().flatten(0, 1), outputs.logits.argmax(-1).flatten())
+        loss = forward()
     return loss, sum(kept.values())
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen3"])
+def base(request, tmp_path_factory, demo_tokenizer) -> str:
+    """A random base of 24 layers that reads with the demo's tokenizer."""
+    folder = str(tmp_path_factory.mktemp(request.param))
+    facts = AutoConfig.for_model(
+        request.param, vocab_size=len(demo_tokenizer), hidden_size=96, num_hidden_layers=24, intermediate_size=256,
+        num_attention_heads=6, num_key_value_heads=2, head_dim=16, tie_word_embeddings=True,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(facts).save_pretrained(folder)
+    demo_tokenizer.save_pretrained(folder)
+    return folder
+
+
+def shared_and_plain(config: TrialConfig, data: RerankingData, lists: int) -> tuple[PromptEncoder, Pass, Pass]:
+    """The examples of so many lists of sixteen in one pass, and in one of separate prompts."""
+    encoder = PromptEncoder(Catalogue(load_tokenizer(config.model), data.interactions.item_texts), config)
+    some, limits = data.shared_examples(config, 0, 16)[:lists], Limits(None, None)
+    prompts = [encoder.encode_shared(examples) for examples in some]
+    (shared,) = shared_passes(encoder, some, prompts, limits, data.list_correction(config, 16))
+    (plain,) = plain_passes(encoder, encoder.encode([example for examples in some for example in examples]), limits)
+    return encoder, shared, plain
+
+
+def kept_by(config: TrialConfig, encoder: PromptEncoder, *passes: Pass) -> list[int]:
+    model = attach_lora(load_base(config, torch.device("cpu")), config).train()
+    objective, kept = Objective(encoder, torch.device("cpu")), []
+    for batch in passes:
+        with objective.answering(model, batch):
+            kept.append(loss_and_kept_bytes(model, partial(loss_of, objective, model, batch))[1])
+    return kept
+
+
+def loss_of(objective: Objective, model: PeftModel, batch: Pass) -> torch.Tensor:
+    return objective.loss(objective.logits(model, batch), batch["targets"])
 
 
 @pytest.mark.parametrize("targets", ["all_linear", "qv"])
 @pytest.mark.parametrize("model", ["demo-tiny", "demo-small"])
 def test_the_estimate_is_what_is_kept_and_a_little_for_the_backward_pass(model, targets):
     config = TrialConfig(model=model, lora_targets=targets)
-    guess = estimate(config, shape_of(model), tokens=TOKENS, micro_batch=BATCH, on_gpu=False)
+    guess = estimate(config, shape_of(model), PROMPTS, on_gpu=False)
     assert 1.0 <= guess.activations / kept_bytes(config) <= 1.6  # of two layers, one layer's backward pass is much
 
 
 def test_the_estimate_for_a_real_model_is_what_is_kept_and_a_little(smollm2_tokenizer):
     config = TrialConfig(model="smollm2-135m")
-    guess = estimate(config, shape_of("smollm2-135m"), tokens=TOKENS, micro_batch=BATCH, on_gpu=False)
+    guess = estimate(config, shape_of("smollm2-135m"), PROMPTS, on_gpu=False)
     assert 1.0 <= guess.activations / kept_bytes(config) <= 1.15
+
+
+@pytest.mark.parametrize("targets", ["all_linear", "qv"])
+@pytest.mark.parametrize("lists", [1, 2])
+def test_the_estimate_for_shared_lists_is_what_is_kept_and_a_little(base, lists, targets, demo):
+    config = TrialConfig(model=base, lora_targets=targets, list_sharing=16)
+    encoder, shared, _ = shared_and_plain(config, demo, lists)
+    layout = shared["layout"]
+    size = PassSize(lists, layout["width"], layout["prefix"], layout["branches"])
+    assert (size.examples, size.tokens) == (lists * 16, shared["input_ids"].numel())
+    (kept,) = kept_by(config, encoder, shared)
+    assert 1.0 <= estimate(config, shape_of(base), size, on_gpu=False).activations / kept <= 1.15
+
+
+def test_shared_lists_keep_less_than_as_many_prompts_and_are_estimated_so(base, demo):
+    config = TrialConfig(model=base, list_sharing=16)
+    encoder, shared, plain = shared_and_plain(config, demo, lists=1)
+    together, alone = kept_by(config, encoder, shared, plain)
+    assert together < 0.5 * alone
+    layout, prompts = shared["layout"], PassSize(*plain["input_ids"].shape)
+    size = PassSize(1, layout["width"], layout["prefix"], 16)
+    guessed, guessed_alone = (estimate(config, shape_of(base), s, on_gpu=False).activations for s in (size, prompts))
+    assert guessed / guessed_alone == pytest.approx(together / alone, rel=0.1)
+
+
+def test_what_a_pass_holds_is_said_in_words():
+    assert str(PassSize(8, 300)) == "8 × 300 tokens"
+    assert str(PassSize(1, 60, 550, 16)) == "1 list of 550 tokens with 16 questions of 60"
+    assert str(PassSize(2, 60, 550, 1)) == "2 lists of 550 tokens with 1 question of 60"
 
 
 def test_without_casts_of_its_own_an_adapter_learns_the_same_and_keeps_less():
@@ -95,12 +179,15 @@ def test_a_shape_is_read_from_a_folder(tmp_path):
 
 
 def test_checkpointing_a_smaller_batch_and_a_smaller_rank_take_less():
-    def total(micro_batch: int = 8, **knobs: object) -> float:
+    prompts, shared = PassSize(8, 1000), PassSize(2, 200, 800, 16)
+
+    def total(size: PassSize = prompts, **knobs: object) -> float:
         config = TrialConfig(model="qwen3-0.6b", **knobs)
-        return estimate(config, shape_of("qwen3-0.6b"), tokens=1000, micro_batch=micro_batch, on_gpu=True).total
+        return estimate(config, shape_of("qwen3-0.6b"), size, on_gpu=True).total
 
     assert total(gradient_checkpointing=True) < total() / 2
-    assert total(micro_batch=4) < total()
+    assert total(shared, gradient_checkpointing=True) < total(shared) / 2
+    assert total(PassSize(4, 1000)) < total()
     assert total(lora_rank=8) < total(lora_rank=128)
     # both keep the answer's positions alone
     assert total(objective="label_ce") < total(objective="token_ce") < 1.05 * total(objective="label_ce")
@@ -117,7 +204,9 @@ from reranker.trial_folder import TrialFolder
 
 torch.set_num_threads(1)
 data = RerankingData.prepare(DemoData(users=512))
-config = TrialConfig(model="demo-small", epochs=1, examples_per_user=1, effective_batch=512, learning_rate=1e-2)
+config = TrialConfig(
+    model="demo-small", epochs=1, examples_per_user=1, effective_batch=512, learning_rate=1e-2, list_sharing=1,
+)
 fine_tune(config, data, micro_batch=8)  # everything is imported and allocated once
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 limit = used + int(sys.argv[1]) * 2**20

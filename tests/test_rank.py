@@ -97,8 +97,8 @@ def test_permutations_average_the_log_probabilities_of_rotated_lists(reranker):
 
 
 def test_only_as_much_history_counts_as_the_prompt_shows(reranker):
-    shown = TITLES[40:60]
-    assert reranker.config.history_length == 20
+    shown = TITLES[40:45]
+    assert reranker.config.history_length == 5
     assert reranker.rank([*TITLES[:30], *shown], CANDIDATES).probabilities == pytest.approx(
         reranker.rank(shown, CANDIDATES).probabilities
     )

@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,13 @@ import optuna
 import pytest
 from markdown_it import MarkdownIt
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from stored import keep_journal, report
+from stored import USERS, Maker, keep_journal
 
-from reranker.config import TrialConfig
 from reranker.files import append_line, write_json, write_yaml
-from reranker.metrics import NOWHERE, Picks, Ranks, chance, summarise
+from reranker.metrics import NOWHERE, Picks, Ranks
 from reranker.secrets import masked, masked_command
 from results.board import board_of
-from results.compare import compare
+from results.compare import compare, findings
 from results.contenders import contenders
 from results.content import Content, Step, content_of
 from results.figures import Contest, apart, cost, label_positions, learning_curves, rank_histogram, reliability
@@ -36,91 +32,9 @@ from results.report import main, to_html, write_report
 from results.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.usage import keep_registered
 
-CANDIDATES, USERS = 10, 240
 HOSTILE = (
     "</td></text></style><script>document.title='hit'</script><img src=x onerror=\"document.title='hit'\"> @octocat #1"
 )
-
-
-class Maker:
-    """Stored studies. A ranker's `skill` is by how much its true item's score stands out on average; 0 is chance."""
-
-    def __init__(
-        self, runs: Path, name: str = "films", *, knobs: tuple[str, ...] = ("learning_rate", "lora_rank")
-    ) -> None:
-        self.rng = np.random.default_rng(1)
-        self.luck = self.rng.normal(0, 0.7, USERS)  # of a user, whoever ranks
-        self.study = StudyFolder.create(runs, name)
-        self.study.write_manifest(
-            {
-                "study_id": "1", "fingerprint": "c0ffee", "metric": "ndcg_at_10", "knobs": list(knobs),
-                "references": {"chance": chance(CANDIDATES)}, "best_reachable_recall_at_1": None,
-                "tags": {"data_fingerprint": "f00d", "code_version": "0.1.0"},
-                "plan": {
-                    "sampler": "tpe", "seed": 0, "trials": 3, "source": "tables", "candidates": CANDIDATES,
-                    "validation_lists": USERS,
-                },
-                "tracking_uri": "https://me:hunter2@tracking.example/x", "versions": {"torch": "2.13.0"},
-                "command": ["tune/run_search.py", "films.yaml", "--webhook", "https://hooks.example/T0/hunter2"],
-            }
-        )  # fmt: skip
-        write_yaml(self.study.study_file, "study: {name: films}\ndata: {source: demo}\n")
-        self.journal = optuna.create_study(
-            study_name=self.study.name, direction="maximize",
-            storage=JournalStorage(JournalFileBackend(str(self.study.journal))),
-        )  # fmt: skip
-        self.study.write_ending("", complete=True)
-
-    def ranks(self, skill: float) -> tuple[list[str], Ranks, Picks]:
-        scores = self.rng.normal(0, 1, (USERS, CANDIDATES))
-        targets = self.rng.integers(0, CANDIDATES, USERS)
-        scores[np.arange(USERS), targets] += skill + (self.luck if skill else 0)
-        own = scores[np.arange(USERS), targets, None]
-        picks = Picks(targets, scores.argmax(axis=1), np.exp(scores).max(axis=1) / np.exp(scores).sum(axis=1))
-        return [f"u{i}" for i in range(USERS)], Ranks((scores > own).sum(axis=1), np.zeros(USERS, np.int64)), picks
-
-    def baseline(self, name: str, skill: float) -> Maker:
-        users, ranks, _ = self.ranks(skill)
-        self.study.baseline(name).path.mkdir(parents=True)
-        self.study.baseline(name).keep_ranks(users, ranks)
-        return self
-
-    def trial(
-        self,
-        skill: float,
-        *,
-        status: TrialStatus = TrialStatus.COMPLETED,
-        cause: str = "",
-        origin: str = "",
-        **knobs: Any,
-    ) -> Maker:
-        number = len(self.study.numbers())
-        config = TrialConfig(
-            **{"model": "demo-tiny", "epochs": 2, "candidates": CANDIDATES, "learning_rate": 1e-3, **knobs}
-        )
-        self.study.start_trial(number, config.model_dump(), origin)
-        params = {"learning_rate": config.learning_rate, "lora_rank": config.lora_rank}
-        spaces = {
-            "learning_rate": FloatDistribution(1e-6, 1, log=True),
-            "lora_rank": CategoricalDistribution([4, 8, 16]),
-        }
-        state = optuna.trial.TrialState.FAIL
-        value = None
-        if status is not TrialStatus.FAILED:
-            for epoch in (1, 2):
-                users, ranks, picks = self.ranks(skill * epoch / 2)
-                figures = {
-                    "train_loss": 2.5 - skill * epoch / 4, "val_loss": 2.6 - skill * epoch / 4,
-                    "seconds": 10.0 * epoch * config.lora_rank, "seconds_per_list": 0.002,
-                    "applied/optimizer_steps": 200 * epoch, "applied/learning_rate": config.learning_rate,
-                    "applied/flops_per_list": 1e9, "applied/parameters": 1_000_000 * config.lora_rank,
-                    "applied/examples": 4000 * epoch,
-                }  # fmt: skip
-                report(self.study.trial(number), users, ranks, picks, **figures)
-            state, value = optuna.trial.TrialState.COMPLETE, summarise(ranks)["ndcg_at_10"]
-        self.journal.add_trial(optuna.trial.create_trial(state=state, params=params, distributions=spaces, value=value))
-        self.study.write_status(number, status, cause=cause)
-        return self
 
 
 @pytest.fixture
@@ -394,6 +308,95 @@ def test_a_study_in_retrieval_mode_shows_its_ceiling(maker):
     board = content_of(maker.study).board
     cells = dict(zip(board.columns, board.rows[0].cells, strict=True))
     assert (cells["ceiling"], cells["if listed: NDCG@10"]) == ("0.800", "0.710")
+
+
+# What was learned
+
+REAL = "smollm2-135m"
+LESSON = {"applied/skill_steps": 40, "applied/skill_seconds": 260.4, "applied/skill_found": 0.96}
+
+
+def asked(found: Any, **more: Any) -> dict[str, Any]:
+    return {"titles_found": found, "titles_asked": 200, **more}
+
+
+@pytest.mark.parametrize(
+    ("baselines", "skill", "figures", "said"),
+    [
+        (
+            {"popularity": 0.3, "markov": 0.6}, 2.0, asked(0.98),
+            "Learned: names 98% of labels (untrained 11%) · ranks better than markov, popularity (proven).",
+        ),
+        (
+            {"popularity": 0.3, "markov": 3.2}, 2.0, asked(0.98, **LESSON),
+            "Learned: names 98% of labels (untrained 11%, taught 96%) · ranks better than popularity (proven), "
+            + "not proven better than markov.",
+        ),
+        (
+            {"popularity": 1.5}, 0.3, asked(0.98),
+            "Learned: names labels (98%, untrained 11%), but is not proven to rank better than popularity.",
+        ),
+        (
+            {"popularity": 1.5}, 0.3, asked(0.12),
+            "Learned: names only 12% of labels (guessing 10%, untrained 11%) · is not proven to rank better than "
+            + "popularity.",
+        ),
+        (
+            {"popularity": 1.5}, 0.3, asked([0.60, 0.12], **LESSON, ndcg_at_10=[0.5, 0.4]),
+            "Learned: names 60% of labels (untrained 11%, taught 96%, 12% after epoch 2) · is not proven to rank "
+            + "better than popularity.",
+        ),
+        (
+            {}, 2.0, asked(0.98),
+            "Learned: names 98% of labels (untrained 11%) · ranks better than zero-shot smollm2-135m (proven).",
+        ),
+        ({"popularity": 0.3}, 2.0, {}, ""),  # an older study
+        ({"popularity": 0.3}, 2.0, asked(0.1), ""),  # it ranks better than it names labels: the question says nothing
+    ],
+)  # fmt: skip
+def test_the_first_screen_says_what_was_learned(maker, baselines, skill, figures, said):
+    for name, level in baselines.items():
+        maker.baseline(name, level)
+    study = maker.untrained(REAL, **asked(0.11)).trial(skill, figures=figures, model=REAL).study
+    content = content_of(study)
+    assert content.learned == said
+    page = Page(to_html(content)).text.split("What next")[0]
+    assert page.count("Learned:") == bool(said)
+    assert said in page
+    assert said in to_markdown(content).replace("\\", "").split("What next")[0]
+    assert [line for line in findings(compare(study)) if line.startswith("Learned")] == [said] * bool(said)
+
+
+@pytest.mark.parametrize(
+    ("found", "headline"),
+    [
+        (0.97, "Only labels were learned: the best trial names them, and ranks at chance"),
+        (0.30, "Nothing was learned: the best trial is at chance"),
+    ],
+)
+def test_the_headline_tells_labels_without_a_rule_from_nothing(maker, found, headline):
+    content = content_of(maker.untrained(REAL).trial(0.0, figures=asked(found), model=REAL).study)
+    assert (content.headline, content.tone) == (headline, "bad")
+
+
+def test_what_teaching_labels_took_stands_with_the_seconds_of_trials(maker):
+    said = "Teaching the base to name labels took 40 steps and 260 s, once for the study's model."
+    maker.baseline("popularity", 0.3).trial(2.0, figures=LESSON).trial(1.5, figures=LESSON)
+    content = content_of(maker.study)
+    assert content.lesson == said
+    assert said in Page(to_html(content)).text.split("Leaderboard")[-1]
+    assert said in to_markdown(content).split("### Leaderboard")[1].split("### Diagnosis")[0]
+    assert said in findings(compare(maker.study))
+    other = {**LESSON, "applied/skill_steps": 120, "applied/skill_seconds": 500.0}
+    assert content_of(maker.trial(1.0, figures=other, label_position="before").study).lesson == (
+        "Teaching the base to name labels took 2 lessons, 40 to 120 steps each and 760 s in all; "
+        "trials with the same model and prompt share one."
+    )
+
+
+def test_nothing_is_said_of_a_lesson_that_was_not_needed(maker):
+    none = {"applied/skill_steps": 0, "applied/skill_seconds": 0.0, "applied/skill_found": 0.97}
+    assert content_of(maker.trial(2.0, figures=none).trial(1.0).study).lesson == ""
 
 
 # Odd studies

@@ -27,7 +27,10 @@ from reranker.sft import EpochReport, fine_tune, largest_pass, share_of_batch
 from reranker.trial_folder import TrialFolder
 
 CPU = torch.device("cpu")
-TINY = TrialConfig(model="demo-tiny", epochs=1, examples_per_user=1, learning_rate=1e-2, lora_rank=4)
+TINY = TrialConfig(
+    model="demo-tiny", epochs=1, examples_per_user=1, learning_rate=1e-2, lora_rank=4, effective_batch=16,
+    list_sharing=1, skill_steps=0,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +92,7 @@ def test_overfits_32_examples():
     data = RerankingData.prepare(DemoData(users=32))
     config = TrialConfig(
         model="demo-tiny", epochs=60, examples_per_user=1, learning_rate=5e-3, lora_rank=32, effective_batch=8,
+        list_sharing=1,
         candidates=10, schedule="linear",
     )  # fmt: skip
     fixed = data.training_examples(config, 0)
@@ -194,7 +198,7 @@ def test_every_knob_changes_something(small):
         "epochs": 3, "learning_rate": 5e-3, "schedule": "cosine", "warmup_epochs": 1.0, "weight_decay": 0.5,
         "max_grad_norm": 0.01, "effective_batch": 4, "micro_batch": 2, "lora_rank": 2, "lora_alpha": 1,
         "lora_dropout": 0.5, "lora_targets": "qv", "permutations": 3, "seed": 7, "list_sharing": 4,
-            "skill_steps": 3,
+            "skill_steps": 3, "skill_mix": 0.4,
     }  # fmt: skip
     untested = {"label_style", "gradient_checkpointing", "list_correction"}  # one value; memory and time; see below
     assert set(other) | untested == set(TrialConfig.model_fields)

@@ -206,7 +206,8 @@ def test_how_many_share_a_list():
     def sharing(workers: int = 1, **knobs) -> int:
         return examples_of_a_list(TrialConfig(model="demo-tiny", **knobs), workers)
 
-    assert sharing() == 1
+    assert sharing() == 16
+    assert sharing(list_sharing=1) == 1
     assert sharing(list_sharing="auto", effective_batch=16) == 8  # two lists a step, for one worker as for two
     assert sharing(workers=2, list_sharing="auto", effective_batch=16) == 8
     assert sharing(list_sharing="auto", effective_batch=64) == 16

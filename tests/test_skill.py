@@ -24,6 +24,7 @@ from reranker.data import RerankingData
 from reranker.errors import TrainingStopped
 from reranker.learn_skill import FindLists, SkillLesson, kept_skill
 from reranker.models import attach_lora, load_base, load_tokenizer
+from reranker.objective import Objective
 from reranker.prompts import PromptEncoder
 from reranker.rank import Reranker
 from reranker.sft import fine_tune
@@ -282,3 +283,16 @@ def test_reports_tell_how_many_titles_are_found(small):
     figures = fine_tune(TAUGHT.model_copy(update={"skill_steps": 200, "learning_rate": 1e-6}), small).figures
     assert figures["titles_asked"] == 64
     assert figures["titles_found"] > 0.8
+
+
+@pytest.mark.parametrize("sharing", [1, 8])
+def test_a_share_of_questions_by_title_stays_in_the_training(small, sharing, monkeypatch):
+    """Half of the questions: as many as there are examples, none of them corrected or counted as an example."""
+    seen: list[int] = []
+    run = Objective.loss
+    monkeypatch.setattr(Objective, "loss", lambda self, logits, t: seen.append(len(t)) or run(self, logits, t))
+    knobs = {"skill_steps": 0, "skill_mix": 0.5, "list_sharing": sharing, "effective_batch": 16}
+    figures = fine_tune(TAUGHT.model_copy(update=knobs), small).figures
+    assert figures["applied/examples"] == 64
+    assert sum(seen) == 128
+    assert figures["applied/optimizer_steps"] == 4

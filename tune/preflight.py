@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from reranker.catalogue import Catalogue
 from reranker.config import TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import InputError
-from reranker.memory import GIB, MemoryEstimate, device_memory, estimate, shape_of
+from reranker.memory import GIB, MemoryEstimate, PassSize, device_memory, estimate, shape_of
 from reranker.models import MODELS, check_base, is_hub_id, load_tokenizer, local_folder
 from reranker.prompts import PromptEncoder
-from reranker.sft import largest_pass
+from reranker.sft import _PASS_TOKENS, examples_of_a_list, largest_pass, share_of_batch
 from tune.search_space import Study
 
 _MOST_ON_A_GPU = 4  # trials; more would wait for each other
+_READ = 64  # prompts, or lists, that are tokenised to know what they take
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,19 @@ class ModelCheck:
         longest: tokens of its longest prompts; of a model that is not here, what they may have at most.
         here: whether it need not be fetched first.
         whole_prompts: whether its tokens reach over the ends of titles, so that each prompt is tokenised as a whole.
+        listed: tokens of the longest list, where examples share theirs; else 0.
+        question: tokens of the longest question behind such a list, with its answer where that is trained on.
+        own_lists: how many times as many tokens an example takes with history_first as where lists are shared automatically,
+            and how many examples then share one; None where that was not asked for, or is not known.
     """
 
     config: TrialConfig
     longest: int
     here: bool
     whole_prompts: bool = False
+    listed: int = 0
+    question: int = 0
+    own_lists: tuple[float, int] | None = None
 
 
 def check_models(study: Study, data: RerankingData | None, *, fetch: bool) -> list[ModelCheck]:
@@ -47,16 +57,15 @@ def check_models(study: Study, data: RerankingData | None, *, fetch: bool) -> li
     """
     faults, checks = [], []
     for config in study.extremes():
-        here = local_folder(config.model) is not None
-        longest, whole = config.max_prompt_tokens, False
-        if here or fetch:
+        check = _unread(study, config)
+        if check.here or fetch:
             try:
                 check_base(config)
                 if data is not None:
-                    longest, whole = _longest_prompt(config, data)
+                    check = _read(study, check, data)
             except InputError as error:
                 faults += [fault for fault in error.faults if fault not in faults]
-        checks.append(ModelCheck(config, longest, here, whole))
+        checks.append(check)
     if faults:
         raise InputError(faults)
     return checks
@@ -89,16 +98,16 @@ def part_of(capacity: float, needed: float) -> float:
 
 
 def describe_memory(study: Study, checks: list[ModelCheck]) -> list[str]:
-    """For each model, what a worker needs for its most demanding configuration, and whether the device has it."""
+    """What history_first costs; for each model, what its most demanding configuration needs, and whether there is that much."""
     device, capacity, on_gpu = _device()
     if on_gpu and study.resources.gpus_per_trial != "auto":
         capacity *= min(1.0, study.resources.gpus_per_trial / study.resources.workers)
     needs = _needs(study, checks, on_gpu)
-    lines = [f"memory of a worker, estimated ({device}: {capacity / GIB:.1f} GiB)"]
-    for model, (need, micro_batch, check) in needs.items():
+    lines = [*_describe_order(checks), f"memory of a worker, estimated ({device}: {capacity / GIB:.1f} GiB)"]
+    for model, (need, size, check) in needs.items():
         lines.append(
             f"  {model}: {need.total / GIB:.1f} GiB = {need.weights / GIB:.2f} weights + {need.adapter / GIB:.2f} adapter "
-            f"+ {need.activations / GIB:.2f} activations ({micro_batch} × {check.longest} tokens) "
+            f"+ {need.activations / GIB:.2f} activations ({size}) "
             f"+ {need.rest / GIB:.1f} else{_verdict(study, check, need, capacity, on_gpu)}"
         )
     whole = sorted({check.config.model for check in checks if check.whole_prompts})
@@ -121,18 +130,49 @@ def _device() -> tuple[str, float, bool]:
     return name, capacity, not name.startswith("this machine")
 
 
-def _needs(study: Study, checks: list[ModelCheck], on_gpu: bool) -> dict[str, tuple[MemoryEstimate, int, ModelCheck]]:
-    """For each model whose shape is known the largest estimate, with its examples a pass."""
-    needs: dict[str, tuple[MemoryEstimate, int, ModelCheck]] = {}
-    for check in checks:
+def _describe_order(checks: list[ModelCheck]) -> list[str]:
+    known = [check.own_lists for check in checks if check.own_lists is not None]
+    if not known:
+        return []
+    times, together = max(known)
+    shared = f"candidates_first with list_sharing {together}"
+    return [f"history_first: each example computes its own list, {times:.1f} times the tokens of {shared}"]
+
+
+def _needs(
+    study: Study, checks: list[ModelCheck], on_gpu: bool
+) -> dict[str, tuple[MemoryEstimate, PassSize, ModelCheck]]:
+    """For each model whose shape is known the largest estimate, with its largest pass."""
+    needs: dict[str, tuple[MemoryEstimate, PassSize, ModelCheck]] = {}
+    for check in chain.from_iterable(_with_and_without_sharing(study, check) for check in checks):
         shape = shape_of(check.config.model)
         if shape is None:
             continue
-        micro_batch = largest_pass(check.config, study.resources.workers, check.longest, "cuda" if on_gpu else "cpu")
-        need = estimate(check.config, shape, tokens=check.longest, micro_batch=micro_batch, on_gpu=on_gpu)
+        size = _largest_pass(check, study.resources.workers, "cuda" if on_gpu else "cpu")
+        need = estimate(check.config, shape, size, on_gpu=on_gpu)
         if check.config.model not in needs or need.total > needs[check.config.model][0].total:
-            needs[check.config.model] = need, micro_batch, check
+            needs[check.config.model] = need, size, check
     return needs
+
+
+def _with_and_without_sharing(study: Study, check: ModelCheck) -> Iterator[ModelCheck]:
+    """Where it is searched whether lists are shared, a configuration without is as possible and may need more."""
+    yield check
+    if check.listed and {"list_sharing", "prompt_order"} & set(study.knobs):
+        yield replace(check, listed=0)
+
+
+def _largest_pass(check: ModelCheck, workers: int, device: str) -> PassSize:
+    """Of one worker, where all lists, and all questions, are as long as the longest."""
+    config, listed, question = check.config, check.listed, check.question
+    if not listed:
+        return PassSize(largest_pass(config, workers, check.longest, device), check.longest)
+    together = examples_of_a_list(config, workers)
+    lists = share_of_batch(config, workers) // together
+    limit, tokens = config.micro_batch, _PASS_TOKENS[device]
+    branches = max(1, min(together, limit or (tokens - listed) // question))
+    rows = limit // branches if limit else tokens // (listed + branches * question)
+    return PassSize(max(1, min(rows, lists * math.ceil(together / branches))), question, listed, branches)
 
 
 def _verdict(study: Study, check: ModelCheck, need: MemoryEstimate, capacity: float, on_gpu: bool) -> str:
@@ -140,24 +180,72 @@ def _verdict(study: Study, check: ModelCheck, need: MemoryEstimate, capacity: fl
         return ""
     shape = shape_of(check.config.model)
     assert shape is not None
-    least = estimate(
-        check.config.model_copy(update={"gradient_checkpointing": True}),
-        shape,
-        tokens=check.longest,
-        micro_batch=1,
-        on_gpu=on_gpu,
-    ).total
+    smallest = check.config.model_copy(update={"gradient_checkpointing": True, "micro_batch": 1})
+    size = _largest_pass(replace(check, config=smallest), study.resources.workers, "cuda" if on_gpu else "cpu")
+    least = estimate(smallest, shape, size, on_gpu=on_gpu).total
     if least > capacity:
         return f"; DOES NOT FIT: {least / GIB:.1f} GiB at micro batch 1 with gradient_checkpointing"
     return f"; more than there is: the micro batch will be halved until it fits ({least / GIB:.1f} GiB at the least)"
 
 
-def _longest_prompt(config: TrialConfig, data: RerankingData) -> tuple[int, bool]:
-    """Its tokens, and whether prompts are tokenised as a whole."""
-    encoder = PromptEncoder(Catalogue(load_tokenizer(config.model), data.interactions.item_texts), config)
+def _unread(study: Study, config: TrialConfig) -> ModelCheck:
+    """What prompts may have at most, as though all titles were of one length."""
+    here, most = local_folder(config.model) is not None, config.max_prompt_tokens
+    if not _shares_lists(study, config):
+        return ModelCheck(config, most, here)
+    listed = most * config.candidates // (config.candidates + config.history_length)
+    return ModelCheck(config, most, here, listed=listed, question=most - listed)
+
+
+def _read(study: Study, check: ModelCheck, data: RerankingData) -> ModelCheck:
+    """With the tokens of the longest prompts, lists and questions."""
+    config, texts = check.config, data.interactions.item_texts
+    encoder = PromptEncoder(Catalogue(load_tokenizer(config.model), texts), config)
     encoder.catalogue.check(config.model)
     examples = data.validation(config)
     if data.config.candidate_mode == "retrieval":  # lists for training hold other items
         examples += data.training_examples(config.model_copy(update={"examples_per_user": 1}), epoch=0)
-    longest = sorted(examples, key=lambda e: -sum(len(data.interactions.item_texts[i]) for i in e.candidates))
-    return max(len(prompt.input_ids) for prompt in encoder.encode(longest[:64])), encoder.tokenizes_whole_prompts
+
+    def letters(items: tuple[int, ...]) -> int:
+        return sum(len(texts[i]) for i in items)
+
+    listed = question = 0
+    lists = sorted(examples, key=lambda e: -letters(e.candidates))[:_READ]
+    longest = max(len(prompt.input_ids) for prompt in encoder.encode(lists))
+    whole = encoder.tokenizes_whole_prompts
+    if _shares_lists(study, config) and not whole:
+        asked = sorted(examples, key=lambda e: -letters(e.history[-config.history_length :]))[:_READ]
+        shared = [encoder.encode_shared([example]) for example in [*lists, *asked]]
+        listed = max(len(prompt.listed) for prompt in shared)
+        answer = len(encoder.answer_ids[0]) if config.objective == "token_ce" else 0
+        question = max(len(prompt.questions[0].input_ids) for prompt in shared) + answer
+    own = _own_lists(study, config, encoder.catalogue, data) if _can_be_history_first(study) else None
+    return replace(check, longest=longest, whole_prompts=whole, listed=listed, question=question, own_lists=own)
+
+
+def _can_be_history_first(study: Study) -> bool:
+    drawn = [dimension for dimension in study.dimensions if "prompt_order" in dimension.knobs]
+    ends = [dimension.assign(end)["prompt_order"] for dimension in drawn for end in dimension.distribution.ends({})]
+    return "history_first" in [study.base().prompt_order, *ends]
+
+
+def _own_lists(
+    study: Study, config: TrialConfig, catalogue: Catalogue, data: RerankingData
+) -> tuple[float, int] | None:
+    """See ModelCheck; counted in lists of some users."""
+    config = config.model_copy(update={"prompt_order": "candidates_first", "list_sharing": "auto"})
+    encoder = PromptEncoder(catalogue, config)
+    if encoder.tokenizes_whole_prompts or not _shares_lists(study, config):
+        return None
+    users = min(_READ, data.config.training_users or _READ)
+    some = replace(data, config=data.config.model_copy(update={"training_users": users}))
+    together = examples_of_a_list(config, study.resources.workers)
+    prompts = [encoder.encode_shared(examples) for examples in some.shared_examples(config, 0, together)[:_READ]]
+    shared = sum(len(p.listed) + sum(len(question.input_ids) for question in p.questions) for p in prompts)
+    return (sum(prompt.tokens for prompt in prompts) / shared, together) if prompts else None
+
+
+def _shares_lists(study: Study, config: TrialConfig) -> bool:
+    """A batch that the workers can't share evenly is for its trial to tell."""
+    workers = study.resources.workers
+    return config.effective_batch % workers == 0 and examples_of_a_list(config, workers) > 1
