@@ -69,7 +69,7 @@ def test_what_the_file_says_is_what_the_optimiser_the_adapter_and_mlflow_hold(se
     last = trial.read_epochs()[-1]
     assert last["epoch"] == 2
     assert last["applied/learning_rate"] == 3.7e-3
-    assert last["applied/optimizer_steps"] == 2 * 64 / 16
+    assert last["applied/optimizer_steps"] == 2 * 64 / 32
     ranks = {
         w.shape[0] for name, w in load_file(trial.adapter / "adapter_model.safetensors").items() if "lora_A" in name
     }
