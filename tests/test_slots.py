@@ -24,7 +24,7 @@ study:
   scheduler: none
   start_from: [{micro_batch: 8}, {micro_batch: 512}]
 data: {source: demo, users: 512, interactions_per_user: 5}
-fixed: {model: demo-small, epochs: 2, examples_per_user: 1, effective_batch: 512, learning_rate: 1.0e-2}
+fixed: {model: demo-small, epochs: 2, examples_per_user: 1, effective_batch: 512, learning_rate: 1.0e-2, list_sharing: 1}
 space:
   micro_batch: {choice: [8, 512]}
 """
