@@ -24,7 +24,6 @@ import numpy as np
 import torch
 
 from bench.common import arguments, in_a_process, machine, write
-from reranker.candidates import Example
 from reranker.config import DataConfig, MovieLensData, TablesData, TrialConfig, build_trial_config
 from reranker.data import RerankingData
 from reranker.metrics import summarise
@@ -114,14 +113,8 @@ class Slices(RerankingData):
 
     examples: int = 1000
 
-    def training_examples(self, config: TrialConfig, epoch: int) -> list[Example]:
-        return self.sampler.training_examples(config, self._slice(config, epoch), epoch)
-
-    def shared_examples(self, config: TrialConfig, epoch: int, together: int) -> list[list[Example]]:
-        return self.sampler.shared_examples(config, self._slice(config, epoch), epoch, together)
-
-    def _slice(self, config: TrialConfig, epoch: int) -> np.ndarray[Any, Any]:
-        prefixes = self._prefixes(config)
+    def _prefixes(self, config: TrialConfig, epoch: int) -> np.ndarray[Any, Any]:
+        prefixes = super()._prefixes(config, 0)
         order = np.random.default_rng(config.seed).permutation(len(prefixes))
         return prefixes[np.resize(order, (epoch + 1) * self.examples)[epoch * self.examples :]]
 

@@ -42,23 +42,27 @@ class Example:
     excluded: tuple[int, ...] = ()  # positions that are no negatives of this user's, in a list that others share
 
 
-def training_prefixes(split: Split, examples_per_user: int | None, users: int | None, seed: int) -> IntArray:
-    """Every (user, position) of the training sequences with a history: the item at `position` follows those before it.
+def training_prefixes(
+    split: Split, examples_per_user: int | None, users: int | None, seed: int, epoch: int = 0
+) -> IntArray:
+    """The (user, position) of one epoch's examples: the item at `position` of a training sequence follows those before it.
 
     Args:
-        examples_per_user: the latest ones of each user; None: all.
+        examples_per_user: so many of each user: the latest ones in the first epoch, in each later one those before them,
+            and after the earliest the latest again; None: all in each epoch.
         users: a sample, by seed, of the users who have any; a larger one contains the smaller; None: all.
+        epoch: counted from 0.
 
     Returns:
-        [prefixes, 2], by user and then from the latest position to the earliest.
+        [prefixes, 2], by user and then from the latest position to the earliest, as far as an epoch does not begin anew.
     """
     lengths = np.array([len(sequence) for sequence in split.train], dtype=np.int64)
     chosen = sample(np.flatnonzero(lengths > 1), users, seed, _TRAINING_USER)
-    counts = lengths[chosen] - 1
-    if examples_per_user is not None:
-        counts = np.minimum(counts, examples_per_user)
-    rank = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.stack([np.repeat(chosen, counts), np.repeat(lengths[chosen] - 1, counts) - rank], axis=1)
+    all_of_user = lengths[chosen] - 1
+    counts = all_of_user if examples_per_user is None else np.minimum(all_of_user, examples_per_user)
+    rank = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)  # from the latest, within the epoch
+    back = (np.repeat(epoch * counts, counts) + rank) % np.repeat(all_of_user, counts)
+    return np.stack([np.repeat(chosen, counts), np.repeat(all_of_user, counts) - back], axis=1)
 
 
 class CandidateSampler:

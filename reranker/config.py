@@ -26,6 +26,17 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
+def auto_or_int(low: int, high: int) -> BeforeValidator:
+    """Of a field that is "auto" or a number; else its fault would be two, one for each kind."""
+
+    def check(value: object) -> object:
+        if value != "auto" and not (type(value) is int and low <= value <= high):
+            raise ValueError(f"must be auto or a whole number from {low} to {high:,}")
+        return value
+
+    return BeforeValidator(check)
+
+
 class NegativesMix(StrictModel):
     """Shares of the ways in which training negatives are drawn; they must sum to 1."""
 
@@ -60,15 +71,17 @@ class TrialConfig(StrictModel):
         1024, ge=16, le=1_000_000, description="older history is dropped, then titles cut, to fit"
     )
     # The training data
-    examples_per_user: int | None = Field(10, ge=1, le=1_000_000, description="latest prefixes of each user; null: all")
+    examples_per_user: int | None = Field(
+        3, ge=1, le=1_000_000, description="of an epoch; each epoch takes the next older ones; null: all"
+    )
     shuffle_candidates: bool = Field(True, description="a new order each epoch; false: one order per example")
-    list_sharing: Literal["auto"] | Annotated[int, Field(ge=1, le=len(LETTERS))] = Field(
+    list_sharing: Annotated[Literal["auto"] | int, auto_or_int(1, len(LETTERS))] = Field(
         "auto", description="examples behind one list, with candidates_first: the list is computed once for all of them"
     )
     list_correction: float = Field(
         1.0, ge=0, le=1, description="of shared lists for what stands in them as others' targets; 0: none, 1: in full"
     )
-    skill_steps: Literal["auto"] | Annotated[int, Field(ge=0, le=10_000)] = Field(
+    skill_steps: Annotated[Literal["auto"] | int, auto_or_int(0, 10_000)] = Field(
         "auto",
         description="of teaching the base to find a candidate by its title, before the training; auto: until it can",
     )
@@ -77,7 +90,7 @@ class TrialConfig(StrictModel):
     objective: Literal["label_ce", "token_ce"] = Field(
         "label_ce", description="softmax over the list's labels, or over the whole vocabulary as in plain SFT"
     )
-    epochs: int = Field(3, ge=1, le=10_000, description="passes over the training examples")
+    epochs: int = Field(3, ge=1, le=10_000, description="rounds of `examples_per_user` examples of each user")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="peak, of AdamW")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="after the warm-up")
     warmup_epochs: float = Field(0.1, ge=0, le=10_000, description="linear warm-up, in epochs, whatever the horizon is")

@@ -57,19 +57,20 @@ class RerankingData:
         return RerankingData._of(self.config, self.interactions.sealed(), self.split.sealed())
 
     def training_examples(self, config: TrialConfig, epoch: int) -> list[Example]:
-        """The lists of one epoch (counted from 0), which differ from epoch to epoch in their negatives and order."""
-        return self.sampler.training_examples(config, self._prefixes(config), epoch)
+        """The lists of one epoch (counted from 0). Epochs differ in their prefixes, negatives and order."""
+        return self.sampler.training_examples(config, self._prefixes(config, epoch), epoch)
 
     def shared_examples(self, config: TrialConfig, epoch: int, together: int) -> list[list[Example]]:
         """The examples of one epoch, up to `together` of them behind one list; see `CandidateSampler.shared_examples`."""
-        return self.sampler.shared_examples(config, self._prefixes(config), epoch, together)
+        return self.sampler.shared_examples(config, self._prefixes(config, epoch), epoch, together)
 
-    def list_correction(self, config: TrialConfig, together: int) -> NDArray[np.float32]:
+    def list_correction(self, config: TrialConfig, epoch: int, together: int) -> NDArray[np.float32]:
         """For each item, what is added to its logit in shared lists; see `CandidateSampler.list_correction`."""
-        return self.sampler.list_correction(config, self._prefixes(config), together)
+        return self.sampler.list_correction(config, self._prefixes(config, epoch), together)
 
-    def _prefixes(self, config: TrialConfig) -> NDArray[np.int64]:
-        return training_prefixes(self.split, config.examples_per_user, self.config.training_users, self.config.seed)
+    def _prefixes(self, config: TrialConfig, epoch: int) -> NDArray[np.int64]:
+        users, seed = self.config.training_users, self.config.seed
+        return training_prefixes(self.split, config.examples_per_user, users, seed, epoch)
 
     def validation(self, config: TrialConfig) -> list[Example]:
         """The lists that the search looks at; of the configuration only `candidates` matters."""
@@ -124,7 +125,7 @@ class RerankingData:
     def describe(self, config: TrialConfig) -> str:
         """What was read, what the filters took, and what is trained and scored on, a line each."""
         kept, total = self.interactions, len(self.interactions.touched)
-        training, validation = self._prefixes(config), self.validation(config)
+        training, validation = self._prefixes(config, epoch=0), self.validation(config)
         lines = [
             f"data: {self.config.source}, {len(kept.user_ids)} users, {len(kept.item_ids)} items, {total} interactions",
             f"  fingerprint {kept.fingerprint[:12]}",

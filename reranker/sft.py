@@ -46,7 +46,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 _COUNTED = ("seen", "tokens", "cut_prompts", "history_due", "history_dropped", "largest_pass")
-_PASS_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # with padding, where micro_batch is automatic
+PASS_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # with padding, where micro_batch is automatic
 _AUTO_SHARING = 16  # examples behind a list at most, where list_sharing is automatic
 _PULSE_S = 2.0  # between two words of what is being done; a step in the meantime costs a look at the clock
 
@@ -111,7 +111,7 @@ def fine_tune(
     bases = BaseModels() if bases is None else bases
     on_pulse(Pulse(f"loading {config.model}"))
     encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
-    most_tokens = None if config.micro_batch else _PASS_TOKENS[device.type]
+    most_tokens = None if config.micro_batch else PASS_TOKENS[device.type]
     together = 1 if encoder.tokenizes_whole_prompts else examples_of_a_list(config, workers())
     collator = _Collator(config, data, encoder, Limits(most_tokens, micro_batch or config.micro_batch), together)
     steps_per_epoch = math.ceil(len(collator.lists) / (config.effective_batch // together))
@@ -225,7 +225,7 @@ def examples_of_a_list(config: TrialConfig, workers: int) -> int:
 
 def largest_pass(config: TrialConfig, workers: int, prompt_tokens: int, device: str) -> int:
     """Examples of one worker's largest forward pass, where all prompts have this length."""
-    fits = config.micro_batch or _PASS_TOKENS[device] // prompt_tokens
+    fits = config.micro_batch or PASS_TOKENS[device] // prompt_tokens
     return max(1, min(fits, config.effective_batch // workers))
 
 
@@ -255,10 +255,8 @@ class _Collator(TrainerCallback):  # type: ignore[misc]
         self._limits, self._together = limits, together
         self._finder = PromptEncoder(encoder.catalogue, config, FIND) if config.skill_mix else None
         self._epoch = 0
+        self._correction: Any = None  # of shared lists, by item
         self.lists = self._drawn(epoch=0)
-        self._correction: Any = (
-            data.list_correction(config, together) * config.list_correction if together > 1 else None
-        )
         self.seen = 0  # examples of this worker, since the trial began
         self.tokens = 0  # theirs, without padding
         self.cut_prompts = 0  # prompts that lost history or title text to fit
@@ -274,6 +272,7 @@ class _Collator(TrainerCallback):  # type: ignore[misc]
 
     def _drawn(self, epoch: int) -> Sequence[Sequence[Example]]:
         if self._together > 1:
+            self._correction = self.data.list_correction(self.config, epoch, self._together) * self.config.list_correction
             return self.data.shared_examples(self.config, epoch, self._together)
         return [[example] for example in self.data.training_examples(self.config, epoch)]
 

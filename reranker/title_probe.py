@@ -11,6 +11,7 @@ from reranker.candidates import Example
 from reranker.catalogue import Catalogue
 from reranker.config import TrialConfig
 from reranker.draws import random_bits
+from reranker.models import TOYS
 from reranker.prompts import FIND, PromptEncoder
 from reranker.scoring import Probe, Scored
 from reranker.workers import of_all, worker_rank, workers
@@ -23,8 +24,11 @@ _LIST, _TITLE = range(2)  # what a random number is for
 def title_probes(catalogue: Catalogue, config: TrialConfig, examples: Sequence[Example]) -> list[Probe]:
     """Probes of some of the lists, the same ones for all configurations, each for one of its candidates.
 
-    A title that several candidates have is right with each of them.
+    A title that several candidates have is right with each of them. A toy that is not taught by its title is not asked by
+    it either: it was made for a question of its own, and says nothing here.
     """
+    if config.skill_steps == "auto" and config.model in TOYS:
+        return []
     users = np.array([example.user for example in examples], dtype=np.int64)
     most = _BEHIND_LISTS if config.prompt_order == "candidates_first" else _ALONE
     rows = np.sort(np.argsort(random_bits(_LIST, users), kind="stable")[:most]).tolist()

@@ -56,6 +56,18 @@ def test_every_prefix_of_the_training_part_is_used_latest_first():
     assert training_prefixes(parts, 1, None, 0).tolist() == [[0, 2], [2, 1]]
 
 
+def test_each_epoch_takes_the_prefixes_before_those_of_the_last_and_then_the_latest_again():
+    data = Interactions(
+        ["a", "b"], list("uvwxyz"), list("uvwxyz"), [np.array([0, 1, 2, 3, 4, 5]), np.array([2, 1, 0, 3])], [], ""
+    )
+    epochs = [training_prefixes(split(data), 2, None, 0, epoch).tolist() for epoch in range(3)]
+    assert epochs == [
+        [[0, 3], [0, 2], [1, 1]],
+        [[0, 1], [0, 3], [1, 1]],
+        [[0, 2], [0, 1], [1, 1]],
+    ]
+
+
 def test_a_sample_of_users_is_seeded_and_nested():
     def users(count: int, seed: int) -> set[int]:
         return set(training_prefixes(SPLIT, None, count, seed)[:, 0].tolist())

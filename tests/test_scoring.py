@@ -28,7 +28,7 @@ def alone(model: torch.nn.Module, ids: list[int], labels: list[int]) -> tuple[to
 @pytest.mark.parametrize("order", ["candidates_first", "history_first"])
 @torch.no_grad()
 def test_scores_masses_and_probes_are_those_of_each_prompt_by_itself(demo, order):
-    config = TrialConfig(model="demo-tiny", prompt_order=order, permutations=3)
+    config = TrialConfig(model="demo-tiny", prompt_order=order, permutations=3, skill_steps=0)
     model = attach_lora(load_base(config, torch.device("cpu")), config)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
@@ -51,7 +51,7 @@ def test_scores_masses_and_probes_are_those_of_each_prompt_by_itself(demo, order
 
 def test_a_list_is_computed_once_for_its_probe_and_a_history_once_for_its_orders(demo):
     def groups(**knobs) -> list[int]:
-        config = TrialConfig(model="demo-tiny", permutations=2, **knobs)
+        config = TrialConfig(model="demo-tiny", permutations=2, skill_steps=0, **knobs)
         encode, examples = encoder(config, demo), demo.validation(config)[:3]
         lists, probes = EncodedLists.of(encode, examples), title_probes(encode.catalogue, config, examples)
         prompts = [p.input_ids for p in lists.prompts] + [p.prompt.input_ids for p in probes]

@@ -100,7 +100,7 @@ def fitted(lists: list[list], bias: torch.Tensor) -> torch.Tensor:
 def test_with_the_correction_scores_mean_what_they_mean_after_plain_lists(demo):
     config = SHARED.model_copy(update={"examples_per_user": None})
     none = torch.zeros(len(demo.interactions.item_ids))
-    correction = torch.from_numpy(demo.list_correction(config, 8))
+    correction = torch.from_numpy(demo.list_correction(config, 0, 8))
     shared = [some for epoch in range(10) for some in demo.shared_examples(config, epoch, 8)]
     plain = fitted([demo.training_examples(config, epoch) for epoch in range(10)], none)
 
@@ -153,7 +153,7 @@ def test_the_loss_is_that_of_separate_prompts_over_the_same_lists(small, objecti
     config = SHARED.model_copy(update={"objective": objective, "learning_rate": 1e-12})
     encoder = PromptEncoder(Catalogue(load_tokenizer("demo-tiny"), small.interactions.item_texts), config)
     model, losses = load_base(config, torch.device("cpu")).eval(), []
-    correction = small.list_correction(config, 8)
+    correction = small.list_correction(config, 0, 8)
     labels = torch.tensor(encoder.label_ids)
     for some in small.shared_examples(config, 0, 8):
         for example, prompt in zip(some, encoder.encode(some), strict=True):

@@ -261,14 +261,14 @@ def test_a_training_that_goes_on_gives_exactly_what_one_without_a_break_gives(sm
 
 def test_a_probe_takes_any_of_equal_titles_for_right():
     texts = ["Kiss", "Bride", "Kiss", "Sword"]
-    encoder = PromptEncoder(catalogue(texts), TrialConfig(model="demo-tiny", candidates=4))
+    encoder = PromptEncoder(catalogue(texts), TrialConfig(model="demo-tiny", candidates=4, skill_steps=0))
     examples = [Example(user, (1,), (2, 1, 0, 3), 0) for user in range(40)]
     probes = title_probes(encoder.catalogue, encoder.config, examples)
     assert {probe.right for probe in probes} == {(0, 2), (1,), (3,)}
 
 
 def test_titles_that_are_asked_are_the_same_for_all_configurations_and_two_hundred_at_most(demo):
-    config = TrialConfig(model="demo-tiny")
+    config = TrialConfig(model="demo-tiny", skill_steps=0)
     texts = catalogue(demo.interactions.item_texts)
     one, other = (
         title_probes(texts, c, demo.validation(config)) for c in (config, config.model_copy(update={"seed": 3}))
@@ -277,6 +277,12 @@ def test_titles_that_are_asked_are_the_same_for_all_configurations_and_two_hundr
     assert len(one) == len({p.row for p in one}) == 200
     counts = np.bincount([p.right[0] for p in one], minlength=20)
     assert counts.min() >= 1
+
+
+def test_a_toy_that_is_not_taught_by_titles_is_not_asked_by_them(small):
+    config = TAUGHT.model_copy(update={"skill_steps": "auto"})
+    assert title_probes(catalogue(small.interactions.item_texts), config, small.validation(config)) == []
+    assert "titles_found" not in fine_tune(config, small).figures
 
 
 def test_reports_tell_how_many_titles_are_found(small):

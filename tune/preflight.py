@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -12,12 +13,13 @@ from reranker.config import TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import InputError
 from reranker.memory import GIB, MemoryEstimate, PassSize, device_memory, estimate, shape_of
-from reranker.models import MODELS, check_base, is_hub_id, load_tokenizer, local_folder
+from reranker.models import MODELS, TOYS, check_base, is_hub_id, load_tokenizer, local_folder
 from reranker.prompts import PromptEncoder
-from reranker.sft import _PASS_TOKENS, examples_of_a_list, largest_pass, share_of_batch
+from reranker.sft import PASS_TOKENS, examples_of_a_list, largest_pass, share_of_batch
 from tune.search_space import Study
 
 _MOST_ON_A_GPU = 4  # trials; more would wait for each other
+_MOST_CPUS = 4  # of a worker
 _READ = 64  # prompts, or lists, that are tokenised to know what they take
 
 
@@ -74,12 +76,26 @@ def check_models(study: Study, data: RerankingData | None, *, fetch: bool) -> li
 def describe_compute(study: Study) -> str:
     """On what workers compute, and how."""
     device, _, on_gpu = _device()
-    resources, precision = study.resources, study.base().precision
-    threads = f"{resources.cpus_per_worker} thread{'s' * (resources.cpus_per_worker > 1)} a worker"
+    precision, cpus = study.base().precision, cpus_per_worker(study, os.cpu_count() or 1, on_gpu=on_gpu)
+    threads = f"{cpus} thread{'s' * (cpus > 1)} a worker"
     bf16 = precision == "bf16" or (precision == "auto" and on_gpu)
     numbers = "a bf16 base under an fp32 adapter" if bf16 else "fp32"
     where = device if on_gpu else "CPU"
     return f"compute: {where}, {threads}, {numbers}, label logits in fp32, fused AdamW, torch's attention, not compiled"
+
+
+def cpus_per_worker(study: Study, cores: int, *, on_gpu: bool) -> int:
+    """Each with a thread. `auto` shares out the machine's, but for a toy, which two threads slow down, and on a GPU.
+
+    Args:
+        cores: of the machine, or of a cluster's largest.
+    """
+    wanted = study.resources.cpus_per_worker
+    if wanted != "auto":
+        return wanted
+    if on_gpu or set(study.models) <= set(TOYS):
+        return 1
+    return max(1, min(_MOST_CPUS, cores // (study.resources.workers * (study.settings.concurrency or 1))))
 
 
 def gpu_part(study: Study, checks: list[ModelCheck]) -> float:
@@ -169,7 +185,7 @@ def _largest_pass(check: ModelCheck, workers: int, device: str) -> PassSize:
         return PassSize(largest_pass(config, workers, check.longest, device), check.longest)
     together = examples_of_a_list(config, workers)
     lists = share_of_batch(config, workers) // together
-    limit, tokens = config.micro_batch, _PASS_TOKENS[device]
+    limit, tokens = config.micro_batch, PASS_TOKENS[device]
     branches = max(1, min(together, limit or (tokens - listed) // question))
     rows = limit // branches if limit else tokens // (listed + branches * question)
     return PassSize(max(1, min(rows, lists * math.ceil(together / branches))), question, listed, branches)

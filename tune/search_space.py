@@ -19,12 +19,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import optuna
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from reranker.config import DataConfig, StrictModel, TrialConfig, absolute_paths
+from reranker.config import DataConfig, StrictModel, TrialConfig, absolute_paths, auto_or_int
 from reranker.errors import Fault, InputError, nearest
 from reranker.yaml_text import Document, Location, dump, override, read
 from tune.distributions import Choice, Distribution, FloatRange, IntRange, RatioOf
@@ -102,7 +102,9 @@ class StudySettings(StrictModel):
 
 class Resources(StrictModel):
     workers: int = Field(1, ge=1, le=10_000, description="distributed processes a trial")
-    cpus_per_worker: int = Field(1, ge=1, le=10_000)
+    cpus_per_worker: Annotated[Literal["auto"] | int, auto_or_int(1, 10_000)] = Field(
+        "auto", description="each with a thread; auto: one, or for a real model without a GPU up to four"
+    )
     gpus_per_trial: Literal["auto"] | float = Field("auto", description="auto: one a worker, or the part it needs")
     isolation: Literal["slot", "trial"] = Field("slot", description="trial: new worker processes for each trial")
     idle_seconds: float = Field(
@@ -222,6 +224,11 @@ class Study:
         return "progress" if DECAYING & set(_reach("schedule", self.fixed, self.dimensions)) else "epoch"
 
     @property
+    def models(self) -> list[str]:
+        """All that can be drawn."""
+        return list(_reach("model", self.fixed, self.dimensions))
+
+    @property
     def fingerprint(self) -> str:
         """Equal for studies whose trials can be compared and share a sampler: same data, metric, fixed knobs, space."""
         asked = [self.metric, self.data.model_dump(mode="json"), self.fixed, self.source["space"]]
@@ -272,7 +279,7 @@ class Study:
     def extremes(self) -> list[TrialConfig]:
         """For each model, the configuration of all lowest and of all highest ends (of all first and last choices)."""
         configs = []
-        for model in _reach("model", self.fixed, self.dimensions):
+        for model in self.models:
             for end in (0, -1):
                 drawn = _with_defaults(self.fixed)
                 for dimension in self.dimensions:

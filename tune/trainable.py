@@ -27,6 +27,7 @@ from reranker.pulse import Pulse
 from reranker.trial_folder import TrialFolder
 from results.study_folder import StudyFolder, TrialStatus
 from tune.faults import first_line, machine_fault
+from tune.preflight import cpus_per_worker
 from tune.schedulers import progress
 from tune.search_space import Study
 from tune.worker_group import LEAVE_S, TrialResources, WorkerGroup
@@ -239,7 +240,9 @@ def trial_resources(study: Study, gpu_part: float = 1.0) -> TrialResources:
     gpus = wanted.gpus_per_trial
     part = gpu_part if wanted.workers == 1 else 1.0
     per_worker = part * (have.get("GPU", 0) > 0) if gpus == "auto" else gpus / wanted.workers
-    resources = TrialResources(wanted.workers, wanted.cpus_per_worker, per_worker, wanted.idle_seconds)
+    cores = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+    cpus = cpus_per_worker(study, cores, on_gpu=per_worker > 0)
+    resources = TrialResources(wanted.workers, cpus, per_worker, wanted.idle_seconds)
     for name, needed in (("CPU", resources.cpus), ("GPU", resources.gpus)):
         if needed > have.get(name, 0):
             rule = f"a trial must fit the cluster, which has {have.get(name, 0):g} {name}s; it needs {needed:g}"
