@@ -272,7 +272,9 @@ class _Collator(TrainerCallback):  # type: ignore[misc]
 
     def _drawn(self, epoch: int) -> Sequence[Sequence[Example]]:
         if self._together > 1:
-            self._correction = self.data.list_correction(self.config, epoch, self._together) * self.config.list_correction
+            self._correction = (
+                self.data.list_correction(self.config, epoch, self._together) * self.config.list_correction
+            )
             return self.data.shared_examples(self.config, epoch, self._together)
         return [[example] for example in self.data.training_examples(self.config, epoch)]
 
