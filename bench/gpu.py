@@ -25,7 +25,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from bench.common import arguments, machine, write
 from reranker.answers import only_answers
 from reranker.config import TrialConfig
-from reranker.models import MODELS, Shape, attach_lora, leave_casts_to_autocast
+from reranker.models import MODELS, attach_lora, leave_casts_to_autocast
+from reranker.shapes import Shape
 
 TINY = Shape(2, 64, 4, 2, 16, 128, 1000, qk_norm=True)
 WAYS = ("full logits", "answers, inputs cast", "answers", "answers, checkpointed", "answers, bf16 adapter")

@@ -56,7 +56,9 @@ class TrialConfig(StrictModel):
 
     # The model
     model: str = Field("qwen3-0.6b", min_length=1, description="a name, a Hub id, a folder or a .gguf file")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the frozen base; auto: bf16 on GPU")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="of the frozen base; auto: bf16 where the device is faster with it"
+    )
     # The question
     candidates: int = Field(20, ge=2, le=len(LETTERS), description="items in a list, the target among them")
     negatives: NegativesMix = Field(NegativesMix(), description="how training negatives are drawn")

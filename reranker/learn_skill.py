@@ -145,7 +145,7 @@ class SkillLesson:
         questions = config.candidates if self._shares else min(_ALONE, config.candidates)
         self._lists = FindLists(catalogue, config, questions)
         self._objective = Objective(self._encoder, device)
-        self._mixed = device.type == "cuda" and base_dtype(config, device) == torch.bfloat16
+        self._mixed = base_dtype(config, device) == torch.bfloat16
         self._uncorrected = np.zeros(len(catalogue.texts), np.float32)
         self.rows_of_pass = 1  # the last pass's examples
 

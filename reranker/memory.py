@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
 from reranker.config import TrialConfig
-from reranker.models import MODELS, Shape, local_folder
+from reranker.models import in_bf16
+from reranker.shapes import Shape
 
 GIB = 2**30
 _CUDA_CONTEXT = 0.8 * GIB  # of the driver and its libraries, a process
@@ -82,9 +81,9 @@ def estimate(config: TrialConfig, shape: Shape, size: PassSize, *, on_gpu: bool)
     backward pass of one layer needs at once. With gradient checkpointing only each layer's input is kept.
 
     Args:
-        on_gpu: bf16 unless the configuration says otherwise; on a CPU fp32.
+        on_gpu: one that has bf16.
     """
-    width = 2 if config.precision == "bf16" or (config.precision == "auto" and on_gpu) else 4
+    width = 2 if in_bf16(config, on_gpu=on_gpu) else 4
     lora = sum(config.lora_rank * (i + o) for i, o in _targets(shape, config.lora_targets)) * shape.layers
     targets = _targets(shape, config.lora_targets)
     inputs = shape.hidden + (shape.intermediate + shape.hidden if config.lora_targets == "all_linear" else 0)
@@ -102,34 +101,6 @@ def estimate(config: TrialConfig, shape: Shape, size: PassSize, *, on_gpu: bool)
     activations = kept + at_once + logits
     libraries = _CUDA_CONTEXT if on_gpu else _CPU_LIBRARIES
     return MemoryEstimate(weights, adapter, activations, libraries + (_SLACK - 1) * (weights + adapter + activations))
-
-
-def shape_of(model: str) -> Shape | None:
-    """A model's shape from our own table or its folder's config.json; None where neither is at hand."""
-    if model in MODELS and (known := MODELS[model].shape) is not None:
-        return known
-    folder = local_folder(model)
-    return None if folder is None else read_shape(folder / "config.json")
-
-
-def read_shape(path: Path) -> Shape | None:
-    """A shape out of a transformers configuration; None if the file is not one of a decoder."""
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        heads = facts["num_attention_heads"]
-        return Shape(
-            layers=facts["num_hidden_layers"],
-            hidden=facts["hidden_size"],
-            heads=heads,
-            kv_heads=facts.get("num_key_value_heads", heads),
-            head_dim=facts.get("head_dim") or facts["hidden_size"] // heads,
-            intermediate=facts["intermediate_size"],
-            vocabulary=facts["vocab_size"],
-            tied=facts.get("tie_word_embeddings", True),
-            qk_norm=facts.get("model_type", "").startswith(("qwen3", "gemma3")),
-        )
-    except (OSError, KeyError, ValueError):
-        return None
 
 
 def device_memory() -> tuple[str, float]:

@@ -38,32 +38,11 @@ from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, Fault, InputError, nearest
 from reranker.files import writing
 from reranker.paths import user_path
+from reranker.shapes import Shape, read_shape
 
 transformers_logging.disable_progress_bar()  # of loading and converting; downloads from the Hub still show theirs
 
 BUNDLED = Path(__file__).parent / "base_models"
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a decoder that decide about its memory and its work."""
-
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
-    vocabulary: int
-    tied: bool = True  # the output layer's weights are the embeddings
-    qk_norm: bool = False  # queries and keys are normalised
-
-    @property
-    def parameters(self) -> int:
-        """Of all weights, norms left out."""
-        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
-        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
-        return embeddings + self.layers * (attention + 3 * self.hidden * self.intermediate)
 
 
 @dataclass(frozen=True)
@@ -132,6 +111,7 @@ MODELS: dict[str, ModelEntry] = {
     ),
 }
 
+_WIDE = 256  # from here on bf16 saves time on a CPU that has it
 TOYS = [name for name, entry in MODELS.items() if entry.hub is None]  # shipped here, see reranker.base_models.make
 FAMILIES = "Llama, SmolLM, Mistral, Qwen2, Qwen3, Gemma, OLMo, Granite and others that are built like Llama"
 _NO_MODEL = "there is no such model"
@@ -304,6 +284,14 @@ def _weight_files(folder: Path) -> list[Path]:
     return []
 
 
+def shape_of(model: str) -> Shape | None:
+    """A model's shape from our own table or its folder's config.json; None where neither is at hand."""
+    if model in MODELS and (known := MODELS[model].shape) is not None:
+        return known
+    folder = local_folder(model)
+    return None if folder is None else read_shape(folder / "config.json")
+
+
 def load_base(config: TrialConfig, device: torch.device) -> PreTrainedModel:
     """The frozen base in the configured precision, on the CPU; the trainer moves it to `device`.
 
@@ -323,11 +311,22 @@ def load_base(config: TrialConfig, device: torch.device) -> PreTrainedModel:
 
 
 def base_dtype(config: TrialConfig, device: torch.device) -> torch.dtype:
-    """fp32 on CPU (bf16 is slower there), bf16 on a GPU that has it, unless `precision` says otherwise."""
-    if config.precision == "auto":
-        on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if on_gpu else torch.float32
-    return torch.bfloat16 if config.precision == "bf16" else torch.float32
+    """bf16 where it is asked for, or is faster and nothing else is asked for; else fp32."""
+    half = in_bf16(config, on_gpu=device.type == "cuda")
+    if config.precision == "auto" and device.type != "cpu":
+        half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if half else torch.float32
+
+
+def in_bf16(config: TrialConfig, *, on_gpu: bool) -> bool:
+    """Whether the base is, on this machine's CPU or on a GPU that has bf16.
+
+    A CPU without instructions for bf16 is 8 to 15 times slower with it, and a narrow model is not faster on any.
+    """
+    if config.precision != "auto" or on_gpu:
+        return config.precision != "fp32"
+    cpu, shape = torch.cpu.get_capabilities(), shape_of(config.model)
+    return any(cpu.get(name) for name in ("avx512_bf16", "amx_bf16")) and (shape is None or shape.hidden >= _WIDE)
 
 
 def base_fingerprint(model: PreTrainedModel | PeftModel) -> str:

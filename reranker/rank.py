@@ -104,7 +104,7 @@ class Reranker:
             raise EnvironmentFault(f"the adapter in {folder} cannot be read: {_first_line(error)}") from error
         in_fp32 = model.dtype == torch.float32  # a bf16 base is left alone: merged, the adapter would be rounded
         final = adapted.merge_and_unload() if in_fp32 else adapted
-        if there.type == "cuda" and not in_fp32:  # see `_autocast`
+        if not in_fp32:  # see `_autocast`
             leave_casts_to_autocast(adapted)
         return Reranker(final.to(there).eval(), config, there)
 
@@ -173,8 +173,8 @@ class Reranker:
 
     def _autocast(self) -> Any:
         """As in training, where a bf16 base's fp32 adapter computes in bf16."""
-        half = self.device.type == "cuda" and self._model.dtype == torch.bfloat16
-        return torch.autocast("cuda", torch.bfloat16) if half else nullcontext()
+        half = self._model.dtype == torch.bfloat16
+        return torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext()
 
     def _asked(self, permutations: int | None) -> TrialConfig:
         if permutations is None:

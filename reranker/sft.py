@@ -57,7 +57,7 @@ class EpochReport:
 
     Attributes:
         figures: `epoch`, `train_loss`, those of `reranker.evaluation`, `label_mass` (see `reranker.scoring`),
-            `seconds_per_list` (scored by one worker), `seconds` (since the trial began), `tokens_per_second` (trained, all
+            `seconds_per_list` (scored by one worker), `seconds` (since the trial began), `train_seconds` (of them those of optimiser steps), `tokens_per_second` (trained, all
             workers), `peak_memory_mb` (largest worker), and `applied/…`: what the optimiser really held.
         evaluation: of the validation lists, in the order of the examples; None where there are none.
         best: whether no earlier epoch was better by the study's metric; without validation lists every one is.
@@ -116,7 +116,7 @@ def fine_tune(
     collator = _Collator(config, data, encoder, Limits(most_tokens, micro_batch or config.micro_batch), together)
     steps_per_epoch = math.ceil(len(collator.lists) / (config.effective_batch // together))
     state = folder.state_after() if folder and resume else None
-    mixed = device.type == "cuda" and base_dtype(config, device) == torch.bfloat16
+    mixed = base_dtype(config, device) == torch.bfloat16
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)  # else an earlier training's peak would be told again
     skill = _skill(
@@ -528,7 +528,11 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         else:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         tokens, peak = sum(of_all(self.job.collator.tokens)), max(of_all(peak))
-        return {"tokens_per_second": tokens / self._training_seconds, "peak_memory_mb": peak}
+        return {
+            "train_seconds": self._training_seconds,
+            "tokens_per_second": tokens / self._training_seconds,
+            "peak_memory_mb": peak,
+        }
 
     def _applied(self) -> dict[str, float]:
         """What was really done so far, read off the optimiser, the trainer and the adapter."""

@@ -19,7 +19,7 @@ from reranker.trial_folder import TrialFolder
 CPU = torch.device("cpu")
 TINY = TrialConfig(model="demo-tiny", epochs=1, examples_per_user=1, learning_rate=1e-2, lora_rank=4)
 SMALL = TINY.model_copy(update={"model": "demo-small"})
-TIMED = {"seconds", "seconds_per_list", "tokens_per_second", "peak_memory_mb"}
+TIMED = {"seconds", "seconds_per_list", "train_seconds", "tokens_per_second", "peak_memory_mb"}
 
 
 @pytest.fixture(scope="module")

@@ -19,18 +19,24 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from reranker.catalogue import Catalogue
 from reranker.config import TrialConfig
 from reranker.data import RerankingData
-from reranker.memory import PassSize, estimate, read_shape, shape_of
-from reranker.models import MODELS, attach_lora, leave_casts_to_autocast, load_base, load_tokenizer
+from reranker.memory import PassSize, estimate
+from reranker.models import MODELS, attach_lora, leave_casts_to_autocast, load_base, load_tokenizer, shape_of
 from reranker.objective import Objective
 from reranker.passes import Limits, Pass, plain_passes, shared_passes
 from reranker.prompts import PromptEncoder
+from reranker.shapes import read_shape
 
 BATCH, TOKENS = 4, 120
 PROMPTS = PassSize(BATCH, TOKENS)
 
 
 def kept_bytes(config: TrialConfig) -> int:
-    return forward_and_kept_bytes(attach_lora(load_base(config, torch.device("cpu")), config).train(), config)[1]
+    model = attach_lora(load_base(config, torch.device("cpu")), config).train()
+    half = model.dtype == torch.bfloat16
+    if half:
+        leave_casts_to_autocast(model)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        return forward_and_kept_bytes(model, config)[1]
 
 
 def forward_and_kept_bytes(model: PeftModel, config: TrialConfig) -> tuple[torch.Tensor, int]:
@@ -107,8 +113,9 @@ def test_the_estimate_is_what_is_kept_and_a_little_for_the_backward_pass(model, 
     assert 1.0 <= guess.activations / kept_bytes(config) <= 1.6  # of two layers, one layer's backward pass is much
 
 
-def test_the_estimate_for_a_real_model_is_what_is_kept_and_a_little(smollm2_tokenizer):
-    config = TrialConfig(model="smollm2-135m")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_estimate_for_a_real_model_is_what_is_kept_and_a_little(smollm2_tokenizer, precision):
+    config = TrialConfig(model="smollm2-135m", precision=precision)
     guess = estimate(config, shape_of("smollm2-135m"), PROMPTS, on_gpu=False)
     assert 1.0 <= guess.activations / kept_bytes(config) <= 1.15
 
@@ -126,7 +133,7 @@ def test_the_estimate_for_shared_lists_is_what_is_kept_and_a_little(base, lists,
 
 
 def test_shared_lists_keep_less_than_as_many_prompts_and_are_estimated_so(base, demo):
-    config = TrialConfig(model=base, list_sharing=16)
+    config = TrialConfig(model=base, list_sharing=16, examples_per_user=None)  # histories of all lengths: padded passes
     encoder, shared, plain = shared_and_plain(config, demo, lists=1)
     together, alone = kept_by(config, encoder, shared, plain)
     assert together < 0.5 * alone

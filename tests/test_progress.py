@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,18 @@ def test_but_not_more_often_than_once_in_a_while(study):
         before = lines_of(console)
         progress.pulse(0, PULSE)
     assert lines_of(console) == before
+
+
+def test_what_goes_on_for_long_is_told_without_another_word_of_it(study):
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(study, console, pulse_s=0.2) as progress:
+        watch(progress)
+        progress.pulse(0, Pulse("scoring demo-tiny untrained"))
+        progress.tick()
+        assert lines_of(console)[-1] != "trial 0 scoring demo-tiny untrained"
+        time.sleep(0.2)
+        progress.tick()
+    assert lines_of(console)[-1] == "trial 0 scoring demo-tiny untrained"
 
 
 def test_a_trial_of_an_earlier_launch_that_did_not_go_on_can_be_told_as_ended(study):

@@ -124,7 +124,7 @@ def searched(tmp_path_factory) -> StudyFolder:
 
 def differences(study: StudyFolder, data: RerankingData, scratch: Path) -> set[str]:
     """What a study has stored that its configurations do not give on these data, trained without any search."""
-    timed = {"seconds", "seconds_per_list", "tokens_per_second", "peak_memory_mb"}
+    timed = {"seconds", "seconds_per_list", "train_seconds", "tokens_per_second", "peak_memory_mb"}
     base = search_space.load(study.study_file).base()
     journal = JournalStorage(JournalFileBackend(str(study.journal)))
     told = optuna.load_study(study_name=study.name, storage=journal).trials

@@ -19,7 +19,7 @@ from reranker.sft import examples_of_a_list, fine_tune
 from reranker.trial_folder import TrialFolder
 
 SHARED = TrialConfig(model="demo-tiny", epochs=1, learning_rate=1e-3, lora_rank=4, list_sharing=8, effective_batch=16)
-TIMED = {"seconds", "seconds_per_list", "tokens_per_second", "peak_memory_mb"}
+TIMED = {"seconds", "seconds_per_list", "train_seconds", "tokens_per_second", "peak_memory_mb"}
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from reranker.catalogue import Catalogue
 from reranker.config import TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import InputError
-from reranker.memory import GIB, MemoryEstimate, PassSize, device_memory, estimate, shape_of
-from reranker.models import MODELS, TOYS, check_base, is_hub_id, load_tokenizer, local_folder
+from reranker.memory import GIB, MemoryEstimate, PassSize, device_memory, estimate
+from reranker.models import MODELS, TOYS, check_base, in_bf16, is_hub_id, load_tokenizer, local_folder, shape_of
 from reranker.prompts import PromptEncoder
 from reranker.sft import PASS_TOKENS, examples_of_a_list, largest_pass, share_of_batch
 from tune.search_space import Study
@@ -76,9 +76,9 @@ def check_models(study: Study, data: RerankingData | None, *, fetch: bool) -> li
 def describe_compute(study: Study) -> str:
     """On what workers compute, and how."""
     device, _, on_gpu = _device()
-    precision, cpus = study.base().precision, cpus_per_worker(study, os.cpu_count() or 1, on_gpu=on_gpu)
+    base, cpus = study.base(), cpus_per_worker(study, os.cpu_count() or 1, on_gpu=on_gpu)
     threads = f"{cpus} thread{'s' * (cpus > 1)} a worker"
-    bf16 = precision == "bf16" or (precision == "auto" and on_gpu)
+    bf16 = any(in_bf16(base.model_copy(update={"model": model}), on_gpu=on_gpu) for model in study.models)
     numbers = "a bf16 base under an fp32 adapter" if bf16 else "fp32"
     where = device if on_gpu else "CPU"
     return f"compute: {where}, {threads}, {numbers}, label logits in fp32, fused AdamW, torch's attention, not compiled"

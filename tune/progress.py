@@ -108,8 +108,10 @@ class Progress:
             self._console.print(f"[{_clock(time.monotonic() - self._started)}] {line}", markup=False, highlight=False)
 
     def tick(self) -> None:
-        """Where there is no live table, a summary now and then."""
+        """Where there is no live table, what trials have been doing for long, and a summary now and then."""
         now = time.monotonic()
+        for number in self._rows:
+            self._tell_doing(number)
         if not self._is_live and now - self._summarised > self._summary_s:
             self._summarised = now
             self.say(self._summary())
@@ -133,16 +135,20 @@ class Progress:
 
     def pulse(self, number: int, pulse: Pulse) -> None:
         """What a trial is doing between two epochs."""
-        row, now = self._rows[number], time.monotonic()
+        row = self._rows[number]
         row.doing = pulse.text(row.epochs)
-        if now - row.said > self._pulse_s:
-            row.said = now
-            self._say(f"trial {number} {row.doing}")
+        self._tell_doing(number)
 
     def ended(self, number: int, status: TrialStatus, cause: str = "") -> None:
         if (row := self._rows.get(number)) is not None:  # none of a trial of an earlier launch that did not go on
             row.status, row.ended, row.cause, row.doing = status, time.monotonic(), cause, ""
         self._say(f"trial {number} {status.value}" + (f": {cause}" if cause else ""))
+
+    def _tell_doing(self, number: int) -> None:
+        row, now = self._rows[number], time.monotonic()
+        if row.doing and now - row.said > self._pulse_s:
+            row.said = now
+            self._say(f"trial {number} {row.doing}")
 
     def _say(self, line: str) -> None:
         if not self._is_live:
