@@ -4,18 +4,15 @@
     python -m bench.learning --ways both --set learning_rate=1e-3 lora_rank=8
 
 Each way is a process of its own. It trains on prefixes of all users in a drawn order, no prefix twice, and scores validation
-lists now and then; seconds are those of training, the skill's included, without scoring. `shop` is a generated catalogue with
-titles that can be read: 600 products, and what comes next depends on brand and kind.
+lists now and then; seconds are those of training, the skill's included, without scoring. `shop` is made by
+`bench.shop`.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import random
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,8 @@ import numpy as np
 import torch
 
 from bench.common import arguments, in_a_process, machine, write
-from reranker.config import DataConfig, MovieLensData, TablesData, TrialConfig, build_trial_config
+from bench.shop import make_shop
+from reranker.config import DataConfig, MovieLensData, TrialConfig, build_trial_config
 from reranker.data import RerankingData
 from reranker.metrics import summarise
 from reranker.sft import EpochReport, fine_tune
@@ -35,76 +33,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "shared": {"list_sharing": 16, "skill_steps": 0},
     "plain": {"list_sharing": 1, "skill_steps": 0},
 }
-COMMON = {
-    "model": "smollm2-135m", "candidates": 20, "history_length": 10, "max_title_tokens": 16, "examples_per_user": None,
-    "effective_batch": 16, "learning_rate": 5e-4, "lora_rank": 16,
-}  # fmt: skip
-BRANDS = [
-    "Alder",
-    "Birch",
-    "Cobalt",
-    "Delphi",
-    "Ember",
-    "Fjord",
-    "Granite",
-    "Harbor",
-    "Indigo",
-    "Juniper",
-    "Kestrel",
-    "Linden",
-]
-KINDS = [
-    "running shoes",
-    "sport socks",
-    "water bottle",
-    "yoga mat",
-    "foam roller",
-    "tent",
-    "sleeping bag",
-    "camp stove",
-    "head lamp",
-    "hiking boots",
-    "rain jacket",
-    "coffee grinder",
-    "espresso cups",
-    "milk frother",
-    "kettle",
-    "tea pot",
-    "bread knife",
-    "cutting board",
-    "frying pan",
-    "apron",
-    "desk lamp",
-    "notebook",
-    "fountain pen",
-    "ink bottle",
-    "paper tray",
-    "office chair",
-    "foot rest",
-    "monitor stand",
-    "keyboard",
-    "mouse pad",
-    "garden hose",
-    "watering can",
-    "pruning shears",
-    "seed box",
-    "flower pot",
-    "plant food",
-    "bird feeder",
-    "bird seed",
-    "dog leash",
-    "dog bowl",
-    "cat tree",
-    "cat toy",
-    "guitar strings",
-    "guitar capo",
-    "music stand",
-    "drum sticks",
-    "paint brush",
-    "sketch pad",
-    "easel",
-    "water colours",
-]
+COMMON = {"model": "smollm2-135m", "examples_per_user": None}  # the rest are the defaults
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,36 +48,8 @@ class Slices(RerankingData):
         return prefixes[np.resize(order, (epoch + 1) * self.examples)[epoch * self.examples :]]
 
 
-def shop(folder: Path, users: int = 800, length: int = 16) -> TablesData:
-    """Tables of a shop: each kind has two that go with it, mostly of the same brand; some things are bought by everybody."""
-    rng = random.Random(0)
-    items = [(brand, kind) for brand in BRANDS for kind in range(len(KINDS))]
-    goes_with = [rng.sample([k for k in range(len(KINDS)) if k != kind], 2) for kind in range(len(KINDS))]
-    weights = [1 / (1 + place) for place in rng.sample(range(len(items)), len(items))]
-    with (folder / "items.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(
-            [["item_id", "text"], *([n, f"{brand} {KINDS[kind]}"] for n, (brand, kind) in enumerate(items))]
-        )
-    rows = []
-    for user in range(users):
-        seen = rng.choices(range(len(items)), weights)
-        while len(seen) < length:
-            brand, kind = items[seen[-1]]
-            if rng.random() < 0.6:
-                other = brand if rng.random() < 0.7 else rng.choice(BRANDS)
-                item = items.index((other, rng.choice(goes_with[kind])))
-            else:
-                (item,) = rng.choices(range(len(items)), weights)
-            if item not in seen:
-                seen.append(item)
-        rows += [[user, item, time_] for time_, item in enumerate(seen)]
-    with (folder / "interactions.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["user_id", "item_id", "timestamp"], *rows])
-    return TablesData(interactions=folder / "interactions.csv", items=folder / "items.csv", min_item=1)
-
-
 def source(name: str, folder: Path, lists: int | None) -> DataConfig:
-    data = shop(folder) if name == "shop" else MovieLensData(path=None if name == "movielens" else Path(name))
+    data = make_shop(folder) if name == "shop" else MovieLensData(path=None if name == "movielens" else Path(name))
     return data.model_copy(update={"evaluation_users": lists})
 
 
@@ -163,13 +64,10 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     )
     config = build_trial_config({**COMMON, "epochs": job["reports"], **job["knobs"]})
     curve: list[dict[str, float]] = []
-    began, scored = time.perf_counter(), 0.0
 
     def report(epoch: EpochReport) -> bool:
-        nonlocal scored
         figures = epoch.figures
-        scored += figures["seconds_per_list"] * len(data.validation(config))
-        curve.append({**figures, "trained_s": time.perf_counter() - began - scored})
+        curve.append({**figures, "trained_s": figures["train_seconds"] + figures.get("applied/skill_seconds", 0.0)})
         line = {name: round(figures[name], 4) for name in ("train_loss", "val_loss", "recall_at_1", "ndcg_at_10")}
         print(json.dumps({**job["knobs"], **line, "at": round(curve[-1]["trained_s"])}), file=sys.stderr, flush=True)
         return True

@@ -24,11 +24,11 @@ from reranker.candidates import NOBODY, Example
 from reranker.catalogue import Catalogue
 from reranker.config import TrialConfig
 from reranker.draws import IntArray, random_bits, shuffled
-from reranker.models import TOYS, attach_lora, base_dtype, base_fingerprint, leave_casts_to_autocast
+from reranker.models import attach_lora, base_dtype, base_fingerprint, leave_casts_to_autocast
 from reranker.objective import Objective
 from reranker.passes import Limits, Pass, on_device, plain_passes, shared_passes
 from reranker.prompts import FIND, PromptEncoder
-from reranker.skill import Skill
+from reranker.skill import Skill, keeps_own_skill
 from reranker.workers import add_up, of_first, worker_rank, workers
 
 _VERSION = 1  # of what is learned: a skill of another version is learned anew
@@ -36,7 +36,7 @@ _RANK = 16
 _RATE = 1e-3  # of a base of SmolLM2-135M's width; wider ones want less
 _WIDTH = 576
 _WARMUP = 5  # steps
-_LISTS = 2  # a step, over all workers
+LISTS = 2  # a step, over all workers
 _ALONE = 8  # questions of a list where each needs a prompt of its own
 _ENOUGH = 0.95  # of candidates found, in lists that were not trained on
 _MOST = 300  # steps, where their number is automatic
@@ -54,9 +54,15 @@ def skill_key(config: TrialConfig, catalogue: Catalogue, base: PreTrainedModel) 
     """Equal where the skill would be: of the base, the catalogue in its tokens, and the knobs of prompt and answer."""
     knobs = {name: getattr(config, name) for name in _KNOBS}
     titles = catalogue.fingerprint(config.max_title_tokens)
-    settings = [_VERSION, _RANK, _RATE, _WARMUP, _LISTS, _ALONE, _ENOUGH, _MOST, _EVERY, _LOOKS]
+    settings = [_VERSION, _RANK, _RATE, _WARMUP, LISTS, _ALONE, _ENOUGH, _MOST, _EVERY, _LOOKS]
     told = json.dumps([settings, base_fingerprint(base), str(base.dtype), titles, knobs])
     return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+def lesson_config(config: TrialConfig) -> TrialConfig:
+    """The same with the adapter that the lesson trains, whatever a trial's own is."""
+    lora = {"lora_rank": _RANK, "lora_alpha": 2 * _RANK, "lora_targets": "all_linear", "lora_dropout": 0.0}
+    return config.model_copy(update={**lora, "gradient_checkpointing": False})
 
 
 def kept_skill(key: str, learn: Callable[[], Skill], check: Callable[[], None], tell: Callable[[str], None]) -> Skill:
@@ -153,13 +159,12 @@ class SkillLesson:
         """What to add to the base; nothing where it needs no such lesson, or the catalogue can't give one."""
         began = time.perf_counter()
         n, titles, automatic = self._config.candidates, self._lists.titles, self._config.skill_steps == "auto"
-        if automatic and self._config.model in TOYS:
+        if keeps_own_skill(self._config):
             return Skill.none(f"{self._config.model} was made with a skill of its own")
         if titles < n:
             return Skill.none(f"no list of {n} different titles can be made, since there are {titles}")
-        lora = {"lora_rank": _RANK, "lora_alpha": 2 * _RANK, "lora_targets": "all_linear", "lora_dropout": 0.0}
         torch.manual_seed(0)
-        model = attach_lora(base.to(self._device), self._config.model_copy(update=lora))
+        model = attach_lora(base.to(self._device), lesson_config(self._config))
         if self._mixed:
             leave_casts_to_autocast(model)
         try:
@@ -195,7 +200,7 @@ class SkillLesson:
     def _step(self, model: PeftModel, parameters: list[torch.nn.Parameter], step: int) -> float:
         """Leave the clipped gradient of the mean loss; the share of the step's questions that is found."""
         model.train()
-        count = workers() * math.ceil(_LISTS / workers())
+        count = workers() * math.ceil(LISTS / workers())
         lists = self._lists.drawn(_TRAINED, step * count, count)
         questions = sum(map(len, lists))
         right = torch.zeros((), device=self._device)

@@ -22,7 +22,9 @@ from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from reranker.config import TrialConfig
 from reranker.files import write_file
+from reranker.models import TOYS
 
 _PEFT = "base_model.model."
 
@@ -84,6 +86,11 @@ def _checksum(tensors: dict[str, Tensor]) -> int:
     for name in sorted(tensors):
         checksum = zlib.crc32(tensors[name].numpy().tobytes(), checksum)
     return checksum
+
+
+def keeps_own_skill(config: TrialConfig) -> bool:
+    """Whether the base is a toy that is not taught: it was made with a skill of its own, which a lesson would destroy."""
+    return config.skill_steps == "auto" and config.model in TOYS
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from reranker.candidates import Example
 from reranker.catalogue import Catalogue
 from reranker.config import TrialConfig
 from reranker.draws import random_bits
-from reranker.models import TOYS
 from reranker.prompts import FIND, PromptEncoder
 from reranker.scoring import Probe, Scored
+from reranker.skill import keeps_own_skill
 from reranker.workers import of_all, worker_rank, workers
 
 _BEHIND_LISTS = 200  # of them at most
@@ -27,7 +27,7 @@ def title_probes(catalogue: Catalogue, config: TrialConfig, examples: Sequence[E
     A title that several candidates have is right with each of them. A toy that is not taught by its title is not asked by
     it either: it was made for a question of its own, and says nothing here.
     """
-    if config.skill_steps == "auto" and config.model in TOYS:
+    if keeps_own_skill(config):
         return []
     users = np.array([example.user for example in examples], dtype=np.int64)
     most = _BEHIND_LISTS if config.prompt_order == "candidates_first" else _ALONE

@@ -130,6 +130,9 @@ def test_the_plan_tells_what_was_counted_of_the_largest_pass(tmp_path, capsys):
     assert counted(list_sharing=16, micro_batch=4) == "1 list of 63 tokens with 4 questions of 25"
     assert counted(list_sharing=4, micro_batch=9) == "2 lists of 63 tokens with 4 questions of 25"
     assert counted(list_sharing="auto", prompt_order="history_first") == "16 × 88 tokens"
+    # The lesson asks for each of a list's candidates, by one title where a history has several; a half of questions by title doubles them.
+    assert counted(list_sharing=4, skill_steps=5) == "2 lists of 63 tokens with 20 questions of 12"
+    assert counted(list_sharing=8, skill_mix=0.5, effective_batch=64) == "8 lists of 63 tokens with 16 questions of 25"
     answered = "2 lists of 63 tokens with 8 questions of 27"  # by a label and the end of the turn
     assert counted(list_sharing="auto", objective="token_ce") == answered
     assert counted(**{"space.list_sharing": "{choice: [1, 8]}"}) == "16 × 88 tokens"  # which needs more

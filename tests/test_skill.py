@@ -187,7 +187,7 @@ def test_a_base_that_is_a_toy_and_a_catalogue_without_titles_are_told_and_not_ta
 
 
 def test_a_base_that_names_labels_already_is_not_taught(small, monkeypatch):
-    monkeypatch.setattr(learn_skill, "TOYS", [])
+    monkeypatch.setattr(learn_skill, "keeps_own_skill", lambda config: False)
     monkeypatch.setattr(SkillLesson, "_look", lambda self, model, number: 0.97)
     auto = TAUGHT.model_copy(update={"skill_steps": "auto"})
     with BaseModels().base(auto, CPU) as base:
@@ -197,7 +197,7 @@ def test_a_base_that_names_labels_already_is_not_taught(small, monkeypatch):
 
 
 def test_a_lesson_ends_when_it_is_enough(small, monkeypatch):
-    monkeypatch.setattr(learn_skill, "TOYS", [])
+    monkeypatch.setattr(learn_skill, "keeps_own_skill", lambda config: False)
     monkeypatch.setattr(learn_skill, "_ENOUGH", 0.3)
     auto = TAUGHT.model_copy(update={"skill_steps": "auto"})
     with BaseModels().base(auto, CPU) as base:

@@ -8,14 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 
+from reranker.candidates import NOBODY, Example
 from reranker.catalogue import Catalogue
 from reranker.config import TrialConfig
 from reranker.data import RerankingData
 from reranker.errors import InputError
+from reranker.learn_skill import LISTS, lesson_config
 from reranker.memory import GIB, MemoryEstimate, PassSize, device_memory, estimate
 from reranker.models import MODELS, TOYS, check_base, in_bf16, is_hub_id, load_tokenizer, local_folder, shape_of
-from reranker.prompts import PromptEncoder
+from reranker.prompts import FIND, PromptEncoder
 from reranker.sft import PASS_TOKENS, examples_of_a_list, largest_pass, share_of_batch
+from reranker.skill import keeps_own_skill
 from tune.search_space import Study
 
 _MOST_ON_A_GPU = 4  # trials; more would wait for each other
@@ -33,6 +36,7 @@ class ModelCheck:
         whole_prompts: whether its tokens reach over the ends of titles, so that each prompt is tokenised as a whole.
         listed: tokens of the longest list, where examples share theirs; else 0.
         question: tokens of the longest question behind such a list, with its answer where that is trained on.
+        by_title: tokens of the longest question that asks for a candidate by its title, where the base may be taught so; else 0.
         own_lists: how many times as many tokens an example takes with history_first as where lists are shared automatically,
             and how many examples then share one; None where that was not asked for, or is not known.
     """
@@ -43,6 +47,7 @@ class ModelCheck:
     whole_prompts: bool = False
     listed: int = 0
     question: int = 0
+    by_title: int = 0
     own_lists: tuple[float, int] | None = None
 
 
@@ -164,10 +169,10 @@ def _needs(
         shape = shape_of(check.config.model)
         if shape is None:
             continue
-        size = _largest_pass(check, study.resources.workers, "cuda" if on_gpu else "cpu")
-        need = estimate(check.config, shape, size, on_gpu=on_gpu)
-        if check.config.model not in needs or need.total > needs[check.config.model][0].total:
-            needs[check.config.model] = need, size, check
+        for config, size in _largest_passes(check, study.resources.workers, "cuda" if on_gpu else "cpu"):
+            need = estimate(config, shape, size, on_gpu=on_gpu)
+            if check.config.model not in needs or need.total > needs[check.config.model][0].total:
+                needs[check.config.model] = need, size, check
     return needs
 
 
@@ -178,16 +183,31 @@ def _with_and_without_sharing(study: Study, check: ModelCheck) -> Iterator[Model
         yield replace(check, listed=0)
 
 
-def _largest_pass(check: ModelCheck, workers: int, device: str) -> PassSize:
-    """Of one worker, where all lists, and all questions, are as long as the longest."""
-    config, listed, question = check.config, check.listed, check.question
+def _largest_passes(check: ModelCheck, workers: int, device: str) -> list[tuple[TrialConfig, PassSize]]:
+    """One worker's in training, and in the lesson before it, where all lists, and all questions, are as long as the longest."""
+    config, listed, most = check.config, check.listed, PASS_TOKENS[device]
     if not listed:
-        return PassSize(largest_pass(config, workers, check.longest, device), check.longest)
+        return [(config, PassSize(largest_pass(config, workers, check.longest, device), check.longest))]
     together = examples_of_a_list(config, workers)
     lists = share_of_batch(config, workers) // together
-    limit, tokens = config.micro_batch, PASS_TOKENS[device]
-    branches = max(1, min(together, limit or (tokens - listed) // question))
-    rows = limit // branches if limit else tokens // (listed + branches * question)
+    mixed = math.ceil(together / (1 - config.skill_mix))
+    passes = [(config, _largest_pass(lists, mixed, listed, check.question, config.micro_batch, most))]
+    if check.by_title:
+        lists = math.ceil(LISTS / workers)
+        size = _largest_pass(lists, config.candidates, listed, check.by_title, config.micro_batch, most)
+        passes.append((lesson_config(config), size))
+    return passes
+
+
+def _largest_pass(lists: int, together: int, listed: int, question: int, limit: int | None, most: int) -> PassSize:
+    """Of a step's lists, each with so many questions behind it.
+
+    Args:
+        limit: examples of a pass, or None.
+        most: tokens of a pass, where there is no limit.
+    """
+    branches = max(1, min(together, limit or (most - listed) // question))
+    rows = limit // branches if limit else most // (listed + branches * question)
     return PassSize(max(1, min(rows, lists * math.ceil(together / branches))), question, listed, branches)
 
 
@@ -197,8 +217,8 @@ def _verdict(study: Study, check: ModelCheck, need: MemoryEstimate, capacity: fl
     shape = shape_of(check.config.model)
     assert shape is not None
     smallest = check.config.model_copy(update={"gradient_checkpointing": True, "micro_batch": 1})
-    size = _largest_pass(replace(check, config=smallest), study.resources.workers, "cuda" if on_gpu else "cpu")
-    least = estimate(smallest, shape, size, on_gpu=on_gpu).total
+    passes = _largest_passes(replace(check, config=smallest), study.resources.workers, "cuda" if on_gpu else "cpu")
+    least = max(estimate(config, shape, size, on_gpu=on_gpu).total for config, size in passes)
     if least > capacity:
         return f"; DOES NOT FIT: {least / GIB:.1f} GiB at micro batch 1 with gradient_checkpointing"
     return f"; more than there is: the micro batch will be halved until it fits ({least / GIB:.1f} GiB at the least)"
@@ -225,7 +245,7 @@ def _read(study: Study, check: ModelCheck, data: RerankingData) -> ModelCheck:
     def letters(items: tuple[int, ...]) -> int:
         return sum(len(texts[i]) for i in items)
 
-    listed = question = 0
+    listed = question = by_title = 0
     lists = sorted(examples, key=lambda e: -letters(e.candidates))[:_READ]
     longest = max(len(prompt.input_ids) for prompt in encoder.encode(lists))
     whole = encoder.tokenizes_whole_prompts
@@ -235,8 +255,15 @@ def _read(study: Study, check: ModelCheck, data: RerankingData) -> ModelCheck:
         listed = max(len(prompt.listed) for prompt in shared)
         answer = len(encoder.answer_ids[0]) if config.objective == "token_ce" else 0
         question = max(len(prompt.questions[0].input_ids) for prompt in shared) + answer
+        if config.skill_steps != 0 and not keeps_own_skill(config):
+            finder = PromptEncoder(encoder.catalogue, config, FIND)
+            longest_title = max(range(len(texts)), key=lambda item: len(texts[item]))
+            asked_for = Example(NOBODY, (longest_title,), lists[0].candidates, 0)
+            by_title = len(finder.encode_shared([asked_for]).questions[0].input_ids) + answer
     own = _own_lists(study, config, encoder.catalogue, data) if _can_be_history_first(study) else None
-    return replace(check, longest=longest, whole_prompts=whole, listed=listed, question=question, own_lists=own)
+    return replace(
+        check, longest=longest, whole_prompts=whole, listed=listed, question=question, by_title=by_title, own_lists=own
+    )
 
 
 def _can_be_history_first(study: Study) -> bool:
