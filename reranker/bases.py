@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, set_seed
 
 from reranker.catalogue import Catalogue
 from reranker.config import TrialConfig
+from reranker.heap import give_back
 from reranker.memory import device_memory
 from reranker.models import attach_lora, base_dtype, load_base, load_tokenizer
 from reranker.skill import Skill, skilled
@@ -50,6 +51,7 @@ class BaseModels:
         yield base
         base.activation_checkpointing_disable()
         base.disable_input_require_grads()
+        give_back()
         vars(base).pop("forward", None)  # trl wraps it for each training, and would wrap it once more the next time
         self._bases[key] = base
         while len(self._bases) > 1 and sum(map(_bytes, self._bases.values())) > self._most:

@@ -29,6 +29,7 @@ from reranker.data import RerankingData
 from reranker.draws import random_bits, shuffled, uniform
 from reranker.errors import Fault, InputError, OutOfMemory, TrainingError, TrainingStopped
 from reranker.evaluation import Evaluation, evaluate
+from reranker.heap import give_back
 from reranker.learn_skill import SkillLesson, kept_skill, skill_key
 from reranker.metrics import is_loss
 from reranker.models import base_dtype, leave_casts_to_autocast
@@ -48,6 +49,7 @@ _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": 
 _COUNTED = ("seen", "tokens", "cut_prompts", "history_due", "history_dropped", "largest_pass")
 PASS_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # with padding, where micro_batch is automatic
 _AUTO_SHARING = 16  # examples behind a list at most, where list_sharing is automatic
+_TIDY_S = 20.0  # between two times that freed memory is given back; it costs a fifth of a second
 _PULSE_S = 2.0  # between two words of what is being done; a step in the meantime costs a look at the clock
 
 
@@ -341,7 +343,7 @@ class _StopWatch(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, should_stop: Callable[[], bool], on_pulse: Callable[[Pulse], None]) -> None:
         self._should_stop, self._on_pulse = should_stop, on_pulse
-        self._said = time.monotonic()
+        self._said = self._tidied = time.monotonic()
         self._epoch = 0
         self.loss: Tensor | None = None  # of the last step
 
@@ -353,8 +355,12 @@ class _StopWatch(TrainerCallback):  # type: ignore[misc]
         self._say(state, f"scoring {lists} lists")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if time.monotonic() - self._said > _PULSE_S:
+        now = time.monotonic()
+        if now - self._said > _PULSE_S:
             self._say(state)
+        if now - self._tidied > _TIDY_S:
+            self._tidied = now
+            give_back()
         if self._should_stop():
             raise TrainingStopped(f"stopped at optimiser step {state.global_step}")
 
