@@ -25,7 +25,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from bench.common import arguments, machine, write
 from reranker.answers import only_answers
 from reranker.config import TrialConfig
-from reranker.models import MODELS, attach_lora, leave_casts_to_autocast
+from reranker.low_rank import fuse
+from reranker.models import MODELS, attach_lora
 from reranker.shapes import Shape
 
 TINY = Shape(2, 64, 4, 2, 16, 128, 1000, qk_norm=True)
@@ -87,7 +88,7 @@ def measure(way: str, shape: Shape, rows: int, length: int, device: str, repeats
     if way.endswith("bf16 adapter"):
         model = model.to(dtype)
     elif device == "cuda" and way in ("answers", "answers, checkpointed"):  # as in training
-        leave_casts_to_autocast(model)
+        fuse(model)
     if way.endswith("checkpointed"):
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable({"use_reentrant": False})

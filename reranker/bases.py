@@ -63,10 +63,11 @@ class BaseModels:
 
         Both are taken off again afterwards.
         """
-        with self.base(config, device) as base, skilled(base, skill, device):
+        with self.base(config, device) as base:
             set_seed(config.seed)
             model = attach_lora(base, config)
-            yield model
+            with skilled(model, skill, device):
+                yield model
             model.unload()
 
     @property

@@ -24,7 +24,8 @@ from reranker.candidates import NOBODY, Example
 from reranker.catalogue import Catalogue
 from reranker.config import TrialConfig
 from reranker.draws import IntArray, random_bits, shuffled
-from reranker.models import attach_lora, base_dtype, base_fingerprint, leave_casts_to_autocast
+from reranker.low_rank import fuse
+from reranker.models import attach_lora, base_dtype, base_fingerprint
 from reranker.objective import Objective
 from reranker.passes import Limits, Pass, on_device, plain_passes, shared_passes
 from reranker.prompts import FIND, PromptEncoder
@@ -165,8 +166,7 @@ class SkillLesson:
             return Skill.none(f"no list of {n} different titles can be made, since there are {titles}")
         torch.manual_seed(0)
         model = attach_lora(base.to(self._device), lesson_config(self._config))
-        if self._mixed:
-            leave_casts_to_autocast(model)
+        fuse(model)
         try:
             before = self._look(model, 0)
             if automatic and before >= _ENOUGH:

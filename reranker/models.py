@@ -28,7 +28,6 @@ from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils._validators import validate_repo_id
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -362,17 +361,6 @@ def attach_lora(base: PreTrainedModel, config: TrialConfig) -> PeftModel:
         ) from error
     assert isinstance(model, PeftModel)
     return model
-
-
-def leave_casts_to_autocast(model: PeftModel) -> None:
-    """For a bf16 base under autocast: an fp32 adapter's inputs stay as they are, and nothing else changes.
-
-    Peft would make each one fp32, of which autocast makes bf16 again: the same numbers, kept once more for the backward
-    pass by every linear layer. Without autocast the model no longer runs.
-    """
-    for layer in model.modules():
-        if isinstance(layer, LoraLayer):
-            layer.cast_input_dtype_enabled = False
 
 
 def _from_pretrained(auto_class: Any, model: str, **options: Any) -> Any:

@@ -32,7 +32,8 @@ from reranker.console import say
 from reranker.entry import Parser, a_path, at_least_one, last_net
 from reranker.errors import EnvironmentFault, Fault, InputError, TrainingError
 from reranker.files import DamagedFile
-from reranker.models import base_fingerprint, leave_casts_to_autocast, load_base, load_tokenizer
+from reranker.low_rank import fuse
+from reranker.models import base_fingerprint, load_base, load_tokenizer
 from reranker.prompts import PromptEncoder
 from reranker.scoring import EncodedLists, FloatArray, score
 from reranker.trial_folder import ADAPTER_FACTS, TrialFolder, check_adapter
@@ -104,8 +105,8 @@ class Reranker:
             raise EnvironmentFault(f"the adapter in {folder} cannot be read: {_first_line(error)}") from error
         in_fp32 = model.dtype == torch.float32  # a bf16 base is left alone: merged, the adapter would be rounded
         final = adapted.merge_and_unload() if in_fp32 else adapted
-        if not in_fp32:  # see `_autocast`
-            leave_casts_to_autocast(adapted)
+        if not in_fp32:
+            fuse(adapted)
         return Reranker(final.to(there).eval(), config, there)
 
     def rank(self, history: Titles, candidates: Titles, permutations: int | None = None) -> Ranking:

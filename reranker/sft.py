@@ -32,7 +32,7 @@ from reranker.evaluation import Evaluation, evaluate
 from reranker.heap import give_back
 from reranker.learn_skill import SkillLesson, kept_skill, skill_key
 from reranker.metrics import is_loss
-from reranker.models import base_dtype, leave_casts_to_autocast
+from reranker.models import base_dtype
 from reranker.objective import Objective
 from reranker.passes import Limits, Pass, plain_passes, shared_passes
 from reranker.prompts import FIND, PromptEncoder
@@ -125,8 +125,6 @@ def fine_tune(
         config, data, bases, device, Limits(most_tokens, micro_batch or config.micro_batch), on_pulse, should_stop
     )
     with tempfile.TemporaryDirectory() as scratch, bases.adapted(config, device, skill) as model:
-        if mixed:
-            leave_casts_to_autocast(model)
         arguments = SFTConfig(
             output_dir=scratch,
             num_train_epochs=config.epochs,

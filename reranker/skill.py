@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 
 from reranker.config import TrialConfig
 from reranker.files import write_file
+from reranker.low_rank import LowRank, fuse
 from reranker.models import TOYS
 
 _PEFT = "base_model.model."
@@ -94,31 +95,28 @@ def keeps_own_skill(config: TrialConfig) -> bool:
 
 
 @contextmanager
-def skilled(base: PreTrainedModel, skill: Skill | None, device: torch.device) -> Iterator[None]:
-    """Meanwhile the base's linear layers give what they would with the skill added to their weights."""
+def skilled(model: PreTrainedModel | PeftModel, skill: Skill | None, device: torch.device) -> Iterator[None]:
+    """Meanwhile the base's linear layers give what they would with the skill added to their weights, beside an adapter's part.
+
+    An adapter's layers stay fused (`reranker.low_rank`) until they are taken off.
+    """
+    known = {} if skill is None else skill.down
+    parts = {name: LowRank(down.to(device), skill.up[name].to(device)) for name, down in known.items() if skill}
+    base = model
+    if isinstance(model, PeftModel):
+        base = model.get_base_model()
+        fuse(model, parts)
     handles = []
-    for name, down in ({} if skill is None else skill.down).items():
-        assert skill is not None
+    for name, part in parts.items():
         layer = base.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
-        handles.append(layer.register_forward_hook(_Part(down.to(device), skill.up[name].to(device))))
+        if not isinstance(layer, LoraLayer):
+            assert isinstance(layer, nn.Linear)
+            handles.append(layer.register_forward_hook(part))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-class _Part:
-    def __init__(self, down: Tensor, up: Tensor) -> None:
-        self._down, self._up = down, up
-
-    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        (given,) = inputs
-        if not torch.is_autocast_enabled(given.device.type):
-            given = given.to(self._down.dtype)
-        added = nn.functional.linear(nn.functional.linear(given, self._down), self._up)
-        return output + added.to(output.dtype)
 
 
 def put_beside(folder: Path, skill: Skill) -> None:

@@ -96,8 +96,8 @@ def test_peft_alone_gives_what_the_base_with_the_skill_and_the_adapter_gives(tmp
     config = TAUGHT.model_copy(update={"lora_targets": targets, "lora_alpha": 5})
     base = load_base(config, CPU)
     skill, ids = random_skill(base), torch.arange(10, 40)[None]
-    with torch.no_grad(), skilled(base, skill, CPU):
-        model = attach_lora(base, config)
+    model = attach_lora(base, config)
+    with torch.no_grad(), skilled(model, skill, CPU):
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 weight.normal_(std=0.1)
