@@ -101,7 +101,7 @@ GALLERY: dict[str, tuple[Callable[[Path], StudyFolder], list[str]]] = {
     "learning by heart": (
         lambda runs: build(
             runs, "heart", demo(64),
-            [good(epochs=25, learning_rate=5e-3, lora_rank=32, examples_per_user=1, shuffle_candidates=False)],
+            [good(epochs=25, learning_rate=5e-3, lora_rank=32, examples_per_user=None, shuffle_candidates=False)],
         ),
         ["overfitting"],
     ),

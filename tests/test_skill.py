@@ -164,8 +164,8 @@ def test_who_comes_second_waits_for_the_first_and_takes_what_it_made(tmp_path, m
     with FileLock(f"{path}.lock"):
 
         def finish() -> None:
-            skill.write(path)
             begun.set()
+            skill.write(path)
 
         threading.Timer(0.2, finish).start()
         taken = kept_skill("key", make, lambda: None, told.append)

@@ -56,11 +56,12 @@ from tune.preflight import check_models, gpu_part
 from tune.progress import Progress
 from tune.recorder import Recorder
 from tune.replication import Replication
+from tune.resources import concurrent_trials, trial_resources
 from tune.schedulers import make_scheduler, replay
 from tune.search_space import Study
 from tune.searcher import LedgerSearch, make_sampler
 from tune.tracking import Tracker
-from tune.trainable import concurrent_trials, make_trainable, trial_resources
+from tune.trainable import make_trainable
 from tune.warm_start import earlier_study, warm_start
 from tune.worker_group import TrialResources
 
