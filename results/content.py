@@ -226,7 +226,7 @@ class _Reader:
         if worse:
             return _capital(f"{so_far}{name} is the best, but worse than {_join(worse)}"), "bad"
         if undecided:
-            return _capital(f"{so_far}{name} leads, but is not proven better than {_join(undecided)}"), "open"
+            return _capital(f"{so_far}{name} is the best, but not proven better than {_join(undecided)}"), "open"
         if not self.proofs:
             return _capital(f"{so_far}{name} leads; there is no baseline to hold it against"), "open"
         return _capital(f"{so_far}{name} is proven better than every baseline"), "good"

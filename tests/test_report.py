@@ -221,7 +221,7 @@ def test_no_report_has_a_secret(hostile):
     ("baselines", "headline", "tone"),
     [
         ({"popularity": 0.3, "markov": 0.6}, "Trial 1 is proven better than every baseline", "good"),
-        ({"popularity": 0.3, "markov": 2.0}, "Trial 1 leads, but is not proven better than markov", "open"),
+        ({"popularity": 0.3, "markov": 2.0}, "Trial 1 is the best, but not proven better than markov", "open"),
         ({"popularity": 0.3, "markov": 3.2}, "Trial 1 is the best, but worse than markov", "bad"),
         ({}, "Trial 1 leads; there is no baseline to hold it against", "open"),
     ],
