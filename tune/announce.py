@@ -37,10 +37,10 @@ def _early_stopping(study: Study) -> str:
     kind, reduction = study.settings.scheduler, study.settings.asha.reduction
     if kind == "none":
         return "no trial is stopped early"
-    marks = [f"{mark:g}" for mark in rungs(study)]
+    by_epoch = study.clock == "epoch"
+    marks = [f"{mark:g}" if by_epoch else f"{mark:.0f}" for mark in rungs(study)]
     if not marks:
         return "no trial is stopped early, since all are as short as the first comparison"
-    by_epoch = study.clock == "epoch"
     if kind == "median":
         first = f"epoch {marks[0]}" if by_epoch else f"{marks[0]} % of its epochs"
         return f"from {first} on, a trial below the median of the others is stopped"
