@@ -2,7 +2,7 @@
 
     python -m bench.shop FOLDER
 
-671 users and 498 products, each bought some 26 times. After a product comes another of its brand and kind (30 %), one of the
+671 users and 498 products, each bought some 27 times. After a product comes another of its brand and kind (30 %), one of the
 kind that goes with it, of any brand (15 %), or anything. So a ranker that counts pairs finds some of what comes next, and one
 that reads titles and learns what goes with what can find more.
 """
@@ -32,13 +32,13 @@ _KINDS = [
 _VARIANTS = [
     "classic", "compact", "deluxe", "travel", "junior", "pro", "ultra", "basic", "premium", "mini",
 ]  # fmt: skip
-_FAMILIES, _OF_FAMILY, _ITEMS = 125, 4, 498
+_USERS, _FAMILIES, _OF_FAMILY, _ITEMS = 671, 125, 4, 498
 _SAME_FAMILY, _GOES_WITH = 0.3, 0.15
 
 
-def make_shop(folder: Path, users: int = 671, seed: int = 0) -> TablesData:
+def make_shop(folder: Path) -> TablesData:
     """Write interactions.csv and items.csv."""
-    rng = random.Random(seed)
+    rng = random.Random(0)
     families: list[tuple[str, str]] = []
     while len(families) < _FAMILIES:
         family = rng.choice(_BRANDS), rng.choice(_KINDS)
@@ -64,7 +64,7 @@ def make_shop(folder: Path, users: int = 671, seed: int = 0) -> TablesData:
         return rng.choice(pool) if pool else rng.choices(range(len(items)), popularity)[0]
 
     rows: list[list[int]] = []
-    for user in range(users):
+    for user in range(_USERS):
         bought = rng.choices(range(len(items)), popularity)
         length = 15 + int(rng.expovariate(1 / 5))
         while len(bought) < length:

@@ -49,7 +49,7 @@ _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": 
 _COUNTED = ("seen", "tokens", "cut_prompts", "history_due", "history_dropped", "largest_pass")
 PASS_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # with padding, where micro_batch is automatic
 _AUTO_SHARING = 16  # examples behind a list at most, where list_sharing is automatic
-_TIDY_S = 20.0  # between two times that freed memory is given back; it costs a fifth of a second
+_TIDY_S = 20.0  # between two times that freed memory is given back
 _PULSE_S = 2.0  # between two words of what is being done; a step in the meantime costs a look at the clock
 
 

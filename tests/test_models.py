@@ -17,6 +17,7 @@ from reranker.models import (
     BUNDLED,
     MODELS,
     attach_lora,
+    base_dtype,
     check_base,
     check_name,
     load_base,
@@ -54,6 +55,23 @@ def test_the_demo_models_are_shipped_in_under_2_mb():
 
 def test_every_shipped_name_is_in_the_table():
     assert {path.name for path in BUNDLED.glob("demo-*")} == {name for name, e in MODELS.items() if e.hub is None}
+
+
+@pytest.mark.parametrize(
+    ("model", "capable", "precision", "half"),
+    [
+        ("smollm2-135m", ["avx512_bf16"], "auto", True),
+        ("smollm2-135m", ["amx_bf16"], "auto", True),
+        ("smollm2-135m", [], "auto", False),
+        ("smollm2-135m", [], "bf16", True),
+        ("smollm2-135m", ["avx512_bf16"], "fp32", False),
+        ("demo-tiny", ["avx512_bf16"], "auto", False),
+    ],
+)
+def test_a_cpu_holds_a_wide_base_in_bf16_where_it_has_instructions_for_it(model, capable, precision, half, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(capable, True))
+    found = base_dtype(TrialConfig(model=model, precision=precision), torch.device("cpu"))
+    assert found == (torch.bfloat16 if half else torch.float32)
 
 
 def test_a_folder_loads_like_a_name(tmp_path):
