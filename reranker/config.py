@@ -93,7 +93,7 @@ class TrialConfig(StrictModel):
         "label_ce", description="softmax over the list's labels, or over the whole vocabulary as in plain SFT"
     )
     epochs: int = Field(3, ge=1, le=10_000, description="rounds of `examples_per_user` examples of each user")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="peak, of AdamW")
+    learning_rate: float = Field(5e-4, gt=0, le=1, description="peak, of AdamW")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="after the warm-up")
     warmup_epochs: float = Field(0.1, ge=0, le=10_000, description="linear warm-up, in epochs, whatever the horizon is")
     weight_decay: float = Field(0.0, ge=0, le=1, description="of AdamW")
