@@ -3,7 +3,7 @@
     python -m bench.calibration [--quick]
 
 Searches are simulated by their per-user values; nothing is trained. They go through the comparison's own code: the estimate
-that orders configurations (`results.contenders`) and the families of tests (`results.compare.tests`). Each has 600 users,
+that orders configurations (`results.statistics.seed_averages`) and the families of tests (`results.compare.tests`). Each has 600 users,
 lists of 20, 8 or 64 trials, and four baselines. The noise of two rankers correlates by .6, that of two reports of a trial
 by .92, which leaves them .8 of what a trial does not share with others. In a search with ASHA a trial goes on beyond epochs 1, 3
 and 9 if it is among the best third so far; with replicates the best five are run with three other seeds; with a retriever
@@ -28,10 +28,10 @@ from scipy import stats
 
 from bench.common import arguments, machine, write
 from reranker.metrics import Ranks, ndcg_at_k
-from results.compare import Tests, tests
-from results.contenders import Contender, best_first
-from results.significance import Ranker, smallest_detectable
-from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.statistics.comparison import Tests, tests
+from results.statistics.paired_tests import Ranker, smallest_detectable
+from results.statistics.seed_averages import ConfigurationResult, best_first
+from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 USERS, CANDIDATES, BASELINES = 600, 20, 4
 SHARED, WITHIN = 0.6, 0.8  # of the noise: common to all rankers; and of the rest, common to a trial's reports
@@ -62,7 +62,7 @@ CELLS = [
 
 
 @dataclass(frozen=True, eq=False)
-class Simulated(Contender):
+class Simulated(ConfigurationResult):
     """A configuration whose runs' values are drawn, [reports, users] each."""
 
     drawn: tuple[FloatArray, ...] = ()
@@ -107,8 +107,8 @@ class World:
         """NDCG@10 of each user in each report, [reports, users]."""
         own, rest = self.rng.normal(size=USERS), self.rng.normal(size=(reports, USERS))
         noise = np.sqrt(WITHIN) * own + np.sqrt(1 - WITHIN) * rest
-        luck = np.sqrt(SHARED) * self.common + np.sqrt(1 - SHARED) * noise
-        places = np.searchsorted(ends(skill), -luck)
+        seed_variance = np.sqrt(SHARED) * self.common + np.sqrt(1 - SHARED) * noise
+        places = np.searchsorted(ends(skill), -seed_variance)
         return np.where(self.listed, GAINS[places], 0.0)
 
 
@@ -128,16 +128,16 @@ def searched(cell: Cell, skill: float, world: World) -> list[FloatArray]:
     return found
 
 
-def configurations(cell: Cell, skill: float, world: World) -> list[Contender]:
+def configurations(cell: Cell, skill: float, world: World) -> list[ConfigurationResult]:
     """Those of a search, the best estimate first."""
-    found: list[Contender] = [_configuration(i, (run,)) for i, run in enumerate(searched(cell, skill, world))]
+    found: list[ConfigurationResult] = [_configuration(i, (run,)) for i, run in enumerate(searched(cell, skill, world))]
     ranked = best_first(found, METRIC)
     if cell.kind != "replicates":
         return ranked
-    for contender in ranked[:TOP]:
-        number = contender.trial.number
+    for configuration_result in ranked[:TOP]:
+        number = configuration_result.trial.number
         again = (world.run(skill if number == 0 else SKILL, cell.epochs) for _ in range(SEEDS))
-        found[number] = _configuration(number, (*contender.ranker(METRIC).runs, *again))
+        found[number] = _configuration(number, (*configuration_result.ranker(METRIC).runs, *again))
     return best_first(found, METRIC)
 
 
@@ -153,7 +153,7 @@ def search(cell: Cell, skill: float, seed: int) -> tuple[int, Tests, float]:
     """The winner, what is proven of it, and the difference to a baseline that the comparison calls detectable."""
     world = World(cell, seed)
     ranked = configurations(cell, skill, world)
-    rankers = [contender.ranker(METRIC) for contender in ranked]
+    rankers = [configuration_result.ranker(METRIC) for configuration_result in ranked]
     baselines = {f"baseline {i}": world.run(SKILL, 1)[0] for i in range(BASELINES)}
     told = tests(rankers, baselines, RESAMPLES, seed)
     spread = max(float((rankers[0].values - values).std(ddof=1)) for values in baselines.values())
@@ -164,7 +164,7 @@ def claims(cell: Cell, skill: float, seed: int) -> tuple[bool, bool, bool]:
     """(the winner is said to beat a baseline, to beat another trial, is trial 0 and beats every baseline)."""
     best, told, _ = search(cell, skill, seed)
     better = [difference.proven and difference.mean > 0 for difference in told.against.values()]
-    return any(better), len(told.alike) < cell.trials, best == 0 and all(better)
+    return any(better), len(told.tie_set) < cell.trials, best == 0 and all(better)
 
 
 def main() -> None:

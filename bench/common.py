@@ -22,11 +22,11 @@ import transformers
 import trl
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-from reranker.candidates import Example
 from reranker.config import DemoData, MovieLensData, TrialConfig
-from reranker.data import RerankingData
-from reranker.datasets import is_here
-from reranker.models import BUNDLED
+from reranker.data.assemble import RerankingData
+from reranker.data.example import Example
+from reranker.data.sources import is_here
+from reranker.modeling.checkpoints import BUNDLED
 
 FOUND = Path(__file__).parent / "found"  # where the figures are written too, as JSON
 MODELS = {"qwen3, 256 × 4, 152k": "wide", "smollm2-135m": "smollm2-135m"}

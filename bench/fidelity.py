@@ -25,11 +25,12 @@ import optuna
 from ray.tune.schedulers import TrialScheduler
 from scipy.stats import spearmanr
 
-from tune import search_space
-from tune.ledger import PastTrial
-from tune.schedulers import make_scheduler, progress
-from tune.search_space import Study
-from tune.searcher import make_sampler
+from tune.searching.optuna_searcher import make_sampler
+from tune.searching.schedulers import make_scheduler
+from tune.searching.trial_store import PastTrial
+from tune.study_file import loading
+from tune.study_file.clock import progress
+from tune.study_file.study import Study
 
 WORKERS = 4
 GOALS = (0.01, 0.02, 0.05)
@@ -76,7 +77,7 @@ def load(seed: int, schedule: str, **settings: Any) -> Study:
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(text)
         file.flush()
-        return search_space.load(Path(file.name))
+        return loading.load(Path(file.name))
 
 
 class World:

@@ -23,11 +23,12 @@ from peft import PeftModel
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from bench.common import arguments, machine, write
-from reranker.answers import only_answers
 from reranker.config import TrialConfig
-from reranker.low_rank import fuse
-from reranker.models import MODELS, attach_lora
-from reranker.shapes import Shape
+from reranker.modeling.checkpoints import MODELS
+from reranker.modeling.fused_lora import fuse
+from reranker.modeling.label_head import only_answers
+from reranker.modeling.lora import attach_lora
+from reranker.modeling.model_shape import Shape
 
 TINY = Shape(2, 64, 4, 2, 16, 128, 1000, qk_norm=True)
 WAYS = ("full logits", "answers, inputs cast", "answers", "answers, checkpointed", "answers, bf16 adapter")

@@ -23,9 +23,10 @@ import torch
 from bench.common import arguments, in_a_process, machine, write
 from bench.shop import make_shop
 from reranker.config import DataConfig, MovieLensData, TrialConfig, build_trial_config
-from reranker.data import RerankingData
+from reranker.data.assemble import RerankingData
 from reranker.metrics import summarise
-from reranker.sft import EpochReport, fine_tune
+from reranker.training.sft import fine_tune
+from reranker.training.trainer import EpochReport
 
 WAYS: dict[str, dict[str, Any]] = {
     "both": {"list_sharing": 16, "skill_steps": "auto"},

@@ -24,14 +24,15 @@ from trl import SFTConfig, SFTTrainer
 
 from bench.common import arguments, machine, write
 from bench.step import completions
-from reranker.batches import pad_left
-from reranker.catalogue import Catalogue
 from reranker.config import DemoData, TrialConfig
-from reranker.data import RerankingData
+from reranker.data.assemble import RerankingData
+from reranker.data.item_token_cache import Catalogue
 from reranker.metrics import ranks_of_target, summarise
-from reranker.models import attach_lora, load_base, load_tokenizer
-from reranker.prompts import PromptEncoder
-from results.study_folder import StudyFolder
+from reranker.modeling.checkpoints import load_base, load_tokenizer
+from reranker.modeling.lora import attach_lora
+from reranker.prompting.batching import pad_left
+from reranker.prompting.prompts import PromptEncoder
+from results.study.study_folder import StudyFolder
 
 GOOD = 0.30  # Recall@1
 

@@ -30,14 +30,15 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from bench.common import MODELS, arguments, in_a_process, machine, model_places, some_lists, spread, task, write
-from reranker.candidates import Example
-from reranker.catalogue import Catalogue
 from reranker.config import TrialConfig
-from reranker.data import RerankingData
+from reranker.data.assemble import RerankingData
+from reranker.data.example import Example
+from reranker.data.item_token_cache import Catalogue
 from reranker.errors import TrainingStopped
-from reranker.models import attach_lora, load_base, load_tokenizer
-from reranker.prompts import PromptEncoder
-from reranker.sft import fine_tune
+from reranker.modeling.checkpoints import load_base, load_tokenizer
+from reranker.modeling.lora import attach_lora
+from reranker.prompting.prompts import PromptEncoder
+from reranker.training.sft import fine_tune
 
 WARM_UP = 1  # steps that are not counted
 LISTS = (20, 50)  # candidates of a shared list

@@ -23,11 +23,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from bench.common import arguments, machine, write
-from reranker.bases import BaseModels
 from reranker.config import DemoData, TrialConfig
-from reranker.data import RerankingData
-from reranker.sft import fine_tune
-from results.study_folder import StudyFolder
+from reranker.data.assemble import RerankingData
+from reranker.modeling.model_cache import BaseModels
+from reranker.training.sft import fine_tune
+from results.study.study_folder import StudyFolder
 
 STUDY = """
 study: {{name: {isolation}, trials: {trials}, concurrency: 1, scheduler: none}}

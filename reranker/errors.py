@@ -94,3 +94,8 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     options = sorted(valid)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else "valid: " + ", ".join(options)
+
+
+def first_line(error: BaseException) -> str:
+    """Of what it says, or its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

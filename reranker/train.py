@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from reranker.command_line.entry_point import STOPPED, Parser, a_path, last_net
+from reranker.command_line.printable_text import say
 from reranker.config import (
     DataConfig,
     DemoData,
@@ -25,11 +27,9 @@ from reranker.config import (
     absolute_paths,
     validation_faults,
 )
-from reranker.console import say
-from reranker.entry import STOPPED, Parser, a_path, last_net
 from reranker.errors import Fault, InputError, nearest
 from reranker.metrics import METRIC_NAMES
-from reranker.yaml_text import Document, Location, override, put, read
+from reranker.storage.yaml_lines import Document, Location, override, put, read
 
 _SOURCES: tuple[type[DemoData | MovieLensData | TablesData], ...] = (DemoData, MovieLensData, TablesData)
 _PATHS = {"path", "interactions", "items"}  # as they stand, whatever YAML would make of them
@@ -56,11 +56,12 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     said = _Said()
     said.say("starting")
-    from reranker.baselines import RANDOM  # torch and transformers take seconds to import
-    from reranker.data import RerankingData
-    from reranker.files import writing
+    from reranker.data.assemble import RerankingData
+    from reranker.data.baseline_ranks import RANDOM  # torch and transformers take seconds to import
     from reranker.metrics import summarise
-    from reranker.sft import EpochReport, fine_tune
+    from reranker.storage.atomic_files import writing
+    from reranker.training.sft import fine_tune
+    from reranker.training.trainer import EpochReport
     from reranker.trial_folder import TrialFolder
 
     said.say("preparing the data")
@@ -82,7 +83,7 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
     folder.clear()
     folder.write_config(config)
     best = fine_tune(
-        config, data, metric=metric, folder=folder, on_epoch=show, on_pulse=lambda p: said.say(p.text(config.epochs))
+        config, data, metric=metric, folder=folder, on_epoch=show, on_status=lambda p: said.say(p.text(config.epochs))
     )
     said.clear()
     applied = {k.removeprefix("applied/"): v for k, v in best.figures.items() if k.startswith("applied/")}

@@ -25,7 +25,8 @@ from pydantic import ValidationError
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
-from reranker.files import (
+from reranker.metrics import Picks, Ranks
+from reranker.storage.atomic_files import (
     DamagedFile,
     append_line,
     read_bytes,
@@ -37,12 +38,11 @@ from reranker.files import (
     write_table,
     writing,
 )
-from reranker.metrics import Picks, Ranks
 
 if TYPE_CHECKING:  # whoever only reads a folder need not wait for torch
     from peft import PeftModel
 
-    from reranker.skill import Skill
+    from reranker.modeling.label_skill import Skill
 
 ADAPTER_FACTS = "reranker.json"  # in an adapter's folder: all that is needed to use it besides the base model
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -208,8 +208,8 @@ class TrialFolder:
         Args:
             skill: what the model's base had besides its weights; the adapter then holds it too.
         """
-        from reranker.models import base_fingerprint
-        from reranker.skill import put_beside
+        from reranker.modeling.checkpoints import base_fingerprint
+        from reranker.modeling.label_skill import put_beside
 
         beside = self.path / "adapter.tmp"
         versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}

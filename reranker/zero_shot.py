@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from reranker.bases import BaseModels
-from reranker.candidates import Example
 from reranker.config import TrialConfig
-from reranker.data import RerankingData
-from reranker.evaluation import Evaluation, evaluate
-from reranker.files import writing
-from reranker.prompts import PromptEncoder
-from reranker.scoring import EncodedLists, FloatArray, inspect, score
-from reranker.sft import training_device
-from reranker.title_probe import named_titles, own_probes, title_probes
+from reranker.data.assemble import RerankingData
+from reranker.data.example import Example
+from reranker.evaluation.evaluate import Evaluation, evaluate
+from reranker.evaluation.scoring import EncodedLists, FloatArray, inspect, score
+from reranker.evaluation.title_probe import named_titles, own_probes, title_probes
+from reranker.modeling.model_cache import BaseModels
+from reranker.process_group import gathered, of_all, of_first, worker_rank, workers
+from reranker.prompting.prompts import PromptEncoder
+from reranker.storage.atomic_files import writing
+from reranker.training.device import training_device
 from reranker.trial_folder import TrialFolder
-from reranker.workers import gathered, of_all, of_first, worker_rank, workers
 
 _PRIOR_LISTS = 200
 
@@ -35,7 +35,7 @@ class ZeroShot:
     Attributes:
         plain: as it is.
         without_prior: with the label prior divided out.
-        figures: those of `reranker.title_probe`, `label_mass`, `seconds_per_list`, and `label_prior`, the share of each label.
+        figures: those of `reranker.evaluation.title_probe`, `label_mass`, `seconds_per_list`, and `label_prior`, the share of each label.
     """
 
     plain: Evaluation

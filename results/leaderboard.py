@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reranker.metrics import METRIC_NAMES
-from results.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 PRETTY = {
     **{

@@ -20,16 +20,24 @@ from transformers.convert_slow_tokenizer import TikTokenConverter
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from reranker.cache import cache_folder
 from reranker.config import DemoData
-from reranker.data import RerankingData
+from reranker.data.assemble import RerankingData
 from reranker.errors import EnvironmentFault
-from reranker.models import load_tokenizer
+from reranker.modeling.checkpoints import load_tokenizer
+from reranker.storage.cache_folder import cache_folder
 
 torch.set_num_threads(1)
 
 # They start Ray, wait for processes and kill some: one after the other.
-RAY = {"test_cluster", "test_lost_ray", "test_refit", "test_resume", "test_search", "test_seal", "test_slots"}
+RAY = {
+    "test_lost_ray",
+    "test_ray_cluster",
+    "test_refit",
+    "test_resume",
+    "test_sealed_test",
+    "test_search",
+    "test_trial_runner",
+}
 
 
 class _ByFile(LoadScopeScheduling):

@@ -16,19 +16,19 @@ import pandas as pd
 import yaml
 from stored import keep_journal
 
-from reranker import sft
-from reranker.bases import BaseModels
-from reranker.candidates import Example
 from reranker.config import DemoData, TablesData, TrialConfig
-from reranker.data import RerankingData
-from reranker.datasets.demo import ITEM_IDS, TITLES
-from reranker.files import write_yaml
-from reranker.prompts import PromptEncoder
-from reranker.scoring import EncodedLists
+from reranker.data.assemble import RerankingData
+from reranker.data.example import Example
+from reranker.data.sources.demo import ITEM_IDS, TITLES
+from reranker.evaluation.scoring import EncodedLists
+from reranker.modeling.model_cache import BaseModels
+from reranker.prompting.prompts import PromptEncoder
+from reranker.storage.atomic_files import write_yaml
+from reranker.training import sft
 from reranker.zero_shot import keep_zero_shot
-from results.study_folder import StudyFolder, TrialStatus
-from tune.manifest import keep_baselines, make_manifest
-from tune.search_space import load
+from results.study.study_folder import StudyFolder, TrialStatus
+from tune.study_file.loading import load
+from tune.study_file.manifest import keep_baselines, make_manifest
 
 GOOD = TrialConfig(
     model="demo-tiny", candidates=10, epochs=2, learning_rate=3e-3, lora_rank=8, examples_per_user=5, history_length=6,

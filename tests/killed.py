@@ -17,11 +17,11 @@ from tune import run_search  # isort: skip  (first: sets what Ray reads on impor
 
 import psutil
 
-from results.study_folder import StudyFolder
-from tune.ledger import Ledger
-from tune.recorder import Recorder
-from tune.searcher import _OwnDraws
-from tune.tracking import MlflowClient
+from results.study.study_folder import StudyFolder
+from tune.callbacks import SearchCallbacks
+from tune.mlflow_tracking.trials_to_runs import MlflowClient
+from tune.searching.optuna_searcher import _OwnDraws
+from tune.searching.trial_store import TrialStore
 
 
 def die() -> None:
@@ -67,14 +67,14 @@ def when_seen(pattern: str) -> None:
 
 def at_result(number: int, epoch: int) -> None:
     """Kill Ray when the search hears of this epoch of this trial."""
-    original = Recorder.on_trial_result
+    original = SearchCallbacks.on_trial_result
 
-    def killing(self: Recorder, **info: Any) -> None:
+    def killing(self: SearchCallbacks, **info: Any) -> None:
         original(self, **info)
         if info["trial"].config["number"] == number and info["result"].get("epoch") == epoch:
             kill_ray()
 
-    Recorder.on_trial_result = killing
+    SearchCallbacks.on_trial_result = killing
 
 
 MOMENTS: dict[str, Callable[[], None]] = {
@@ -82,14 +82,14 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "training": lambda: when_seen("*/trials/*/train.log"),
     "storing": lambda: when_seen("*/trials/*/epochs.jsonl"),
     "saving": lambda: when_seen("*/trials/*/state.tmp"),
-    "reporting": lambda: at_call(Ledger, "report"),
-    "telling": lambda: at_call(Ledger, "end", after=True),  # the journal knows, the folder does not
-    "recording": lambda: at_call(Recorder, "_end", after=True),
+    "reporting": lambda: at_call(TrialStore, "report"),
+    "telling": lambda: at_call(TrialStore, "end", after=True),  # the journal knows, the folder does not
+    "recording": lambda: at_call(SearchCallbacks, "_end", after=True),
     "making a run": lambda: at_call(MlflowClient, "create_run", 2, after=True),
     "logging": lambda: at_call(MlflowClient, "log_batch", 3),
     "ending": lambda: at_call(StudyFolder, "write_ending"),
     "deciding": lambda: at_call(
-        Ledger, "is_to_end", after=True
+        TrialStore, "is_to_end", after=True
     ),  # the journal knows how, and not yet that it has ended
     "raylet": lambda: at_result(4, 1),
 }

@@ -11,9 +11,9 @@ import numpy as np
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from reranker.candidates import CandidateSampler
-from reranker.data import RerankingData
-from reranker.interactions import Interactions, split
+from reranker.data.assemble import RerankingData
+from reranker.data.candidate_lists import CandidateSampler
+from reranker.data.interactions import Interactions, split
 
 
 def with_last_items(data: RerankingData, last: list[list[int]]) -> RerankingData:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reranker.bases import BaseModels
-from reranker.data import RerankingData
-from reranker.files import write_yaml
-from reranker.sft import EpochReport, fine_tune
+from reranker.data.assemble import RerankingData
+from reranker.modeling.model_cache import BaseModels
+from reranker.storage.atomic_files import write_yaml
+from reranker.training.sft import fine_tune
+from reranker.training.trainer import EpochReport
 from reranker.zero_shot import keep_zero_shot
-from results.optuna_journal import create_journal
-from results.report import write_report
-from results.study_folder import StudyFolder, TrialStatus
-from results.tracking_store import tracking_uri_of
-from tune import search_space
-from tune.ledger import Ledger
-from tune.manifest import keep_baselines, make_manifest
-from tune.searcher import make_sampler
-from tune.tracking import StudyMirror
+from results.reporting.write_report import write_report
+from results.study.optuna_journal import create_journal
+from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.tracking_address import tracking_uri_of
+from tune.mlflow_tracking.trials_to_runs import StudyMirror
+from tune.searching.optuna_searcher import make_sampler
+from tune.searching.trial_store import TrialStore
+from tune.study_file import loading
+from tune.study_file.manifest import keep_baselines, make_manifest
 
 STUDY = """
 study: {{name: {name}, trials: {trials}, seed: 3}}
@@ -33,7 +34,7 @@ def search(runs: Path, name: str = "small", *, trials: int = 3, killed: bool = F
     runs.mkdir(parents=True, exist_ok=True)
     file = runs / f"{name}.yaml"
     file.write_text(STUDY.format(name=name, trials=trials), encoding="utf-8")
-    study = search_space.load(file)
+    study = loading.load(file)
     data = RerankingData.prepare(study.data).sealed()
     folder = StudyFolder.create(runs, name)
     write_yaml(folder.study_file, study.dump())
@@ -41,16 +42,16 @@ def search(runs: Path, name: str = "small", *, trials: int = 3, killed: bool = F
     manifest |= {"name": name, "study": study.dump()}
     folder.write_manifest(manifest)
     create_journal(folder.journal, name, minimise=False, manifest=manifest)
-    ledger, bases = Ledger(study, folder, lambda number: make_sampler(study, number)), BaseModels()
+    trial_store, bases = TrialStore(study, folder, lambda number: make_sampler(study, number)), BaseModels()
     keep_zero_shot(study.base(), data, bases, *folder.zero_shot(study.base().model))
     for _ in range(trials):
-        number, values, origin = ledger.ask()
+        number, values, origin = trial_store.ask()
         folder.start_trial(number, values, origin)
         config = folder.trial(number).read_config()
         last = number == trials - 1
 
         def report(epoch: EpochReport, number: int = number, ends: bool = killed and last) -> bool:
-            ledger.report(number, int(epoch.figures["epoch"]), epoch.figures[study.metric])
+            trial_store.report(number, int(epoch.figures["epoch"]), epoch.figures[study.metric])
             return not ends
 
         fine_tune(config, data, folder=folder.trial(number), on_epoch=report, resume=True, bases=bases)
@@ -58,7 +59,7 @@ def search(runs: Path, name: str = "small", *, trials: int = 3, killed: bool = F
             return folder
         folder.write_status(number, TrialStatus.COMPLETED)
         folder.trial(number).drop_state()
-        ledger.end(number, TrialStatus.COMPLETED)
+        trial_store.end(number, TrialStatus.COMPLETED)
     folder.write_ending("", complete=True)
     write_report(folder)
     StudyMirror(folder, tracking_uri_of(folder)).bring_up(ended=True)

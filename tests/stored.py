@@ -14,11 +14,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
 from reranker.config import TrialConfig
-from reranker.files import write_yaml
 from reranker.metrics import Picks, Ranks, chance, is_loss, summarise
+from reranker.storage.atomic_files import write_yaml
 from reranker.trial_folder import TrialFolder
-from results.optuna_journal import ORIGIN, create_journal
-from results.study_folder import StudyFolder, TrialStatus
+from results.study.optuna_journal import ORIGIN, create_journal
+from results.study.study_folder import StudyFolder, TrialStatus
 
 CANDIDATES, USERS = 10, 240
 _STATES = {
@@ -78,7 +78,7 @@ class Maker:
         self, runs: Path, name: str = "films", *, knobs: tuple[str, ...] = ("learning_rate", "lora_rank")
     ) -> None:
         self.rng = np.random.default_rng(1)
-        self.luck = self.rng.normal(0, 0.7, USERS)  # of a user, whoever ranks
+        self.seed_variance = self.rng.normal(0, 0.7, USERS)  # of a user, whoever ranks
         self.study = StudyFolder.create(runs, name)
         self.study.write_manifest(
             {
@@ -105,7 +105,7 @@ class Maker:
         scores = self.rng.normal(0, 1, (USERS, CANDIDATES))
         targets = self.rng.integers(0, CANDIDATES, USERS)
         scores[: round(lean * USERS), 0] += 9
-        scores[np.arange(USERS), targets] += skill + (self.luck if skill else 0)
+        scores[np.arange(USERS), targets] += skill + (self.seed_variance if skill else 0)
         own = scores[np.arange(USERS), targets, None]
         picks = Picks(targets, scores.argmax(axis=1), np.exp(scores).max(axis=1) / np.exp(scores).sum(axis=1))
         return [f"u{i}" for i in range(USERS)], Ranks((scores > own).sum(axis=1), np.zeros(USERS, np.int64)), picks

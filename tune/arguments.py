@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from reranker.entry import Parser, a_path, at_least_one, not_empty
-from reranker.secrets import HIDDEN, without_secrets
-from results.study_folder import RUNS
+from reranker.command_line.entry_point import Parser, a_path, at_least_one, not_empty
+from reranker.command_line.redaction import HIDDEN, without_secrets
+from results.study.study_folder import RUNS
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "search_spaces" / "demo.yaml"

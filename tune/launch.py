@@ -8,17 +8,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from reranker.data import RerankingData
-from reranker.entry import cause_of, working_on, write_trace
-from reranker.files import write_yaml
-from results.optuna_journal import create_journal
-from results.report import write_report
-from results.study_folder import StudyFolder, TrialStatus
-from tune.announce import resume_command
-from tune.conductor import INTERRUPTED
-from tune.driver_log import DriverLog
-from tune.manifest import keep_baselines, make_manifest
-from tune.search_space import Study
+from reranker.command_line.entry_point import cause_of, working_on, write_trace
+from reranker.data.assemble import RerankingData
+from reranker.storage.atomic_files import write_yaml
+from results.reporting.write_report import write_report
+from results.study.optuna_journal import create_journal
+from results.study.study_folder import StudyFolder, TrialStatus
+from tune.searching.stop_rules import INTERRUPTED
+from tune.study_file.manifest import keep_baselines, make_manifest
+from tune.study_file.study import Study
+from tune.terminal.driver_log import DriverLog
+from tune.terminal.printed_lines import resume_command
 
 
 def begin_study(

@@ -23,47 +23,50 @@ if __name__ == "__main__":  # Python puts this script's folder first, where modu
     if not {"--quiet", "--check", "--help", "-h"} & set(sys.argv):
         print("starting …", flush=True)
 
-from tune.cluster import check_port, cluster  # isort: skip  (before ray: sets what Ray reads on import)
+from tune.execution.ray_cluster import check_port, cluster  # isort: skip  (before ray: sets what Ray reads on import)
 
 import ray
 from ray import tune as ray_tune
 
-from reranker import datasets
-from reranker.console import Terminal
-from reranker.data import RerankingData
-from reranker.entry import last_net
-from reranker.models import check_name
-from reranker.secrets import masked
-from reranker.streams import outliving
-from results.compare import compare, findings, verdict, winner
-from results.diagnose import Evidence, as_text, diagnose
-from results.integrity import open_study
+from reranker.command_line.entry_point import last_net
+from reranker.command_line.output_streams import outliving
+from reranker.command_line.printable_text import Terminal
+from reranker.command_line.redaction import masked
+from reranker.data import sources
+from reranker.data.assemble import RerankingData
+from reranker.modeling.checkpoints import check_name
+from results.diagnosis.diagnosis import as_text, diagnose
+from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.leaderboard import leaderboard, pretty
-from results.report import write_report
-from results.study_folder import StoredTrial, StudyFolder
-from results.tracking_store import tracking_uri_of
-from tune import arguments, search_space
-from tune.announce import goes_on, how_to_resume, plan, where_it_is, where_to_look
-from tune.conductor import Conductor, end_at_once, handling
-from tune.driver_log import own_stdout
-from tune.faults import MACHINE, machine_fault
-from tune.hand_over import refit_and_register
+from results.reporting.write_report import write_report
+from results.statistics.comparison import compare, winner
+from results.statistics.verdict_text import findings, verdict
+from results.study.integrity import open_study
+from results.study.study_folder import StoredTrial, StudyFolder
+from results.study.tracking_address import tracking_uri_of
+from tune import arguments
+from tune.callbacks import SearchCallbacks
+from tune.deployment.deploy import refit_and_register
+from tune.execution.failure_cause import MACHINE, machine_fault
+from tune.execution.trial_resources import concurrent_trials, trial_resources
+from tune.execution.trial_runner import make_trainable
+from tune.execution.worker_group import TrialResources
 from tune.launch import Launch, begin_study
-from tune.ledger import Ledger
-from tune.manifest import check_same
-from tune.outcome import exit_code, tell_webhook
-from tune.preflight import check_models, gpu_part
-from tune.progress import Progress
-from tune.recorder import Recorder
-from tune.replication import Replication
-from tune.resources import concurrent_trials, trial_resources
-from tune.schedulers import make_scheduler, replay
-from tune.search_space import Study
-from tune.searcher import LedgerSearch, make_sampler
-from tune.tracking import Tracker
-from tune.trainable import make_trainable
-from tune.warm_start import earlier_study, warm_start
-from tune.worker_group import TrialResources
+from tune.mlflow_tracking.tracker import Tracker
+from tune.searching.optuna_searcher import OptunaSearcher, make_sampler
+from tune.searching.replicates import Replication
+from tune.searching.schedulers import make_scheduler, replay
+from tune.searching.stop_rules import StopRules, end_at_once, handling
+from tune.searching.trial_store import TrialStore
+from tune.searching.warm_start import earlier_study, warm_start
+from tune.study_file import loading
+from tune.study_file.manifest import check_same
+from tune.study_file.preflight import check_models, gpu_part
+from tune.study_file.study import Study
+from tune.terminal.driver_log import own_stdout
+from tune.terminal.exit_status import exit_code, tell_webhook
+from tune.terminal.live_table import Progress
+from tune.terminal.printed_lines import goes_on, how_to_resume, plan, where_it_is, where_to_look
 
 _REASONS = 3  # of the diagnosis that are printed; the report has all
 
@@ -84,13 +87,13 @@ def search(args: argparse.Namespace, console: Terminal) -> int:
     folder = open_study(args.runs, args.resume) if args.resume else None
     earlier = earlier_study(args.runs, args.warm_start) if args.warm_start else None
     file = folder.study_file if folder else args.study_file
-    study = search_space.load(file, overrides=arguments.overrides(args), check_model=check_name)
+    study = loading.load(file, overrides=arguments.overrides(args), check_model=check_name)
     if folder is None:
         StudyFolder.check_place(args.runs, study.name)
     if args.dashboard_port:
         check_port(args.dashboard_port)
     say("preparing the data …")
-    data = RerankingData.prepare(study.data).sealed() if not args.check or datasets.is_here(study.data) else None
+    data = RerankingData.prepare(study.data).sealed() if not args.check or sources.is_here(study.data) else None
 
     # Check
     say("loading the models' tokenizers …")
@@ -149,30 +152,30 @@ def _run_trials(
     earlier: StudyFolder | None,
 ) -> str:
     """Why the search ended before all trials did; empty if none is left."""
-    ledger = Ledger(study, folder, lambda number: make_sampler(study, number))
-    ledger.reconcile()
-    past = ledger.past()
+    trial_store = TrialStore(study, folder, lambda number: make_sampler(study, number))
+    trial_store.reconcile()
+    past = trial_store.past()
     progress = Progress(
-        study, console, done=len(past), best=ledger.best(), summary_s=60 * args.summary_minutes, quiet=args.quiet
+        study, console, done=len(past), best=trial_store.best(), summary_s=60 * args.summary_minutes, quiet=args.quiet
     )
     tracker.say = progress.say
-    conductor = Conductor(study, folder, ledger, progress.say)
+    stop_rules = StopRules(study, folder, trial_store, progress.say)
     if earlier is not None:
-        progress.say(warm_start(study, ledger, earlier, data.interactions.fingerprint))
-    ledger.enqueue_first()
+        progress.say(warm_start(study, trial_store, earlier, data.interactions.fingerprint))
+    trial_store.enqueue_first()
     if args.retry_failed:
-        progress.say(f"tried again: {', '.join(f'trial {n}' for n in ledger.retry_failed()) or 'none had failed'}")
+        progress.say(f"tried again: {', '.join(f'trial {n}' for n in trial_store.retry_failed()) or 'none had failed'}")
     scheduler = make_scheduler(study, folder.read_manifest()["ceiling"])
     replay(scheduler, past)
     replication = Replication(folder, args.top, args.replicate, progress.say) if args.replicate else None
-    recorder = Recorder(folder, progress, tracker, conductor, study.knobs)
-    with progress, conductor.listening():
+    callbacks = SearchCallbacks(folder, progress, tracker, stop_rules, study.knobs)
+    with progress, stop_rules.listening():
         try:
-            with conductor.minding_the_machine():
+            with stop_rules.minding_the_machine():
                 ray_tune.Tuner(
                     make_trainable(folder.path, ray.put(data), study, resources),
                     tune_config=ray_tune.TuneConfig(
-                        search_alg=LedgerSearch(study, ledger, conductor, replication),
+                        search_alg=OptunaSearcher(study, trial_store, stop_rules, replication),
                         scheduler=scheduler,
                         num_samples=-1,  # the searcher says when there are no more
                         max_concurrent_trials=min(study.settings.concurrency or 10**6, concurrent_trials(resources)),
@@ -182,15 +185,15 @@ def _run_trials(
                     run_config=ray_tune.RunConfig(
                         name="tune",
                         storage_path=str(folder.path / "ray"),
-                        callbacks=[recorder],
+                        callbacks=[callbacks],
                         failure_config=ray_tune.FailureConfig(fail_fast="raise"),
                         checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),
                         verbose=0,
                     ),
                 ).fit()
         finally:
-            recorder.close()
-    return conductor.close()
+            callbacks.close()
+    return stop_rules.close()
 
 
 def _report(
@@ -207,7 +210,7 @@ def _report(
     console.print(pretty(table, study.knobs))
     console.print(f"\n{verdict(folder)}", style="bold")
     console.say("\n".join(f"  {finding}" for finding in findings(found)))
-    if reasons := diagnose(Evidence.of_study(folder, found))[:_REASONS]:
+    if reasons := diagnose(DiagnosisInputs.of_study(folder, found))[:_REASONS]:
         console.print("\nWhat holds it back, the worst first:")
         console.print(as_text(reasons, console.width))
     trouble = "" if delivered else tracker.trouble

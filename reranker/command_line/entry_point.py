@@ -1,0 +1,192 @@
+"""A command's `main` → the same over a net: whatever goes wrong is one sentence, a way to go on, and a trace in a file."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import functools
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+from reranker.command_line.printable_text import say
+from reranker.command_line.redaction import masked
+from reranker.errors import RerankerError
+from reranker.storage.atomic_files import FULL_DISK
+from reranker.storage.user_paths import user_path
+
+STOPPED = 130  # by Ctrl-C
+_PIPE_CLOSED = 141  # what a shell calls a process that the reader of its output has left
+_NO_MEMORY = ("cannot allocate memory", "can't allocate memory", "not enough memory", "out of memory")
+_NO_SPACE = ("no space left", "disk is full", "os error 28")
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes no shortened option, and refuses in one sentence that has no secret in it. `--debug` is everywhere."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "allow_abbrev": False})
+        self.add_argument("--debug", action="store_true", help="show stack traces")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words = sys.argv[1:] if args is None else list(args)
+        if any("\0" in word for word in words):
+            self.error("an argument must not have a NUL character in it")
+        return super().parse_known_args(words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        say(f"error: {masked(message)}; {self.prog} --help lists what there is", error=True)
+        sys.exit(2)
+
+
+@dataclass
+class _Place:
+    """Where the command that runs in this process keeps traces, and how to go on after a fault."""
+
+    log: Path | None = None
+    go_on: str = ""
+
+
+_place = _Place()
+
+
+def working_on(log: Path, go_on: str = "") -> None:
+    """From here on traces belong into this file, and this command goes on after a fault."""
+    _place.log, _place.go_on = log, go_on
+
+
+class _Main(Protocol):
+    def __call__(self, argv: list[str] | None = None) -> int: ...
+
+
+def last_net(main: _Main) -> _Main:
+    """`main` takes a command's words and returns its exit code; what it raises becomes one."""
+
+    @functools.wraps(main)
+    def guarded(argv: list[str] | None = None) -> int:
+        words = sys.argv[1:] if argv is None else argv
+        _place.log, _place.go_on = None, ""
+        try:
+            code = main(argv)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            _let_go_of_stdout()
+            return _PIPE_CLOSED
+        except KeyboardInterrupt:
+            say("stopped" + (f"; to go on: {_place.go_on}" if _place.go_on else ""), error=True)
+            return STOPPED
+        except Exception as error:  # noqa: BLE001, it is reported as a whole
+            return _told(error, debug="--debug" in words)
+
+    return guarded
+
+
+def cause_of(error: BaseException) -> tuple[str, int]:
+    """What went wrong in one sentence, and the exit code: 2 where the user can mend it, else 1."""
+    chain = list(_chain(error))
+    for link in chain:
+        if isinstance(link, RerankerError):
+            return masked(str(link)), link.exit_code
+    for link in chain:
+        text, code = str(link).lower(), getattr(link, "errno", None)
+        if code in FULL_DISK or any(sign in text for sign in _NO_SPACE):
+            where = f" where {link.filename} is" if isinstance(link, OSError) and link.filename else ""
+            return f"no space is left on the disk{where}; what was written before is intact", 1
+        if code == errno.ENOMEM or isinstance(link, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+            return "this machine has no memory left", 1
+    link = chain[-1]
+    if isinstance(link, OSError) and link.filename and link.strerror:
+        return masked(f"{link.filename}: {link.strerror}"), 1
+    first = next(iter(str(link).strip().splitlines()), "")
+    return masked(
+        f"a fault that this program does not know, {type(link).__name__}" + (f": {first}" if first else "")
+    ), 1
+
+
+def write_trace(error: BaseException, log: Path | None) -> Path | None:
+    """Append an error's trace to a log, or to a new temporary file where there is no log or it takes nothing."""
+    trace = masked("".join(traceback.format_exception(error)))
+    entry = f"\n{time.strftime('%Y-%m-%d %H:%M:%S')} {trace}"
+    for _ in range(2):
+        try:
+            if log is None:
+                handle, name = tempfile.mkstemp(prefix="reranker-", suffix=".log")
+                os.close(handle)
+                log = Path(name)
+            with log.open("a", encoding="utf-8", errors="replace") as file:
+                file.write(entry)
+            return log
+        except OSError:
+            log = None
+    return None
+
+
+def _told(error: Exception, *, debug: bool) -> int:
+    sentence, code = cause_of(error)
+    _drop_unwritable_stdout()
+    if debug:
+        say(masked("".join(traceback.format_exception(error))), error=True)
+    lines = [f"error: {sentence}"]
+    if _place.go_on:
+        lines.append(f"to go on: {_place.go_on}")
+    worth = code == 1 or _place.go_on or (_place.log and error.__cause__ is not None)
+    if worth and not debug and (log := write_trace(error, _place.log)):
+        lines.append(f"the whole trace: {log}")
+    say("\n".join(lines), error=True)
+    return code
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on; also through what Ray wraps around a worker's error."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        inner = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+        wrapped = getattr(link, "cause", None)
+        link = inner or (wrapped if isinstance(wrapped, BaseException) else None)
+
+
+def _drop_unwritable_stdout() -> None:
+    """Else Python complains once more when it flushes at exit."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        _let_go_of_stdout()
+
+
+def _let_go_of_stdout() -> None:
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return
+
+
+def at_least_one(text: str) -> int:
+    """For a parser: a whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)
+
+
+def not_empty(text: str) -> str:
+    """For a parser: a name or a path."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
+def a_path(text: str) -> Path:
+    """For a parser: a path, of what there is or of what there will be."""
+    try:
+        return user_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

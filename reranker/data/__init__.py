@@ -1,0 +1,1 @@
+"""Interaction files → filtered sequences → candidate lists, and the rankings that need no language model."""

@@ -1,0 +1,161 @@
+"""A DataConfig → everything that a trial is trained and scored on, the same for all trials of a study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reranker.config import DataConfig, DemoData, TrialConfig
+from reranker.data import sources
+from reranker.data.baseline_ranks import baseline_ranks
+from reranker.data.candidate_lists import CandidateSampler, training_prefixes
+from reranker.data.example import MISSING, Example
+from reranker.data.interactions import Interactions, Split, split
+from reranker.data.sources import demo
+from reranker.metrics import Ranks, ranks_of_target
+
+
+@dataclass(frozen=True, eq=False)
+class RerankingData:
+    """Interactions, their split, and the sampler that draws lists from them.
+
+    Attributes:
+        validates: whether there are validation lists; a refit trains on their items instead.
+    """
+
+    config: DataConfig
+    interactions: Interactions
+    split: Split
+    sampler: CandidateSampler
+    validates: bool = True
+
+    @staticmethod
+    def prepare(config: DataConfig) -> RerankingData:
+        """Read, filter and split.
+
+        Raises:
+            InputError: the files break rules, nothing is left after the filters, or the retriever can't take so many items.
+            EnvironmentFault: a file is missing or cannot be fetched.
+        """
+        interactions = sources.load(config)
+        return RerankingData._of(config, interactions, split(interactions))
+
+    @staticmethod
+    def _of(config: DataConfig, interactions: Interactions, parts: Split) -> RerankingData:
+        return RerankingData(config, interactions, parts, CandidateSampler(interactions, parts, config.retriever))
+
+    def sealed(self) -> RerankingData:
+        """The same data without the test items: no sequence holds them, and no list can be made of them.
+
+        Training and validation lists stay what they are, since negatives leave out all that a user touched in any part:
+        that set of pairs is all that stays of the test items.
+        """
+        if self.split.is_sealed:
+            return self
+        return RerankingData._of(self.config, self.interactions.sealed(), self.split.sealed())
+
+    def training_examples(self, config: TrialConfig, epoch: int) -> list[Example]:
+        """The lists of one epoch (counted from 0). Epochs differ in their prefixes, negatives and order."""
+        return self.sampler.training_examples(config, self._prefixes(config, epoch), epoch)
+
+    def shared_examples(self, config: TrialConfig, epoch: int, together: int) -> list[list[Example]]:
+        """The examples of one epoch, up to `together` of them behind one list; see `CandidateSampler.shared_examples`."""
+        return self.sampler.shared_examples(config, self._prefixes(config, epoch), epoch, together)
+
+    def list_correction(self, config: TrialConfig, epoch: int, together: int) -> NDArray[np.float32]:
+        """For each item, what is added to its logit in shared lists; see `CandidateSampler.list_correction`."""
+        return self.sampler.list_correction(config, self._prefixes(config, epoch), together)
+
+    def _prefixes(self, config: TrialConfig, epoch: int) -> NDArray[np.int64]:
+        users, seed = self.config.training_users, self.config.seed
+        return training_prefixes(self.split, config.examples_per_user, users, seed, epoch)
+
+    def validation(self, config: TrialConfig) -> list[Example]:
+        """The lists that the search looks at; of the configuration only `candidates` matters."""
+        return self._evaluation("validation", config.candidates) if self.validates else []
+
+    def test(self, config: TrialConfig) -> list[Example]:
+        """The lists that the winner is scored on at the end, of the same users and made in the same way.
+
+        Raises:
+            SealedError: these data are sealed.
+        """
+        return self._evaluation("test", config.candidates)
+
+    def baselines(self, config: TrialConfig, part: Literal["validation", "test"]) -> dict[str, Ranks]:
+        """Ranks of all that needs no language model on the part's lists; on retrieved ones also of `retriever`, their order.
+
+        See `reranker.data.baseline_ranks`. A list that lacks its target is a miss for all of them.
+        """
+        lists = self._evaluation(part, config.candidates)
+        found = baseline_ranks(self.interactions, self.split, lists, part)
+        if self.config.candidate_mode == "retrieval":
+            targets = [example.target for example in self._retrieved(part, config.candidates, "retriever")]
+            best_first = np.broadcast_to(-np.arange(config.candidates), (len(targets), config.candidates))
+            found["retriever"] = ranks_of_target(best_first, targets)
+        return found
+
+    def ceiling(self, config: TrialConfig) -> float | None:
+        """The share of the validation lists that hold their target, which no metric can exceed; None unless retrieved."""
+        if self.config.candidate_mode == "ground_truth":
+            return None
+        return float(np.mean([example.target != MISSING for example in self.validation(config)]))
+
+    def refit(self) -> RerankingData:
+        """The same users, each one's validation item the last of the training sequence, and nothing to validate on.
+
+        The test item stays held out, and the leak guard goes on to refuse it.
+        """
+        parts = replace(self.split, train=self.split.before("test"), validation=self.split.validation[:0])
+        return replace(RerankingData._of(self.config, self.interactions, parts), validates=False)
+
+    def best_reachable(self, config: TrialConfig) -> float | None:
+        """Expected Recall@1 on the validation lists of a ranker that knows the demo's rule.
+
+        None for real data, and for lists that tell about their target by themselves: retrieved ones and those with popular
+        negatives.
+        """
+        uniform = self.config.candidate_mode == "ground_truth" and self.config.evaluation_negatives == "uniform"
+        if not isinstance(self.config, DemoData) or not uniform:
+            return None
+        return demo.best_reachable(self.interactions.item_ids, self.validation(config))
+
+    def describe(self, config: TrialConfig) -> str:
+        """What was read, what the filters took, and what is trained and scored on, a line each."""
+        kept, total = self.interactions, len(self.interactions.touched)
+        training, validation = self._prefixes(config, epoch=0), self.validation(config)
+        lines = [
+            f"data: {self.config.source}, {len(kept.user_ids)} users, {len(kept.item_ids)} items, {total} interactions",
+            f"  fingerprint {kept.fingerprint[:12]}",
+            *(f"  left out by {removal}" for removal in kept.removed if removal.rows or removal.items),
+            f"  {len(training)} training examples an epoch, {len(validation)} lists of {config.candidates} to score",
+        ]
+        if (ceiling := self.ceiling(config)) is not None:
+            order = "in its order" if self.config.candidate_order == "retriever" else "in a shuffled order"
+            lines += [
+                f"  these are what {self.config.retriever}, fitted on the training part, retrieves, {order}",
+                f"  hit@{config.candidates}: {ceiling:.3f} of the lists hold their target, the others are misses",
+            ]
+        best = self.best_reachable(config)
+        return "\n".join(lines if best is None else [*lines, f"  best reachable Recall@1: {best:.3f}"])
+
+    def _evaluation(self, part: Literal["validation", "test"], n: int) -> list[Example]:
+        if self.config.candidate_mode == "retrieval":
+            return self._retrieved(part, n, self.config.candidate_order)
+        return self.sampler.evaluation_examples(
+            part,
+            n=n,
+            negatives=self.config.evaluation_negatives,
+            users=self.config.evaluation_users,
+            seed=self.config.seed,
+        )
+
+    def _retrieved(
+        self, part: Literal["validation", "test"], n: int, order: Literal["shuffled", "retriever"]
+    ) -> list[Example]:
+        return self.sampler.retrieved_examples(
+            part, n=n, order=order, users=self.config.evaluation_users, seed=self.config.seed
+        )

@@ -1,0 +1,38 @@
+"""Lists → ranks that their targets get without a language model: what a tuned one must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from reranker.data.example import Example
+from reranker.data.interactions import Interactions, Split
+from reranker.data.recommenders import MOST_ITEMS, RECOMMENDERS
+from reranker.metrics import Ranks, ranks_of_target
+
+RANDOM = "random"
+
+
+def baseline_ranks(
+    interactions: Interactions,
+    split: Split,
+    examples: Sequence[Example],
+    part: Literal["validation", "test"],
+) -> dict[str, Ranks]:
+    """Ranks of every baseline on the same lists, each fitted on all users' interactions before the target's part.
+
+    That is the training part for validation, and training and validation for test. `random` scores all alike: the metrics
+    of a full tie are the exact expectation of a random order. EASE is left out where the catalogue has more than 8,000
+    items.
+    """
+    items, sequences = len(interactions.item_ids), split.before(part)
+    targets = np.array([example.target for example in examples])
+    candidates = np.array([example.candidates for example in examples], dtype=np.int64)
+    histories = [example.history for example in examples]
+    found = {RANDOM: ranks_of_target(np.zeros(candidates.shape), targets)}
+    for name, fit in RECOMMENDERS.items():
+        if items <= MOST_ITEMS.get(name, items):
+            found[name] = ranks_of_target(fit(sequences, items).scores_of(histories, candidates), targets)
+    return found

@@ -1,0 +1,92 @@
+"""Lists → nothing, or an error that names each leak: a target in its history, a negative that the user touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+
+from reranker.data.example import MISSING, Example, Part
+from reranker.data.interactions import Interactions, Split, contains, pair_keys
+from reranker.errors import Fault, InputError
+from reranker.hash_random import IntArray
+
+_BEFORE = {"train": "in the training part", "validation": "before validation", "test": "before test"}
+_SHOWN_FAULTS = 20
+
+
+def check_no_leak(
+    examples: Sequence[Example], interactions: Interactions, split: Split, part: Part, *, retrieved: bool = False
+) -> None:
+    """The leak guard: refuse lists whose answer is known beforehand or wrong.
+
+    Checks that no history is empty, that it holds nothing but what the user touched before the part, no candidate stands
+    twice in a list, no target in its own history; that no negative is an item that the user touched in any part, or
+    in a retrieved list one of the history; that training targets are of the training part, and the others the item held
+    out for their part. Test items need not be known for that: what is allowed is looked up, not what is forbidden.
+
+    Raises:
+        InputError: with the first of the lists that break a rule, and how many there are.
+    """
+    items = len(interactions.item_ids)
+    users = np.array([example.user for example in examples], dtype=np.int64)
+    places = np.array([example.target for example in examples], dtype=np.int64)
+    targets = np.array([example.candidates[example.target] for example in examples], dtype=np.int64)
+    seen_row, seen = _flat([example.history for example in examples])
+    listed_row, listed = _flat([example.candidates for example in examples])
+    shared = np.zeros(len(listed), dtype=np.bool_)  # no negatives of this example's
+    starts = np.cumsum([0, *(len(example.candidates) for example in examples)])
+    shared[
+        [start + at for example, start in zip(examples, starts[:-1].tolist(), strict=True) for at in example.excluded]
+    ] = True
+    if part == "train":
+        before, expected = split.train, targets
+    else:
+        before, expected = split.before(part), split.held_out(part)[users].astype(np.int64)
+    known = pair_keys(before, items)
+    found, answers = places != MISSING, np.where(places == MISSING, expected, targets)
+
+    negative = (listed != answers[listed_row]) & ~shared
+    if retrieved:
+        excluded = contains(np.unique(seen_row * items + seen), listed_row * items + listed)
+        rule = "a candidate must not be in the history"
+    else:
+        excluded = interactions.touched.holds(users[listed_row], listed)
+        rule = "a negative must be an item that the user never touched"
+    pairs, counts = np.unique(listed_row * items + listed, return_counts=True)
+    rules: dict[str, IntArray] = {
+        "a history must not be empty": np.setdiff1d(np.arange(len(examples)), seen_row),
+        "a candidate must stand once in a list": pairs[counts > 1] // items,
+        "a target must not be in its own history": seen_row[seen == answers[seen_row]],
+        rule: listed_row[negative & excluded],
+        f"a history must hold only what the user touched {_BEFORE[part]}": seen_row[
+            ~contains(known, users[seen_row] * items + seen)
+        ],
+    }
+    if part == "train":
+        outside = ~contains(known, users * items + targets)
+        rules["a target must be of the user's training part"] = np.flatnonzero(outside)
+    else:
+        rules[f"the target must be the item held out for {part}"] = np.flatnonzero(found & (targets != expected))
+    if not retrieved:
+        rules["a list must hold its target"] = np.flatnonzero(~found)
+    rules["a list without a target must not hold it"] = listed_row[~found[listed_row] & ~negative]
+
+    faults = [
+        Fault(
+            rule,
+            field=f"{part} list of user {interactions.user_ids[users[row]]!r}",
+            hint=f"its target is item {interactions.item_ids[answers[row]]!r}",
+        )
+        for rule, rows in rules.items()
+        for row in np.unique(rows)
+    ]
+    if faults:
+        raise InputError(faults[:_SHOWN_FAULTS], total=len(faults))
+
+
+def _flat(rows: list[tuple[int, ...]]) -> tuple[IntArray, IntArray]:
+    """(row, value) of every value."""
+    index = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+    return index, np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=len(index))

@@ -1,0 +1,129 @@
+"""Sequences → a fitted recommender, which scores the catalogue after a history without a language model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from reranker.data.interactions import ItemCodes
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+History = Sequence[int] | NDArray[np.integer]
+
+MOST_ITEMS = {"ease": 8_000}  # it inverts an [items, items] matrix
+_NEIGHBOURS = 100
+_EASE_L2 = 200.0
+_BLOCK_CELLS = 2**22  # scores of whole catalogues at once: 32 MB, and some copies
+
+
+@dataclass(frozen=True, eq=False)
+class Recommender:
+    """A linear model: what the items of a history say of each item, summed, and what that has of its own.
+
+    Attributes:
+        weights: [items, items], a row for each item of the history.
+        prior: [items].
+        last_only: whether only the last item of the history speaks.
+    """
+
+    weights: csr_matrix | FloatArray
+    prior: FloatArray
+    last_only: bool = False
+
+    def scores(self, histories: Sequence[History]) -> FloatArray:
+        """Of every item, [histories, items]. The caller sees to it that so many fit: `blocks`."""
+        said = self._said(histories)
+        scores: FloatArray = said if isinstance(said, np.ndarray) else said.toarray()
+        scores += self.prior
+        return scores
+
+    def scores_of(self, histories: Sequence[History], candidates: IntArray) -> FloatArray:
+        """Of each history's candidates, [histories, candidates]: the same numbers as in `scores`."""
+        found = self.prior[candidates]
+        for rows in blocks(len(histories), len(self.prior)):
+            said = self._said(histories[rows])
+            picked = said[np.arange(rows.stop - rows.start)[:, None], candidates[rows]]
+            found[rows] += picked if isinstance(picked, np.ndarray) else picked.toarray()
+        return found
+
+    def _said(self, histories: Sequence[History]) -> csr_matrix | FloatArray:
+        shown = [history[-1:] for history in histories] if self.last_only else histories
+        return incidence(shown, len(self.prior)) @ self.weights
+
+
+def popularity(sequences: Sequence[ItemCodes], items: int) -> Recommender:
+    """How many users touched the item, whatever the history is."""
+    return Recommender(csr_matrix((items, items)), counts(sequences, items).astype(np.float64))
+
+
+def markov(sequences: Sequence[ItemCodes], items: int) -> Recommender:
+    """How often the item directly followed the last one of the history, in the sequences of all users.
+
+    Items with equally many such transitions, none included, are ordered by popularity: its share of all interactions,
+    which is below one transition, is added.
+    """
+    before = np.concatenate([sequence[:-1] for sequence in sequences])
+    after = np.concatenate([sequence[1:] for sequence in sequences])
+    followed = csr_matrix((np.ones(len(before)), (before, after)), shape=(items, items))
+    popular = counts(sequences, items)
+    return Recommender(followed, popular / (popular.sum() + 1), last_only=True)
+
+
+def item_knn(sequences: Sequence[ItemCodes], items: int) -> Recommender:
+    """How similar the item is to those of the history, summed; similar is who shares users, weighted by BM25."""
+    from implicit.nearest_neighbours import BM25Recommender  # takes a second
+
+    model = BM25Recommender(K=_NEIGHBOURS, num_threads=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what the library does within
+        model.fit(incidence(sequences, items), show_progress=False)
+    return Recommender(model.similarity.tocsr(), np.zeros(items))
+
+
+def ease(sequences: Sequence[ItemCodes], items: int) -> Recommender:
+    """A linear autoencoder over the items of the history, without self-similarity, in closed form.
+
+    Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, equation 8. The inverse of an
+    [items, items] matrix is taken: seconds for thousands of items, minutes and gigabytes for tens of thousands.
+    """
+    together = incidence(sequences, items)
+    gram = (together.T @ together).toarray().astype(np.float64)
+    gram[np.diag_indices(items)] += _EASE_L2
+    inverse = np.linalg.inv(gram)
+    weights = -inverse / np.diag(inverse)
+    weights[np.diag_indices(items)] = 0
+    return Recommender(weights, np.zeros(items))
+
+
+RECOMMENDERS: dict[str, Callable[[Sequence[ItemCodes], int], Recommender]] = {
+    "popularity": popularity,
+    "markov": markov,
+    "item_knn": item_knn,
+    "ease": ease,
+}
+
+
+def counts(sequences: Sequence[ItemCodes], items: int) -> IntArray:
+    """How many users touched each item."""
+    return np.bincount(np.concatenate(list(sequences)), minlength=items)
+
+
+def blocks(rows: int, items: int) -> Iterator[slice]:
+    """Rows, in parts that can be scored over the whole catalogue at once."""
+    step = max(1, _BLOCK_CELLS // items)
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def incidence(rows: Sequence[History], items: int) -> csr_matrix:
+    """1 where the row, which has no repeats, holds the item: [rows, items]."""
+    starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    columns = np.concatenate([np.asarray(row, dtype=np.int32) for row in rows])
+    matrix = csr_matrix((np.ones(len(columns), np.float32), columns, starts), shape=(len(rows), items))
+    matrix.sort_indices()  # so that a sum does not depend on the order of the history
+    return matrix

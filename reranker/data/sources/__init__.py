@@ -1,0 +1,26 @@
+"""A data configuration → filtered interactions, by the importer of its source."""
+
+from __future__ import annotations
+
+from reranker.config import DataConfig, DemoData, MovieLensData
+from reranker.data.interactions import Interactions, build_interactions
+from reranker.data.sources import demo, movielens, tables
+
+
+def load(config: DataConfig) -> Interactions:
+    """Read the tables of the configured source, filter them, and order each user's items by time.
+
+    Raises:
+        InputError: the files or the filters' result break a rule.
+        EnvironmentFault: a file cannot be read or fetched.
+    """
+    if isinstance(config, DemoData):
+        return build_interactions(*demo.read(config), config)
+    if isinstance(config, MovieLensData):
+        return build_interactions(*movielens.read(config), config)
+    return build_interactions(*tables.read(config), config, items_file=str(config.items))
+
+
+def is_here(config: DataConfig) -> bool:
+    """Whether the data can be loaded without fetching anything."""
+    return not isinstance(config, MovieLensData) or config.path is not None or movielens.find_local() is not None

@@ -1,0 +1,222 @@
+"""A MovieLens folder or zip → the tables of interactions and items; `ml-latest-small` is fetched when none is given."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import lzma
+import os
+import re
+import struct
+import tempfile
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from reranker.config import MovieLensData
+from reranker.data.sources.tables import FaultList, TextFile, raise_faults, read_interactions, read_items
+from reranker.errors import EnvironmentFault, Fault, InputError
+from reranker.storage.cache_folder import cache_folder
+
+ADDRESS = "https://files.grouplens.org/datasets/movielens/ml-latest-small.zip"
+SHA256 = "696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436"
+_MOST_BYTES = 4 << 30  # of an unpacked file; the largest published one, of ml-32m, has 0.9 GB
+_MOST_RATIO = 100  # published ones unpack to five times their size
+_TIMEOUT = 30  # seconds without an answer
+_PROJECT = Path(__file__).resolve().parents[3]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    ratings: str
+    movies: str
+    ratings_text: Callable[[str, bytes], TextFile]
+    movies_text: Callable[[str, bytes], TextFile]
+
+
+_RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
+
+
+def _double_colons(name: str, data: bytes, header: tuple[str, ...]) -> TextFile:
+    return TextFile(name, _utf8(data.replace(b"::", b"\t")), "\t", header, quoted=False)
+
+
+_LAYOUTS = (
+    _Layout("ratings.csv", "movies.csv", TextFile, TextFile),  # ml-latest-small, 20m, 25m, 32m
+    _Layout(  # 1m, 10m
+        "ratings.dat",
+        "movies.dat",
+        lambda name, data: _double_colons(name, data, _RATING_COLUMNS),
+        lambda name, data: _double_colons(name, data, ("movieId", "title", "genres")),
+    ),
+    _Layout(  # 100k; a movie has 22 more fields: dates, an address and flags of genres
+        "u.data",
+        "u.item",
+        lambda name, data: TextFile(name, data, "\t", _RATING_COLUMNS, quoted=False),
+        lambda name, data: TextFile(
+            name, _utf8(data), "|", ("movieId", "title", *(f"field {i}" for i in range(3, 25))), quoted=False
+        ),
+    ),
+)
+
+
+def read(config: MovieLensData) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Ratings and titles; the articles that MovieLens puts last come first: "Matrix, The (1999)" → "The Matrix (1999)".
+
+    Two movies may have the same title: they are different items.
+
+    Raises:
+        InputError: the place holds no MovieLens data, or its files break the rules of `reranker.data.sources.tables`.
+        EnvironmentFault: no place is given, none was found, and the download failed; or a file may not be read.
+    """
+    path = config.path if config.path is not None else find_small()
+    try:
+        layout, files = _open(path)
+    except PermissionError as error:
+        raise EnvironmentFault(f"cannot read {path}: no permission") from error
+    except OSError as error:
+        raise EnvironmentFault(f"cannot read {path}: {error.strerror or error}") from error
+    of_ratings, of_movies = FaultList(f"{path}/{layout.ratings}"), FaultList(f"{path}/{layout.movies}")
+    ratings = read_interactions(
+        layout.ratings_text(of_ratings.file, files[0]), of_ratings, {"user_id": "userId", "item_id": "movieId"}
+    )
+    movies = read_items(
+        layout.movies_text(of_movies.file, files[1]), of_movies, {"item_id": "movieId", "text": "title"}
+    )
+    raise_faults(of_ratings, of_movies)
+    return ratings, movies.assign(text=movies["text"].map(readable_title))
+
+
+_ARTICLES = "The|A|An|Le|La|Les|L'|Un|Une|Der|Die|Das|Ein|Eine|Il|Lo|Gli|I|El|Los|Las|Una|O|Os|As|Den|Det|De|En|Het"
+_ARTICLE_LAST = re.compile(rf"(^|\()((?:a\.k\.a\. )?)([^()]+), ({_ARTICLES})(?=\s*(?:[()]|$))")
+
+
+def readable_title(title: str) -> str:
+    """The title with its articles in front, in each part: the title itself and the ones in brackets."""
+
+    def in_front(match: re.Match[str]) -> str:
+        opening, alias, name, article = match.groups()
+        return f"{opening}{alias}{article}{'' if article.endswith(chr(39)) else ' '}{name}"
+
+    return _ARTICLE_LAST.sub(in_front, title).strip()
+
+
+def find_small() -> Path:
+    """The zip or folder of `ml-latest-small`: in a known place, or fetched into the cache.
+
+    Raises:
+        InputError: the zip that was found isn't the published one.
+        EnvironmentFault: there is none, and it could not be fetched.
+    """
+    return find_local() or _fetch(cache_folder() / "ml-latest-small.zip", _places())
+
+
+def find_local() -> Path | None:
+    """The zip or folder of `ml-latest-small` in a known place, None if it is in none.
+
+    Raises:
+        InputError: the zip that was found isn't the published one.
+    """
+    for place in _places():
+        if (place / "ml-latest-small").is_dir():
+            return place / "ml-latest-small"
+        archive = place / "ml-latest-small.zip"
+        if archive.is_file():
+            if (found := hashlib.sha256(archive.read_bytes()).hexdigest()) != SHA256:
+                rule = f"the file must be the published one, with SHA-256 {SHA256}"
+                hint = "remove it to have it fetched again, or name it as data.path to use it as it is"
+                raise InputError([Fault(rule, str(archive), value=found, hint=hint)])
+            return archive
+    return None
+
+
+def _places() -> list[Path]:
+    own = os.environ.get("RERANKER_DATA")
+    places = [Path(own).expanduser()] if own else []
+    return [*places, Path("data"), _PROJECT / "data", cache_folder()]
+
+
+def _fetch(target: Path, searched: list[Path]) -> Path:
+    places = ", ".join(str(place.absolute()) for place in searched)
+    advice = (
+        f"MovieLens (ml-latest-small) is not in {places}, and fetching {ADDRESS} failed: {{cause}}. Download it "
+        "elsewhere and put the zip into one of these folders, or name its place as data.path"
+    )
+    try:
+        with urllib.request.urlopen(ADDRESS, timeout=_TIMEOUT) as answer:
+            data: bytes = answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise EnvironmentFault(advice.format(cause=error)) from error
+    if (found := hashlib.sha256(data).hexdigest()) != SHA256:
+        raise EnvironmentFault(advice.format(cause=f"its SHA-256 is {found} and not {SHA256}"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            beside = Path(scratch) / target.name
+            beside.write_bytes(data)
+            os.replace(beside, target)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot write {target}: {error}") from error
+    return target
+
+
+def _open(path: Path) -> tuple[_Layout, tuple[bytes, bytes]]:
+    """The layout and the content of its two files."""
+    if path.is_dir():
+        inside = {file.name: file for file in [*sorted(path.glob("*/*")), *sorted(path.glob("*"))] if file.is_file()}
+        layout = _layout(path, inside)
+        return layout, (inside[layout.ratings].read_bytes(), inside[layout.movies].read_bytes())
+    if not path.is_file():
+        hint = f"looked for {path.absolute()}; leave it out to have ml-latest-small fetched"
+        raise InputError(
+            [Fault("the MovieLens folder or zip must exist", field="data.path", value=str(path), hint=hint)]
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {PurePosixPath(name).name: name for name in archive.namelist()}
+            layout = _layout(path, members)
+            return layout, (_member(archive, members[layout.ratings]), _member(archive, members[layout.movies]))
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error, UnicodeDecodeError) as error:
+        raise InputError([Fault("the file must be a whole zip", str(path), hint=str(error))]) from error
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """The content of one file, checked by what the zip claims of it; it is never unpacked beyond that."""
+    facts = archive.getinfo(name)
+    rule = ""
+    if facts.flag_bits & 1:
+        rule = "a zip must not be encrypted; unpack it and name the folder"
+    elif facts.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        rule = f"a zip's files must be deflated, this one is packed by method {facts.compress_type}; unpack it and name the folder"
+    elif facts.file_size > _MOST_BYTES or facts.file_size > _MOST_RATIO * max(facts.compress_size, 1 << 16):
+        rule = f"a zip's files must unpack to at most {_MOST_BYTES >> 30} GiB, and {_MOST_RATIO} times their size"
+    if rule:
+        raise InputError(
+            [Fault(rule, str(archive.filename), field=name, value=facts.file_size if "GiB" in rule else None)]
+        )
+    try:
+        return archive.read(name)
+    except OSError as error:
+        raise zipfile.BadZipFile(str(error)) from error
+
+
+def _layout(path: Path, inside: dict[str, Path] | dict[str, str]) -> _Layout:
+    for layout in _LAYOUTS:
+        if layout.ratings in inside and layout.movies in inside:
+            return layout
+    pairs = " or ".join(f"{layout.ratings} and {layout.movies}" for layout in _LAYOUTS)
+    raise InputError([Fault(f"a MovieLens folder or zip must hold {pairs}", str(path), field="data.path")])
+
+
+def _utf8(data: bytes) -> bytes:
+    """The older sets are in Latin-1, but for ml-10m."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1").encode()
+    return data

@@ -1,0 +1,1 @@
+"""A model and its prompts → label scores → ranks and figures."""

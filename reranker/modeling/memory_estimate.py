@@ -1,0 +1,140 @@
+"""A configuration and its model's shape → an estimate of the memory that a training takes, without loading anything."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+import psutil
+
+from reranker.config import TrialConfig
+from reranker.modeling.checkpoints import in_bf16
+from reranker.modeling.model_shape import Shape
+
+GIB = 2**30
+_CUDA_CONTEXT = 0.8 * GIB  # of the driver and its libraries, a process
+_CPU_LIBRARIES = 0.7 * GIB  # torch, transformers, trl and Ray in a worker process
+_SLACK = 1.1  # fragmentation on a GPU
+_CPU_SLACK = 1.5  # and on a CPU, measured of SmolLM2-135M in fp32 and in bf16: 7.6 and 4.4 GiB
+_ANSWER_POSITIONS = 3  # of token_ce: what comes before the answer, its label, the end of its turn
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on one worker's device.
+
+    Attributes:
+        weights: the frozen base.
+        adapter: LoRA's matrices with their gradients and AdamW's two moments, all in fp32.
+        activations: kept from the forward pass of one micro batch for its backward pass, and the logits.
+        rest: what libraries and the device's context take, and fragmentation.
+    """
+
+    weights: float
+    adapter: float
+    activations: float
+    rest: float
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.adapter + self.activations + self.rest
+
+
+@dataclass(frozen=True)
+class PassSize:
+    """Of a forward pass, whose rows are prompts, or lists with questions behind them.
+
+    Attributes:
+        rows: prompts, or lists.
+        width: tokens of a prompt, or of a question.
+        prefix: tokens of a list; 0 where none is shared.
+        branches: questions behind each list.
+    """
+
+    rows: int
+    width: int
+    prefix: int = 0
+    branches: int = 1
+
+    @property
+    def examples(self) -> int:
+        return self.rows * self.branches
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * (self.prefix + self.branches * self.width)
+
+    def __str__(self) -> str:
+        if not self.prefix:
+            return f"{self.rows} × {self.width} tokens"
+        lists = "1 list" if self.rows == 1 else f"{self.rows} lists"
+        questions = "1 question" if self.branches == 1 else f"{self.branches} questions"
+        return f"{lists} of {self.prefix} tokens with {questions} of {self.width}"
+
+
+def estimate(config: TrialConfig, shape: Shape, size: PassSize, *, on_gpu: bool) -> MemoryEstimate:
+    """What a worker needs at its largest moment, the backward pass of its largest forward pass.
+
+    A layer keeps for each token: the inputs of its norms (in fp32), the inputs of the linear layers that have an adapter,
+    what attention takes and gives, the two sides of the gated MLP, one of them after its activation, and the low-rank
+    products. Counted with torch's saved_tensors_hooks (tests/modeling/test_memory_estimate.py). On top comes what the
+    backward pass of one layer needs at once. With gradient checkpointing only each layer's input is kept.
+
+    Args:
+        on_gpu: one that has bf16.
+    """
+    width = 2 if in_bf16(config, on_gpu=on_gpu) else 4
+    lora = sum(config.lora_rank * (i + o) for i, o in _targets(shape, config.lora_targets)) * shape.layers
+    targets = _targets(shape, config.lora_targets)
+    inputs = shape.hidden + (shape.intermediate + shape.hidden if config.lora_targets == "all_linear" else 0)
+    dropped = sum(i for i, _ in targets) if config.lora_dropout else 0
+    norms = 2 * shape.hidden + ((shape.heads + shape.kv_heads) * shape.head_dim if shape.qk_norm else 0)
+    token = (inputs + dropped + 3 * shape.intermediate) * width + (norms + len(targets) * config.lora_rank) * 4
+    layer = size.tokens * token + _kept_by_attention(shape, size) * width
+    at_once = size.tokens * (4 * shape.intermediate + 4 * shape.hidden) * width
+    kept = layer * shape.layers
+    if config.gradient_checkpointing:
+        kept = layer + size.tokens * shape.hidden * width * shape.layers
+    positions = size.examples * (1 if config.objective == "label_ce" else _ANSWER_POSITIONS)
+    logits = positions * shape.vocabulary * (width + (0 if config.objective == "label_ce" else 8))
+    weights, adapter = shape.parameters * width, lora * 4 * 4.0
+    activations = kept + at_once + logits
+    libraries, slack = (_CUDA_CONTEXT, _SLACK) if on_gpu else (_CPU_LIBRARIES, _CPU_SLACK)
+    return MemoryEstimate(weights, adapter, activations, libraries + (slack - 1) * (weights + adapter + activations))
+
+
+def device_memory() -> tuple[str, float]:
+    """(name, bytes) of the smallest GPU here, asked of the driver without using it; else of this machine's memory."""
+    if shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+        done = subprocess.run(query, capture_output=True, text=True, check=False)
+        found = [line.rsplit(",", 1) for line in done.stdout.strip().splitlines() if "," in line]
+        if done.returncode == 0 and found:
+            name, mebibytes = min(found, key=lambda pair: float(pair[1]))
+            return name, float(mebibytes) * 2**20
+    return "this machine's memory", float(psutil.virtual_memory().total)
+
+
+def _kept_by_attention(shape: Shape, size: PassSize) -> int:
+    """Numbers of one layer: queries, keys, values, the mask, and what comes out.
+
+    A padded pass has a mask, with which keys and values are repeated for all heads. Shared lists repeat theirs for each
+    question, and the mask for heads that share keys; what comes out of both parts is put together once more.
+    """
+    heads, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    if not size.prefix:
+        return size.tokens * (4 * heads + size.width)
+    seen, groups = size.prefix + size.width, shape.heads // shape.kv_heads
+    masks = groups * (size.rows * size.prefix**2 + size.examples * size.width * seen)
+    return size.tokens * (3 * heads + 2 * kv) + size.examples * seen * 2 * kv + masks
+
+
+def _targets(shape: Shape, names: str) -> list[tuple[int, int]]:
+    """(input, output) widths of the linear layers of one block that get an adapter."""
+    heads, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    q, k, v, o = (shape.hidden, heads), (shape.hidden, kv), (shape.hidden, kv), (heads, shape.hidden)
+    if names == "qv":
+        return [q, v]
+    mlp = [(shape.hidden, shape.intermediate)] * 2 + [(shape.intermediate, shape.hidden)]
+    return [q, k, v, o] + (mlp if names == "all_linear" else [])

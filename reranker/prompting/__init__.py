@@ -1,0 +1,1 @@
+"""Candidate lists → token ids, and the forward passes that they make up."""

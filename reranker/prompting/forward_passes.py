@@ -1,0 +1,121 @@
+"""The examples of a step → what each forward pass takes: prompts of similar length, or lists with the questions behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from reranker.data.example import NOBODY, Example
+from reranker.modeling.shared_list_attention import lay_out
+from reranker.prompting.batching import by_length, pad_left
+from reranker.prompting.prompts import Prompt, PromptEncoder, SharedPrompt
+
+_EXCLUDED = -1e9  # added to the logit of what is no negative
+Pass = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one forward pass takes at most; at least one example.
+
+    Attributes:
+        tokens: with padding.
+        rows: examples.
+    """
+
+    tokens: int | None
+    rows: int | None
+
+
+def plain_passes(encoder: PromptEncoder, prompts: Sequence[Prompt], limits: Limits) -> Iterator[Pass]:
+    """Passes of whole prompts; with the objective token_ce the answers are appended."""
+    texts = [prompt.input_ids + _answer(encoder, prompt) for prompt in prompts]
+    for some in by_length([len(ids) for ids in texts], limits.tokens, limits.rows):
+        batch = pad_left([texts[i] for i in some], encoder.pad_id)
+        yield {**batch, "targets": torch.tensor([prompts[i].target for i in some])}
+
+
+def shared_passes(
+    encoder: PromptEncoder,
+    lists: Sequence[Sequence[Example]],
+    prompts: Sequence[SharedPrompt],
+    limits: Limits,
+    correction: NDArray[Any],
+) -> Iterator[Pass]:
+    """Passes of lists with their questions; a list whose questions do not fit together stands in several.
+
+    Besides `targets` each has `bias`, [examples, candidates], to be added to the labels' logits.
+
+    Args:
+        correction: for each item of the catalogue.
+    """
+    blocks = [
+        block for some, prompt in zip(lists, prompts, strict=True) for block in _blocks(encoder, some, prompt, limits)
+    ]
+    blocks.sort(key=lambda block: -len(block.questions))  # a pass holds as many questions behind each of its lists
+    for count, tie_set in groupby(blocks, key=lambda block: len(block.questions)):
+        some = list(tie_set)
+        rows = None if limits.rows is None else max(1, limits.rows // count)
+        for chosen in by_length([block.columns for block in some], limits.tokens, rows):
+            yield _laid_out(encoder, [some[i] for i in chosen], correction)
+
+
+def on_device(batch: Pass, device: torch.device) -> Pass:
+    """The same pass with its tensors there."""
+    return {
+        name: on_device(value, device)
+        if isinstance(value, dict)
+        else value.to(device)
+        if isinstance(value, torch.Tensor)
+        else value
+        for name, value in batch.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Block:
+    listed: list[int]
+    questions: list[list[int]]
+    examples: Sequence[Example]
+
+    @property
+    def columns(self) -> int:
+        return len(self.listed) + len(self.questions) * max(map(len, self.questions))
+
+
+def _blocks(
+    encoder: PromptEncoder, examples: Sequence[Example], prompt: SharedPrompt, limits: Limits
+) -> Iterator[_Block]:
+    questions = [question.input_ids + _answer(encoder, question) for question in prompt.questions]
+    most = len(questions) if limits.rows is None else limits.rows
+    if limits.tokens is not None:
+        most = min(most, (limits.tokens - len(prompt.listed)) // max(map(len, questions)))
+    most = max(1, most)
+    for start in range(0, len(questions), most):
+        part = slice(start, start + most)
+        yield _Block(prompt.listed, questions[part], examples[part])
+
+
+def _laid_out(encoder: PromptEncoder, blocks: Sequence[_Block], correction: NDArray[Any]) -> Pass:
+    ids, layout = lay_out([block.listed for block in blocks], [block.questions for block in blocks], encoder.pad_id)
+    examples = [example for block in blocks for example in block.examples]
+    bias = torch.tensor(correction[[example.candidates for example in examples]])
+    for row, example in zip(bias, examples, strict=True):
+        if example.user == NOBODY:
+            row.zero_()
+        row[list(example.excluded)] = _EXCLUDED
+    return {
+        "input_ids": ids,
+        "layout": layout.parts(),
+        "targets": torch.tensor([example.target for example in examples]),
+        "bias": bias,
+    }
+
+
+def _answer(encoder: PromptEncoder, prompt: Prompt) -> list[int]:
+    return encoder.answer_ids[prompt.target] if encoder.config.objective == "token_ce" else []

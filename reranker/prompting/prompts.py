@@ -1,0 +1,311 @@
+"""Examples → token ids that end where the model must name a label. The only prompt template, for training and scoring."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from reranker.config import LETTERS, TrialConfig
+from reranker.data.example import Example
+from reranker.data.item_token_cache import FORMS, Catalogue, Titles
+from reranker.errors import Fault, InputError
+
+_AT_ONCE = 64  # examples
+_SHORTEST_TITLE = 4  # tokens: below this a title says nothing
+Piece = str | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a list: the heading of the items that stand beside it, and the sentence at the end."""
+
+    heading: str
+    sentence: str
+
+
+NEXT = Question("Seen by the user, oldest first:\n", "Answer with the label of the candidate that comes next.")
+FIND = Question("Find this candidate:\n", "Answer with its label.")  # an example's history is then its target alone
+_USER_MARK, _ANSWER_MARK = "USER0MARK", "ANSWER0MARK"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question in tokens. `target` is the position of the true label among the list's labels."""
+
+    input_ids: list[int]
+    target: int
+    history_dropped: int = 0  # oldest items left out to fit max_prompt_tokens
+    title_tokens: int | None = None  # titles were cut to this many tokens to fit
+
+
+@dataclass(frozen=True)
+class SharedPrompt:
+    """One list in tokens, and the questions behind it: each one's `input_ids` are what follows the list."""
+
+    listed: list[int]
+    questions: list[Prompt]
+
+    @property
+    def tokens(self) -> int:
+        """Of all questions, each with a list of its own."""
+        return sum(len(self.listed) + len(question.input_ids) for question in self.questions)
+
+
+def labels(count: int) -> list[str]:
+    """The first `count` labels: A…Z a…z."""
+    return list(LETTERS[:count])
+
+
+def render(history: Sequence[str], candidates: Sequence[str], config: TrialConfig, question: Question = NEXT) -> str:
+    """The user's message: candidates with their labels, history oldest first, and the question."""
+    titles = [*history, *candidates]
+    listed = range(len(history), len(titles))
+    return _text(_pieces(range(len(history)), listed, config, question), titles)
+
+
+def _pieces(history: Sequence[int], candidates: Sequence[int], config: TrialConfig, question: Question) -> list[Piece]:
+    """The user's message in pieces that a tokenizer can take one by one: texts, and titles as (form, item)."""
+    blocks = [_listed(candidates, config), _beside(history, question)]
+    if config.prompt_order == "history_first":
+        blocks.reverse()
+    return [*chain.from_iterable(blocks), question.sentence]
+
+
+def _listed(candidates: Sequence[int], config: TrialConfig) -> list[Piece]:
+    title, line, _ = range(len(FORMS))
+    named = zip(labels(len(candidates)), candidates, strict=True)
+    if config.label_position == "after":
+        lines: list[tuple[Piece, Piece]] = [((title, item), f" {label}\n") for label, item in named]
+    else:
+        lines = [(f"{label}.", (line, item)) for label, item in named]
+    return _block("Candidates:\n", lines)
+
+
+def _beside(items: Sequence[int], question: Question) -> list[Piece]:
+    _, line, _ = range(len(FORMS))
+    return _block(question.heading, [("-", (line, item)) for item in items])
+
+
+def _block(heading: str, lines: Sequence[tuple[Piece, Piece]]) -> list[Piece]:
+    """With a blank line after it."""
+    _, _, last = range(len(FORMS))
+    *pieces, end = [heading, *chain.from_iterable(lines)]
+    return [*pieces, f"{end}\n" if isinstance(end, str) else (last, end[1])]
+
+
+def _text(pieces: Sequence[Piece], titles: Sequence[str]) -> str:
+    return "".join(p if isinstance(p, str) else FORMS[p[0]].format(titles[p[1]]) for p in pieces)
+
+
+def chat(tokenizer: PreTrainedTokenizerBase, content: str, answer: str | None = None) -> str:
+    """The conversation as text, in the tokenizer's chat template with thinking switched off.
+
+    Without an answer it ends where the model must begin one. A tokenizer without a template gets plain text.
+    """
+    if tokenizer.chat_template is None:
+        return f"{tokenizer.bos_token or ''}{content}\n\nAnswer:\n{answer or ''}"
+    messages = [{"role": "user", "content": content}]
+    if answer is not None:
+        messages.append({"role": "assistant", "content": answer})
+    text = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=answer is None, enable_thinking=False
+    )
+    assert isinstance(text, str)
+    return text
+
+
+class PromptEncoder:
+    """Turns examples into prompts for one catalogue, as its tokenizer reads it, and one configuration.
+
+    Titles are tokenised once for all prompts and put together, which gives exactly the tokens of the whole text; a
+    tokenizer with which it would not gets the whole text each time.
+
+    Attributes:
+        label_ids: token id of each of the list's labels, in order; length `config.candidates`.
+        answer_ids: for each label the tokens of the whole answer, the label and the end of the turn; of one length.
+        pad_id: token id that fills a batch.
+    """
+
+    def __init__(self, catalogue: Catalogue, config: TrialConfig, question: Question = NEXT) -> None:
+        self.catalogue, self.tokenizer, self.config = catalogue, catalogue.tokenizer, config
+        self._asks = question
+        self._head, self._tail = chat(self.tokenizer, _USER_MARK).split(_USER_MARK)
+        self.label_ids = [self._label_id(label) for label in labels(config.candidates)]
+        end = self._end_of_turn()
+        self.answer_ids = [[label, *end] for label in self.label_ids]
+        pad = self.tokenizer.pad_token_id
+        self.pad_id = pad if isinstance(pad, int) else 0
+        self._fixed = self._tokenize_fixed()
+
+    @property
+    def tokenizes_whole_prompts(self) -> bool:
+        """Whether this tokenizer's tokens reach over the ends of titles, so that nothing can be kept."""
+        return self._fixed is None
+
+    def encode(self, examples: Sequence[Example]) -> list[Prompt]:
+        """Prompts in the order of the examples, each within `max_prompt_tokens`.
+
+        Titles are cut to `max_title_tokens`. Where a prompt is still too long, the oldest history goes first,
+        then titles are halved down to 4 tokens; candidates are never dropped.
+
+        Raises:
+            InputError: a prompt cannot fit; names the knobs to change.
+        """
+        titles = self.config.max_title_tokens
+        limit = self.config.max_prompt_tokens
+        shown = [example.history[-self.config.history_length :] for example in examples]
+        prompts = []
+        for start in range(0, len(examples), _AT_ONCE):  # the longest are cut before the next are made
+            some, histories = examples[start : start + _AT_ONCE], shown[start : start + _AT_ONCE]
+            encoded = self._encode_as(some, histories, titles, self._fixed)
+            for example, history, ids in zip(some, histories, encoded, strict=True):
+                prompt = Prompt(ids, example.target)
+                prompts.append(prompt if len(ids) <= limit else self._fit(example, history, prompt))
+        return prompts
+
+    def encode_shared(self, examples: Sequence[Example]) -> SharedPrompt:
+        """Examples with the same candidates as one list and a question each, in their order.
+
+        The tokens of the list and of a question behind it are those of `encode`, as far as nothing is cut: titles are cut for all
+        of them alike. Only with candidates_first, and where the tokenizer can take titles one by one.
+
+        Raises:
+            InputError: a prompt cannot fit; names the knobs to change.
+        """
+        limit, titles = self.config.max_prompt_tokens, self.config.max_title_tokens
+        most = min(titles, _SHORTEST_TITLE)
+        while True:
+            if self.catalogue.titles(titles).tokens is None:
+                raise self._too_long(examples[0], limit + 1, titles)
+            listed = self._put_together([self._head, *_listed(examples[0].candidates, self.config)], titles)
+            questions = [self._question(example, titles, limit - len(listed)) for example in examples]
+            longest = len(listed) + max(len(question.input_ids) for question in questions)
+            if longest <= limit:
+                return SharedPrompt(listed, questions)
+            if titles == most:
+                raise self._too_long(examples[0], longest, titles)
+            titles = max(most, titles // 2)
+
+    def _question(self, example: Example, titles: int, room: int) -> Prompt:
+        """What follows the list, within the room if one item of history does."""
+        history = example.history[-self.config.history_length :]
+        cut = titles if titles < self.config.max_title_tokens else None
+
+        def without(dropped: int) -> Prompt:
+            ids = self._put_together([*_beside(history[dropped:], self._asks), self._asks.sentence], titles)
+            return Prompt(ids, example.target, dropped, cut)
+
+        whole = without(0)
+        return (
+            whole
+            if len(whole.input_ids) <= room
+            else without(_fewest(len(history), lambda n: len(without(n).input_ids) <= room))
+        )
+
+    def _fit(self, example: Example, history: tuple[int, ...], prompt: Prompt) -> Prompt:
+        limit, titles = self.config.max_prompt_tokens, self.config.max_title_tokens
+
+        def without(dropped: int, titles: int) -> Prompt:
+            ids = self._encode_as([example], [history[dropped:]], titles, self._fixed)[0]
+            cut = titles if titles < self.config.max_title_tokens else None
+            return replace(prompt, input_ids=ids, title_tokens=cut, history_dropped=dropped)
+
+        most = len(history) - 1
+        prompt = without(_fewest(len(history), lambda n: len(without(n, titles).input_ids) <= limit), titles)
+        while len(prompt.input_ids) > limit and titles > _SHORTEST_TITLE:
+            titles = max(_SHORTEST_TITLE, titles // 2)
+            prompt = without(most, titles)
+        if len(prompt.input_ids) > limit:
+            raise self._too_long(example, len(prompt.input_ids), titles)
+        return prompt
+
+    def _too_long(self, example: Example, needed: int, titles: int) -> InputError:
+        rule = (
+            f"a prompt of {len(example.candidates)} candidates needs {needed} tokens even with one history item and titles of "
+            f"{titles} tokens"
+        )
+        hint = f"raise it to {needed} or lower `candidates`"
+        return InputError([Fault(rule, field="max_prompt_tokens", value=self.config.max_prompt_tokens, hint=hint)])
+
+    def _encode_as(
+        self,
+        examples: Sequence[Example],
+        histories: Sequence[tuple[int, ...]],
+        title_tokens: int,
+        fixed: dict[str, NDArray[np.int32]] | None,
+    ) -> list[list[int]]:
+        rendered = [
+            _pieces(history, example.candidates, self.config, self._asks)
+            for example, history in zip(examples, histories, strict=True)
+        ]
+        titles = self.catalogue.titles(title_tokens)
+        if fixed is None or titles.tokens is None:
+            texts = [self._head + _text(pieces, titles.texts) + self._tail for pieces in rendered]
+            return self.catalogue.tokenize(texts)
+        return [_joined([self._head, *pieces], titles, fixed) for pieces in rendered]
+
+    def _put_together(self, pieces: Sequence[Piece], title_tokens: int) -> list[int]:
+        assert self._fixed is not None
+        return _joined(pieces, self.catalogue.titles(title_tokens), self._fixed)
+
+    def _tokenize_fixed(self) -> dict[str, NDArray[np.int32]] | None:
+        """What prompts hold besides titles, each piece with its tokens; the question's go on to the prompt's end.
+
+        None if a prompt that is put together of them is not the whole text's tokens.
+        """
+        titles = self.catalogue.titles(self.config.max_title_tokens)
+        some = [i % len(titles.texts) for i in range(self.config.candidates)]
+        both = (_pieces(history, some, self.config, self._asks) for history in ([], some[:2]))
+        texts = sorted({self._head, *(p for pieces in both for p in pieces if isinstance(p, str))})
+        found = self.catalogue.tokenize_pieces(texts)
+        if found is None or titles.tokens is None:
+            return None
+        sentence = self._asks.sentence
+        end = self.catalogue.tokenize([sentence + self._tail])[0]
+        fixed = {text: np.array(ids, np.int32) for text, ids in zip([*texts, sentence], [*found, end], strict=True)}
+        example = Example(0, tuple(some[:2]), tuple(some), 0)
+        whole, put_together = (
+            self._encode_as([example], [example.history], self.config.max_title_tokens, known)
+            for known in (None, fixed)
+        )
+        return fixed if put_together == whole else None
+
+    def _label_id(self, label: str) -> int:
+        """The label's token where the answer begins: the prompt's own tokens must not change by adding it."""
+        before, after = self.catalogue.tokenize([self._tail, self._tail + label])
+        if after[:-1] != before or len(after) != len(before) + 1 or after[-1] == self.tokenizer.unk_token_id:
+            raise InputError(
+                [Fault("every label must be one token of the model's tokenizer", field="label_style", value=label)]
+            )
+        return after[-1]
+
+    def _end_of_turn(self) -> list[int]:
+        """The tokens that close an answer: up to the template's first special token, or the tokenizer's end of text."""
+        closing = chat(self.tokenizer, _USER_MARK, _ANSWER_MARK).split(_ANSWER_MARK)[-1]
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.get_added_vocab().values())
+        ids = self.catalogue.tokenize([closing])[0]
+        for position, token in enumerate(ids):
+            if token in special:
+                return ids[: position + 1]
+        eos = self.tokenizer.eos_token_id
+        return [eos] if isinstance(eos, int) else []
+
+
+def _joined(pieces: Sequence[Piece], titles: Titles, fixed: dict[str, NDArray[np.int32]]) -> list[int]:
+    table, count = titles.tokens, len(titles.texts)
+    assert table is not None
+    ids: list[int] = np.concatenate(
+        [fixed[p] if isinstance(p, str) else table[p[0] * count + p[1]] for p in pieces]
+    ).tolist()
+    return ids
+
+
+def _fewest(items: int, fits: Callable[[int], bool]) -> int:
+    """How many of so many items must go, the last one never."""
+    return min(bisect_left(range(1, items), True, key=fits) + 1, items - 1)

@@ -1,0 +1,263 @@
+"""An adapter, a history and candidates → the candidates in order."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+
+from reranker.config import LETTERS, TrialConfig, build_trial_config, validation_faults
+from reranker.data.example import Example
+from reranker.data.item_token_cache import EMPTY_TITLE, PassingTitles
+from reranker.errors import EnvironmentFault, Fault, InputError, TrainingError, first_line
+from reranker.evaluation.scoring import EncodedLists, FloatArray, score
+from reranker.modeling.checkpoints import base_fingerprint, load_base, load_tokenizer
+from reranker.modeling.fused_lora import fuse
+from reranker.prompting.prompts import PromptEncoder
+from reranker.storage.atomic_files import DamagedFile
+from reranker.trial_folder import ADAPTER_FACTS, TrialFolder, check_adapter
+
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # one option of theirs by another
+
+
+Titles = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One list's answer.
+
+    Attributes:
+        order: positions in the candidates as given, the best first; equals stay in the order given.
+        probabilities: of each candidate to be the one that comes next, as given; they sum to 1.
+        seconds: that tokenising and scoring took; a list's share, where several were ranked together.
+    """
+
+    order: list[int]
+    probabilities: list[float]
+    seconds: float
+
+
+class Reranker:
+    """A base model with an adapter, which ranks titles by the code that scored its validation lists.
+
+    Attributes:
+        config: the training's; its prompt is the one that is asked, whatever the number of candidates.
+        device: where the model is.
+    """
+
+    def __init__(self, model: PreTrainedModel | PeftModel, config: TrialConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self._model = model
+        self._titles = PassingTitles(load_tokenizer(config.model))
+        self._encoders: dict[tuple[int, int], PromptEncoder] = {}
+        self._alone = threading.Lock()  # scoring changes the model meanwhile, and servers ask from several threads
+
+    @staticmethod
+    def load(adapter: Path | str, device: str | None = None, base: Path | str | None = None) -> Reranker:
+        """A kept adapter on its base.
+
+        Args:
+            adapter: its folder, or the trial's or refit's folder that holds it.
+            device: as torch names it; None: a GPU where there is one.
+            base: a folder in the place of the model that the adapter was trained on, where that has moved.
+
+        Raises:
+            EnvironmentFault: there is no whole adapter there, or its base cannot be had.
+            InputError: the adapter does not belong to the base.
+        """
+        folder, config, trained_on = _find(Path(adapter).expanduser())
+        if base is not None:
+            config = config.model_copy(update={"model": str(base)})
+        there = _device(device)
+        model = load_base(config, there)
+        if trained_on and base_fingerprint(model) != trained_on:
+            rule = "the base model's weights must be those that the adapter was trained on"
+            raise InputError([Fault(rule, str(folder), field="model", value=config.model)])
+        try:
+            adapted = PeftModel.from_pretrained(model, str(folder))
+        except (RuntimeError, ValueError) as error:
+            rule = f"the adapter must belong to the base model: {first_line(error)}"
+            raise InputError([Fault(rule, str(folder), field="model", value=config.model)]) from error
+        except (OSError, SafetensorError, KeyError, TypeError, AttributeError) as error:
+            raise EnvironmentFault(f"the adapter in {folder} cannot be read: {first_line(error)}") from error
+        in_fp32 = model.dtype == torch.float32  # a bf16 base is left alone: merged, the adapter would be rounded
+        final = adapted.merge_and_unload() if in_fp32 else adapted
+        if not in_fp32:
+            fuse(adapted)
+        return Reranker(final.to(there).eval(), config, there)
+
+    def rank(self, history: Titles, candidates: Titles, permutations: int | None = None) -> Ranking:
+        """Order the candidates by how probable each is to come next.
+
+        Args:
+            history: titles, oldest first.
+            candidates: titles, all different: the model has never seen a list with one twice.
+            permutations: orders of the candidates that are averaged; None: as the adapter was validated.
+
+        Raises:
+            InputError: a title is no text, a list is empty, too long or names a candidate twice.
+        """
+        return self.rank_many([(history, candidates)], permutations)[0]
+
+    def rank_many(self, lists: Sequence[tuple[Titles, Titles]], permutations: int | None = None) -> list[Ranking]:
+        """What `rank` gives for each (history, candidates), scored together.
+
+        Raises:
+            InputError: every fault of every list.
+        """
+        config = self._asked(permutations)
+        with self._alone:
+            faults = [
+                fault if len(lists) == 1 else replace(fault, file=f"list {number}")
+                for number, (history, candidates) in enumerate(lists, start=1)
+                for fault in self._faults(history, candidates)
+            ]
+            if faults:
+                raise InputError(faults)
+            started = time.perf_counter()
+            scores = self.scores([(h[-config.history_length :], c) for h, c in lists], config)
+            seconds = (time.perf_counter() - started) / max(1, len(lists))
+        return [_ranking(row, seconds) for row in scores]
+
+    def scores(self, lists: Sequence[tuple[Titles, Titles]], config: TrialConfig | None = None) -> list[FloatArray]:
+        """Log-probabilities of each list's candidates, for titles that are known to be sound.
+
+        Args:
+            config: in the place of the training's.
+        """
+        config = config or self.config
+        texts = list(dict.fromkeys(title for history, candidates in lists for title in (*history, *candidates)))
+        code = {text: i for i, text in enumerate(texts)}
+        self._titles.read(texts)
+        of_count: dict[int, list[int]] = {}
+        for row, (_, candidates) in enumerate(lists):
+            of_count.setdefault(len(candidates), []).append(row)
+        found: dict[int, FloatArray] = {}
+        for count, rows in of_count.items():
+            codes = [[tuple(code[title] for title in part) for part in lists[i]] for i in rows]
+            examples = [
+                Example(0, history, candidates, 0) for history, candidates in codes
+            ]  # what is true plays no part
+            with self._autocast():
+                scores = score(self._model, EncodedLists.of(self._encoder(config, count), examples))
+            found |= zip(rows, scores, strict=True)
+        return [found[row] for row in range(len(lists))]
+
+    def _encoder(self, config: TrialConfig, candidates: int) -> PromptEncoder:
+        key = candidates, config.permutations
+        if key not in self._encoders:
+            self._encoders[key] = PromptEncoder(self._titles, config.model_copy(update={"candidates": candidates}))
+        return self._encoders[key]
+
+    def _autocast(self) -> Any:
+        """As in training, where a bf16 base's fp32 adapter computes in bf16."""
+        half = self._model.dtype == torch.bfloat16
+        return torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext()
+
+    def _asked(self, permutations: int | None) -> TrialConfig:
+        if permutations is None:
+            return self.config
+        return build_trial_config({**self.config.model_dump(mode="json"), "permutations": permutations})
+
+    def _faults(self, history: Titles, candidates: Titles) -> list[Fault]:
+        named = {"history": history, "candidates": candidates}
+        found = [fault for name, titles in named.items() for fault in _faults_of_texts(name, titles)]
+        if found:
+            return found
+        self._titles.read([*history, *candidates])
+        cleaned = self._titles.texts[len(history) :]
+        for name, texts in (("history", self._titles.texts[: len(history)]), ("candidates", cleaned)):
+            found += [Fault(EMPTY_TITLE, field=name, value=named[name][i]) for i, text in enumerate(texts) if not text]
+        found += [
+            Fault(
+                "a candidate must stand once in a list", field="candidates", value=text, hint="tell them apart by name"
+            )
+            for text in dict.fromkeys(cleaned)
+            if cleaned.count(text) > 1
+        ]
+        try:
+            self._titles.check_vocabulary(self.config.model)
+        except InputError as error:
+            found += error.faults
+        return found
+
+
+def _faults_of_texts(name: str, titles: Any) -> list[Fault]:
+    if isinstance(titles, str) or not isinstance(titles, Sequence):
+        return [Fault("titles must be a list of texts", field=name, value=type(titles).__name__)]
+    if not titles:
+        return [Fault("there must be at least one title", field=name)]
+    if name == "candidates" and len(titles) > len(LETTERS):
+        rule = f"a list has at most {len(LETTERS)} candidates, a label each"
+        return [Fault(rule, field=name, value=len(titles), hint="rank the best of a first stage")]
+    return [Fault("a title must be a text", field=name, value=title) for title in titles if not _is_text(title)]
+
+
+def _is_text(title: Any) -> bool:
+    if not isinstance(title, str) or not title.strip():
+        return False
+    try:
+        title.encode("utf-8")
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can say and no tokenizer takes
+        return False
+    return True
+
+
+def _ranking(scores: FloatArray, seconds: float) -> Ranking:
+    if not np.isfinite(scores).all():
+        raise TrainingError(
+            "the model's answer holds NaN or infinity: the adapter has diverged, or its precision is too low"
+        )
+    shares = np.exp(scores.astype(np.float64) - scores.max())
+    order = np.argsort(-scores, kind="stable")
+    return Ranking(order.tolist(), (shares / shares.sum()).tolist(), seconds)
+
+
+def _find(path: Path) -> tuple[Path, TrialConfig, str]:
+    """The adapter's folder, and what it was trained with: the configuration, its own or its trial's, and the base's
+    fingerprint, empty of an older one."""
+    folder = path if (path / "adapter_config.json").is_file() else path / "adapter"
+    absent = [name for name in ("adapter_config.json", "adapter_model.safetensors") if not (folder / name).is_file()]
+    if absent:
+        raise EnvironmentFault(f"there is no adapter in {path}: an adapter's folder must hold {' and '.join(absent)}")
+    check_adapter(folder)
+    facts = folder / ADAPTER_FACTS
+    try:
+        if facts.is_file():
+            known = json.loads(facts.read_text(encoding="utf-8"))
+            return folder, TrialConfig.model_validate(known["config"]), known["base"]
+        return folder, TrialFolder(folder.parent).read_config(), ""
+    except ValidationError as error:
+        raise InputError(validation_faults(error, TrialConfig, file=str(facts))) from None
+    except DamagedFile as error:
+        if error.path.exists():
+            raise
+        rule = f"{folder} must hold {ADAPTER_FACTS}, or lie in its trial's folder beside config.json"
+        raise EnvironmentFault(rule) from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise EnvironmentFault(f"{facts} cannot be read: {first_line(error)}") from error
+
+
+def _device(name: str | None) -> torch.device:
+    if name is not None:
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            raise EnvironmentFault(f"there is no device {name!r} here: {first_line(error)}") from error
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

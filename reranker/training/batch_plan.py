@@ -1,0 +1,42 @@
+"""How the examples of a step are shared out: among workers, lists and forward passes."""
+
+from __future__ import annotations
+
+from reranker.config import TrialConfig
+from reranker.errors import Fault, InputError
+
+PASS_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # with padding, where micro_batch is automatic
+_AUTO_SHARING = 16  # examples behind a list at most, where list_sharing is automatic
+
+
+def share_of_batch(config: TrialConfig, workers: int) -> int:
+    """Examples of an optimiser step that one worker takes.
+
+    Raises:
+        InputError: the effective batch cannot be shared evenly.
+    """
+    share, rest = divmod(config.effective_batch, workers)
+    if rest:
+        rule = f"the effective batch must be a multiple of the {workers} workers"
+        raise InputError([Fault(rule, field="effective_batch", value=config.effective_batch)])
+    return share
+
+
+def examples_of_a_list(config: TrialConfig, workers: int) -> int:
+    """How many examples stand behind one list: what `list_sharing` says, or fewer where a worker's share asks for it.
+
+    Raises:
+        InputError: the effective batch cannot be shared evenly.
+    """
+    share = share_of_batch(config, workers)
+    if config.prompt_order == "history_first":
+        return 1
+    automatic = max(1, min(_AUTO_SHARING, config.candidates, config.effective_batch // 2))
+    most = automatic if config.list_sharing == "auto" else config.list_sharing
+    return max(divisor for divisor in range(1, min(most, share) + 1) if share % divisor == 0)
+
+
+def largest_pass(config: TrialConfig, workers: int, prompt_tokens: int, device: str) -> int:
+    """Examples of one worker's largest forward pass, where all prompts have this length."""
+    fits = config.micro_batch or PASS_TOKENS[device] // prompt_tokens
+    return max(1, min(fits, config.effective_batch // workers))

@@ -1,0 +1,155 @@
+"""A TrialConfig and its data → a LoRA adapter, by trl's SFTTrainer, with a scored report after every epoch."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from trl import SFTConfig
+
+from reranker.config import TrialConfig
+from reranker.data.assemble import RerankingData
+from reranker.errors import OutOfMemory, TrainingStopped
+from reranker.modeling.checkpoints import base_dtype
+from reranker.modeling.label_skill import Skill
+from reranker.modeling.model_cache import BaseModels
+from reranker.process_group import workers
+from reranker.prompting.forward_passes import Limits
+from reranker.prompting.prompts import PromptEncoder
+from reranker.training.batch_plan import PASS_TOKENS, examples_of_a_list, share_of_batch
+from reranker.training.collator import PassCollator
+from reranker.training.device import training_device
+from reranker.training.label_skill_lesson import SkillLesson, kept_skill, skill_key
+from reranker.training.trainer import SCHEDULES, EpochReport, Job, RerankerTrainer
+from reranker.training.training_status import TrainingStatus
+from reranker.trial_folder import TrialFolder
+
+
+def fine_tune(
+    config: TrialConfig,
+    data: RerankingData,
+    *,
+    metric: str = "ndcg_at_10",
+    folder: TrialFolder | None = None,
+    on_epoch: Callable[[EpochReport], bool] = lambda report: True,
+    on_status: Callable[[TrainingStatus], None] = lambda training_status: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    micro_batch: int | None = None,
+    resume: bool = False,
+    bases: BaseModels | None = None,
+) -> EpochReport:
+    """Train one configuration and score the validation lists after each epoch.
+
+    Runs alone or as one of several distributed workers (torch.distributed already initialised); the effective batch
+    and the examples of a step are the same either way. The adapter of the best epoch so far is kept in `folder`.
+
+    Args:
+        metric: which figure makes an epoch the best; losses are minimised, the rest maximised.
+        on_epoch: called on every worker; False ends the training after this epoch.
+        on_pulse: called on every worker, with what it does: at the start of each part, and every other second meanwhile.
+        should_stop: asked on every worker after each optimiser step, and must answer all of them alike.
+        micro_batch: the most examples per forward pass and worker, in the place of the configuration's.
+        resume: keep the training state in `folder` after each epoch, and go on from the one that is there. Epochs that
+            the folder has the figures of are not reported again.
+        bases: those that are loaded already, where trainings follow each other in one process.
+
+    Returns:
+        The report of the best epoch.
+
+    Raises:
+        InputError: the configuration cannot work with this data, model or number of workers.
+        TrainingError: the loss became non-finite.
+        OutOfMemory: a pass did not fit the device; the training can go on with a smaller micro batch.
+        TrainingStopped: `should_stop` said so.
+        EnvironmentFault: the model cannot be loaded or the folder not be written.
+    """
+    started = time.perf_counter()
+    device = training_device()
+    bases = BaseModels() if bases is None else bases
+    on_status(TrainingStatus(f"loading {config.model}"))
+    encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
+    most_tokens = None if config.micro_batch else PASS_TOKENS[device.type]
+    together = 1 if encoder.tokenizes_whole_prompts else examples_of_a_list(config, workers())
+    collator = PassCollator(config, data, encoder, Limits(most_tokens, micro_batch or config.micro_batch), together)
+    steps_per_epoch = math.ceil(len(collator.lists) / (config.effective_batch // together))
+    state = folder.state_after() if folder and resume else None
+    mixed = base_dtype(config, device) == torch.bfloat16
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # else an earlier training's peak would be told again
+    skill = _skill(
+        config, data, bases, device, Limits(most_tokens, micro_batch or config.micro_batch), on_status, should_stop
+    )
+    with tempfile.TemporaryDirectory() as scratch, bases.adapted(config, device, skill) as model:
+        arguments = SFTConfig(
+            output_dir=scratch,
+            num_train_epochs=config.epochs,
+            learning_rate=config.learning_rate,
+            lr_scheduler_type=SCHEDULES[config.schedule],
+            warmup_steps=round(config.warmup_epochs * steps_per_epoch),
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.max_grad_norm,
+            per_device_train_batch_size=share_of_batch(config, workers()) // together,
+            activation_checkpointing=config.gradient_checkpointing,
+            bf16=mixed,
+            use_cpu=device.type == "cpu",
+            seed=config.seed,
+            eval_strategy="epoch",
+            logging_strategy="epoch",
+            logging_nan_inf_filter=False,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            max_length=None,
+            dataloader_pin_memory=device.type == "cuda",
+            ddp_find_unused_parameters=False,
+            ddp_backend="gloo" if device.type == "cpu" and workers() > 1 else None,
+        )
+        job = Job(config, data, encoder, collator, metric, folder, on_epoch, on_status, should_stop, resume, skill)
+        trainer = RerankerTrainer(job, model, arguments, started)
+        try:
+            trainer.train(resume_from_checkpoint=str(state[1]) if state else None)
+        except RuntimeError as error:
+            if should_reduce_batch_size(error):
+                raise OutOfMemory(trainer.rows_of_pass) from error
+            raise
+    assert trainer.best is not None
+    return trainer.best
+
+
+def _skill(
+    config: TrialConfig,
+    data: RerankingData,
+    bases: BaseModels,
+    device: torch.device,
+    limits: Limits,
+    on_status: Callable[[TrainingStatus], None],
+    should_stop: Callable[[], bool],
+) -> Skill | None:
+    """What the base is taught first; None where that is not asked for."""
+    if config.skill_steps == 0:
+        return None
+
+    def tell(text: str) -> None:
+        on_status(TrainingStatus(text))
+
+    def check() -> None:
+        if should_stop():
+            raise TrainingStopped("stopped before the first epoch")
+
+    catalogue = bases.catalogue(config.model, data.interactions.item_texts)
+    lesson = SkillLesson(
+        config, catalogue, device, most_tokens=limits.tokens, most_rows=limits.rows, tell=tell, check=check
+    )
+    with bases.base(config, device) as base:
+        try:
+            return kept_skill(skill_key(config, catalogue, base), lambda: lesson.learn(base), check, tell)
+        except RuntimeError as error:
+            if should_reduce_batch_size(error):
+                raise OutOfMemory(lesson.rows_of_pass) from error
+            raise

@@ -1,0 +1,313 @@
+"""trl's SFTTrainer with passes of our own, reports and a state after every epoch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import resource
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import PrinterCallback, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from reranker.config import TrialConfig
+from reranker.data.assemble import RerankingData
+from reranker.errors import TrainingError, TrainingStopped
+from reranker.evaluation.evaluate import Evaluation, evaluate
+from reranker.evaluation.scoring import EncodedLists, flops_per_list, inspect
+from reranker.evaluation.title_probe import named_titles, own_probes, title_probes
+from reranker.metrics import is_loss
+from reranker.modeling.freed_memory import give_back
+from reranker.modeling.label_skill import Skill
+from reranker.process_group import gathered, of_all, wait_for_all, worker_rank, workers
+from reranker.prompting.forward_passes import Pass
+from reranker.prompting.prompts import PromptEncoder
+from reranker.training.collator import PassCollator
+from reranker.training.loss import Objective
+from reranker.training.training_status import TrainingStatus
+from reranker.trial_folder import TrialFolder
+
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # one option of theirs by another
+
+SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+_COUNTED = ("seen", "tokens", "cut_prompts", "history_due", "history_dropped", "largest_pass")
+_TIDY_S = 20.0  # between two times that freed memory is given back
+_STATUS_S = 2.0  # between two words of what is being done; a step in the meantime costs a look at the clock
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one epoch gave, the same on every worker.
+
+    Attributes:
+        figures: `epoch`, `train_loss`, those of `reranker.evaluation.evaluate`, `label_mass` (see `reranker.evaluation.scoring`),
+            `seconds_per_list` (scored by one worker), `seconds` (since the trial began), `train_seconds` (of them those of optimiser steps), `tokens_per_second` (trained, all
+            workers), `peak_memory_mb` (largest worker), and `applied/…`: what the optimiser really held.
+        evaluation: of the validation lists, in the order of the examples; None where there are none.
+        best: whether no earlier epoch was better by the study's metric; without validation lists every one is.
+    """
+
+    figures: dict[str, float]
+    evaluation: Evaluation | None
+    best: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    config: TrialConfig
+    data: RerankingData
+    encoder: PromptEncoder
+    collator: PassCollator
+    metric: str
+    folder: TrialFolder | None
+    on_epoch: Callable[[EpochReport], bool]
+    on_status: Callable[[TrainingStatus], None]
+    should_stop: Callable[[], bool]
+    keeps_state: bool
+    skill: Skill | None
+
+
+class StopWatch(TrainerCallback):  # type: ignore[misc]
+    """Says now and then how far the training is, and ends it at the next optimiser step once it is asked to."""
+
+    def __init__(self, should_stop: Callable[[], bool], on_status: Callable[[TrainingStatus], None]) -> None:
+        self._should_stop, self._on_status = should_stop, on_status
+        self._said = self._tidied = time.monotonic()
+        self._epoch = 0
+        self.loss: Tensor | None = None  # of the last step
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._epoch = round(state.epoch or 0) + 1
+        self._say(state)
+
+    def score(self, state: Any, lists: int) -> None:
+        self._say(state, f"scoring {lists} lists")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        now = time.monotonic()
+        if now - self._said > _STATUS_S:
+            self._say(state)
+        if now - self._tidied > _TIDY_S:
+            self._tidied = now
+            give_back()
+        if self._should_stop():
+            raise TrainingStopped(f"stopped at optimiser step {state.global_step}")
+
+    def _say(self, state: Any, doing: str = "") -> None:
+        self._said = time.monotonic()
+        steps = state.max_steps // state.num_train_epochs
+        done = state.global_step - (self._epoch - 1) * steps
+        self._on_status(
+            TrainingStatus(doing, self._epoch, done, steps, None if self.loss is None else float(self.loss))
+        )
+
+
+class RerankerTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer with the label objective, and with our scoring in the place of its evaluation."""
+
+    def __init__(self, job: Job, model: Any, arguments: SFTConfig, started: float) -> None:
+        rows = Dataset.from_dict({"position": list(range(len(job.collator.lists)))})
+        self._watch = StopWatch(job.should_stop, job.on_status)
+        super().__init__(
+            model,
+            arguments,
+            train_dataset=rows,
+            eval_dataset=rows.select(range(1)),  # asked for by eval_strategy; `evaluate` scores the validation lists
+            data_collator=job.collator,
+            processing_class=job.encoder.tokenizer,
+            callbacks=[job.collator, self._watch],
+        )
+        self.remove_callback(PrinterCallback)  # the reports say it all
+        self.job = job
+        self.best: EpochReport | None = None
+        self.rows_of_pass = arguments.per_device_train_batch_size
+        self._validation = job.data.validation(job.config)
+        self._lists = EncodedLists.of(job.encoder, self._validation[worker_rank() :: workers()])
+        self._probes = own_probes(title_probes(job.encoder.catalogue, job.config, self._validation))
+        self._objective = Objective(job.encoder, self.args.device)
+        self._training_seconds = 0.0
+        self._started = started
+        self._epoch_started = time.perf_counter()
+        self._largest_rate = 0.0
+        self._stored = job.folder.read_epochs() if job.folder and job.keeps_state else []
+
+    def training_step(self, model: Any, inputs: dict[str, list[Pass]], num_items_in_batch: Any = None) -> Tensor:
+        """The gradient of the mean loss over a step's examples, gathered pass by pass."""
+        model.train()
+        self._largest_rate = max(self._largest_rate, *(group["lr"] for group in self.optimizer.param_groups))
+        passes, bare = self._prepare_inputs(inputs)["passes"], self.accelerator.unwrap_model(model)
+        count = sum(len(batch["targets"]) for batch in passes)
+        total = torch.zeros((), device=self.args.device)
+        for number, batch in enumerate(passes, start=1):
+            self.rows_of_pass = len(batch["targets"])
+            share = self.rows_of_pass / count
+            last = number == len(passes)
+            with (
+                self._objective.answering(bare, batch),
+                contextlib.nullcontext() if last else self.accelerator.no_sync(model),
+            ):
+                with self.compute_loss_context_manager():
+                    loss = share * self.compute_loss(model, batch)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        self._watch.loss = total
+        return total
+
+    def compute_loss(
+        self, model: Any, inputs: Pass, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """That of the configuration's objective."""
+        return self._objective.loss(self._objective.logits(model, inputs), inputs["targets"])
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: the trainer's rule knows nothing of what is left out."""
+        return 0
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Score the validation lists over all workers, keep the adapter if it is the best, report."""
+        self._training_seconds += time.perf_counter() - self._epoch_started
+        if self._validation:
+            self._watch.score(self.state, len(self._validation))
+        evaluation, scored = self._evaluate_together() if self._validation else (None, {})
+        train_loss = float(self.state.log_history[-1]["loss"])
+        epoch = round(self.state.epoch or 0)
+        if not all(map(math.isfinite, (train_loss, *scored.values()))):
+            rate = self.job.config.learning_rate
+            raise TrainingError(f"diverged in epoch {epoch}: the loss is not finite (learning_rate {rate:g})")
+        figures = {"epoch": epoch, "train_loss": train_loss, **scored, **self._resources(), **self._applied()}
+        figures["seconds"] = time.perf_counter() - self._started
+        best = self.best is None or evaluation is None or is_better(figures, self.best.figures, self.job.metric)
+        report = EpochReport(figures, evaluation, best)
+        if best:
+            self.best = report
+        known = epoch <= len(self._stored)  # trained again because its state was lost, or never written
+        if self.job.folder is not None and self.is_world_process_zero() and not known:
+            self._store(report)
+        if self.job.keeps_state:
+            self._keep_state(epoch)
+        if not known and not self.job.on_epoch(report):
+            self.control.should_training_stop = True
+        self._epoch_started = time.perf_counter()
+        return {}
+
+    def _keep_state(self, epoch: int) -> None:
+        """Everything that the training goes on from: adapter, optimiser, schedule, random numbers, counters."""
+        assert self.job.folder is not None
+        first = self.is_world_process_zero()
+        beside = self.job.folder.path / "state.tmp"
+        with self.job.folder.keeping_state(epoch) if first else contextlib.nullcontext():
+            wait_for_all()  # until the folder is there
+            if first:
+                self.accelerator.unwrap_model(self.model).save_pretrained(str(beside))
+                self.state.save_to_json(str(beside / "trainer_state.json"))
+            self._save_optimizer_and_scheduler(str(beside))
+            self._save_rng_state(str(beside))
+            (beside / f"counters-{worker_rank()}.json").write_text(json.dumps(self._counters()), encoding="utf-8")
+            wait_for_all()  # until everybody has written
+
+    def _counters(self) -> dict[str, float]:
+        collator = self.job.collator
+        counted = {name: getattr(collator, name) for name in _COUNTED}
+        passed = time.perf_counter() - self._started
+        return {
+            **counted,
+            "training": self._training_seconds,
+            "passed": passed,
+            "largest_rate": self._largest_rate,
+        }
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Called by the trainer once, when it goes on from a state: where the counters stand is loaded with it."""
+        super()._load_rng_state(checkpoint)
+        if checkpoint is None or self.job.folder is None:
+            return
+        path = Path(checkpoint) / f"counters-{worker_rank()}.json"
+        counters = json.loads(path.read_text(encoding="utf-8"))
+        for name in _COUNTED:
+            setattr(self.job.collator, name, counters[name])
+        self._training_seconds, self._largest_rate = counters["training"], counters["largest_rate"]
+        self._started -= counters["passed"]
+        self._epoch_started = time.perf_counter()
+        done = self._stored[: round(self.state.epoch or 0)]
+        best = done[0]
+        for figures in done[1:]:
+            best = figures if not self._validation or is_better(figures, best, self.job.metric) else best
+        self.best = EpochReport(best, None, best=True)
+
+    def _store(self, report: EpochReport) -> None:
+        assert self.job.folder is not None
+        epoch = int(report.figures["epoch"])
+        if report.best:
+            model = self.accelerator.unwrap_model(self.model)
+            self.job.folder.keep_adapter(model, self.job.config, epoch, self.job.skill)
+        if (found := report.evaluation) is not None:
+            users = [self.job.data.interactions.user_ids[e.user] for e in self._validation]
+            self.job.folder.keep_report(epoch, users, found.ranks, found.picks, best=report.best)
+        self.job.folder.append_epoch(report.figures)
+
+    def _evaluate_together(self) -> tuple[Evaluation, dict[str, float]]:
+        """The validation lists' evaluation, and its figures with the time and the mass of the labels."""
+        model = self.accelerator.unwrap_model(self.model)
+        began = time.perf_counter()
+        mine = inspect(model, self._lists, self._probes)
+        passed = time.perf_counter() - began
+        found = evaluate(gathered(mine.scores, len(self._validation)), np.array([e.target for e in self._validation]))
+        return found, {
+            **found.figures,
+            **named_titles(mine),
+            "label_mass": sum(of_all(float(mine.mass.sum()))) / len(self._validation),
+            "seconds_per_list": max(of_all(passed / max(1, len(mine.scores)))),
+        }
+
+    def _resources(self) -> dict[str, float]:
+        if torch.cuda.is_available():
+            peak = torch.cuda.max_memory_allocated() / 2**20
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        tokens, peak = sum(of_all(self.job.collator.tokens)), max(of_all(peak))
+        return {
+            "train_seconds": self._training_seconds,
+            "tokens_per_second": tokens / self._training_seconds,
+            "peak_memory_mb": peak,
+        }
+
+    def _applied(self) -> dict[str, float]:
+        """What was really done so far, read off the optimiser, the trainer and the adapter."""
+        trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        cost = {"applied/flops_per_list": self._flops()} if self._validation else {}
+        skill = {} if self.job.skill is None else self.job.skill.facts
+        return {
+            **cost,
+            **{f"applied/skill_{name}": skill[name] for name in ("steps", "seconds", "found") if name in skill},
+            "applied/learning_rate": self._largest_rate,
+            "applied/optimizer_steps": self.state.global_step,
+            "applied/examples": sum(of_all(self.job.collator.seen)),
+            "applied/micro_batch": max(of_all(self.job.collator.largest_pass)),
+            "applied/workers": workers(),
+            "applied/trainable_parameters": trainable,
+            "applied/parameters": sum(p.numel() for p in self.model.parameters()),
+            "applied/cut_prompts": sum(of_all(self.job.collator.cut_prompts)),
+            "applied/history_due": sum(of_all(self.job.collator.history_due)),
+            "applied/history_dropped": sum(of_all(self.job.collator.history_dropped)),
+        }
+
+    def _flops(self) -> float:
+        """Of a mean validation list, over all workers."""
+        own = len(self._lists.prompts)
+        total = flops_per_list(self.accelerator.unwrap_model(self.model), self._lists) * own if own else 0.0
+        return float(sum(of_all(total)) / sum(of_all(own)))
+
+
+def is_better(figures: dict[str, float], other: dict[str, float], metric: str) -> bool:
+    sign = -1 if is_loss(metric) else 1
+    return sign * figures[metric] > sign * other[metric]

@@ -1,0 +1,1 @@
+"""What a study says → words, tables and pictures of its report."""

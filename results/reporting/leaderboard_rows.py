@@ -1,0 +1,205 @@
+"""A study → the leaderboard as its report shows it, with intervals, and reruns beneath what they judge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reranker.command_line.redaction import masked
+from reranker.metrics import FloatArray, values_of
+from reranker.trial_folder import TrialFolder
+from results.leaderboard import PRETTY, leaderboard, standing
+from results.statistics.comparison import Comparison
+from results.statistics.paired_tests import mean_interval, standard_error
+from results.statistics.seed_averages import ConfigurationResult, estimates, replicated
+from results.study.study_folder import StoredTrial, StudyFolder
+
+_HEADS = {**PRETTY, "hit": "ceiling", "epoch": "best epoch"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the leaderboard.
+
+    Attributes:
+        kind: trial, replicate, baseline or chance.
+        place: winner, alike (can't be told from it), or empty.
+        value: the metric; None before the first epoch.
+        interval: of its mean over users, 95%; None without ranks.
+        note: what its reruns show, below the last of them.
+    """
+
+    kind: str
+    name: str
+    status: str
+    value: float | None
+    interval: tuple[float, float] | None
+    cells: tuple[str, ...]
+    rank: str = ""
+    place: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Board:
+    """The leaderboard. `columns` head the rows' cells; all values and intervals lie between `ends`."""
+
+    metric: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    ends: tuple[float, float]
+    rerun: bool  # whether any configuration was
+
+
+def board_of(
+    study: StudyFolder,
+    configuration_results: Sequence[ConfigurationResult],
+    found: Comparison | None,
+    trials: Sequence[StoredTrial] | None = None,
+) -> Board:
+    """Best first by the study's metric, configurations by their estimates; one that has several runs shows their mean."""
+    manifest = study.read_manifest()
+    metric = found.metric if found else manifest["metric"]
+    trials = standing(study, trials)
+    last = [trial.epochs[-1] for trial in trials if trial.epochs]
+    extra = [name for name in ("hit", f"retrieved/{metric}") if any(name in figures for figures in last)]
+    rest = [name for name in ("recall_at_1", "ndcg_at_10") if name != metric]
+    columns = [*rest, *extra, *manifest["knobs"], "train_loss", "val_loss", "epoch", "seconds"]
+    by_number = {c.trial.number: c for c in configuration_results}
+    tie_set = frozenset(trial.number for trial in found.tie_set) if found else frozenset[int]()
+    maker = _Maker(study, manifest["metric"], set(manifest["knobs"]), by_number, found, tie_set, metric, columns)
+    sign = 1 if manifest["metric"].endswith("_loss") else -1
+    found_of = estimates(configuration_results, manifest["metric"])
+    judged = {c.trial.number: estimate.value for c, estimate in zip(configuration_results, found_of, strict=True)}
+    reruns_of: dict[int | None, list[StoredTrial]] = {}
+    for trial in trials:
+        reruns_of.setdefault(replicated(trial), []).append(trial)
+    groups: list[tuple[float, list[Row]]] = []
+    for record in leaderboard(study, trials).to_dict("records"):
+        if record["kind"] != "trial":
+            score = number(record[manifest["metric"]])
+            groups.append((math.inf if score is None else sign * score, [maker.reference(record)]))
+    numbers = {trial.number for trial in trials}
+    for trial in trials:
+        if replicated(trial) not in numbers:
+            score = judged.get(trial.number)
+            reruns = reruns_of.get(trial.number, [])
+            groups.append((math.inf if score is None else sign * score, maker.configuration(trial, reruns)))
+    groups.sort(key=lambda group: group[0])
+    rows = []
+    for rank, (score, (first, *others)) in enumerate(groups, start=1):
+        rows += [first if math.isinf(score) else Row(**{**vars(first), "rank": f"{rank}"}), *others]
+    bounds = [bound for row in rows for bound in (row.value, *(row.interval or ())) if bound is not None]
+    return Board(
+        PRETTY.get(metric, metric),
+        tuple(_HEADS.get(c, f"if listed: {PRETTY.get(metric, metric)}" if "/" in c else c) for c in columns),
+        tuple(rows),
+        (min(bounds, default=0.0), max(bounds, default=1.0)),
+        any(row.kind == "replicate" for row in rows),
+    )
+
+
+@dataclass(frozen=True)
+class _Maker:
+    study: StudyFolder
+    chosen_by: str  # the metric whose best report a trial's figures are from
+    knobs: set[str]
+    configuration_results: dict[int, ConfigurationResult]
+    found: Comparison | None
+    tie_set: frozenset[int]
+    metric: str
+    columns: list[str]
+
+    def reference(self, record: Mapping[Any, Any]) -> Row:
+        folder = self.study.baseline(record["name"])
+        interval = (
+            _interval(_values(folder, self.metric)) if record["kind"] == "baseline" and folder.has_ranks else None
+        )
+        figures = {**folder.read_figures(), **record} if record["kind"] == "baseline" else record
+        value = number(record[self.metric])
+        return Row(record["kind"], masked(record["name"]), "", value, interval, self._cells(figures))
+
+    def configuration(self, trial: StoredTrial, reruns: list[StoredTrial]) -> list[Row]:
+        """Its row and, where it was rerun, one for each run that it was made of."""
+        configuration_result = self.configuration_results.get(trial.number)
+        if configuration_result is None:
+            return [Row("trial", masked(trial.name), trial.status.value, None, None, self._cells(trial.values))]
+        figures = self._figures(trial) | configuration_result.figures | {"seconds": trial.epochs[-1].get("seconds")}
+        interval = _interval(configuration_result.values(self.metric)) if configuration_result.has_ranks else None
+        place = ""
+        if self.found:
+            winner = trial.number == self.found.winner.number
+            place = "winner" if winner else "alike" if trial.number in self.tie_set else ""
+        score = number(figures.get(self.metric))
+        row = Row("trial", masked(trial.name), trial.status.value, score, interval, self._cells(figures), place=place)
+        if not reruns:
+            return [row]
+        runs = [self._run(trial, "the search's own run"), *(self._run(t, f"seed {t.values['seed']}") for t in reruns)]
+        runs[-1] = Row(**{**vars(runs[-1]), "note": self._luck(configuration_result)})
+        return [row, *runs]
+
+    def _run(self, trial: StoredTrial, name: str) -> Row:
+        folder, figures = self.study.trial(trial.number), self._figures(trial)
+        interval = _interval(_values(folder, self.metric)) if folder.has_ranks else None
+        value = number(figures.get(self.metric))
+        return Row(
+            "replicate", f"{name} (trial {trial.number})", trial.status.value, value, interval, self._cells(figures)
+        )
+
+    def _luck(self, configuration_result: ConfigurationResult) -> str:
+        """The spread between seeds, beside that of users."""
+        scores = configuration_result.scores(self.metric)
+        if len(scores) < 2:
+            return ""
+        users = (
+            f", ±{standard_error(configuration_result.values(self.metric)):.3f} with the users"
+            if configuration_result.has_ranks
+            else ""
+        )
+        spread = float(np.std(scores, ddof=1))
+        return f"{len(scores)} seeds, mean {np.mean(scores):.3f}: ±{spread:.3f} from seed to seed{users}"
+
+    def _figures(self, trial: StoredTrial) -> dict[str, Any]:
+        best = trial.best(self.chosen_by) or {}
+        return {**trial.values, **best, "seconds": trial.epochs[-1].get("seconds") if trial.epochs else None}
+
+    def _cells(self, figures: Mapping[Any, Any]) -> tuple[str, ...]:
+        exact = {"epoch", *self.knobs}
+        return tuple(spelled(name, figures.get(name), exact=name in exact) for name in self.columns)
+
+
+def number(value: Any) -> float | None:
+    """Of a figure that may be missing, NA or infinite."""
+    try:
+        known = float(value)
+    except (TypeError, ValueError):
+        return None
+    return known if math.isfinite(known) else None
+
+
+def spelled(name: str, value: Any, *, exact: bool) -> str:
+    """As a cell shows it; `exact` is for what was set, not measured."""
+    if isinstance(value, bool | str | list | dict):
+        return masked(str(value))
+    known = number(value)
+    if known is None:
+        return ""
+    if name == "seconds":
+        return f"{known:.0f}"
+    if not exact:
+        return f"{known:.3f}"
+    return f"{value}" if isinstance(value, int) else f"{known:.1e}" if 0 < abs(known) < 0.01 else f"{known:.4g}"
+
+
+def _interval(values: FloatArray) -> tuple[float, float] | None:
+    return mean_interval(values) if len(values) else None
+
+
+def _values(folder: TrialFolder, metric: str) -> FloatArray:
+    """[users], in the order of their ids."""
+    users, ranks = folder.read_ranks()
+    return values_of(ranks, metric)[np.argsort(users, kind="stable")]

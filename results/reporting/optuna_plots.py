@@ -1,0 +1,193 @@
+"""Optuna's journal → Optuna's own plots of what the knobs do. The only module here that knows Optuna.
+
+A trial that was stopped early counts with its best epoch, as everywhere in a report; Optuna alone would leave it out,
+and show only what survived.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from results.reporting.charts import BEYOND_NOISE, NOISE, Figure
+from results.reporting.svg import HEIGHT, SCALE, WIDTH, plain_ticks, style, to_svg, whole_numbers
+
+_PARALLEL, _IMPORTANCES = "The knobs of every trial", "Which knobs mattered"
+_FEWEST = 4  # trials whose lines between axes say something
+_FEWEST_TO_WEIGH = 8
+_TOP = 0.25  # of the trials are what PED-ANOVA explains; of a tenth, its default, a small search has one or two
+_SHUFFLES = 99
+
+
+def knob_figures(journal: Path, scores: Mapping[int, float], *, maximise: bool, label: str) -> list[Figure]:
+    """Parallel coordinates and importances; where there is too little to draw, why.
+
+    Args:
+        scores: of each trial that takes part, by its number in the journal.
+        label: the scores' name.
+    """
+    if not journal.exists():
+        why = "The study's folder has no journal of Optuna's."
+        return [Figure("parallel", _PARALLEL, why), Figure("importances", _IMPORTANCES, why)]
+    study = _scored(journal, scores, maximise)
+    seen: dict[str, set[Any]] = {}
+    for trial in study.get_trials(deepcopy=False):
+        for name, value in trial.params.items():
+            seen.setdefault(name, set()).add(value)
+    knobs = [name for name, values in seen.items() if len(values) > 1]
+    return [_parallel(study, knobs, label), _importances(study, knobs, label)]
+
+
+def _scored(journal: Path, scores: Mapping[int, float], maximise: bool) -> Any:
+    """A study in memory that holds the journal's trials with these scores."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize" if maximise else "minimize")
+    stored = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(journal))))
+    for trial in stored.get_trials(deepcopy=False):
+        if trial.number in scores and trial.params:
+            kept = {"params": trial.params, "distributions": trial.distributions}
+            study.add_trial(optuna.trial.create_trial(**kept, value=scores[trial.number]))
+    return study
+
+
+def _parallel(study: Any, knobs: list[str], label: str) -> Figure:
+    key, title, trials = "parallel", _PARALLEL, len(study.get_trials(deepcopy=False))
+    if trials < _FEWEST or not knobs:
+        why = f"Needs {_FEWEST} scored trials; there are {trials}." if trials < _FEWEST else "No knob was varied."
+        return Figure(key, title, why)
+    with _plotting() as plt:
+        from matplotlib.collections import LineCollection
+        from optuna.distributions import CategoricalDistribution
+        from optuna.visualization.matplotlib import plot_parallel_coordinate
+
+        drawn = [item for trial in study.get_trials(deepcopy=False) for item in trial.distributions.items()]
+        choices = {label, *(name for name, of in drawn if isinstance(of, CategoricalDistribution))}
+        canvas = plot_parallel_coordinate(study, params=knobs, target_name=label).figure
+        try:
+            for bar in [a for a in canvas.axes if a.get_label() == "<colorbar>"]:
+                bar.remove()
+            canvas.set_size_inches(min(940, 230 + 178 * len(knobs)) / 72, (HEIGHT + 40) / 72)
+            names = [text.get_text() for text in canvas.axes[0].get_xticklabels()]
+            for axes, name in zip(canvas.axes, names, strict=True):
+                axes.set(title="", position=(0.06, 0.1, 0.85, 0.86))
+                axes.grid(False)
+                if axes.get_yscale() == "log":
+                    plain_ticks(axes.yaxis)
+                elif (
+                    all(type(trial.params.get(name, 0)) is int for trial in study.get_trials(deepcopy=False))
+                    and name not in choices
+                ):
+                    whole_numbers(axes.yaxis)
+                axes.spines[["left", "right"]].set_visible(True)
+                axes.tick_params(axis="y", length=3)
+            for text in canvas.axes[0].get_xticklabels():
+                text.set(rotation=0, fontweight="bold")
+            (lines,) = [c for c in canvas.axes[0].collections if isinstance(c, LineCollection)]
+            values = np.asarray(lines.get_array(), dtype=float)
+            order = np.argsort(np.argsort(values if study.direction.name == "MAXIMIZE" else -values))
+            steps = order * len(SCALE) // len(values)
+            lines.set(array=None, colors=[SCALE[i] for i in steps], linewidths=1 + 0.3 * steps, zorder=2)
+            svg = to_svg(canvas, key, title)
+        finally:
+            plt.close(canvas)
+    caption = (
+        f"Each line is one of {trials} trials, from its {label} on the left through its knobs; stronger is better. "
+        "Where strong lines meet on an axis, that value helps."
+    )
+    return Figure(key, title, caption, svg, wide=True)
+
+
+def _importances(study: Any, knobs: list[str], label: str) -> Figure:
+    key, title, trials = "importances", _IMPORTANCES, len(study.get_trials(deepcopy=False))
+    if trials < _FEWEST_TO_WEIGH:
+        return Figure(key, title, f"Needs {_FEWEST_TO_WEIGH} scored trials; there are {trials}.")
+    if len(knobs) < 2:
+        only = f"Only one knob was varied ({knobs[0]})" if knobs else "No knob was varied"
+        return Figure(key, title, f"{only}: there is nothing to weigh.")
+    with _plotting() as plt:
+        from optuna.importance import PedAnovaImportanceEvaluator
+        from optuna.visualization.matplotlib import plot_param_importances
+
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=_TOP)
+        noise = _of_noise(study, evaluator, knobs)
+        canvas = plot_param_importances(study, evaluator=evaluator, params=knobs, target_name=label).figure
+        try:
+            (axes,) = canvas.axes
+            canvas.set_size_inches(WIDTH / 72, HEIGHT / 72)
+            axes.set(ylabel="", xlabel="share of the importance", position=(0.3, 0.155, 0.64, 0.815))
+            axes.set_title("", loc="left")
+            axes.get_legend().remove()
+            axes.grid(False)
+            _restyle(axes)
+            names = [text.get_text() for text in axes.get_yticklabels()]
+            real = []
+            for bar, name in zip(axes.patches, names, strict=True):
+                real += [name] if bar.get_width() > noise[name] else []
+                bar.set(color=BEYOND_NOISE if name in real else NOISE, height=0.55, y=bar.get_y() + 0.125)
+                middle = bar.get_y() + bar.get_height() / 2
+                axes.vlines(noise[name], middle - 0.4, middle + 0.4, color=style()["text.color"], linewidth=1.4)
+            for text, bar, name in zip(axes.texts, axes.patches, names, strict=True):
+                text.set_x(max(bar.get_width(), noise[name]) + 0.015)
+            axes.set_xlim(0, 1.14 * max(1e-9, *noise.values(), *(bar.get_width() for bar in axes.patches)))
+            svg = to_svg(canvas, key, title)
+        finally:
+            plt.close(canvas)
+    told = f"{', '.join(real)} stand{'s' * (len(real) == 1)} out" if real else "no knob stands out"
+    caption = (
+        f"What tells the best quarter of {trials} trials from the rest (PED-ANOVA). Only what reaches beyond its mark "
+        f"is more than shuffled scores show in 95 of 100 cases: {told}."
+    )
+    return Figure(key, title, caption, svg)
+
+
+def _restyle(axes: Any) -> None:
+    """Undo the style that Optuna has set for this plot."""
+    wanted = style()
+    for patch in (axes.figure.patch, axes.patch):
+        patch.set_facecolor("none")
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(labelsize=wanted["font.size"], labelcolor=wanted["xtick.labelcolor"], color=wanted["xtick.color"])
+    axes.spines["bottom"].set(visible=True, color=wanted["axes.edgecolor"])
+    axes.xaxis.label.set(size=wanted["font.size"], color=wanted["axes.labelcolor"])
+    for text in axes.texts:
+        text.set(size=wanted["font.size"], color=wanted["text.color"])
+
+
+def _of_noise(study: Any, evaluator: Any, knobs: list[str]) -> dict[str, float]:
+    """What each knob's share is of, in 95% of cases, where the scores are shuffled among the trials.
+
+    Shares sum to 1, so one of them is always large; only this tells whether it means something.
+    """
+    from optuna.importance import get_param_importances
+
+    rng, sign = np.random.default_rng(0), -1 if study.direction.name == "MAXIMIZE" else 1
+    values = np.array([trial.value for trial in study.get_trials(deepcopy=False)])
+    rows = []
+    for shuffle in range(_SHUFFLES + 1):
+        drawn = sign * (rng.permutation(values) if shuffle else values)
+        target = {"target": lambda trial, drawn=drawn: drawn[trial.number]}
+        rows.append(get_param_importances(study, evaluator=evaluator, params=knobs, normalize=False, **target))
+    total = sum(rows[0].values()) or 1.0
+    levels = {knob: float(np.quantile([row[knob] for row in rows[1:]], 0.95)) / total for knob in knobs}
+    return {knob: min(1.0, level) for knob, level in levels.items()}  # more than all there is: nothing can stand out
+
+
+@contextmanager
+def _plotting() -> Iterator[Any]:
+    """Optuna draws with pyplot and sets a style for good: both are put back."""
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
+    plt.switch_backend("agg")
+    with mpl.rc_context(style()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # these plots are marked as experimental
+        yield plt

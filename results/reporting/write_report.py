@@ -1,0 +1,49 @@
+"""A study's folder → `report.html`, one file that needs nothing else, and `report.md` for a pull request."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from reranker.storage.atomic_files import write_file
+from results.leaderboard import leaderboard
+from results.reporting.markdown import to_markdown
+from results.reporting.report_content import Content
+from results.reporting.report_data import content_of
+from results.statistics.comparison import winner
+from results.study.study_folder import StudyFolder
+
+
+def write_report(study: StudyFolder) -> Path:
+    """Write both reports, the leaderboard and the best configuration, whatever state the study is in; the path of the page.
+
+    Raises:
+        EnvironmentFault: they can't be written.
+    """
+    return write_content(study, read_content(study))
+
+
+def read_content(study: StudyFolder) -> Content:
+    write_file(study.leaderboard, leaderboard(study).to_csv(index=False))
+    if (best := winner(study)) is not None:
+        study.write_best_config(best)
+    return content_of(study)
+
+
+def write_content(study: StudyFolder, content: Content) -> Path:
+    write_file(study.report, to_html(content))
+    write_file(study.report.with_suffix(".md"), to_markdown(content))
+    return study.report
+
+
+def to_html(content: Content) -> str:
+    """The page. Whatever comes from the study is escaped; the page runs no script and loads nothing."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup, escape
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters["coded"] = lambda text: Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+    return environment.get_template("report.html.jinja").render(c=content)

@@ -1,0 +1,134 @@
+"""A study's winner → its score on the test split, once.
+
+The test items are not used in any way before. A figure that is looked at again and again is no test any more: the search would
+go on until it pleases. So each reading is written down, and after the first one another takes `--unseal "why"`, which the
+study's report shows for ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from reranker.command_line.printable_text import Terminal
+from reranker.data.baseline_ranks import RANDOM
+from reranker.errors import Fault, InputError
+from reranker.metrics import METRIC_NAMES, Ranks, per_list, summarise
+from reranker.storage.atomic_files import append_line
+from results.leaderboard import PRETTY
+from results.statistics.comparison import winner
+from results.statistics.paired_tests import differences
+from results.statistics.verdict_text import p_value
+from results.study.optuna_journal import Journal, repair
+from results.study.study_folder import StoredTrial, StudyFolder
+
+
+def read_test(study: StudyFolder, unseal: str = "") -> dict[str, Any]:
+    """Score the winner and every baseline on the test lists, and write the reading down before anybody sees it.
+
+    Args:
+        unseal: why the test is read another time; needed from the second reading on.
+
+    Returns:
+        The reading, as `StudyFolder.readings` gives it.
+
+    Raises:
+        InputError: there is no winner, the data have changed, or the seal is broken already and `unseal` is empty.
+        EnvironmentFault: a search is running, or the model cannot be loaded.
+    """
+    with study.locked():
+        repair(study.journal)
+        best = winner(study)
+        _check(study, best, unseal)
+        assert best is not None
+        reading = _reading(study, best, unseal if study.readings() else "")
+        Journal(study.journal).remember_reading(reading)  # first: a reading that was shown is never forgotten
+        append_line(study.path / "test_readings.jsonl", reading)
+    return reading
+
+
+def _check(study: StudyFolder, best: StoredTrial | None, unseal: str) -> None:
+    if best is None:
+        raise InputError([Fault("a test needs a trial that finished an epoch", str(study.path))])
+    readings = study.readings()
+    if readings and not unseal.strip():
+        last = readings[-1]
+        rule = f"the test was read {_times(len(readings))}, last on {last['time']} for trial {last['trial']}"
+        hint = "another reading takes --unseal WHY, and the report will show it for ever"
+        raise InputError([Fault(rule, str(study.path), hint=hint)])
+
+
+def _reading(study: StudyFolder, best: StoredTrial, unseal: str) -> dict[str, Any]:
+    from reranker.data.assemble import RerankingData
+    from reranker.evaluation.evaluate import evaluate
+    from reranker.modeling.model_cache import BaseModels  # torch and transformers take seconds to import
+    from reranker.ranker import Reranker
+    from reranker.zero_shot import zero_shot
+
+    manifest, config = study.read_manifest(), study.trial(best.number).read_config()
+    data = RerankingData.prepare(study.read_data_config())
+    if data.interactions.fingerprint != manifest["tags"]["data_fingerprint"]:
+        rule = "the data must be those that the search was made on; they have changed"
+        raise InputError([Fault(rule, field="data", value=data.interactions.fingerprint[:12])])
+    lists, texts = data.test(config), data.interactions.item_texts
+    titles = [([texts[i] for i in e.history], [texts[i] for i in e.candidates]) for e in lists]
+    scores = np.array(Reranker.load(study.trial(best.number).path).scores(titles))
+    found = evaluate(scores, np.array([e.target for e in lists]))
+    untrained = zero_shot(config, data, lists, BaseModels())
+    plain, without_prior = study.zero_shot_names(config.model)
+    baselines = data.baselines(config, "test")
+    baselines |= {plain: untrained.plain.ranks, without_prior: untrained.without_prior.ranks}
+    references = {"chance" if name == RANDOM else name: summarise(ranks) for name, ranks in baselines.items()}
+    metric = "ndcg_at_10" if manifest["metric"].endswith("_loss") else manifest["metric"]
+    return {
+        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "trial": best.number,
+        "epoch": (best.best(manifest["metric"]) or {})["epoch"],
+        "config_hash": hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16],
+        "data_fingerprint": data.interactions.fingerprint,
+        "code_version": manifest["tags"]["code_version"],
+        "unseal": unseal,
+        "metric": metric,
+        "users": len(lists),
+        "figures": found.figures,
+        "references": references,
+        "against": _against(found.ranks, baselines, metric),
+    }
+
+
+def _against(ranks: Ranks, baselines: dict[str, Ranks], metric: str) -> dict[str, dict[str, float]]:
+    """The winner's difference to each baseline; p-values and intervals hold for all together, since it was fixed before."""
+    own = per_list(ranks)[metric]
+    others = {name: per_list(of_baseline)[metric] for name, of_baseline in baselines.items() if name != RANDOM}
+    found = {}
+    for name, difference in zip(others, differences([(own, v) for v in others.values()]), strict=True):
+        found[name] = {"mean": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p}
+    return found
+
+
+def show(reading: dict[str, Any], console: Terminal) -> None:
+    """A reading in a terminal."""
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for column in ("", *METRIC_NAMES):
+        table.add_column(PRETTY.get(column, column), justify="right" if column else "left", no_wrap=True)
+    rows = {f"trial {reading['trial']}": reading["figures"], **reading["references"]}
+    for name, figures in sorted(rows.items(), key=lambda row: -row[1][reading["metric"]]):
+        style = None if name.startswith("trial") else "dim"
+        table.add_row(name, *(f"{figures[m]:.3f}" for m in METRIC_NAMES), style=style)
+    console.say(f"test split, {reading['users']} users, read on {reading['time']}")
+    if reading["unseal"]:
+        console.say(f"NOT the first reading: {reading['unseal']}", style="bold red")
+    console.print(table)
+    console.print()
+    metric = PRETTY.get(reading["metric"], reading["metric"])
+    for name, d in sorted(reading["against"].items(), key=lambda item: item[1]["mean"]):
+        proof = f"{metric} {d['mean']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}), {p_value(d['p'])}"
+        console.say(f"  against {name}: {proof}")
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")

@@ -1,0 +1,56 @@
+"""A study → the adapter to use, and the commands that rank with it and serve it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from reranker.storage.atomic_files import read_json, write_json
+from results.study.study_folder import StudyFolder
+from results.study.tracking_address import tracking_uri_of
+
+_REGISTERED = "registered.json"
+_TITLES = "--history TITLE TITLE --candidates TITLE TITLE TITLE"
+
+
+@dataclass(frozen=True)
+class Usable:
+    """An adapter.
+
+    Attributes:
+        folder: of the trial or the refit, as `reranker.rank --adapter` takes it.
+        refit_of: the trial that a refit repeats; None of a trial's own adapter.
+        model: its address in MLflow's registry, empty where it has none.
+    """
+
+    folder: Path
+    refit_of: int | None
+    model: str
+
+
+def usable(study: StudyFolder, best: int) -> Usable:
+    """The refit where there is one, whosever it is; else the best trial's own adapter."""
+    if not study.refit.adapter.exists():
+        return Usable(study.trial(best).path, None, "")
+    registered = study.refit.path / _REGISTERED
+    model = str(read_json(registered)["model"]) if registered.exists() else ""
+    return Usable(study.refit.path, int(read_json(study.refit.path / "recipe.json")["trial"]), model)
+
+
+def keep_registered(study: StudyFolder, model: str) -> None:
+    """Keep beside a refit under which address it is registered."""
+    write_json(study.refit.path / _REGISTERED, {"model": model})
+
+
+def rank_command(adapter: Usable, titles: str = _TITLES, python: str = "python") -> str:
+    return f"{python} -m reranker.rank --adapter {shlex.quote(str(adapter.folder))} {titles}"
+
+
+def serve_command(study: StudyFolder, model: str, programs: str = ".venv/bin") -> str:
+    """MLflow starts uvicorn by its name, so the environment's programs must be on the path."""
+    store = shlex.quote(tracking_uri_of(study))
+    return (
+        f"PATH={programs}:$PATH MLFLOW_TRACKING_URI={store} "
+        f"mlflow models serve --model-uri {shlex.quote(model)} --env-manager local --port 5001"
+    )

@@ -1,0 +1,160 @@
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reranker.config import DemoData, TablesData, TrialConfig
+from reranker.data.candidate_lists import CandidateSampler
+from reranker.data.interactions import Interactions, Removal, build_interactions, split
+from reranker.errors import InputError
+
+
+def settings(**values) -> TablesData:
+    return TablesData(**{"interactions": "i.csv", "items": "t.csv", "min_user": 3, "min_item": 1, **values})
+
+
+def table(rows: str) -> pd.DataFrame:
+    """'u1 a 5, u1 b 6' → interactions; a fourth word is the rating."""
+    parts = [row.split() for row in rows.split(",")]
+    frame = pd.DataFrame({"user_id": [p[0] for p in parts], "item_id": [p[1] for p in parts]})
+    frame["timestamp"] = [int(p[2]) for p in parts]
+    if len(parts[0]) > 3:
+        frame["rating"] = [float(p[3]) for p in parts]
+    return frame
+
+
+def texts(ids: str) -> pd.DataFrame:
+    return pd.DataFrame({"item_id": list(ids), "text": [f"Item {i}" for i in ids]})
+
+
+def by_id(data: Interactions) -> dict[str, str]:
+    return {
+        user: "".join(data.item_ids[i] for i in sequence)
+        for user, sequence in zip(data.user_ids, data.sequences, strict=True)
+    }
+
+
+ROWS = "u1 c 3, u1 a 1, u1 b 2, u2 b 9, u2 d 8, u2 a 7, u2 c 6"
+
+
+def test_sequences_are_in_the_order_of_time():
+    data = build_interactions(table(ROWS), texts("dcba"), settings())
+    assert by_id(data) == {"u1": "abc", "u2": "cadb"}
+    assert data.item_ids == ["a", "b", "c", "d"]
+    assert data.item_texts == ["Item a", "Item b", "Item c", "Item d"]
+    assert {sequence.dtype for sequence in data.sequences} == {np.dtype(np.int32)}
+
+
+def test_split_leaves_one_out_by_time():
+    data = build_interactions(table(ROWS), texts("abcd"), settings())
+    parts = split(data)
+    assert [sequence.tolist() for sequence in parts.train] == [[0], [2, 0]]
+    assert parts.validation.tolist() == [1, 3]
+    assert parts.test.tolist() == [2, 1]
+
+
+def test_ties_in_time_are_broken_by_seed_and_not_by_the_order_of_the_rows():
+    rows = table(", ".join(f"u{u} {item} 1" for u in range(30) for item in "abcd"))
+    shuffled = rows.sample(frac=1, random_state=3)
+    first, again = (build_interactions(frame, texts("abcd"), settings()) for frame in (rows, shuffled))
+    assert by_id(first) == by_id(again)
+    assert first.fingerprint == again.fingerprint
+    other = build_interactions(rows, texts("abcd"), settings(seed=1))
+    assert by_id(first) != by_id(other)
+    lasts = Counter(sequence[-1] for sequence in by_id(first).values())
+    assert set(lasts) == set("abcd"), "a hash of the item alone would hold out the same item for all users"
+
+
+def test_repeated_rows_keep_the_first_in_time_and_are_counted():
+    data = build_interactions(table("u1 a 9, u1 a 1, u1 b 2, u1 c 3, u1 b 7"), texts("abc"), settings())
+    assert by_id(data) == {"u1": "abc"}
+    assert Removal("repeated (user, item)", 2, 0, 0) in data.removed
+
+
+def test_core_is_iterated_until_it_is_stable():
+    # d has one user; without it u3 has two items left; without u3, c has one user; without c nothing more falls.
+    rows = table("u1 a 1, u1 b 2, u1 e 3, u2 a 1, u2 b 2, u2 e 3, u2 c 4, u3 c 1, u3 a 2, u3 d 3")
+    data = build_interactions(rows, texts("abcde"), settings(min_item=2))
+    assert by_id(data) == {"u1": "abe", "u2": "abe"}
+    assert data.removed[-2:] == [Removal("min_item", 2, 0, 2), Removal("min_user", 2, 1, 0)]
+    assert len(rows) - sum(removal.rows for removal in data.removed) == 6
+
+
+def test_ratings_below_the_least_are_dropped_and_counted():
+    rows = table("u1 a 1 5, u1 b 2 4, u1 c 3 3.5, u1 d 4 1, u2 d 1 1, u2 a 2 4")
+    data = build_interactions(rows, texts("abcdx"), settings(min_rating=3.5))
+    assert by_id(data) == {"u1": "abc"}
+    assert data.removed == [
+        Removal("items without interactions", 0, 0, 1),
+        Removal("min_rating", 2, 0, 1),
+        Removal("repeated (user, item)", 0, 0, 0),
+        Removal("min_item", 0, 0, 0),
+        Removal("min_user", 1, 1, 0),
+    ]
+
+
+def test_items_without_a_text_are_all_named():
+    with pytest.raises(InputError) as caught:
+        build_interactions(table(ROWS), texts("bd"), settings(), items_file="items.csv")
+    assert str(caught.value) == (
+        "items.csv: item_id: every item of the interactions must have a text (got 'a'); in 2 rows\n"
+        "items.csv: item_id: every item of the interactions must have a text (got 'c'); in 2 rows"
+    )
+
+
+def test_nothing_left_names_the_knobs_and_what_each_removed():
+    with pytest.raises(InputError) as caught:
+        build_interactions(table(ROWS), texts("abcd"), settings(min_user=5))
+    message = str(caught.value)
+    assert "min_user=5 and min_item=1" in message
+    assert "min_user: 7 interactions, 2 users, 4 items" in message
+
+
+def test_fingerprint_follows_what_decides_results():
+    def fingerprint(rows: str = ROWS, items: pd.DataFrame | None = None, **values) -> str:
+        return build_interactions(
+            table(rows), texts("abcd") if items is None else items, settings(**values)
+        ).fingerprint
+
+    same = fingerprint()
+    assert len(same) == 64
+    assert fingerprint(interactions="elsewhere/i.csv") == same
+    renamed = texts("abcd").assign(text=["Item a", "Item b", "Item c", "Item D"])
+    changed = [
+        fingerprint(items=renamed),
+        fingerprint(ROWS.replace("u2 b 9", "u2 b 1")),
+        fingerprint(ROWS.replace("u2", "u3")),
+        fingerprint(seed=1),
+        fingerprint(evaluation_negatives="popularity"),
+        fingerprint(min_user=4),
+    ]
+    assert len({same, *changed}) == 7
+
+
+def test_generated_data_has_no_rating_filter():
+    data = build_interactions(table(ROWS), texts("abcd"), DemoData(min_user=3))
+    assert [removal.step for removal in data.removed] == [
+        "items without interactions",
+        "repeated (user, item)",
+        "min_item",
+        "min_user",
+    ]
+
+
+def test_split_refuses_what_would_leak():
+    def of(*sequences: list[int]) -> Interactions:
+        users = [f"u{i}" for i in range(len(sequences))]
+        arrays = [np.array(s, dtype=np.int32) for s in sequences]
+        return Interactions(users, list("abcd"), list("abcd"), arrays, [], "")
+
+    with pytest.raises(InputError, match=r"u1: an item must occur once .* \(got 'b'\)"):
+        split(of([0, 1, 2], [1, 0, 3, 1]))
+    with pytest.raises(InputError, match="u0: a user must have 3 interactions"):
+        split(of([0, 1], [1, 0, 3]))
+
+
+def test_to_be_described_data_need_no_training_lists(demo, monkeypatch):
+    monkeypatch.setattr(CandidateSampler, "training_examples", lambda *_: pytest.fail("made them"))
+    config = TrialConfig(examples_per_user=2)
+    assert "  600 training examples an epoch, 300 lists of 20 to score" in demo.describe(config)

@@ -1,0 +1,181 @@
+"""Ray as the search has it: its own is of this machine alone, a joined one lets us in, and its end is noticed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from reranker.errors import EnvironmentFault
+from tune.execution.cluster_address import find_cluster
+
+PROJECT = Path(__file__).resolve().parents[2]
+OWN = """
+import json, os, sys
+sys.path.insert(0, {project!r})
+from tune.execution.ray_cluster import cluster
+import psutil, ray, time
+with cluster(None, None, dashboard=True) as running:
+    ray.get(ray.remote(lambda: 1).remote())
+    time.sleep(3)
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    found = {{c.laddr.ip for p in processes for c in p.net_connections() if c.status == "LISTEN"}}
+    print(json.dumps([sorted(found), running.logs]))
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """A home without a token, and a temporary folder whose path is short enough for Ray's sockets."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def test_a_ray_of_our_own_listens_on_the_loopback_interface_and_shows_nothing_to_others(home):
+    done = subprocess.run(
+        [sys.executable, "-c", OWN.format(project=str(PROJECT))],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    addresses, logs = json.loads(done.stdout.strip().splitlines()[-1])
+    assert set(addresses) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+    assert stat.S_IMODE((home / ".ray" / "auth_token").stat().st_mode) == 0o600
+    assert stat.S_IMODE(Path(logs).parents[2].stat().st_mode) == 0o700
+    assert Path(logs).parents[2].name.startswith("reranker-")
+
+
+@pytest.mark.parametrize("process", ["gcs_server", "raylet"])
+def test_the_end_of_ray_is_noticed_at_once_and_named(process, home):
+    script = f"""
+import sys, time
+sys.path.insert(0, {str(PROJECT)!r})
+from tune.execution.ray_cluster import RayLost, cluster
+import psutil
+try:
+    with cluster(None, None, dashboard=False):
+        next(p for p in psutil.Process().children() if p.name() == {process!r}).kill()
+        try:
+            time.sleep(60)
+        except Exception:
+            print("swallowed")
+except RayLost as lost:
+    print(lost)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=100)
+    assert f"Ray's process {process} on this machine is gone; its logs are in " in done.stdout, (
+        done.stdout + done.stderr
+    )
+    assert "swallowed" not in done.stdout
+
+
+class Head:
+    """A real `ray start --head`, of which only what was started here is ended."""
+
+    def __init__(self, token: str = "") -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        options = [f"--port={self.port}", "--include-dashboard=false", "--num-cpus=1", "--disable-usage-stats"]
+        options += ["--min-worker-port=20002", "--max-worker-port=29999"]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *options],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, "RAY_AUTH_MODE": "token" if token else "disabled", "RAY_AUTH_TOKEN": token},
+        )  # fmt: skip
+
+    def wait(self) -> Head:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return self
+            except OSError:
+                time.sleep(0.2)
+        raise AssertionError("the head did not start")
+
+    def end(self) -> None:
+        children = psutil.Process(self._process.pid).children(recursive=True)
+        self._process.terminate()
+        for child in children:
+            child.terminate()
+        _, alive = psutil.wait_procs(children, timeout=15)
+        for child in alive:
+            child.kill()
+        self._process.kill()  # what `--block` waits for is gone
+        self._process.wait(15)
+
+
+TOKEN = "ab" * 32
+
+
+@pytest.fixture(scope="module", params=["", TOKEN], ids=["without a token", "with a token"])
+def head(request):
+    started = Head(request.param)
+    yield started.wait(), request.param
+    started.end()
+
+
+def joined(port: int, **variables: str) -> str:
+    """What a process that joins has to say: the nodes' CPUs, or why not."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(PROJECT)!r})
+from tune.execution.ray_cluster import cluster
+import ray
+try:
+    with cluster("127.0.0.1:{port}", None) as running:
+        print(ray.cluster_resources()["CPU"], running.token)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=90,
+        env={**os.environ, **variables},
+    )  # fmt: skip
+    return done.stdout.strip() or done.stderr
+
+
+def test_a_cluster_is_joined_in_the_mode_that_it_has(head, home):
+    running, token = head
+    assert joined(running.port, **({"RAY_AUTH_TOKEN": token} if token else {})) == f"1.0 {bool(token)}"
+
+
+def test_a_token_that_is_missing_or_wrong_is_named(head, home):
+    running, token = head
+    if not token:
+        pytest.skip("of clusters that ask for one")
+    assert "asks for a token, and there is none here" in joined(running.port)
+    assert "does not take the token that is here" in joined(running.port, RAY_AUTH_TOKEN="cd" * 32)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nohost.invalid:6379"])
+def test_where_nothing_answers_that_is_said(address, home):
+    with pytest.raises(EnvironmentFault, match=f"no Ray cluster answers at {address}"):
+        find_cluster(address)
+
+
+@pytest.mark.parametrize("address", ["ray://h:1", "h", "h:0", "h:99999", ":1"])
+def test_what_is_no_address_is_refused(address, home):
+    with pytest.raises(EnvironmentFault, match="HOST:PORT"):
+        find_cluster(address)
+
+
+def test_what_answers_but_is_no_ray_is_told(home):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(EnvironmentFault, match="is no Ray cluster"):
+            find_cluster(f"127.0.0.1:{other.getsockname()[1]}")

@@ -1,0 +1,158 @@
+"""What a user sees of a running search: a live table in a terminal, a line an event and summaries elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from reranker.training.training_status import TrainingStatus
+from results.study.study_folder import TrialStatus
+from tune.study_file import loading
+from tune.study_file.study import Study
+from tune.terminal.live_table import Progress
+
+STUDY = """
+study: {name: a, trials: 4, asha: {grace: 1, reduction: 3}}
+data: {source: demo}
+space:
+  epochs: {int: [2, 12]}
+  learning_rate: {log_uniform: [1.0e-4, 1.0e-2]}
+"""
+FIGURES = {"train_loss": 2.5, "recall_at_1": 0.25, "ndcg_at_10": 0.5}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    (tmp_path / "study.yaml").write_text(STUDY, encoding="utf-8")
+    return loading.load(tmp_path / "study.yaml")
+
+
+def watch(progress: Progress) -> None:
+    """Two trials: one at its second epoch, one that has failed."""
+    progress.started(0, {"epochs": 6, "learning_rate": 1e-3}, ["epochs", "learning_rate"], "start_from")
+    progress.reported(0, {"epoch": 1, **FIGURES})
+    progress.reported(0, {"epoch": 2, **FIGURES, "ndcg_at_10": 0.6})
+    progress.started(1, {"epochs": 2, "learning_rate": 2e-3}, ["epochs", "learning_rate"])
+    progress.ended(1, TrialStatus.FAILED, "it does not fit")
+
+
+def lines_of(console: Console) -> list[str]:
+    assert isinstance(console.file, io.StringIO)
+    return [line.partition("] ")[2] for line in console.file.getvalue().splitlines()]
+
+
+def test_without_a_terminal_there_is_a_line_an_event(study):
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(study, console) as progress:
+        watch(progress)
+    assert lines_of(console) == [
+        "trial 0 (start_from) started: epochs 6, learning_rate 1.0e-03",
+        "trial 0 epoch 1/6: loss 2.500, Recall@1 0.250, NDCG@10 0.500, 0 s",
+        "trial 0 epoch 2/6: loss 2.500, Recall@1 0.250, NDCG@10 0.600, 0 s",
+        "trial 1 started: epochs 2, learning_rate 2.0e-03",
+        "trial 1 failed: it does not fit",
+    ]
+
+
+def test_and_a_summary_now_and_then(study):
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(study, console, done=1, summary_s=0) as progress:
+        watch(progress)
+        progress.tick()
+    summary = lines_of(console)[-1]
+    assert summary.startswith("2 of 4 trials done, 0:00 elapsed, about 0:00 left")
+    assert summary.endswith("best ndcg_at_10 0.600 (trial 0)")
+
+
+PULSE = TrainingStatus(epoch=3, step=12, steps=84, loss=2.345)
+
+
+def test_within_an_epoch_there_is_a_line_of_its_steps_now_and_then(study):
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(study, console, pulse_s=0) as progress:
+        watch(progress)
+        progress.training_status(0, PULSE)
+        progress.training_status(0, dataclasses.replace(PULSE, step=84, doing="scoring 64 lists"))
+        progress.training_status(0, TrainingStatus("loading demo-tiny"))
+    assert lines_of(console)[-3:] == [
+        "trial 0 epoch 3/6 · step 12/84 · loss 2.345",
+        "trial 0 epoch 3/6 · step 84/84 · scoring 64 lists",
+        "trial 0 loading demo-tiny",
+    ]
+
+
+def test_but_not_more_often_than_once_in_a_while(study):
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(study, console) as progress:
+        watch(progress)
+        before = lines_of(console)
+        progress.training_status(0, PULSE)
+    assert lines_of(console) == before
+
+
+def test_what_goes_on_for_long_is_told_without_another_word_of_it(study):
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(study, console, pulse_s=0.2) as progress:
+        watch(progress)
+        progress.training_status(0, TrainingStatus("scoring demo-tiny untrained"))
+        progress.tick()
+        assert lines_of(console)[-1] != "trial 0 scoring demo-tiny untrained"
+        time.sleep(0.2)
+        progress.tick()
+    assert lines_of(console)[-1] == "trial 0 scoring demo-tiny untrained"
+
+
+def test_a_trial_of_an_earlier_launch_that_did_not_go_on_can_be_told_as_ended(study):
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(study, console) as progress:
+        progress.ended(7, TrialStatus.CANCELLED)
+    assert lines_of(console) == ["trial 7 interrupted"]
+
+
+def test_the_best_of_earlier_launches_stays_the_best(study):
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(study, console, done=3, best=(2, 0.7), summary_s=0) as progress:
+        watch(progress)
+        progress.tick()
+    assert lines_of(console)[-1].endswith("best ndcg_at_10 0.700 (trial 2)")
+
+
+def test_quiet_says_nothing(study):
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(study, console, summary_s=0, quiet=True) as progress:
+        watch(progress)
+        progress.tick()
+        progress.say("something")
+    assert lines_of(console) == []
+
+
+def test_the_table_of_a_terminal_shows_the_next_rung_and_the_cause(study):
+    console = Console(file=io.StringIO(), width=160, force_terminal=True, color_system=None, height=40)
+    with Progress(study, console) as progress:
+        watch(progress)
+        progress.training_status(0, PULSE)
+    assert isinstance(console.file, io.StringIO)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
+    header, first, second = shown.splitlines()[-3:]
+    assert header.split() == [
+        "trial",
+        "state",
+        "epoch",
+        "rung",
+        "loss",
+        "Recall@1",
+        "NDCG@10",
+        "elapsed",
+        "remaining",
+        "knobs",
+    ]
+    assert first.split()[:9] == ["0", "running", "2/6", "3", "2.500", "0.250", "0.600", "0:00", "0:00"]
+    assert "epoch 3/6 · step 12/84 · loss 2.345 · start_from: epochs 6" in first
+    assert second.split()[:3] == ["1", "failed", "0/2"]
+    assert second.rstrip().endswith("it does not fit")

@@ -1,0 +1,39 @@
+"""A registered adapter → answers over HTTP: the code that MLflow keeps beside the model and runs to load it.
+
+It imports nothing of ours but `reranker`, which is kept beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from reranker.errors import InputError
+from reranker.ranker import Reranker
+
+
+class ServedReranker(PythonModel):  # type: ignore[misc]
+    """`reranker.rank` as MLflow asks it."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        self._reranker = Reranker.load(context.artifacts["adapter"], base=context.artifacts.get("base"))
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """A row a list: `history` and `candidates` are titles; `order` and `probabilities` as in `Ranking`."""
+        columns = (model_input["history"], model_input["candidates"])
+        lists = [(list(history), list(candidates)) for history, candidates in zip(*columns, strict=True)]
+        try:
+            rankings = self._reranker.rank_many(lists, (params or {}).get("permutations"))
+        except InputError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+        answers = [{"order": ranking.order, "probabilities": ranking.probabilities} for ranking in rankings]
+        return pd.DataFrame(answers, columns=["order", "probabilities"])
+
+
+set_model(ServedReranker())

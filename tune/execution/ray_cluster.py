@@ -1,0 +1,243 @@
+"""Command-line wishes → a running Ray, our own on this machine or one that is joined, and its dashboard's address."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+# Read when Ray is imported or its processes start.
+_QUIET = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # how soon a worker's death is noticed
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else bytecode dumps flood the log
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a worker that is gone is noticed anyway; one process less a slot
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train runs appear in the dashboard
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables, which `verbose` does not silence altogether
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: tune/searching/stop_rules.py
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial may fail before its first report
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own snapshots are not what a study is resumed from
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+for _name, _value in _QUIET.items():
+    os.environ.setdefault(_name, _value)
+
+import ray
+from ray._common.utils import get_default_system_temp_dir
+from ray._private import ray_constants
+
+from reranker.errors import EnvironmentFault, RerankerError
+from tune.execution.cluster_address import find_cluster
+from tune.execution.failure_cause import EndsAtOnce, cluster_fault
+
+_LOOK_S = 0.2  # how often Ray's processes are looked at
+_GRACE_S = 20.0  # for whoever looks by itself; 60 s after its loss Ray ends the process without a word
+_PATIENCE_S = 15.0  # for a joined cluster that does not answer
+
+
+class RayLost(RerankerError, ConnectionError):
+    """Ray ended during the search, which no trial is to blame for."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """`dashboard` is a URL, empty where there is none; `logs` is where Ray's processes write; `token` whether it asks."""
+
+    dashboard: str
+    logs: str
+    token: bool
+
+
+@contextmanager
+def cluster(address: str | None, dashboard_port: int | None, dashboard: bool = True) -> Iterator[Cluster]:
+    """Ray for the time of the search; one that was started here is shut down at the end, and is of this machine alone.
+
+    Args:
+        address: of a running cluster, or "auto"; None starts a Ray of this machine's own.
+        dashboard: whether that one has a dashboard.
+        dashboard_port: on 127.0.0.1; None takes 8265 or the next free one.
+
+    Raises:
+        EnvironmentFault: the port is taken, or no cluster answers.
+        RayLost: Ray ended meanwhile.
+    """
+    runtime_env = {"env_vars": _QUIET}
+    try:
+        if address is None:
+            with _terminal_of_its_own():
+                context = _start(dashboard_port, dashboard, runtime_env)
+        else:
+            found = find_cluster(address)
+            context = ray.init(address=found, log_to_driver=False, logging_level="ERROR", runtime_env=runtime_env)
+    except EnvironmentFault:
+        raise
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = "on this machine" if address is None else f"at {address}"
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise EnvironmentFault(f"no Ray cluster could be had {where}: {first}") from error
+    except KeyboardInterrupt:
+        ray.shutdown()
+        raise
+    url = context.dashboard_url
+    logs = os.path.join(context.address_info["session_dir"], "logs")
+    watch = _Watch(context.address_info["gcs_address"], joined=address is not None)
+    try:
+        with watch.watching():
+            yield Cluster(f"http://{url}" if url else "", logs, token=os.environ.get("RAY_AUTH_MODE") == "token")
+    except BaseException as error:
+        if watch.lost:
+            raise RayLost(watch.lost) from error
+        raise
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _terminal_of_its_own() -> Iterator[None]:
+    """What is started meanwhile outlives a closed terminal, as it does Ctrl-C: it is for us to end it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+
+def check_port(port: int) -> None:
+    """
+    Raises:
+        EnvironmentFault: it is taken.
+    """
+    if _is_taken(port):
+        raise EnvironmentFault(
+            f"port {port} on 127.0.0.1 is in use; name a free one with --dashboard-port, or leave it out"
+        )
+
+
+def _start(dashboard_port: int | None, dashboard: bool, runtime_env: dict[str, Any]) -> Any:
+    """A Ray whose ports are on the loopback interface, and whose files and token nobody else can read."""
+    if dashboard_port is not None:
+        check_port(dashboard_port)
+    _keep_token_private()
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False  # what Ray calls a node that others can't join: its address is 127.0.0.1
+    try:
+        return ray.init(
+            address="local",
+            include_dashboard=dashboard,
+            dashboard_host="127.0.0.1",
+            dashboard_port=dashboard_port,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env=runtime_env,
+            _temp_dir=str(_private_folder() / "ray"),
+        )
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _private_folder() -> Path:
+    """Where Ray keeps its sessions, which it lets everybody write: a folder that nobody else can enter."""
+    folder = Path(get_default_system_temp_dir()) / f"reranker-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if found.st_uid == os.getuid() and folder.is_dir() and not folder.is_symlink():
+            folder.chmod(0o700)
+            return folder
+    except FileExistsError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="reranker-", dir=folder.parent))
+
+
+def _keep_token_private() -> None:
+    """Make the token that Ray would make itself, for everybody to read, and close one that it made so."""
+    if any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        if path.stat().st_uid == os.getuid():
+            path.chmod(0o600)
+        return
+    with os.fdopen(handle, "w") as file:
+        file.write(secrets.token_hex(32))
+
+
+class _Watch:
+    """Looks whether Ray is still there, and interrupts what has not noticed by itself some seconds later.
+
+    Attributes:
+        lost: what has ended, as a sentence; empty while all is well.
+    """
+
+    def __init__(self, gcs: str, *, joined: bool) -> None:
+        self._host, _, port = gcs.rpartition(":")
+        self._port, self._joined = int(port), joined
+        self._done = threading.Event()
+        self.lost = ""
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Raises in the main thread as soon as Ray is gone."""
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            raise EndsAtOnce(self.lost)
+
+        before = signal.signal(signal.SIGUSR2, interrupt)
+        thread = threading.Thread(target=self._look, name="ray-watch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._done.set()
+            thread.join()
+            signal.signal(signal.SIGUSR2, before)
+
+    def _look(self) -> None:
+        answered = time.monotonic()
+        while not self._done.wait(2.0 if self._joined else _LOOK_S):
+            if self._joined:
+                answered = time.monotonic() if self._answers() else answered
+                if time.monotonic() - answered > _PATIENCE_S:
+                    self.lost = f"the Ray cluster at {self._host}:{self._port} does not answer any more"
+            else:
+                self.lost = cluster_fault()
+            if self.lost:
+                if self._done.wait(_GRACE_S) or not ray.is_initialized():
+                    return
+                os.kill(os.getpid(), signal.SIGUSR2)
+                return
+
+    def _answers(self) -> bool:
+        try:
+            socket.create_connection((self._host, self._port), timeout=2).close()
+        except OSError:
+            return False
+        return True
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False

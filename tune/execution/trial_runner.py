@@ -1,0 +1,219 @@
+"""A Tune trial → a job for a slot: a worker group that outlives the trial, a report an epoch, a cause when it fails.
+
+`make_trainable` is the whole interface between the search and the way in which a trial is run: the search gets a Tune
+trainable that takes `{"number", "values"}` and reports the figures of `reranker.training.sft.EpochReport` once an epoch. Workers
+wait at each epoch's end until Tune says that the trial goes on, so what is reported never depends on who is faster.
+
+The last report says how the trial `ended`, in words of `TrialStatus`, with the `cause` where there is one; a trial that
+Tune itself stops has no such report. Where the `machine` has failed, the report says so, and the trial is not ended by it.
+Between two epochs there are reports without figures, of what the workers are doing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ray import tune as ray_tune
+
+from reranker.config import TrialConfig
+from reranker.training.training_status import TrainingStatus
+from reranker.trial_folder import TrialFolder
+from results.study.study_folder import StudyFolder, TrialStatus
+from tune.execution.failure_cause import first_line, machine_fault
+from tune.execution.worker_group import LEAVE_S, TrialResources, WorkerGroup
+from tune.execution.worker_messages import Event, WorkerJob
+from tune.study_file.clock import progress
+from tune.study_file.study import Study
+
+_POLL_S = 0.5  # between two looks at whether the trial shall stop
+
+
+def make_trainable(study_folder: Path, data: Any, study: Study, resources: TrialResources) -> Any:
+    """A Tune trainable that trains each trial in a slot, which a next trial takes over where Tune reuses actors.
+
+    Args:
+        data: a reference to the study's `RerankingData` in Ray's object store.
+    """
+    given = {
+        "study": StudyFolder(study_folder), "data": [data], "metric": study.metric, "base": study.base(),
+        "resources": resources,
+    }  # fmt: skip
+    # The slot itself only waits for its workers: a sliver of the head node, or it would take the CPU they need.
+    sliver = ray_tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}])
+    return ray_tune.with_resources(ray_tune.with_parameters(TrialRunner, **given), sliver)
+
+
+class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
+    """A worker group and the trial that it trains now."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        *,
+        study: StudyFolder,
+        data: list[Any],
+        metric: str,
+        base: TrialConfig,
+        resources: TrialResources,
+    ) -> None:
+        os.environ["RAY_TRAIN_ENABLE_STATE_TRACKING"] = "1"  # Train runs appear in the dashboard
+        self._study, self._data, self._metric, self._base, self._resources = study, data[0], metric, base, resources
+        self._group: WorkerGroup | None = None
+        self._training = False  # the group has this trial's job
+        self._waited_for = False  # the group waits for the answer to a report
+        self._begun = False  # the trial has been begun here
+        self._take(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._leave()
+        self._take(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """What is next to tell. An exception here would be the search's, and say nothing of whose fault it is."""
+        try:
+            if not self._begun:
+                self._begin()
+                self._begun = True
+            return self._step()
+        except Exception as error:  # noqa: BLE001  (told, with its trace)
+            traceback.print_exc()
+            return _end(TrialStatus.FAILED, first_line(error), ours=True, machine=machine_fault(error))
+
+    def _step(self) -> dict[str, Any]:
+        """The next epoch's figures: from the folder those that an earlier launch has trained, then new ones."""
+        if self._replayed < len(self._stored):
+            self._replayed += 1
+            return self._result(self._stored[self._replayed - 1], replayed=True)
+        if not self._training or self._waited_for:
+            self._wait_while_paused()
+        if (asked := self._study.asked_to_stop(self._number)) is not None:
+            self._leave()
+            return _end(*asked)
+        if self._group is None:
+            self._group = WorkerGroup(self._study, self._data, self._resources)
+            return {"training_status": TrainingStatus("starting its workers")}
+        self._go_on()
+        deadline = None
+        while True:
+            assert self._group is not None
+            event = self._group.event(_POLL_S)
+            if event is not None and event.kind == "report":
+                self._waited_for = True
+                return self._result(event.figures)
+            if event is not None and event.kind == "training_status":
+                if asked is None:
+                    return {"training_status": event.training_status}
+                continue
+            if asked is None and (asked := self._study.asked_to_stop(self._number)) is not None:
+                self._group.stop()
+                deadline = time.monotonic() + LEAVE_S
+            if asked is not None and (event is not None or time.monotonic() > (deadline or 0)):
+                self._training = False
+                if event is None or self._is_lost(event):
+                    self._drop_group()
+                return _end(*asked)
+            if event is not None:
+                self._training = False
+                if self._is_lost(event):
+                    self._drop_group()
+                if event.machine:
+                    return _end(TrialStatus.FAILED, event.cause, event.ours, event.machine)
+                cause = self._mend(event)
+                if cause:
+                    return _end(TrialStatus.FAILED, cause, event.ours)
+                self._go_on()
+
+    def cleanup(self) -> None:
+        self._leave()
+        self._drop_group()
+
+    def _take(self, assignment: dict[str, Any]) -> None:
+        self._number = assignment["number"]
+        self._config = TrialConfig.model_validate(assignment["values"])
+        self._folder = self._study.trial(self._number)
+        self._begun = False
+
+    def _begin(self) -> None:
+        self._stored = self._folder.read_epochs()
+        self._replayed = 0
+        self._micro_batch: int | None = None
+        self._deaths = 0
+
+    def _go_on(self) -> None:
+        """Answer the workers, or give them the job."""
+        self._group = self._group or WorkerGroup(self._study, self._data, self._resources)
+        if self._waited_for:
+            self._group.answer(True)
+            self._waited_for = False
+        elif not self._training:
+            zero_shot = self._zero_shot()
+            self._group.send(WorkerJob(self._config, self._metric, self._folder, self._micro_batch, zero_shot))
+            self._training = True
+
+    def _zero_shot(self) -> tuple[TrialConfig, TrialFolder, TrialFolder] | None:
+        """The untrained base in the study's own prompt, once a model, before the first trial that trains it."""
+        plain, without_prior = self._study.zero_shot(self._config.model)
+        if plain.has_ranks:
+            return None
+        return self._base.model_copy(update={"model": self._config.model}), plain, without_prior
+
+    def _result(self, figures: dict[str, Any], replayed: bool = False) -> dict[str, Any]:
+        last = figures["epoch"] >= self._config.epochs
+        ended = {"done": True, "ended": TrialStatus.COMPLETED.value} if last else {}
+        return {**figures, "progress": progress(figures["epoch"], self._config.epochs), "replayed": replayed, **ended}
+
+    def _wait_while_paused(self) -> None:
+        """A pause that lasts gives the slot's resources back; the trial goes on from its last epoch on a new group."""
+        began = time.monotonic()
+        while self._study.paused.exists() and self._study.asked_to_stop(self._number) is None:
+            if self._group is not None and time.monotonic() - began > self._resources.idle_s:
+                self._leave()
+                self._drop_group()
+            time.sleep(_POLL_S)
+
+    def _mend(self, event: Event) -> str:
+        """Make ready to go on after what went wrong; else the cause to fail with."""
+        if event.kind == "out_of_memory":
+            if event.micro_batch <= 1:
+                return "it does not fit the memory, not even at micro batch 1"
+            self._micro_batch = event.micro_batch // 2
+            self._folder.add_note(f"out of memory at micro batch {event.micro_batch}; went on with {self._micro_batch}")
+            return ""
+        if event.kind == "died":
+            self._deaths += 1
+            if self._deaths > 1:
+                return f"its workers died a second time ({event.cause})"
+            self._folder.add_note(f"its workers died ({event.cause}); new ones went on from the last epoch")
+            return ""
+        return event.cause
+
+    def _is_lost(self, event: Event) -> bool:
+        """Whether the group is: workers that train together end together, unless all has gone well."""
+        return event.kind == "died" or (event.kind != "ended" and self._resources.workers > 1)
+
+    def _leave(self) -> None:
+        """Have the workers drop the job that they are at; a group that does not let go of it is dropped itself."""
+        if self._group is None or not self._training:
+            return
+        if self._waited_for:
+            self._group.answer(False)
+        else:
+            self._group.stop()
+        self._training = self._waited_for = False
+        if not self._group.leave():
+            self._drop_group()
+
+    def _drop_group(self) -> None:
+        if self._group is not None:
+            self._group.close()
+            self._group = None
+
+
+def _end(status: TrialStatus, cause: str = "", ours: bool = False, machine: str = "") -> dict[str, Any]:
+    ended = TrialStatus.CANCELLED if machine else status  # it goes on another time
+    return {"done": True, "ended": ended.value, "cause": machine or cause, "ours": ours, "machine": machine}

@@ -1,0 +1,347 @@
+"""A study → what MLflow's pages show of it: names of runs, what is searched, tags, notes in Markdown, saved views."""
+
+from __future__ import annotations
+
+import colorsys
+import json
+import math
+from collections.abc import Hashable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+
+from reranker.command_line.redaction import masked
+from reranker.config import TrialConfig
+from reranker.storage.atomic_files import DamagedFile
+from results.leaderboard import PRETTY, leaderboard
+from results.statistics.comparison import Comparison
+from results.statistics.seed_averages import replicated
+from results.statistics.verdict_text import findings, p_value, verdict
+from results.study.adapter_usage import rank_command, serve_command, usable
+from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+
+_SHORT = {"learning_rate": "lr", "lora_rank": "r", "lora_alpha": "alpha"}
+_LISTED = 10  # rows of the note's leaderboard
+_COMPARED = 100  # runs in the link to the compare page, which holds their ids
+_TRAINING = "workflowType=machine_learning"  # else MLflow shows its pages for GenAI's traces around ours
+_UNSMOOTHED = {"lineSmoothness": 0, "useGlobalLineSmoothing": False}
+WINNER = "winner"
+
+
+def run_name(trial: StoredTrial, knobs: list[str], *, won: bool = False) -> str:
+    """`003 demo-tiny lr 1.2e-02 r 8 epochs 3`: what tells the runs of a list apart. The winner has a star."""
+    parts = [f"{trial.number:03d}", *(["★"] if won else []), trial.values["model"]]
+    parts += [f"{_SHORT.get(knob, knob)} {_brief(trial.values[knob])}" for knob in knobs if knob != "model"]
+    if (original := replicated(trial)) is not None:
+        parts.append(f"seed {trial.values['seed']}, repeats {original:03d}")
+    return " ".join(parts)
+
+
+def run_key(row: Mapping[Hashable, Any]) -> str:
+    """Of a row of the leaderboard: a trial's number, or a baseline's name."""
+    return str(row["name"]).split()[1] if row["kind"] == "trial" else str(row["name"])
+
+
+def run_color(trial: StoredTrial) -> str:
+    """Far from those of the trials before and after; MLflow's own often give two runs of a plot the same."""
+    hue = trial.number * 0.618034 % 1
+    red, green, blue = (round(255 * part) for part in colorsys.hls_to_rgb(hue, 0.45, 0.75))
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def axes(study: StudyFolder) -> dict[str, str]:
+    """Searched knob → the parameter that shows it once more, named so that it sorts before all others.
+
+    MLflow's compare page opens with the first three parameters that differ; and its axes are linear, so a knob that is
+    searched evenly in the logarithm is shown by that, unless it may also have a value that has none.
+
+    Raises:
+        DamagedFile: the study file does not say what is searched.
+    """
+    sections = study.read_sections()
+    space, fixed = sections.get("space"), sections.get("fixed") or {}
+    if not isinstance(space, dict):
+        raise DamagedFile(study.study_file, "is damaged: it has no space")
+
+    def ending(knob: str) -> str:
+        entry = space.get(knob, {})  # knobs that vary together, joined by "+", are choices
+        if "log_uniform" not in entry and not entry.get("log"):
+            return ""
+        kept = fixed.get(knob, TrialConfig.model_fields[knob].default)  # where a condition does not hold
+        return "" if "when" in entry and isinstance(kept, int | float) and kept <= 0 else " log10"
+
+    return {knob: f"Searched/{knob}{ending(knob)}" for knob in study.read_manifest()["knobs"]}
+
+
+def searched(values: Mapping[str, Any], axes: Mapping[str, str]) -> dict[str, str]:
+    """The searched knobs of a trial, as `axes` names them; without one that is 0 where its condition does not hold, which
+    has no place on a logarithmic axis."""
+    logs = {knob for knob, name in axes.items() if name.endswith(" log10")}
+    return {
+        name: f"{math.log10(values[knob]):.3f}" if knob in logs else text(values[knob])
+        for knob, name in axes.items()
+        if knob not in logs or values[knob] > 0
+    }
+
+
+def text(value: Any) -> str:
+    """A parameter's value as MLflow keeps it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def results(study: StudyFolder, found: Comparison | None) -> dict[str, str]:
+    """What is proven of each trial (by its number) and baseline (by its name), for a column of a table."""
+    if found is None:
+        return {}
+    tie_set = {trial.number for trial in found.tie_set}
+    shown = {}
+    for trial in study.trials():
+        original = replicated(trial)
+        configuration = trial.number if original is None else original
+        if configuration == found.winner.number:
+            shown[str(trial.number)] = WINNER if original is None else "the winner again"
+        elif configuration in tie_set:
+            cheapest = ", cheapest" if trial.number == found.cheapest.number else ""
+            shown[str(trial.number)] = f"tied with the winner{cheapest}"
+        elif trial.epochs:
+            shown[str(trial.number)] = "behind the winner"
+    for name, difference in found.against.items():
+        beaten = "beaten by the winner" if difference.mean > 0 else "BETTER than the winner"
+        shown[name] = beaten if difference.proven else "tied with the winner"
+    return shown
+
+
+def trial_note(trial: StoredTrial, metric: str, knobs: list[str]) -> str:
+    """What it was and how it ended, in a line."""
+    original = replicated(trial)
+    what = ", ".join(f"{knob} {_brief(trial.values[knob])}" for knob in knobs)
+    if original is not None:
+        what = f"trial {original} again with seed {trial.values['seed']} ({what})"
+    elif trial.origin:
+        what += f" ({trial.origin})"
+    line = f"**{what}**: {_how_it_ended(trial)}"
+    if (best := trial.best(metric)) is not None:
+        scores = ", ".join(
+            f"{PRETTY.get(name, name)} {best[name]:.3f}" for name in dict.fromkeys([metric, "recall_at_1"])
+        )
+        line += f"; {scores} at its best, epoch {best['epoch']}"
+    return "; ".join([line, *trial.notes]) + "."
+
+
+def ranker_note(name: str) -> str:
+    """What a baseline or chance is, in a line."""
+    if name == "chance":
+        return "**chance**: what a ranker without knowledge gets, exactly."
+    return f"**{name}**: a baseline, on the same lists as every trial. It has no epochs; its curves are level."
+
+
+def _how_it_ended(trial: StoredTrial) -> str:
+    asked, done = trial.values["epochs"], len(trial.epochs)
+    match trial.status:
+        case TrialStatus.RUNNING:
+            return f"running, {done} of {asked} epochs"
+        case TrialStatus.COMPLETED:
+            return f"completed, {done} epochs"
+        case TrialStatus.FAILED:
+            return f"failed after {done} of {asked} epochs: {trial.cause}"
+        case TrialStatus.PRUNED:
+            return f"stopped after {done} of {asked} epochs" + (f": {trial.cause}" if trial.cause else ", as too weak")
+        case TrialStatus.CANCELLED:
+            return f"cut short with the search after {done} of {asked} epochs"
+
+
+class Links:
+    """Addresses of MLflow's own pages, relative to wherever its server is."""
+
+    def __init__(self, experiment: str, parent: str, runs: Mapping[str, str]) -> None:
+        """`runs`: ids of those with a score, by a trial's number or a baseline's name, the best first."""
+        self._experiment, self._parent, self._runs = experiment, parent, runs
+
+    def study(self, artifact: str = "") -> str:
+        return self._page(self._parent, f"/artifacts/{quote(artifact)}" if artifact else "")
+
+    def run(self, key: str) -> str:
+        return self._page(self._runs[key]) if key in self._runs else self._page(self._parent)
+
+    def view(self, key: str) -> str:
+        mode = "CHART" if key == "charts" else "TABLE"
+        return f"#/experiments/{self._experiment}/runs?{_TRAINING}&viewStateShareKey={key}&compareRunsMode={mode}"
+
+    def compare(self) -> str:
+        """The compare page of the trials alone: it draws the parameters and metrics that all of its runs have."""
+        trials = [run for name, run in self._runs.items() if name.isdecimal()][:_COMPARED]
+        asked = {"runs": trials, "experiments": [self._experiment]}
+        given = "&".join(f"{key}={quote(json.dumps(ids, separators=(',', ':')))}" for key, ids in asked.items())
+        return f"#/compare-runs?{given}&{_TRAINING}"  # the page wants the runs first
+
+    def _page(self, run: str, below: str = "") -> str:
+        return f"#/experiments/{self._experiment}/runs/{run}{below}?{_TRAINING}"
+
+
+def experiment_note(study: StudyFolder, links: Links) -> str:
+    """What stands above MLflow's list of runs: where to look, and the verdict. One line, since that is all that shows."""
+    where = {
+        "Leaderboard": links.view("leaderboard"),
+        "Charts": links.view("charts"),
+        "Compare": links.compare(),
+        "Findings": links.study(),
+    }
+    said = verdict(study) if study.read_ending()["reason"] or study.leaderboard.exists() else _plan(study)
+    return " · ".join(f"[{name}]({to})" for name, to in where.items()) + f" · **{said}**"
+
+
+def study_note(study: StudyFolder, links: Links, found: Comparison | None) -> str:
+    """The parent run's note: the verdict, what is proven, the best, the sealed test, how to go on."""
+    ending = study.read_ending()
+    blocks = [f"**{verdict(study)}**"]
+    if ending["reason"]:
+        blocks.append(f"Ended early: {ending['reason']}.")
+    go_to = [f"[Leaderboard]({links.view('leaderboard')})", f"[Charts]({links.view('charts')})"]
+    if (study.path / "report.html").exists():
+        go_to.append(f"[Report]({links.study('report.html')})")
+    blocks.append(" · ".join([*go_to, f"[Compare]({links.compare()})"]))
+    if proven := findings(found):
+        blocks += ["### What is proven", "\n".join(f"- {line}" for line in proven)]
+    blocks += ["### The best, and what they must beat", _table(study, links)]
+    if readings := study.readings():
+        blocks += ["### The sealed test", "\n".join(f"- {reading_text(reading)}" for reading in readings)]
+    if found is not None:
+        blocks += ["### Use it", _use(study, found.winner)]
+    return "\n\n".join(blocks)
+
+
+def reading_text(reading: Mapping[str, Any]) -> str:
+    """One reading of the test split, in a line."""
+    shown = ("recall_at_1", "ndcg_at_10")
+    figures = ", ".join(f"{PRETTY[name]} {reading['figures'][name]:.3f}" for name in shown)
+    against = [f"{value['mean']:+.3f} to {name} ({p_value(value['p'])})" for name, value in reading["against"].items()]
+    line = f"{reading['time']}, trial {reading['trial']}, {reading['users']} users: " + "; ".join([figures, *against])
+    return line + (f". UNSEALED again: {reading['unseal']}" if reading["unseal"] else "")
+
+
+def _plan(study: StudyFolder) -> str:
+    manifest = study.read_manifest()
+    metric = PRETTY.get(manifest["metric"], manifest["metric"])
+    return f"Searching {', '.join(manifest['knobs'])} by {metric}, {manifest['plan']['trials']} trials."
+
+
+def _table(study: StudyFolder, links: Links) -> str:
+    """The first of the leaderboard, and all baselines."""
+    knobs = study.read_manifest()["knobs"]
+    rows = leaderboard(study)
+    rows = rows[(rows["kind"] != "trial") | (rows["rank"] <= _LISTED).fillna(False)]
+    lines = [_row(["", "Recall@1", "NDCG@10", "epoch", *knobs]), _row(["---"] * (4 + len(knobs)))]
+    for row in rows.to_dict("records"):
+        scores = [f"{row[name]:.3f}" for name in ("recall_at_1", "ndcg_at_10")]
+        others = ["" if pd.isna(row[name]) else _brief(row[name]) for name in ("epoch", *knobs)]
+        lines.append(_row([f"[{row['name']}]({links.run(run_key(row))})", *scores, *others]))
+    return "\n".join(lines)
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cell if cell == "---" else f"{cell}&nbsp; " for cell in cells) + " |"
+
+
+def _use(study: StudyFolder, best: StoredTrial) -> str:
+    adapter = usable(study, best.number)
+    which = f"trial {best.number if adapter.refit_of is None else adapter.refit_of}"
+    which += "" if adapter.refit_of is None else ", trained once more with the validation items"
+    blocks = [
+        f"The adapter of {which}:",
+        f"    {adapter.folder / 'adapter'}",
+        "Rank a list with it:",
+        f"    {rank_command(adapter)}",
+        f"In Python: `reranker.rank.Reranker.load({str(adapter.folder)!r}).rank(history, candidates)`.",
+    ]
+    if adapter.model:
+        blocks += [
+            f"Serve it, as `{adapter.model}` of the registry:",
+            f"    {masked(serve_command(study, adapter.model))}",
+        ]
+    return "\n\n".join(blocks)
+
+
+def saved_views(study: StudyFolder, now_ms: int) -> dict[str, str]:
+    """Views of the list of runs, by the key in their addresses, as MLflow keeps those that people save."""
+    manifest = study.read_manifest()
+    metric, knobs = manifest["metric"], manifest["knobs"]
+    best = f"best/{metric}"
+    table = [
+        *(_column("tags", name) for name in ("result", "status")),
+        *(_column("metrics", name) for name in dict.fromkeys([best, "best/recall_at_1", "epoch_of_best", "seconds"])),
+        *(_column("params", knob) for knob in knobs),
+    ]
+    common = {
+        "orderByKey": _column("metrics", best),
+        "orderByAsc": metric.endswith("_loss"),
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+        "searchFilter": "tags.kind != 'study'",
+        "selectedColumns": table,
+        "columnOrder": table,
+        "columnWidths": {column: 230 if "result" in column else 130 for column in table[: -len(knobs)]},
+        "runsHiddenMode": "SHOW_ALL",
+        "hideEmptyCharts": True,
+    }
+    charts = {"isAccordionReordered": True, **_charts(metric, list(axes(study).values()))}
+    views = {"leaderboard": ("Leaderboard", common), "charts": ("Charts", {**common, **charts})}
+    return {
+        key: json.dumps({"name": name, "createdAt": now_ms, "state": json.dumps(state)})
+        for key, (name, state) in views.items()
+    }
+
+
+def _charts(metric: str, axes: list[str]) -> dict[str, Any]:
+    best = f"best/{metric}"
+    lines = dict.fromkeys([metric, "val_loss", "train_loss"])
+    sections: dict[str, tuple[int, list[dict[str, Any]]]] = {
+        "Knobs and result": (
+            1,
+            [{"type": "PARALLEL", "selectedParams": axes, "selectedMetrics": [best], "runsCountToCompare": 100}],
+        ),
+        "Best epochs": (
+            2,
+            [{"type": "BAR", "metricKey": name} for name in dict.fromkeys([best, "best/recall_at_1"])],
+        ),
+        "Learning curves": (3, [{"type": "LINE", "metricKey": name, **_UNSMOOTHED} for name in lines]),
+        "One knob at a time": (
+            min(3, len(axes)),
+            [_scatter({"key": axis, "type": "PARAM"}, best) for axis in axes],
+        ),
+        "Cost": (
+            2,
+            [_scatter({"key": f"applied/{name}", "type": "PARAM"}, best) for name in ("flops_per_list", "examples")],
+        ),
+    }
+    charts, frames = [], []
+    for i, (title, (columns, cards)) in enumerate(sections.items()):
+        frame = f"section-{i}"
+        frames.append(
+            {"uuid": frame, "name": title, "display": True, "isReordered": True, "deleted": False, "columns": columns}
+        )
+        for j, card in enumerate(cards):
+            known = {"uuid": f"chart-{i}-{j}", "metricSectionId": frame, "deleted": False, "isGenerated": False}
+            charts.append({"runsCountToCompare": 20, **known, **card})
+    return {"compareRunSections": frames, "compareRunCharts": charts}
+
+
+def _scatter(across: dict[str, str], metric: str) -> dict[str, Any]:
+    return {
+        "type": "SCATTER",
+        "xaxis": across,
+        "yaxis": {"key": metric, "type": "METRIC"},
+        "runsCountToCompare": 100,
+    }
+
+
+def _column(kind: str, name: str) -> str:
+    return f"{kind}.`{name}`"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.1e}" if not value.is_integer() and abs(value) < 0.01 else f"{value:g}"
+    return text(value)

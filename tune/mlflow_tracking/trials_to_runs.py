@@ -1,0 +1,425 @@
+"""A study's folder → MLflow: one parent run, one nested run a trial and a baseline. What its pages say: `mlflow_pages`.
+
+The folder is the record; MLflow is brought up to it. Each pass sends what the store does not have yet, finds runs again
+by their tags, and so never makes a second run for the same trial. While the store is down the search goes on, and
+`python -m tune.tracking STUDY` delivers later.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from reranker.command_line.redaction import masked
+from reranker.errors import RerankerError
+from reranker.metrics import METRIC_NAMES
+from results.leaderboard import leaderboard, standing
+from results.statistics.comparison import compare
+from results.statistics.seed_averages import configuration_results, replicated
+from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.tracking_address import local_store
+from tune.mlflow_tracking import moved_store
+from tune.mlflow_tracking.run_tags import (
+    WINNER,
+    Links,
+    axes,
+    experiment_note,
+    ranker_note,
+    reading_text,
+    results,
+    run_color,
+    run_key,
+    run_name,
+    saved_views,
+    searched,
+    study_note,
+    text,
+    trial_note,
+)
+
+_ENDED = {
+    TrialStatus.COMPLETED: "FINISHED",
+    TrialStatus.PRUNED: "KILLED",
+    TrialStatus.FAILED: "FAILED",
+    TrialStatus.CANCELLED: "KILLED",
+}
+_FINAL = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)  # an interrupted one may go on
+_LEADERBOARD = (*METRIC_NAMES, "train_loss", "val_loss")
+_APPLIED = "applied/"
+_EPOCHS_A_BATCH = 20  # MLflow takes 1000 metrics at once
+_PORT = 5000
+_NOTE = "mlflow.note.content"
+_GREYS = ("#b4b4b4", "#8a8a8a", "#9c8f80", "#7d8a99", "#a89fb0", "#8fa08f", "#6f6f6f", "#b0a090")  # of baselines
+
+
+def ui_command(uri: str) -> str:
+    """What to type to see the runs of this store; of a server its address."""
+    if _is_server(uri):
+        return masked(uri)
+    return f"{shlex.quote(sys.executable)} -m mlflow ui --backend-store-uri {shlex.quote(masked(uri))} --port {_PORT}"
+
+
+def _ui_address(uri: str) -> str:
+    return masked(uri).rstrip("/") if _is_server(uri) else f"http://127.0.0.1:{_PORT}"
+
+
+def _is_server(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
+
+
+def quieten() -> None:
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class StudyMirror:
+    """Brings one MLflow store up to one study's folder, as often as it is asked to."""
+
+    def __init__(self, study: StudyFolder, uri: str) -> None:
+        self.study, self.uri = study, uri
+        self._client: MlflowClient | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """What is known of the store; asked again after it has failed, since what was under way may have arrived."""
+        self._runs: dict[str, str] = {}  # a trial's number, or a baseline's name → run id
+        self._sent: dict[int, int] = {}  # trial number → epochs that the store has
+        self._ended: dict[int, str] = {}  # trial number → the status that the store has it end with
+        self._reach: dict[str, int] = {}  # baseline → the epoch up to which its figures are drawn
+        self._closed: set[str] = set()  # baselines whose runs are finished
+        self._acts_sent = 0
+        self._parent = ""
+
+    def bring_up(self, *, ended: bool = False) -> None:
+        """Send what the store lacks; with `ended` also close the parent run and attach the results.
+
+        Raises:
+            MlflowException, OSError: the store is down or refuses; nothing is lost, ask again.
+        """
+        try:
+            self._bring_up(ended=ended)
+        except (MlflowException, OSError):
+            self._forget()
+            raise
+
+    def _bring_up(self, *, ended: bool) -> None:
+        if self._client is None:
+            if self.uri == local_store(self.study):
+                moved_store.follow(self.study)
+            self._client = MlflowClient(tracking_uri=self.uri)
+        client = self._client
+        if not self._parent:
+            self._manifest, self._axes = self.study.read_manifest(), axes(self.study)
+            self._parent = self._find_or_make_parent(client, reopen=not ended)
+        longest = 1
+        for trial in standing(self.study):
+            longest = max(longest, trial.values["epochs"])
+            if self._ended.get(trial.number) != trial.status.value:
+                self._send(client, trial)
+        self._send_rankers(client, longest)
+        acts = self.study.acts()
+        for i, act in enumerate(acts[self._acts_sent :], start=self._acts_sent + 1):
+            client.set_tag(self._parent, f"act.{i:03d}", f"{act['time']} {act['act']}")
+        self._acts_sent = len(acts)
+        if ended:
+            self._close(client)
+
+    @property
+    def leaderboard_link(self) -> str:
+        """Where MLflow's UI shows the leaderboard, once its server runs; empty before the study is in the store."""
+        if not self._parent:
+            return ""
+        return f"{_ui_address(self.uri)}/{Links(self._experiment, self._parent, {}).view('leaderboard')}"
+
+    # The study
+
+    def _find_or_make_parent(self, client: MlflowClient, *, reopen: bool) -> str:
+        manifest, name = self._manifest, self.study.name
+        self._experiment = self._find_or_make_experiment(client)
+        kind = "tags.kind = 'study'"
+        query = f"{kind} and tags.study_id = '{manifest['study_id']}'"
+        found = client.search_runs([self._experiment], query, order_by=["attributes.start_time ASC"])
+        if found:
+            parent = str(found[0].info.run_id)
+            if reopen:
+                client.update_run(parent, status="RUNNING")
+            for child in list(self._children(client, parent)):
+                self._remember(client, child)
+        else:
+            tags = {"kind": "study", "study": name, "study_id": manifest["study_id"], **manifest["tags"]}
+            began = _written(self.study.path / "manifest.json")
+            parent = str(client.create_run(self._experiment, began, run_name=f"study {name}", tags=tags).info.run_id)
+        if not found or "chance/recall_at_1" not in found[0].data.metrics:  # the last that a new parent gets
+            params = [Param(f"plan/{key}", str(value)) for key, value in manifest["plan"].items()]
+            client.log_batch(parent, params=params)
+            client.log_artifact(parent, str(self.study.study_file))
+            note = experiment_note(self.study, Links(self._experiment, parent, {}))
+            client.set_experiment_tag(self._experiment, _NOTE, note)
+            client.log_batch(parent, metrics=_metrics(self.study.references()["chance"], "chance/"))
+        return parent
+
+    def _find_or_make_experiment(self, client: MlflowClient) -> str:
+        name = self.study.name
+        if (known := client.get_experiment_by_name(name)) is None:
+            local = moved_store.artifacts_of(self.study) if self.uri.startswith("sqlite") else None
+            experiment, tags = str(client.create_experiment(name, artifact_location=local)), {}
+        else:
+            experiment, tags = str(known.experiment_id), known.tags
+        views = {f"mlflow.sharedViewState.{key}": view for key, view in saved_views(self.study, _now()).items()}
+        for key, value in {"mlflow.experimentKind": "custom_model_development", **views}.items():
+            if key not in tags:  # a view that somebody has changed stays as it is
+                client.set_experiment_tag(experiment, key, value)
+        return experiment
+
+    def _children(self, client: MlflowClient, parent: str) -> Iterator[Run]:
+        """Its nested runs, of whatever kind, the oldest first."""
+        query, order, token = f"tags.mlflow.parentRunId = '{parent}'", ["attributes.start_time ASC"], None
+        while True:
+            page = client.search_runs([self._experiment], query, order_by=order, page_token=token)
+            yield from page
+            if not (token := page.token):
+                return
+
+    def _remember(self, client: MlflowClient, run: Run) -> None:
+        tags = run.data.tags
+        key = tags.get({"trial": "trial", "baseline": "baseline", "chance": "baseline"}.get(tags.get("kind", ""), ""))
+        if key is None:  # somebody else's
+            return
+        if key in self._runs:  # its creation was sent again while the store went down
+            client.delete_run(run.info.run_id)
+            return
+        self._runs[key] = run.info.run_id
+        if tags["kind"] != "trial":
+            self._closed |= {key} if run.info.status == "FINISHED" else set()
+        elif run.info.status in _ENDED.values() and tags["status"] in _FINAL:
+            self._ended[int(key)] = tags["status"]
+
+    # Trials
+
+    def _send(self, client: MlflowClient, trial: StoredTrial) -> None:
+        if trial.number not in self._sent:
+            self._sent[trial.number] = self._find_or_make_run(client, trial)
+        run, sent = self._runs[str(trial.number)], self._sent[trial.number]
+        for start in range(sent, len(trial.epochs), _EPOCHS_A_BATCH):
+            end = min(start + _EPOCHS_A_BATCH, len(trial.epochs))
+            client.log_batch(run, metrics=self._epochs(trial, start, end))
+            self._sent[trial.number] = end
+        if trial.status is not TrialStatus.RUNNING:
+            self._end_trial(client, run, trial)
+            self._ended[trial.number] = trial.status.value
+
+    def _epochs(self, trial: StoredTrial, start: int, end: int) -> list[Metric]:
+        """The figures of some of its epochs; and before them, if it is among them, of the best so far.
+
+        The compare page opens with the metric that was logged first.
+        """
+        searched_by = self._manifest["metric"]
+        best = replace(trial, epochs=trial.epochs[:end]).best(searched_by) or {}
+        news = [figures["epoch"] for figures in trial.epochs[start:end]]
+        metrics = _metrics(_of_best(best, searched_by)) if best["epoch"] in news else []
+        for figures in trial.epochs[start:end]:
+            metrics += _metrics(_measured(figures, searched_by), step=figures["epoch"])
+        return metrics
+
+    def _find_or_make_run(self, client: MlflowClient, trial: StoredTrial) -> int:
+        """How many of its epochs the store has."""
+        key, sent = str(trial.number), 0
+        if key not in self._runs:
+            self._runs[key] = self._make_run(client, trial)
+        else:
+            if trial.status is TrialStatus.RUNNING:  # it goes on
+                client.update_run(self._runs[key], status="RUNNING")
+                client.set_tag(self._runs[key], "status", trial.status.value)
+            sent = len({metric.step for metric in client.get_metric_history(self._runs[key], METRIC_NAMES[0])})
+        values = {**searched(trial.values, self._axes), **{name: text(value) for name, value in trial.values.items()}}
+        client.log_batch(self._runs[key], params=[Param(name, value) for name, value in values.items()])
+        return sent
+
+    def _make_run(self, client: MlflowClient, trial: StoredTrial) -> str:
+        knobs, original = self._manifest["knobs"], replicated(trial)
+        tags = {
+            "mlflow.parentRunId": self._parent,
+            "kind": "trial",
+            "study": self.study.name,
+            "trial": str(trial.number),
+            "configuration": str(trial.number if original is None else original),  # to group its seeds by
+            "model": trial.values["model"],
+            "mlflow.runColor": run_color(trial),
+            "status": trial.status.value,
+            _NOTE: trial_note(trial, self._manifest["metric"], knobs),
+            **({"origin": trial.origin} if trial.origin else {}),
+            **self._manifest["tags"],
+        }
+        began = _written(self.study.trial(trial.number).path / "config.json")
+        run = client.create_run(self._experiment, began, run_name=run_name(trial, knobs), tags=tags)
+        return str(run.info.run_id)
+
+    def _end_trial(self, client: MlflowClient, run: str, trial: StoredTrial) -> None:
+        tags = {
+            "status": trial.status.value,
+            _NOTE: trial_note(trial, self._manifest["metric"], self._manifest["knobs"]),
+        }
+        tags |= {"cause": trial.cause} if trial.cause else {}
+        tags |= {"notes": "; ".join(trial.notes)} if trial.notes else {}
+        # What was cut short may go on, and MLflow lets no parameter change.
+        last = trial.epochs[-1] if trial.epochs and trial.status is not TrialStatus.CANCELLED else {}
+        params = [Param(name, text(value)) for name, value in last.items() if name.startswith(_APPLIED)]
+        client.log_batch(run, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
+        client.set_terminated(run, _ENDED[trial.status], _written(self.study.trial(trial.number).path / "status.json"))
+
+    # Baselines and chance
+
+    def _send_rankers(self, client: MlflowClient, longest: int) -> None:
+        """What the trials must beat, as runs beside them: a level line from before the first epoch to the last of all."""
+        names = ["chance", *self.study.baselines()]
+        if all(self._reach.get(name, 0) >= longest for name in names):
+            return
+        references = self.study.references()
+        for name in names:
+            known = {} if name == "chance" else self.study.baseline(name).read_figures()
+            figures = {**references[name], **{key: value for key, value in known.items() if _is_number(value)}}
+            if name not in self._reach:
+                self._reach[name] = self._find_or_make_ranker(client, name, figures)
+            if self._reach[name] < longest:
+                client.log_batch(self._runs[name], metrics=_metrics(figures, step=longest))
+                self._reach[name] = longest
+            if name not in self._closed:
+                client.set_terminated(self._runs[name], "FINISHED")
+                self._closed.add(name)
+
+    def _find_or_make_ranker(self, client: MlflowClient, name: str, figures: dict[str, float]) -> int:
+        """The epoch that its line reaches."""
+        if name in self._runs:
+            points = client.get_metric_history(self._runs[name], METRIC_NAMES[0])
+            if points:
+                return int(max(point.step for point in points))
+        else:
+            tags = {
+                "mlflow.parentRunId": self._parent,
+                "kind": "chance" if name == "chance" else "baseline",
+                "baseline": name,
+                "study": self.study.name,
+                _NOTE: ranker_note(name),
+                "mlflow.runType": "evaluation",  # the page opens with the study unfolded where it has one of these
+                "mlflow.runColor": _GREYS[len(self._reach) % len(_GREYS)],
+                **self._manifest["tags"],
+            }
+            self._runs[name] = client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
+        metric = self._manifest["metric"]
+        leading = {f"best/{key}": figures[key] for key in (metric, *_LEADERBOARD) if key in figures}
+        client.log_batch(self._runs[name], metrics=_metrics(leading) + _metrics(figures))
+        return 0
+
+    # The end
+
+    def _close(self, client: MlflowClient) -> None:
+        ranked = configuration_results(self.study)
+        best, found = ranked[0].trial if ranked else None, compare(self.study, ranked=ranked)
+        parent = client.get_run(self._parent)
+        runs = {run.info.run_id: run for run in list(self._children(client, self._parent))}
+        self._drop_doubles(client, runs)
+        self._mark(client, runs, best, results(self.study, found))
+        if best is not None:
+            figures = _of_best(ranked[0].figures, self._manifest["metric"])
+            changed = {name: value for name, value in figures.items() if parent.data.metrics.get(name) != value}
+            client.log_batch(self._parent, metrics=_metrics(changed))
+            client.log_artifacts(self._runs[str(best.number)], str(self.study.trial(best.number).adapter), "adapter")
+        self._send_readings(client, parent.data.tags)
+        reports = (self.study.path / "report.html", self.study.path / "report.md")
+        for path in (self.study.leaderboard, self.study.best_config, *reports):
+            if path.exists():
+                client.log_artifact(self._parent, str(path))
+        links = Links(self._experiment, self._parent, self._ranked())
+        client.set_tag(self._parent, _NOTE, study_note(self.study, links, found))
+        client.set_experiment_tag(self._experiment, _NOTE, experiment_note(self.study, links))
+        status = "FINISHED" if self.study.read_ending()["complete"] else "KILLED"
+        client.set_terminated(self._parent, status, _written(self.study.path / "ending.json"))
+
+    def _drop_doubles(self, client: MlflowClient, runs: dict[str, Run]) -> None:
+        """Of what was created twice, because its creation was sent again, keep the run that has the figures."""
+        for run_id, run in runs.items():
+            key = run.data.tags.get("trial", run.data.tags.get("baseline", ""))
+            if run.data.tags.get("kind") in ("trial", "baseline", "chance") and self._runs.get(key, run_id) != run_id:
+                client.delete_run(run_id)
+
+    def _mark(
+        self, client: MlflowClient, runs: dict[str, Run], best: StoredTrial | None, results: dict[str, str]
+    ) -> None:
+        """Say on each run what is proven of it; what an earlier pass said may no longer hold."""
+        knobs, won = self._manifest["knobs"], str(best.number) if best else ""
+        names = {str(t.number): (run_name(t, knobs), run_name(t, knobs, won=True)) for t in self.study.trials()}
+        for key, run_id in self._runs.items():
+            if (run := runs.get(run_id)) is None:  # deleted by hand
+                continue
+            plain, starred = names.get(key, ("", ""))
+            if run.info.run_name == (plain if key == won else starred):  # a name that somebody has given stays
+                client.update_run(run_id, name=starred if key == won else plain)
+            wanted = {"result": results.get(key, ""), WINNER: "true" if key == won else ""}
+            for tag, value in wanted.items():
+                if run.data.tags.get(tag, "") != value:
+                    client.set_tag(run_id, tag, value) if value else client.delete_tag(run_id, tag)
+
+    def _send_readings(self, client: MlflowClient, known: Mapping[str, str]) -> None:
+        """The sealed test's, each once."""
+        for i, reading in enumerate(self.study.readings(), start=1):
+            if (tag := f"test.{i:03d}") in known:
+                continue
+            points = client.get_metric_history(self._parent, f"test/{METRIC_NAMES[0]}")
+            metrics = [] if i in {point.step for point in points} else _metrics(reading["figures"], "test/", step=i)
+            client.log_batch(self._parent, metrics=metrics, tags=[RunTag(tag, reading_text(reading))])
+
+    def _ranked(self) -> dict[str, str]:
+        """Runs with a score, by trial number or baseline's name, the best first."""
+        rows = leaderboard(self.study).dropna(subset="rank").to_dict("records")
+        keys = [run_key(row) for row in rows]
+        return {key: self._runs[key] for key in keys if key in self._runs}
+
+
+def cause_of_failure(error: Exception) -> str:
+    """In a line, with the kind of the error where its own words were not made for a user."""
+    first = masked((str(error).strip() or type(error).__name__).splitlines()[0])
+    return first if isinstance(error, MlflowException | OSError | RerankerError) else f"{type(error).__name__}: {first}"
+
+
+def _measured(figures: Mapping[str, Any], searched_by: str) -> dict[str, float]:
+    """An epoch's figures that are metrics, the one that is searched by first."""
+    names = sorted(figures, key=lambda name: name != searched_by)
+    return {
+        name: figures[name]
+        for name in names
+        if name != "epoch" and not name.startswith(_APPLIED) and _is_number(figures[name])
+    }
+
+
+def _of_best(figures: Mapping[str, Any], searched_by: str) -> dict[str, float]:
+    """What the leaderboard has of a trial's best epoch."""
+    shown = {f"best/{name}": figures[name] for name in dict.fromkeys([searched_by, *_LEADERBOARD]) if name in figures}
+    return {**shown, "epoch_of_best": figures["epoch"]}
+
+
+def _metrics(figures: Mapping[str, float], prefix: str = "", step: int = 0) -> list[Metric]:
+    now = _now()
+    return [Metric(f"{prefix}{name}", float(value), now, step) for name, value in figures.items()]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _written(path: Path) -> int | None:
+    """When, in ms: what is delivered late or again took as long as it took. None if it is not there."""
+    return int(path.stat().st_mtime * 1000) if path.exists() else None
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,139 @@
+"""A study → the Optuna searcher that Ray Tune asks for configurations, and the journal behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import optuna
+from ray.tune.search import Searcher
+
+from results.study.study_folder import TrialStatus
+from tune.searching.replicates import Replication
+from tune.searching.stop_rules import StopRules
+from tune.searching.trial_store import TrialStore
+from tune.study_file.settings import StudySettings
+from tune.study_file.study import Study
+
+
+class OptunaSearcher(Searcher):  # type: ignore[misc]
+    """Optuna's samplers behind Tune, whose journal says truly what became of each trial.
+
+    Ray's own OptunaSearch tells Optuna that a trial stopped by ASHA is complete with a partial score and leaves out the
+    report that it was stopped at. Here a trial's value is its best epoch, a stopped one is pruned with all its reports,
+    and a failed one is failed. Steps are epochs. A suggestion is `{"number": the trial's number in the journal,
+    "values": every knob, "to_the_end": no scheduler may stop it, "reports": what an earlier launch has heard of it}`;
+    interrupted trials of an earlier launch come first, then those that wait, then new ones, and when all are done the
+    replicates of the best, which alone begin once the search is out of patience.
+    """
+
+    def __init__(
+        self, study: Study, trial_store: TrialStore, stop_rules: StopRules, replication: Replication | None
+    ) -> None:
+        super().__init__(metric=study.metric, mode=study.mode)
+        self._study, self._trial_store, self._stop_rules = study, trial_store, stop_rules
+        self._replication = replication
+        if replication:
+            replication.begin(trial_store)
+        self._numbers: dict[str, int] = {}  # of the trials that Tune runs
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        self._stop_rules.poll()
+        ending = self._stop_rules.ending
+        if ending and not (self._replication and self._stop_rules.out_of_patience):
+            return str(Searcher.FINISHED)
+        if self._stop_rules.paused:
+            return None
+        going_on = self._trial_store.to_go_on_with(replicates_only=bool(ending))
+        searched = bool(ending) or self._trial_store.asked() >= self._study.settings.trials
+        if searched and not going_on:
+            if self._numbers:
+                return None  # while one runs, another may yet be added
+            if not (self._replication and self._replication.enqueue(self._trial_store)):
+                return str(Searcher.FINISHED)
+            going_on = self._trial_store.to_go_on_with(replicates_only=True)
+        number, values, origin = self._trial_store.ask(going_on[0] if going_on else None)
+        self._numbers[trial_id] = number
+        self._stop_rules.starts(number, values, origin)
+        return self._trial_store.assignment(number, values)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if self.metric in result:
+            self._trial_store.report(self._numbers[trial_id], result["epoch"], result[self.metric])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        number = self._numbers.pop(trial_id, None)
+        if number is None:
+            return
+        # With `error` the slot's own process is gone, in which nothing of the trial runs: it goes on another time.
+        status = TrialStatus.CANCELLED if error or not result else outcome(result)
+        if status is not TrialStatus.CANCELLED and result:
+            self._trial_store.is_to_end(number, status, result.get("cause", ""), result.get("ours", False))
+        if result and self.metric in result:  # of the report that a trial is stopped at, nobody has heard yet
+            self._trial_store.report(number, result["epoch"], result[self.metric])
+        self._trial_store.end(number, status)
+        self._stop_rules.ended(number, status)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # for Tune's own snapshots, which are not what a study is resumed from
+
+    def save(self, checkpoint_path: str) -> None:
+        pass
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a study is resumed from its journal")
+
+
+def outcome(result: dict[str, Any]) -> TrialStatus:
+    """How a trial ended, from its last report: one that does not say was stopped by the scheduler."""
+    return TrialStatus(result.get("ended", TrialStatus.PRUNED))
+
+
+def make_sampler(study: Study, number: int) -> optuna.samplers.BaseSampler:
+    """Optuna's sampler of the study's choice for one trial. TPE is multivariate, and grouped for conditional knobs.
+
+    Made anew for each trial and seeded with its number, so that a draw depends on the finished trials and nothing else:
+    a search that was killed and resumed draws what an undisturbed one draws.
+    """
+    return _OwnDraws(study.settings, number)
+
+
+class _OwnDraws(optuna.samplers.BaseSampler):  # type: ignore[misc]
+    """One trial's sampler, in which each knob that is drawn by itself has a seed by its name.
+
+    So it makes no difference which of them an earlier launch has drawn before it was killed.
+    """
+
+    def __init__(self, settings: StudySettings, number: int) -> None:
+        self._settings, self._number = settings, number
+        self._together = self._make("")
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+        space: dict[str, Any] = self._together.infer_relative_search_space(study, trial)
+        return space
+
+    def sample_relative(self, study: Any, trial: Any, search_space: dict[str, Any]) -> dict[str, Any]:
+        drawn: dict[str, Any] = self._together.sample_relative(study, trial, search_space)
+        return drawn
+
+    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+        return self._make(param_name).sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Any, trial: Any) -> None:
+        self._together.before_trial(study, trial)
+
+    def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
+        self._together.after_trial(study, trial, state, values)
+
+    def _make(self, knob: str) -> optuna.samplers.BaseSampler:
+        entropy = [self._settings.seed, self._number, *knob.encode()]
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        kind = self._settings.sampler
+        if kind in ("random", "grid"):
+            return optuna.samplers.RandomSampler(seed=seed)
+        if kind == "gp":
+            return optuna.samplers.GPSampler(seed=seed, deterministic_objective=False)
+        if kind == "cmaes":
+            return optuna.samplers.CmaEsSampler(seed=seed)
+        startup = max(3, min(10, self._settings.trials // 4))
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=startup)

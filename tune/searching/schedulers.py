@@ -1,0 +1,163 @@
+"""A study → the scheduler that stops weak trials early, its clock, and what it has seen in earlier launches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from reranker.metrics import chance
+from tune.searching.trial_store import PastTrial
+from tune.study_file.clock import WHOLE, progress
+from tune.study_file.study import Study
+
+_HYPERBAND_BRACKETS = 3
+
+
+def make_scheduler(study: Study, ceiling: float | None = None) -> TrialScheduler:
+    """Trials are compared on our own clock, never on Tune's count of reports, which restarts with each launch.
+
+    The clock is `epoch`, or, for schedules whose rate decays towards each trial's own last epoch, `progress`: the
+    percentage of its epochs that a trial has trained. By epochs a short trial would look better than a long one only
+    because its rate has decayed already.
+
+    Args:
+        ceiling: the share of lists that hold their target; None: all do.
+    """
+    kind, settings = study.settings.scheduler, study.settings.asha
+    if kind == "none":
+        return FIFOScheduler()
+    marks = rungs(study)
+    common = {"time_attr": study.clock, "metric": study.metric, "mode": study.mode}
+    if kind == "median":
+        return _Median(**common, grace_period=marks[0] if marks else WHOLE, min_time_slice=math.inf)
+    brackets = min(_HYPERBAND_BRACKETS, max(1, len(marks))) if kind == "hyperband" else 1
+    longest = study.max_epochs if study.clock == "epoch" else WHOLE
+    return _Asha(
+        study.settings.seed,
+        _at_chance(study, 1.0 if ceiling is None else ceiling),
+        settings.pace,
+        **common,
+        grace_period=marks[0] if marks else longest,
+        reduction_factor=settings.reduction,
+        max_t=longest + 1,  # at `max_t` itself ASHA would stop a trial at its last report
+        brackets=brackets,
+        stop_last_trials=False,
+    )
+
+
+def _at_chance(study: Study, ceiling: float) -> float:
+    """The metric of a model that knows nothing. The loss is of those lists alone that hold their target."""
+    candidates = study.base().candidates
+    return math.log(candidates) if study.metric == "val_loss" else ceiling * chance(candidates)[study.metric]
+
+
+def rungs(study: Study) -> list[float]:
+    """Where ASHA compares trials, on the study's clock: epochs, or percentages of a trial's own epochs."""
+    grace, reduction = study.grace, study.settings.asha.reduction
+    count = math.ceil(math.log(study.max_epochs / grace, reduction) - 1e-9) if study.max_epochs > grace else 0
+    if study.clock == "epoch":
+        return [grace * reduction**k for k in range(count)]
+    return [WHOLE / reduction**k for k in range(count, 0, -1)]
+
+
+def replay(scheduler: TrialScheduler, trials: Iterable[PastTrial]) -> None:
+    """Let a new scheduler know all that trials of earlier launches have reported, as the old one did.
+
+    What a scheduler knows of a trial are its own reports, so that the order of the trials makes no difference.
+    """
+    for past in trials:
+        scheduler.on_trial_add(None, past)
+
+
+def _known(trial: Any, metric: str) -> list[dict[str, Any]]:
+    """Results that a trial has had in an earlier launch, which went on after each of them."""
+    epochs = trial.config["values"]["epochs"]
+    return [
+        {"epoch": epoch, "progress": progress(epoch, epochs), metric: value} for epoch, value in trial.config["reports"]
+    ]
+
+
+def _is_judged(trial: Any, result: dict[str, Any]) -> bool:
+    """Whether a result is for a scheduler to decide on: not one between two epochs, nor of an earlier launch, nor any of
+    a trial that goes on to its end."""
+    before = {epoch for epoch, _ in trial.config["reports"]}
+    return "epoch" in result and result["epoch"] not in before and not trial.config["to_the_end"]
+
+
+class _Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
+    """Ray's, which gives slow learners a chance and whose draw of a bracket depends on the seed and the trial alone.
+
+    Plain ASHA keeps whoever is ahead at a rung. In fine-tuning that is the higher rate, which is ahead for the first
+    epochs and ends lower (docs/LOG.md). So a trial that is behind goes on if it would be at the cutoff by the next rung,
+    were each doubling of its epochs to bring `pace` times what the last one has brought, counted from chance at 0.
+    """
+
+    def __init__(self, seed: int, start: float, pace: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._seed, self._start, self._pace = seed, start, pace
+        self._curves: dict[str, list[tuple[float, float]]] = {}
+
+    def on_trial_add(self, controller: Any, trial: Any) -> None:
+        if trial.config["to_the_end"]:
+            return
+        before = np.random.get_state()
+        np.random.seed([self._seed, trial.config["number"]])
+        try:
+            super().on_trial_add(controller, trial)
+        finally:
+            np.random.set_state(before)
+        self._curves[trial.trial_id] = [(0.0, self._metric_op * self._start)]
+        for result in _known(trial, self._metric):
+            self._hear(controller, trial, result)
+
+    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if not _is_judged(trial, result):
+            return str(TrialScheduler.CONTINUE)
+        action = self._hear(controller, trial, result)
+        if action == TrialScheduler.STOP and self._catches_up(trial.trial_id):
+            self._num_stopped -= 1
+            return str(TrialScheduler.CONTINUE)
+        return action
+
+    def _hear(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        self._curves[trial.trial_id].append((result[self._time_attr], self._metric_op * result[self._metric]))
+        return str(super().on_trial_result(controller, trial, result))
+
+    def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        if not trial.config["to_the_end"]:
+            super().on_trial_complete(controller, trial, result)
+
+    def on_trial_remove(self, controller: Any, trial: Any) -> None:
+        if not trial.config["to_the_end"]:
+            super().on_trial_remove(controller, trial)
+
+    def _catches_up(self, trial_id: str) -> bool:
+        bracket, curve = self._trial_info[trial_id], self._curves[trial_id]
+        now, value = curve[-1]
+        _, earlier = max(point for point in curve if point[0] <= now / 2)
+        recorded = next(recorded for _, recorded in bracket._rungs if trial_id in recorded)  # the rung it is judged at
+        cutoff = bracket.cutoff({other: reward for other, reward in recorded.items() if other != trial_id})
+        return bool(value + self._pace * (value - earlier) * math.log2(bracket.rf) >= cutoff)
+
+
+class _Median(MedianStoppingRule):  # type: ignore[misc]
+    """Ray's, which cannot bear trials that end without a report, and counts the last report of a stopped one twice."""
+
+    def on_trial_add(self, controller: Any, trial: Any) -> None:
+        super().on_trial_add(controller, trial)
+        if not trial.config["to_the_end"] and (known := _known(trial, self._metric)):
+            self._results[trial] = known
+
+    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if not _is_judged(trial, result):
+            return str(TrialScheduler.CONTINUE)
+        return str(super().on_trial_result(controller, trial, result))
+
+    def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        heard = [known["epoch"] for known in self._results.get(trial, [])]
+        if _is_judged(trial, result) and result["epoch"] not in heard:
+            super().on_trial_complete(controller, trial, result)

@@ -1,0 +1,239 @@
+"""Ctrl-C, budgets, and what is asked by `control` → which trials may begin, which must stop, and when the search ends."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from reranker.command_line.output_streams import leave
+from reranker.errors import EnvironmentFault, InputError
+from reranker.metrics import per_list
+from results.statistics.seed_averages import REPLICATE
+from results.study.study_folder import StudyFolder, TrialStatus
+from tune.execution.failure_cause import MACHINE, SLOT_GONE, EndsAtOnce, cluster_fault, machine_fault
+from tune.execution.worker_group import LEAVE_S
+from tune.searching import stop_pause_requests
+from tune.searching.trial_store import TrialStore
+from tune.study_file.study import Study
+
+INTERRUPTED = "interrupted"
+TOO_MANY_FAILURES = "too many trials failed"
+
+
+class StopRules:
+    """Looked at before each trial and at each turn of Tune's loop; acts through the study's folder.
+
+    What earlier launches have counted is counted again from the ledger and the folder, so that a search that was killed
+    ends where an undisturbed one does.
+
+    Attributes:
+        ending: why no further trial may begin; empty while they may.
+        out_of_patience: whether that is because trials brought no gain.
+    """
+
+    def __init__(self, study: Study, folder: StudyFolder, trial_store: TrialStore, say: Callable[[str], None]) -> None:
+        self._study, self._folder, self._trial_store, self._say = study, folder, trial_store, say
+        self._running: set[int] = set()
+        self._origins: dict[int, str] = {}
+        self._started = time.monotonic()
+        self._best: float | None = None
+        self._since_best = 0  # trials that ended since one was better by more than the metric's noise
+        self._noise = 0.0
+        self._signalled = False
+        self._polled = False
+        self.ending = ""
+        self.out_of_patience = False
+        for number, status in trial_store.ended():
+            self._origins[number] = trial_store.origin(number)
+            self._count(number, status)
+        if self.paused:  # nobody waits any more for what was paused
+            folder.paused.unlink(missing_ok=True)
+            folder.record_act("resumed: the search was paused when it ended")
+            say("the search was paused when it ended; it goes on now")
+
+    @property
+    def paused(self) -> bool:
+        return self._folder.paused.exists()
+
+    def origin(self, number: int) -> str:
+        return self._origins.get(number, "")
+
+    def starts(self, number: int, values: dict[str, Any], origin: str) -> None:
+        self._running.add(number)
+        self._origins[number] = origin
+        # Before Tune knows of it, so that a kill from here on finds it in the folder as well.
+        self._folder.start_trial(number, values, origin)
+
+    def ended(self, number: int, status: TrialStatus) -> None:
+        """Count it towards the limits on failures and on trials without a gain; a replicate is not to bring one."""
+        self._running.discard(number)
+        self._count(number, status)
+        self._hold_to_limits()
+
+    def machine_failed(self, what: str) -> None:
+        """End the search at once, and leave what runs as it is: it goes on from its last epoch another time."""
+        raise EndsAtOnce(what)
+
+    @contextmanager
+    def minding_the_machine(self) -> Iterator[None]:
+        """Around Tune's loop: a fault of the machine ends the search and shuts Ray down, whoever comes upon it.
+
+        Tune raises what a slot's process has died of. Nothing of a trial runs in there, so it is never the trial's fault.
+        """
+        try:
+            yield
+        except EndsAtOnce as fault:
+            self._give_up(fault.what)
+        except Exception as error:
+            what = cluster_fault() or machine_fault(error) or (SLOT_GONE if isinstance(error, RayActorError) else "")
+            if not what:
+                raise
+            self._give_up(what)
+
+    def poll(self) -> None:
+        """Take up a fault of the machine, a signal, the end of the time, and what was asked by `control`."""
+        if what := cluster_fault():  # here, since within its own calls Ray makes of any exception a Ctrl-C
+            self.machine_failed(what)
+        if not self._polled:
+            self._polled = True
+            self._hold_to_limits()
+        if self._signalled:
+            self._end(INTERRUPTED)
+        limit = self._study.time_budget_s
+        if limit is not None and time.monotonic() - self._started > limit:
+            self._end(f"the time budget of {self._study.settings.time_budget} is used up")
+        for request in stop_pause_requests.take_up(self._folder):
+            try:
+                answer = self._act(request)
+            except InputError as error:
+                stop_pause_requests.answer(self._folder, request, str(error), accepted=False)
+                continue
+            self._folder.record_act(f"{answer} (control)")
+            self._say(answer)
+            stop_pause_requests.answer(self._folder, request, answer)
+
+    def close(self) -> str:
+        """Write down why the search ended, and return it; empty if nothing is left to resume."""
+        left = self._trial_store.to_go_on_with()
+        complete = not left and (not self.ending or self._trial_store.asked() >= self._study.settings.trials)
+        with suppress(EnvironmentFault):  # a disk that is full: what was found must be told all the same
+            self._folder.write_ending("" if complete else self.ending, complete)
+        return "" if complete else self.ending
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Ctrl-C, SIGTERM or a closed terminal once ends the search cleanly, twice at once."""
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if self._signalled:
+                with suppress(EnvironmentFault):
+                    self._folder.write_ending(INTERRUPTED, complete=False)
+                raise KeyboardInterrupt
+            self._signalled = True
+            self._say(
+                f"stopping: running trials end at their next step, and are cut off after {LEAVE_S:.0f} s where that takes "
+                "longer; --resume goes on with them from their last epoch. Once more ends at once"
+            )
+
+        with handling(on_signal):
+            yield
+
+    def _give_up(self, what: str) -> None:
+        self.ending, self.out_of_patience = f"{MACHINE}: {what}", False
+        ray.shutdown()
+        with suppress(EnvironmentFault):
+            self._folder.record_act(self.ending)
+
+    def _end(self, reason: str) -> None:
+        if self.ending and not self.out_of_patience:
+            return
+        self.ending, self.out_of_patience = reason, False
+        self._folder.record_act(reason)
+        if reason != INTERRUPTED:
+            self._say(f"ending: {reason}")
+        for number in self._running:
+            self._folder.ask_to_stop(number, TrialStatus.CANCELLED, reason)
+
+    def _hold_to_limits(self) -> None:
+        settings = self._study.settings
+        failures = self._trial_store.failures()
+        if settings.max_failures is not None and failures >= settings.max_failures:
+            self._end(f"{TOO_MANY_FAILURES}: {failures} (max_failures)")
+        if settings.patience is not None and self._since_best >= settings.patience and not self.ending:
+            noise = f"the noise of {self._study.metric}, {self._noise:.3f}"
+            self._end(f"{self._since_best} trials in a row brought no gain above {noise} (patience)")
+            self.out_of_patience = True
+
+    def _count(self, number: int, status: TrialStatus) -> None:
+        """Patience: trials in a row whose best epoch is not above the best so far by more than its standard error."""
+        if self._study.settings.patience is None or self.origin(number).startswith(REPLICATE):
+            return
+        if status not in (TrialStatus.COMPLETED, TrialStatus.PRUNED):
+            return
+        metric, sign = self._study.metric, -1 if self._study.mode == "min" else 1
+        folder = self._folder.trial(number)
+        best = max((sign * figures[metric] for figures in folder.read_epochs()), default=None)
+        self._noise = 0.0
+        if best is not None and not metric.endswith("_loss"):
+            values = per_list(folder.read_ranks()[1])[metric]
+            self._noise = float(values.std(ddof=1) / math.sqrt(len(values)))
+        if best is not None and (self._best is None or best > self._best + self._noise):
+            self._best, self._since_best = best, 0
+        else:
+            self._since_best += 1
+
+    def _act(self, request: stop_pause_requests.Request) -> str:
+        if request.act == "pause":
+            self._folder.paused.touch()
+            return "paused: running trials wait at their next epoch, none begins"
+        if request.act == "resume":
+            self._folder.paused.unlink(missing_ok=True)
+            return "resumed"
+        if request.act == "stop":
+            number = request.trial
+            if number not in self._running:
+                running = ", ".join(map(str, sorted(self._running))) or "none"
+                raise stop_pause_requests.refusal(f"trial {number} is not running; running: {running}")
+            self._folder.ask_to_stop(number, TrialStatus.PRUNED, "stopped by hand")
+            return f"trial {number} stops at its next step, {LEAVE_S:.0f} s from now at the latest"
+        self._trial_store.enqueue(self._study.parameters(request.values, "control add"), "added", extra=True)
+        shown = ", ".join(f"{knob}={value}" for knob, value in request.values.items())
+        return f"added, to be tried next: {shown}"
+
+
+def end_at_once(number: int, frame: FrameType | None) -> None:
+    """What a signal does before and after the search itself."""
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def handling(on_signal: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Every signal that asks for an end, handled by this; but for a hang-up that `nohup` has us ignore.
+
+    After a hang-up nothing is written to the terminal any more, which is gone.
+    """
+    terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
+
+    def on_hang_up(number: int, frame: FrameType | None) -> None:
+        for descriptor in terminals:
+            leave(descriptor)
+        on_signal(number, frame)
+
+    asked: dict[signal.Signals, Any] = {signal.SIGINT: on_signal, signal.SIGTERM: on_signal}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        asked[signal.SIGHUP] = on_hang_up
+    before = {number: signal.signal(number, handler) for number, handler in asked.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

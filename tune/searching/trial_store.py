@@ -1,0 +1,275 @@
+"""Optuna's journal in a study's folder: the one record of what was tried, from which every launch goes on.
+
+A trial is RUNNING in the journal from the moment it is asked for until it is complete, pruned or failed. So what a
+launch finds running there is what an earlier one was kept from finishing, and has to go on. Nothing else is needed to
+resume: draws depend on the seed, the trial's number and the finished trials only (`tune.searching.optuna_searcher.make_sampler`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from reranker.errors import EnvironmentFault
+from reranker.metrics import summarise
+from results.statistics.seed_averages import REPLICATE
+from results.study.optuna_journal import ENDS, ORIGIN, TAKEN_OVER, baseline_attribute, repair
+from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from tune.study_file.study import Study
+
+_EXTRA = "extra"  # the attribute of trials beyond the study's number: added by hand, tried again, taken over
+_SEED = "seed"  # the attribute of replicates, which takes the place of the configuration's
+
+
+_TOLD = {
+    TrialState.COMPLETE: TrialStatus.COMPLETED,
+    TrialState.PRUNED: TrialStatus.PRUNED,
+    TrialState.FAIL: TrialStatus.FAILED,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class PastTrial:
+    """A trial that has ended, as schedulers know trials; `config` is as `tune.searching.optuna_searcher` suggests them."""
+
+    trial_id: str
+    config: dict[str, Any]
+
+
+class TrialStore:
+    """Asks and tells, and tells apart what is finished, running and waiting. For one process at a time.
+
+    Raises:
+        EnvironmentFault: the journal is not one.
+    """
+
+    def __init__(self, study: Study, folder: StudyFolder, make_sampler: Callable[[int], Any]) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=ExperimentalWarning)  # of TPE's `group`, which is years old
+        self._study, self._folder, self._make_sampler = study, folder, make_sampler
+        repair(folder.journal)
+        try:
+            storage = JournalStorage(JournalFileBackend(str(folder.journal)))
+            self._optuna = optuna.create_study(
+                study_name=next(iter(optuna.get_all_study_names(storage)), folder.name),
+                storage=storage,
+                direction="minimize" if study.mode == "min" else "maximize",
+                sampler=make_sampler(0),
+                load_if_exists=True,
+            )
+        except (ValueError, KeyError) as error:
+            raise EnvironmentFault(f"{folder.journal} is not a journal that Optuna can read: {error}") from error
+        self._trials: dict[int, optuna.Trial] = {}  # that run in this process
+        self._remembered = set(self._optuna.user_attrs)
+
+    def enqueue(self, parameters: dict[str, Any], origin: str, *, extra: bool = False) -> None:
+        """Have these parameters tried next; what they leave out is drawn."""
+        self._optuna.enqueue_trial(parameters, user_attrs={ORIGIN: origin, _EXTRA: extra})
+
+    def enqueue_first(self) -> None:
+        """The configurations to start from and those of a grid, but for what an earlier launch has enqueued."""
+        points = [(point, "start_from") for point in self._study.start_points]
+        if self._study.settings.sampler == "grid":
+            points += [(point, "") for point in self._study.grid() if point not in self._study.start_points]
+        trials = self._optuna.get_trials(deepcopy=False)
+        known = sum("fixed_params" in t.system_attrs and not t.user_attrs.get(_EXTRA) for t in trials)
+        for point, origin in points[known:]:
+            self.enqueue(point, origin)
+
+    def interrupted(self) -> list[int]:
+        """Trials of earlier launches that have to go on."""
+        return [t.number for t in self._in_state(TrialState.RUNNING) if t.number not in self._trials]
+
+    def to_go_on_with(self, *, replicates_only: bool = False) -> list[int]:
+        """What comes before any new trial: those that were interrupted, then those that wait."""
+        waiting = [trial.number for trial in self._in_state(TrialState.WAITING)]
+        numbers = [*self.interrupted(), *waiting]
+        return [number for number in numbers if self.is_replicate(number)] if replicates_only else numbers
+
+    def ended(self) -> list[tuple[int, TrialStatus]]:
+        """This study's own trials that are complete, pruned or failed, in the order in which they ended."""
+        trials = [trial for state in _TOLD for trial in self._in_state(state)]
+        ours = [trial for trial in trials if trial.user_attrs.get(ORIGIN) != TAKEN_OVER]
+        return [(trial.number, _TOLD[trial.state]) for trial in sorted(ours, key=_order)]
+
+    def failures(self) -> int:
+        """Failed trials, but for those that were asked for again."""
+        return sum(not self._is_retried(trial) for trial in self._in_state(TrialState.FAIL))
+
+    def best(self) -> tuple[int, float] | None:
+        """(number, value) of the trial with the best report of all; None before the first."""
+        sign = -1 if self._study.mode == "min" else 1
+        reports = [(number, value) for number, _ in self.ended() for value in self._reports(number).values()]
+        return max(reports, key=lambda report: sign * report[1], default=None)
+
+    def past(self) -> list[PastTrial]:
+        """What a new scheduler has to know of earlier launches, which is what the old one knew."""
+        past = []
+        for number, _ in self.ended():
+            values = self._study.draw(optuna.trial.FixedTrial(self._trial(number).params))
+            past.append(PastTrial(f"past-{number}", self.assignment(number, values)))
+        return past
+
+    def assignment(self, number: int, values: dict[str, Any]) -> dict[str, Any]:
+        """A trial as Tune's slots, searcher and scheduler are given it."""
+        reports = [[epoch, value] for epoch, value in sorted(self._reports(number).items())]
+        return {"number": number, "values": values, "to_the_end": self.is_replicate(number), "reports": reports}
+
+    def asked(self) -> int:
+        """How many trials of the study's own number were asked for, or wait to be."""
+        return sum(not trial.user_attrs.get(_EXTRA) for trial in self._optuna.get_trials(deepcopy=False))
+
+    def waiting(self) -> int:
+        return len(self._in_state(TrialState.WAITING))
+
+    def ask(self, number: int | None = None) -> tuple[int, dict[str, Any], str]:
+        """(number, knobs, origin) of an interrupted or a waiting trial, or of the next one: enqueued, else drawn."""
+        if number is None:
+            waiting = [trial.number for trial in self._in_state(TrialState.WAITING)]
+            self._optuna.sampler = self._make_sampler(
+                min(waiting, default=len(self._optuna.get_trials(deepcopy=False)))
+            )
+            trial = self._optuna.ask()
+        else:
+            self._optuna.sampler = self._make_sampler(number)
+            frozen = self._trial(number)
+            if frozen.state is TrialState.WAITING:
+                self._optuna._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
+            trial = optuna.Trial(self._optuna, frozen._trial_id)
+        values = self._study.draw(trial)
+        values["seed"] = trial.user_attrs.get(_SEED, values["seed"])
+        self._trials[trial.number] = trial
+        return trial.number, values, self.origin(trial.number)
+
+    def report(self, number: int, epoch: int, value: float) -> None:
+        """Epochs that the journal knows are left as they are. What was scored as a baseline by then it remembers as well."""
+        if epoch not in self._reports(number):
+            self._trials[number].report(value, epoch)
+        for name in self._folder.baselines():
+            if (attribute := baseline_attribute(name)) not in self._remembered:
+                self._optuna.set_user_attr(attribute, summarise(self._folder.baseline(name).read_ranks()[1]))
+                self._remembered.add(attribute)
+
+    def is_to_end(self, number: int, status: TrialStatus, cause: str = "", ours: bool = False) -> None:
+        """Write down that it has been decided, so that a kill before `end`, or before the folder knows, leaves no doubt."""
+        if ENDS not in self._trial(number).user_attrs:
+            self._trials[number].set_user_attr(ENDS, [status.value, len(self.ended()), cause, ours])
+
+    def end(self, number: int, status: TrialStatus) -> None:
+        """A complete trial's value is its best epoch. A cancelled one stays as it is, to go on another time."""
+        if status is not TrialStatus.CANCELLED:
+            self.is_to_end(number, status)
+        trial = self._trials.pop(number)
+        if status is TrialStatus.COMPLETED:
+            reports = self._reports(number).values()
+            self._optuna.tell(trial, min(reports) if self._study.mode == "min" else max(reports))
+        elif status is not TrialStatus.CANCELLED:
+            state = TrialState.FAIL if status is TrialStatus.FAILED else TrialState.PRUNED
+            self._optuna.tell(trial, state=state)
+
+    def reconcile(self) -> None:
+        """Make folder and journal agree after a kill between two writes."""
+        metric = self._study.metric
+        for number in self._folder.numbers():
+            status = TrialStatus(self._folder.read_status(number)["status"])
+            trial = self._trial(number)
+            decided = TrialStatus(trial.user_attrs[ENDS][0]) if ENDS in trial.user_attrs else status
+            if trial.state is TrialState.RUNNING and decided in _TOLD.values():
+                self.ask(number)
+                for figures in self._folder.trial(number).read_epochs():
+                    self.report(number, figures["epoch"], figures[metric])
+                self.end(number, decided)
+                status, trial = (status if status is decided else TrialStatus.RUNNING), self._trial(number)
+            if trial.state.is_finished() and status in (TrialStatus.RUNNING, TrialStatus.CANCELLED):
+                _, _, cause, ours = trial.user_attrs.get(ENDS, ["", 0, "", False])
+                self._folder.write_status(number, _TOLD[trial.state], cause, ours)
+
+    def retry_failed(self) -> list[int]:
+        """Enqueue every failed trial's parameters again, once; returns the failed numbers."""
+        retried = []
+        for trial in self._in_state(TrialState.FAIL):
+            if not self._is_retried(trial):
+                self._optuna.enqueue_trial(trial.params, user_attrs=_of_retry(trial))
+                retried.append(trial.number)
+        return retried
+
+    def _is_retried(self, trial: Any) -> bool:
+        later = self._optuna.get_trials(deepcopy=False)[trial.number + 1 :]
+        return any(_lasting(other) == _of_retry(trial) for other in later)
+
+    def replicate(self, original: StoredTrial, seeds: int) -> int:
+        """Enqueue a trial's parameters with the next `seeds` seeds, but for those that were asked for; how many are new."""
+        origin = f"{REPLICATE} {original.number}"
+        trials = self._optuna.get_trials(deepcopy=False)
+        asked = {trial.user_attrs[_SEED] for trial in trials if trial.user_attrs.get(ORIGIN) == origin}
+        first = original.values["seed"] + 1
+        new = [seed for seed in range(first, first + seeds) if seed not in asked]
+        for seed in new:
+            attributes = {ORIGIN: origin, _EXTRA: True, _SEED: seed}
+            self._optuna.enqueue_trial(trials[original.number].params, user_attrs=attributes)
+        return len(new)
+
+    def replicates(self) -> dict[int, tuple[set[int], bool]]:
+        """Of each trial that is replicated: the seeds that were asked for, and whether one of them is not finished."""
+        found: dict[int, tuple[set[int], bool]] = {}
+        for trial in self._optuna.get_trials(deepcopy=False):
+            if _SEED in trial.user_attrs:
+                original = int(trial.user_attrs[ORIGIN].removeprefix(REPLICATE))
+                seeds, unfinished = found.get(original, (set(), False))
+                found[original] = (
+                    seeds | {trial.user_attrs[_SEED]},
+                    unfinished or not trial.state.is_finished(),
+                )
+        return found
+
+    def origin(self, number: int) -> str:
+        return str(self._trial(number).user_attrs.get(ORIGIN, ""))
+
+    def is_replicate(self, number: int) -> bool:
+        return _SEED in self._trial(number).user_attrs
+
+    def take_over(self, trial: StoredTrial, parameters: dict[str, Any]) -> None:
+        """Let the sampler know a finished trial of another study."""
+        self.enqueue(parameters, TAKEN_OVER, extra=True)
+        number, _, _ = self.ask()
+        for figures in trial.epochs:
+            self.report(number, figures["epoch"], figures[self._study.metric])
+        self.end(number, trial.status)
+
+    def taken_over(self) -> int:
+        trials = self._optuna.get_trials(deepcopy=False)
+        return sum(trial.user_attrs.get(ORIGIN) == TAKEN_OVER for trial in trials)
+
+    def _reports(self, number: int) -> dict[int, float]:
+        reports: dict[int, float] = self._trial(number).intermediate_values
+        return reports
+
+    def _trial(self, number: int) -> Any:
+        return self._optuna.get_trials(deepcopy=False)[number]
+
+    def _in_state(self, state: TrialState) -> list[Any]:
+        return list(self._optuna.get_trials(deepcopy=False, states=(state,)))
+
+
+def _order(trial: Any) -> tuple[int, float]:
+    """By what was counted, since a clock may jump; in journals that do not have it by the clock, and before."""
+    counted = trial.user_attrs.get(ENDS)
+    return (counted[1], 0.0) if counted else (-1, trial.datetime_complete.timestamp())
+
+
+def _lasting(trial: Any) -> dict[str, Any]:
+    """What a trial was asked for with."""
+    return {name: value for name, value in trial.user_attrs.items() if name != ENDS}
+
+
+def _of_retry(trial: Any) -> dict[str, Any]:
+    replicate = _SEED in trial.user_attrs  # it goes on to judge what it repeats, with its own seed
+    return {**_lasting(trial), _EXTRA: True, **({} if replicate else {ORIGIN: f"retry of {trial.number}"})}

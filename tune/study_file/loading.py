@@ -1,0 +1,172 @@
+"""A study file → a `Study`, or every fault of it in one error: file, line, field, rule, value and the nearest valid name."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from reranker.config import DataConfig, absolute_paths
+from reranker.errors import Fault, InputError, nearest
+from reranker.storage.yaml_lines import Document, Location, override, read
+from tune.study_file.dimensions import KNOBS, NO_KNOB, Dimension, mapping_of, names_of, reach
+from tune.study_file.distributions import FloatRange
+from tune.study_file.settings import MOST_TRIALS, Asha, Resources, StudyFile, StudySettings
+from tune.study_file.space import check_ends, check_knobs, check_when, in_order, read_dimension, sentence
+from tune.study_file.start_points import points_of, read_start_point
+from tune.study_file.study import DECAYING, Study
+
+_DATA = {model.model_fields["source"].default: model for model in get_args(get_args(DataConfig)[0])}
+_SECTIONS: dict[Location, type[BaseModel]] = {
+    (): StudyFile,
+    ("study",): StudySettings,
+    ("study", "asha"): Asha,
+    ("resources",): Resources,
+}
+_RULES = {  # of pydantic's findings that speak of Python
+    "missing": "this must be given",
+    "extra_forbidden": "there is no such field here",
+    "union_tag_not_found": "this must be given",
+    "union_tag_invalid": "there is no such source",
+    "dict_type": "must be a mapping of names to values",
+    "model_type": "must be a mapping of names to values",
+    "model_attributes_type": "must be a mapping of names to values",
+    "list_type": "must be a list",
+    "string_type": "must be text",
+    "too_short": "must name at least one knob to search",
+}
+
+
+def load(path: Path, overrides: Iterable[str] = (), check_model: Callable[[str], None] = lambda model: None) -> Study:
+    """Read and check a study file.
+
+    Args:
+        overrides: `KNOB=VALUE` fixes a knob; `section.field=VALUE` sets any field of the file.
+        check_model: raises InputError for a model that does not exist.
+
+    Raises:
+        InputError: with every fault of the file and of the overrides.
+    """
+    document = read(path)
+    _apply_overrides(document, overrides)
+    parsed = _parse_sections(document)
+    fixed, space = _check_fixed(document, check_model), mapping_of(document.values, "space")
+    dimensions = in_order(document, [entry for name in space if (entry := read_dimension(document, name))])
+    sound = []
+    for dimension in dimensions:
+        before = len(document.faults)
+        check_when(document, dimension, fixed, check_model)
+        check_ends(document, dimension, fixed, dimensions, check_model)
+        sound += [dimension] if len(document.faults) == before else []
+    start_points = tuple(read_start_point(document, at, point, fixed, sound) for at, point in points_of(document))
+    if parsed and not document.faults:
+        longest, grace = max(reach("epochs", fixed, dimensions)), parsed.study.asha.grace or 1
+        if grace > longest:
+            rule = f"the grace period must not be beyond the longest trial, {longest} epochs"
+            document.faults.append(document.fault(("study", "asha", "grace"), rule, grace))
+        _check_fidelity(document, parsed.study, fixed, dimensions)
+    if parsed is None or document.faults:
+        raise InputError(sorted(document.faults, key=lambda fault: (fault.file, fault.line or 0)))
+    paths = absolute_paths(parsed.data, path.parent)
+    study = Study(
+        parsed.study,
+        parsed.data.model_copy(update=paths),
+        parsed.resources,
+        fixed,
+        dimensions,
+        {**document.values, "data": {**document.values["data"], **{name: str(path) for name, path in paths.items()}}},
+        start_points,
+    )
+    if parsed.study.sampler != "grid":
+        return study
+    return replace(study, settings=parsed.study.model_copy(update={"trials": len(study.grid())}))
+
+
+def _check_fidelity(
+    document: Document, settings: StudySettings, fixed: dict[str, Any], dimensions: tuple[Dimension, ...]
+) -> None:
+    """What trials are compared on before their end must mean the same for all of them; a grid needs lists."""
+    schedules = set(reach("schedule", fixed, dimensions))
+    if settings.scheduler != "none" and schedules & DECAYING and schedules - DECAYING:
+        own = next(dimension.name for dimension in dimensions if "schedule" in dimension.knobs)
+        rule = (
+            "schedules that decay towards a trial's own end can't be compared early with a constant one: "
+            "search one kind, or stop nothing early (study.scheduler: none)"
+        )
+        document.faults.append(document.fault(("space", own), rule, ", ".join(sorted(schedules))))
+    if settings.sampler == "grid":
+        for dimension in dimensions:
+            if isinstance(dimension.distribution, FloatRange):
+                rule = "a grid needs the values one by one: {choice: […]}, or {int: [low, high]} with a step"
+                document.faults.append(document.fault(("space", dimension.name), rule))
+                return
+        most = math.prod(dimension.distribution.count for dimension in dimensions)
+        if most > MOST_TRIALS:
+            rule = f"a grid must have at most {MOST_TRIALS:,} combinations"
+            document.faults.append(document.fault(("study", "sampler"), rule, most))
+
+
+def _apply_overrides(document: Document, overrides: Iterable[str]) -> None:
+    """Put the values of the command line into the document. A knob that is fixed so leaves the space and start_from."""
+    fixed: set[Any] = set()
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        source = f"--set {text}"
+        parts: Location = tuple(part.strip() for part in key.split("."))
+        if separator and len(parts) == 1 and parts[0] in KNOBS:
+            fixed.add(parts[0])
+            override(document, ("fixed", parts[0]), value, source)
+        elif separator and all(parts) and len(parts) > 1 and parts[0] in StudyFile.model_fields:
+            override(document, parts, value, source)
+        elif not separator or not all(parts) or parts[0] in {*KNOBS, *StudyFile.model_fields}:
+            document.faults.append(Fault("an override must be KNOB=VALUE or section.field=VALUE", source))
+        else:
+            hint = nearest(str(parts[0]), [*KNOBS, *StudyFile.model_fields])
+            document.faults.append(Fault("there is no such knob or section", source, hint=hint))
+    space = mapping_of(document.values, "space")
+    for name in [name for name in space if fixed.issuperset(names_of(name))]:
+        del space[name]
+    for _, point in points_of(document):
+        for knob in fixed & point.keys():
+            del point[knob]
+
+
+def _parse_sections(document: Document) -> StudyFile | None:
+    try:
+        return StudyFile.model_validate(document.values)
+    except ValidationError as error:
+        for item in error.errors():
+            kind, at, value, hint = item["type"], item["loc"], item["input"], ""
+            if at[0] == "data" and len(at) > 1:  # pydantic puts the source behind it, which is no part of the place
+                siblings, at = _DATA[at[1]], ("data", *at[2:])
+            else:
+                siblings = _SECTIONS.get(at[:-1], StudyFile)
+            if kind == "extra_forbidden":
+                value, hint = None, nearest(str(at[-1]), siblings.model_fields)
+            elif kind.startswith("union_tag"):
+                at, value = ("data", "source"), item.get("ctx", {}).get("tag")
+                hint = nearest(str(value), _DATA)
+            elif kind == "literal_error":
+                hint = nearest(str(value), re.findall(r"'([^']*)'", item["ctx"]["expected"]))
+            rule = _RULES.get(kind, "") or sentence(item["msg"])
+            document.faults.append(document.fault(at, rule, None if isinstance(value, dict | list) else value, hint))
+        return None
+
+
+def _check_fixed(document: Document, check_model: Callable[[str], None]) -> dict[str, Any]:
+    """The fixed knobs that have no fault."""
+    fixed = {}
+    for knob, value in mapping_of(document.values, "fixed").items():
+        before = len(document.faults)
+        if knob in KNOBS:
+            check_knobs(document, {knob: value}, ("fixed", knob), {knob}, check_model)
+        else:
+            document.faults.append(document.fault(("fixed", knob), NO_KNOB, hint=nearest(knob, KNOBS)))
+        if len(document.faults) == before:
+            fixed[knob] = value
+    return fixed

@@ -1,0 +1,104 @@
+"""A study and its data → the manifest: what is known before the first trial, enough to compare, track and repeat it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reranker.data.assemble import RerankingData
+from reranker.data.baseline_ranks import RANDOM
+from reranker.data.candidate_lists import fingerprint
+from reranker.errors import Fault, InputError
+from reranker.metrics import Ranks, summarise
+from results.study.study_folder import StudyFolder
+from tune.study_file.study import Study
+
+FORMAT = 2  # of a study's folder
+_LIBRARIES = ("ray", "torch", "transformers", "peft", "trl", "optuna", "mlflow")
+
+
+def keep_baselines(study: Study, data: RerankingData, folder: StudyFolder) -> dict[str, Ranks]:
+    """Every baseline's ranks on the study's validation lists, kept in its folder user by user."""
+    lists = data.validation(study.base())
+    users = [data.interactions.user_ids[example.user] for example in lists]
+    baselines = data.baselines(study.base(), "validation")
+    for name, ranks in baselines.items():
+        if name != RANDOM:
+            folder.baseline(name).path.mkdir(parents=True)
+            folder.baseline(name).keep_ranks(users, ranks)
+    return baselines
+
+
+def make_manifest(
+    study: Study, data: RerankingData, tracking_uri: str, baselines: dict[str, Ranks], command: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The study's identity, metric and searched knobs, the reference scores on its lists, versions and command.
+
+    Args:
+        tracking_uri: empty for the store in the study's folder, wherever that lies.
+        command: that began the study, without secrets.
+    """
+    config = study.base()
+    references = {"chance" if name == RANDOM else name: summarise(ranks) for name, ranks in baselines.items()}
+    return {
+        "format": FORMAT,
+        "name": study.name,
+        "study": study.dump(),
+        "study_id": uuid.uuid4().hex,
+        "fingerprint": study.fingerprint,
+        "metric": study.metric,
+        "knobs": study.knobs,
+        "references": references,
+        "lists": fingerprint(data.validation(config)),
+        "ceiling": data.ceiling(config),
+        "best_reachable_recall_at_1": data.best_reachable(config),
+        "tags": {"data_fingerprint": data.interactions.fingerprint, "code_version": _code_version()},
+        "plan": {
+            "metric": study.metric,
+            "trials": study.settings.trials,
+            "sampler": study.settings.sampler,
+            "seed": study.settings.seed,
+            "candidates": config.candidates,
+            "source": study.data.source,
+            "candidate_mode": study.data.candidate_mode,
+            "retriever": study.data.retriever,
+            "validation_lists": len(data.validation(config)),
+        },
+        "tracking_uri": tracking_uri,
+        "command": list(command),
+        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES}
+        | {"python": sys.version.split()[0]},
+    }
+
+
+def check_same(folder: StudyFolder, study: Study, data: RerankingData) -> None:
+    """A study goes on only on the data and in the space that it was begun with.
+
+    Raises:
+        InputError: one of them has changed.
+    """
+    manifest = folder.read_manifest()
+    faults = []
+    if manifest["fingerprint"] != study.fingerprint:
+        hint = "begin a new study, with --warm-start if the space overlaps"
+        faults.append(Fault("metric, data, fixed knobs and space must stay as the study was begun with", hint=hint))
+    if manifest["tags"]["data_fingerprint"] != data.interactions.fingerprint:
+        faults.append(Fault("the data are not what the study was begun with", hint="begin a new study"))
+    if faults:
+        raise InputError(faults)
+
+
+def _code_version() -> str:
+    version = importlib.metadata.version("reranker-tuner")
+    git = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return f"{version}+{git.stdout.strip()}" if git.returncode == 0 and git.stdout.strip() else version

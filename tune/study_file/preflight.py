@@ -1,0 +1,303 @@
+"""A study and its data → faults that any trial would meet, and what trials will need, before any resource is asked for."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from reranker.config import TrialConfig
+from reranker.data.assemble import RerankingData
+from reranker.data.example import NOBODY, Example
+from reranker.data.item_token_cache import Catalogue
+from reranker.errors import InputError
+from reranker.modeling.checkpoints import (
+    MODELS,
+    TOYS,
+    check_base,
+    in_bf16,
+    is_hub_id,
+    load_tokenizer,
+    local_folder,
+    shape_of,
+)
+from reranker.modeling.label_skill import keeps_own_skill
+from reranker.modeling.memory_estimate import GIB, MemoryEstimate, PassSize, device_memory, estimate
+from reranker.prompting.prompts import FIND, PromptEncoder
+from reranker.training.batch_plan import PASS_TOKENS, examples_of_a_list, largest_pass, share_of_batch
+from reranker.training.label_skill_lesson import LISTS, lesson_config
+from tune.study_file.study import Study
+
+_MOST_ON_A_GPU = 4  # trials; more would wait for each other
+_MOST_CPUS = 4  # of a worker
+_READ = 64  # prompts, or lists, that are tokenised to know what they take
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """What was found out about one model of a study.
+
+    Attributes:
+        longest: tokens of its longest prompts; of a model that is not here, what they may have at most.
+        here: whether it need not be fetched first.
+        whole_prompts: whether its tokens reach over the ends of titles, so that each prompt is tokenised as a whole.
+        listed: tokens of the longest list, where examples share theirs; else 0.
+        question: tokens of the longest question behind such a list, with its answer where that is trained on.
+        by_title: tokens of the longest question that asks for a candidate by its title, where the base may be taught so; else 0.
+        own_lists: how many times as many tokens an example takes with history_first as where lists are shared automatically,
+            and how many examples then share one; None where that was not asked for, or is not known.
+    """
+
+    config: TrialConfig
+    longest: int
+    here: bool
+    whole_prompts: bool = False
+    listed: int = 0
+    question: int = 0
+    by_title: int = 0
+    own_lists: tuple[float, int] | None = None
+
+
+def check_models(study: Study, data: RerankingData | None, *, fetch: bool) -> list[ModelCheck]:
+    """For each model of the study: it can be had and trained, knows the catalogue's words, and its longest prompts fit.
+
+    Args:
+        data: None where they are not here.
+        fetch: get and convert what is not here yet, so that trials find it ready; otherwise touch no network.
+
+    Raises:
+        InputError: every fault of every model.
+        EnvironmentFault: a model cannot be loaded.
+    """
+    faults, checks = [], []
+    for config in study.extremes():
+        check = _unread(study, config)
+        if check.here or fetch:
+            try:
+                check_base(config)
+                if data is not None:
+                    check = _read(study, check, data)
+            except InputError as error:
+                faults += [fault for fault in error.faults if fault not in faults]
+        checks.append(check)
+    if faults:
+        raise InputError(faults)
+    return checks
+
+
+def describe_compute(study: Study) -> str:
+    """On what workers compute, and how."""
+    device, _, on_gpu = _device()
+    base, cpus = study.base(), cpus_per_worker(study, os.cpu_count() or 1, on_gpu=on_gpu)
+    threads = f"{cpus} thread{'s' * (cpus > 1)} a worker"
+    bf16 = any(in_bf16(base.model_copy(update={"model": model}), on_gpu=on_gpu) for model in study.models)
+    numbers = "a bf16 base under an fp32 adapter" if bf16 else "fp32"
+    where = device if on_gpu else "CPU"
+    return f"compute: {where}, {threads}, {numbers}, label logits in fp32, fused AdamW, torch's attention, not compiled"
+
+
+def cpus_per_worker(study: Study, cores: int, *, on_gpu: bool) -> int:
+    """Each with a thread. `auto` shares out the machine's, but for a toy, which two threads slow down, and on a GPU.
+
+    Args:
+        cores: of the machine, or of a cluster's largest.
+    """
+    wanted = study.resources.cpus_per_worker
+    if wanted != "auto":
+        return wanted
+    if on_gpu or set(study.models) <= set(TOYS):
+        return 1
+    return max(1, min(_MOST_CPUS, cores // (study.resources.workers * (study.settings.concurrency or 1))))
+
+
+def gpu_part(study: Study, checks: list[ModelCheck]) -> float:
+    """The part of a GPU that the study's largest model needs; 1 without a GPU, and where a model's shape is not known."""
+    _, capacity, on_gpu = _device()
+    needs = _needs(study, checks, on_gpu)
+    if not on_gpu or any(check.config.model not in needs for check in checks):
+        return 1.0
+    return part_of(capacity, max(need.total for need, _, _ in needs.values()))
+
+
+def part_of(capacity: float, needed: float) -> float:
+    """One of as many equal parts as hold what is needed, at most four; in the four digits that Ray counts with."""
+    together = min(_MOST_ON_A_GPU, int(capacity / needed))
+    return math.floor(1e4 / max(1, together)) / 1e4
+
+
+def describe_memory(study: Study, checks: list[ModelCheck]) -> list[str]:
+    """What history_first costs; for each model, what its most demanding configuration needs, and whether there is that much."""
+    device, capacity, on_gpu = _device()
+    if on_gpu and study.resources.gpus_per_trial != "auto":
+        capacity *= min(1.0, study.resources.gpus_per_trial / study.resources.workers)
+    needs = _needs(study, checks, on_gpu)
+    lines = [*_describe_order(checks), f"memory of a worker, estimated ({device}: {capacity / GIB:.1f} GiB)"]
+    for model, (need, size, check) in needs.items():
+        lines.append(
+            f"  {model}: {need.total / GIB:.1f} GiB = {need.weights / GIB:.2f} weights + {need.adapter / GIB:.2f} adapter "
+            f"+ {need.activations / GIB:.2f} activations ({size}) "
+            f"+ {need.rest / GIB:.1f} else{_verdict(study, check, need, capacity, on_gpu)}"
+        )
+    whole = sorted({check.config.model for check in checks if check.whole_prompts})
+    if whole:
+        lines.append(
+            f"  titles cannot be tokenised once for all prompts, since tokens reach over their ends: {', '.join(whole)}"
+        )
+    absent = sorted({check.config.model for check in checks if not check.here})
+    if absent:
+        lines.append(f"  not here yet, fetched when the search begins: {', '.join(absent)}")
+    named = [model for model in absent if model not in MODELS and is_hub_id(model)]
+    if named:
+        lines.append(f"  not checked, since that needs the network: whether the Hub has {', '.join(named)}")
+    return lines
+
+
+def _device() -> tuple[str, float, bool]:
+    """Name, bytes of memory, and whether it is a GPU."""
+    name, capacity = device_memory()
+    return name, capacity, not name.startswith("this machine")
+
+
+def _describe_order(checks: list[ModelCheck]) -> list[str]:
+    known = [check.own_lists for check in checks if check.own_lists is not None]
+    if not known:
+        return []
+    times, together = max(known)
+    shared = f"candidates_first with list_sharing {together}"
+    return [f"history_first: each example computes its own list, {times:.1f} times the tokens of {shared}"]
+
+
+def _needs(
+    study: Study, checks: list[ModelCheck], on_gpu: bool
+) -> dict[str, tuple[MemoryEstimate, PassSize, ModelCheck]]:
+    """For each model whose shape is known the largest estimate, with its largest pass."""
+    needs: dict[str, tuple[MemoryEstimate, PassSize, ModelCheck]] = {}
+    for check in chain.from_iterable(_with_and_without_sharing(study, check) for check in checks):
+        shape = shape_of(check.config.model)
+        if shape is None:
+            continue
+        for config, size in _largest_passes(check, study.resources.workers, "cuda" if on_gpu else "cpu"):
+            need = estimate(config, shape, size, on_gpu=on_gpu)
+            if check.config.model not in needs or need.total > needs[check.config.model][0].total:
+                needs[check.config.model] = need, size, check
+    return needs
+
+
+def _with_and_without_sharing(study: Study, check: ModelCheck) -> Iterator[ModelCheck]:
+    """Where it is searched whether lists are shared, a configuration without is as possible and may need more."""
+    yield check
+    if check.listed and {"list_sharing", "prompt_order"} & set(study.knobs):
+        yield replace(check, listed=0)
+
+
+def _largest_passes(check: ModelCheck, workers: int, device: str) -> list[tuple[TrialConfig, PassSize]]:
+    """One worker's in training, and in the lesson before it, where all lists, and all questions, are as long as the longest."""
+    config, listed, most = check.config, check.listed, PASS_TOKENS[device]
+    if not listed:
+        return [(config, PassSize(largest_pass(config, workers, check.longest, device), check.longest))]
+    together = examples_of_a_list(config, workers)
+    lists = share_of_batch(config, workers) // together
+    mixed = math.ceil(together / (1 - config.skill_mix))
+    passes = [(config, _largest_pass(lists, mixed, listed, check.question, config.micro_batch, most))]
+    if check.by_title:
+        lists = math.ceil(LISTS / workers)
+        size = _largest_pass(lists, config.candidates, listed, check.by_title, config.micro_batch, most)
+        passes.append((lesson_config(config), size))
+    return passes
+
+
+def _largest_pass(lists: int, together: int, listed: int, question: int, limit: int | None, most: int) -> PassSize:
+    """Of a step's lists, each with so many questions behind it.
+
+    Args:
+        limit: examples of a pass, or None.
+        most: tokens of a pass, where there is no limit.
+    """
+    branches = max(1, min(together, limit or (most - listed) // question))
+    rows = limit // branches if limit else most // (listed + branches * question)
+    return PassSize(max(1, min(rows, lists * math.ceil(together / branches))), question, listed, branches)
+
+
+def _verdict(study: Study, check: ModelCheck, need: MemoryEstimate, capacity: float, on_gpu: bool) -> str:
+    if need.total <= capacity:
+        return ""
+    shape = shape_of(check.config.model)
+    assert shape is not None
+    smallest = check.config.model_copy(update={"gradient_checkpointing": True, "micro_batch": 1})
+    passes = _largest_passes(replace(check, config=smallest), study.resources.workers, "cuda" if on_gpu else "cpu")
+    least = max(estimate(config, shape, size, on_gpu=on_gpu).total for config, size in passes)
+    if least > capacity:
+        return f"; DOES NOT FIT: {least / GIB:.1f} GiB at micro batch 1 with gradient_checkpointing"
+    return f"; more than there is: the micro batch will be halved until it fits ({least / GIB:.1f} GiB at the least)"
+
+
+def _unread(study: Study, config: TrialConfig) -> ModelCheck:
+    """What prompts may have at most, as though all titles were of one length."""
+    here, most = local_folder(config.model) is not None, config.max_prompt_tokens
+    if not _shares_lists(study, config):
+        return ModelCheck(config, most, here)
+    listed = most * config.candidates // (config.candidates + config.history_length)
+    return ModelCheck(config, most, here, listed=listed, question=most - listed)
+
+
+def _read(study: Study, check: ModelCheck, data: RerankingData) -> ModelCheck:
+    """With the tokens of the longest prompts, lists and questions."""
+    config, texts = check.config, data.interactions.item_texts
+    encoder = PromptEncoder(Catalogue(load_tokenizer(config.model), texts), config)
+    encoder.catalogue.check(config.model)
+    examples = data.validation(config)
+    if data.config.candidate_mode == "retrieval":  # lists for training hold other items
+        examples += data.training_examples(config.model_copy(update={"examples_per_user": 1}), epoch=0)
+
+    def letters(items: tuple[int, ...]) -> int:
+        return sum(len(texts[i]) for i in items)
+
+    listed = question = by_title = 0
+    lists = sorted(examples, key=lambda e: -letters(e.candidates))[:_READ]
+    longest = max(len(prompt.input_ids) for prompt in encoder.encode(lists))
+    whole = encoder.tokenizes_whole_prompts
+    if _shares_lists(study, config) and not whole:
+        asked = sorted(examples, key=lambda e: -letters(e.history[-config.history_length :]))[:_READ]
+        shared = [encoder.encode_shared([example]) for example in [*lists, *asked]]
+        listed = max(len(prompt.listed) for prompt in shared)
+        answer = len(encoder.answer_ids[0]) if config.objective == "token_ce" else 0
+        question = max(len(prompt.questions[0].input_ids) for prompt in shared) + answer
+        if config.skill_steps != 0 and not keeps_own_skill(config):
+            finder = PromptEncoder(encoder.catalogue, config, FIND)
+            longest_title = max(range(len(texts)), key=lambda item: len(texts[item]))
+            asked_for = Example(NOBODY, (longest_title,), lists[0].candidates, 0)
+            by_title = len(finder.encode_shared([asked_for]).questions[0].input_ids) + answer
+    own = _own_lists(study, config, encoder.catalogue, data) if _can_be_history_first(study) else None
+    return replace(
+        check, longest=longest, whole_prompts=whole, listed=listed, question=question, by_title=by_title, own_lists=own
+    )
+
+
+def _can_be_history_first(study: Study) -> bool:
+    drawn = [dimension for dimension in study.dimensions if "prompt_order" in dimension.knobs]
+    ends = [dimension.assign(end)["prompt_order"] for dimension in drawn for end in dimension.distribution.ends({})]
+    return "history_first" in [study.base().prompt_order, *ends]
+
+
+def _own_lists(
+    study: Study, config: TrialConfig, catalogue: Catalogue, data: RerankingData
+) -> tuple[float, int] | None:
+    """See ModelCheck; counted in lists of some users."""
+    config = config.model_copy(update={"prompt_order": "candidates_first", "list_sharing": "auto"})
+    encoder = PromptEncoder(catalogue, config)
+    if encoder.tokenizes_whole_prompts or not _shares_lists(study, config):
+        return None
+    users = min(_READ, data.config.training_users or _READ)
+    some = replace(data, config=data.config.model_copy(update={"training_users": users}))
+    together = examples_of_a_list(config, study.resources.workers)
+    prompts = [encoder.encode_shared(examples) for examples in some.shared_examples(config, 0, together)[:_READ]]
+    shared = sum(len(p.listed) + sum(len(question.input_ids) for question in p.questions) for p in prompts)
+    return (sum(prompt.tokens for prompt in prompts) / shared, together) if prompts else None
+
+
+def _shares_lists(study: Study, config: TrialConfig) -> bool:
+    """A batch that the workers can't share evenly is for its trial to tell."""
+    workers = study.resources.workers
+    return config.effective_batch % workers == 0 and examples_of_a_list(config, workers) > 1

@@ -1,0 +1,92 @@
+"""The sections of a study file, but for its space: how it is searched, on what, and where."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from reranker.config import DataConfig, StrictModel, auto_or_int
+
+MOST_TRIALS = 100_000
+DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
+
+
+class Asha(StrictModel):
+    """ASHA compares trials at epochs grace, grace·reduction, grace·reduction² … and lets the best 1/reduction go on.
+
+    With a decaying schedule it compares them at as many fractions of their own epochs: … 1/reduction², 1/reduction.
+    Those that are behind go on too if they would catch up by the next rung, `pace` times as fast as they come.
+    """
+
+    grace: int | None = Field(
+        None, ge=1, le=10_000, description="null: a ninth of the longest trial's epochs, at least 1"
+    )
+    reduction: int = Field(3, ge=2, le=10_000)
+    pace: float = Field(0.6, ge=0, le=1, description="0: plain ASHA, which prefers rates that are fast at first")
+
+
+class StudySettings(StrictModel):
+    name: str = Field(max_length=100)
+    metric: Literal[
+        "recall_at_1", "recall_at_5", "recall_at_10", "ndcg_at_5", "ndcg_at_10", "mrr_at_10", "val_loss"
+    ] = "ndcg_at_10"
+    trials: int = Field(ge=1, le=MOST_TRIALS)
+    time_budget: str | None = None
+    seed: int = Field(0, ge=0, lt=2**31)
+    concurrency: int | None = Field(
+        None, ge=1, le=10_000, description="trials at once; null: as many as the cluster holds"
+    )
+    sampler: Literal["tpe", "random", "gp", "cmaes", "grid"] = "tpe"
+    scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
+    patience: int | None = Field(
+        None, ge=1, le=MOST_TRIALS, description="end after so many trials without a gain above the noise"
+    )
+    max_failures: int | None = Field(
+        10, ge=1, le=MOST_TRIALS, description="end after so many failed trials; null: never"
+    )
+    start_from: list[dict[str, Any]] = Field([], description="tried first; knobs left out are drawn")
+    asha: Asha = Asha()
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError("must be letters, digits, '.', '_' and '-', the first one a letter or digit")
+        return name
+
+    @field_validator("time_budget", mode="before")
+    @classmethod
+    def _is_a_duration(cls, text: object) -> object:
+        match = DURATION.fullmatch(text) if isinstance(text, str) else None
+        if text is not None and not (match and any(int(group or 0) for group in match.groups())):
+            raise ValueError("a time budget must look like 6h, 90m, 45s or 1h30m, and be above 0")
+        return text
+
+
+class Resources(StrictModel):
+    workers: int = Field(1, ge=1, le=10_000, description="distributed processes a trial")
+    cpus_per_worker: Annotated[Literal["auto"] | int, auto_or_int(1, 10_000)] = Field(
+        "auto", description="each with a thread; auto: one, or for a real model without a GPU up to four"
+    )
+    gpus_per_trial: Literal["auto"] | float = Field("auto", description="auto: one a worker, or the part it needs")
+    isolation: Literal["slot", "trial"] = Field("slot", description="trial: new worker processes for each trial")
+    idle_seconds: float = Field(
+        60, ge=0, le=1e9, description="after so long a paused search gives back what its trials hold"
+    )
+
+    @field_validator("gpus_per_trial", mode="before")
+    @classmethod
+    def _auto_or_a_number(cls, gpus: object) -> object:
+        if gpus != "auto" and (isinstance(gpus, bool) or not isinstance(gpus, int | float) or gpus < 0):
+            raise ValueError("must be auto or a number from 0")
+        return gpus
+
+
+class StudyFile(StrictModel):
+    study: StudySettings
+    data: DataConfig
+    resources: Resources = Resources()
+    fixed: dict[str, Any] = Field({})
+    space: dict[str, Any] = Field(min_length=1)

@@ -1,0 +1,149 @@
+"""A checked study: its settings, and the space that configurations are drawn from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import optuna
+
+from reranker.config import DataConfig, TrialConfig
+from reranker.errors import InputError
+from reranker.storage.yaml_lines import Document, dump
+from tune.study_file.dimensions import Dimension, names_of, reach, size_of, with_defaults
+from tune.study_file.settings import DURATION, Resources, StudySettings
+from tune.study_file.start_points import read_start_point
+
+DECAYING = {"linear", "cosine"}
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study. `dimensions` stand in an order in which each finds what it needs already drawn."""
+
+    settings: StudySettings
+    data: DataConfig
+    resources: Resources
+    fixed: dict[str, Any]
+    dimensions: tuple[Dimension, ...]
+    source: dict[str, Any]  # the file's values, overrides included
+    start_points: tuple[dict[str, Any], ...]  # as Optuna's parameters; what a point leaves out is drawn
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @property
+    def metric(self) -> str:
+        return self.settings.metric
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        return "min" if self.metric.endswith("_loss") else "max"
+
+    @property
+    def time_budget_s(self) -> float | None:
+        if self.settings.time_budget is None:
+            return None
+        match = DURATION.fullmatch(self.settings.time_budget)
+        assert match is not None
+        hours, minutes, seconds = (int(group or 0) for group in match.groups())
+        return float(hours * 3600 + minutes * 60 + seconds)
+
+    @property
+    def knobs(self) -> list[str]:
+        """The knobs that are searched, in the order of the file."""
+        return [knob for entry in self.source["space"] for knob in names_of(entry)]
+
+    @property
+    def max_epochs(self) -> int:
+        """Of the longest trial that can be drawn."""
+        return int(max(reach("epochs", self.fixed, self.dimensions)))
+
+    @property
+    def grace(self) -> int:
+        """The epoch of the first rung."""
+        return self.settings.asha.grace or max(1, self.max_epochs // 9)
+
+    @property
+    def clock(self) -> Literal["epoch", "progress"]:
+        """What trials are compared on: a rate that decays towards a trial's own end makes its epochs its own too."""
+        return "progress" if DECAYING & set(reach("schedule", self.fixed, self.dimensions)) else "epoch"
+
+    @property
+    def models(self) -> list[str]:
+        """All that can be drawn."""
+        return list(reach("model", self.fixed, self.dimensions))
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for studies whose trials can be compared and share a sampler: same data, metric, fixed knobs, space."""
+        asked = [self.metric, self.data.model_dump(mode="json"), self.fixed, self.source["space"]]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+    def draw(self, trial: optuna.Trial) -> dict[str, Any]:
+        """Values of all knobs: the searched ones from the trial, the others fixed or default."""
+        drawn = with_defaults(self.fixed)
+        for dimension in self.dimensions:
+            if dimension.applies(drawn):
+                drawn |= dimension.assign(dimension.distribution.sample(trial, dimension.name, drawn))
+        return self._resolve(drawn).model_dump()
+
+    def parameters(self, point: dict[str, Any], source: str) -> dict[str, Any]:
+        """A configuration as Optuna's parameters; what it leaves out is not among them.
+
+        Args:
+            source: what a fault will cite.
+
+        Raises:
+            InputError: with a fault for each value that is not in the space.
+        """
+        document = Document(self.source, {(): (source, None)})
+        parameters = read_start_point(document, (), point, self.fixed, list(self.dimensions))
+        if document.faults:
+            raise InputError(document.faults)
+        return parameters
+
+    def grid(self) -> list[dict[str, Any]]:
+        """Every configuration of a space of lists, as Optuna's parameters, the last knob of the file varying fastest."""
+        points: list[tuple[dict[str, Any], dict[str, Any]]] = [({}, with_defaults(self.fixed))]
+        for dimension in self.dimensions:
+            longer = []
+            for parameters, drawn in points:
+                if not dimension.applies(drawn):
+                    longer.append((parameters, drawn))
+                    continue
+                for value in dimension.distribution.all(drawn):
+                    parameter = dimension.distribution.parameter(value, drawn)
+                    longer.append(({**parameters, dimension.name: parameter}, {**drawn, **dimension.assign(value)}))
+            points = longer
+        return [parameters for parameters, _ in points]
+
+    def base(self) -> TrialConfig:
+        """The configuration of the fixed knobs and defaults: what all trials have in common."""
+        return TrialConfig.model_validate(self.fixed)
+
+    def extremes(self) -> list[TrialConfig]:
+        """For each model, the configuration of all lowest and of all highest ends (of all first and last choices)."""
+        configs = []
+        for model in self.models:
+            for end in (0, -1):
+                drawn = with_defaults(self.fixed)
+                for dimension in self.dimensions:
+                    if dimension.applies(drawn):
+                        ends = dimension.distribution.ends(drawn)
+                        drawn |= dimension.assign(sorted(ends, key=size_of)[end])
+                    if "model" in dimension.knobs:
+                        drawn["model"] = model
+                configs.append(self._resolve(drawn))
+        return configs
+
+    def dump(self) -> str:
+        """The study as YAML that loads again to an equal study."""
+        return dump(self.source)
+
+    def _resolve(self, drawn: dict[str, Any]) -> TrialConfig:
+        given = {knob for dimension in self.dimensions if dimension.applies(drawn) for knob in dimension.knobs}
+        return TrialConfig.model_validate({knob: drawn[knob] for knob in drawn if knob in given or knob in self.fixed})

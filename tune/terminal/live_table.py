@@ -1,0 +1,214 @@
+"""What the search is doing → one live table in a terminal, or a plain line an event elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from reranker.training.training_status import TrainingStatus
+from results.study.study_folder import TrialStatus
+from tune.searching.schedulers import rungs
+from tune.study_file.study import Study
+
+_COLOURS = {
+    TrialStatus.RUNNING: "cyan",
+    TrialStatus.COMPLETED: "green",
+    TrialStatus.PRUNED: "yellow",
+    TrialStatus.FAILED: "red",
+    TrialStatus.CANCELLED: "dim",
+}
+
+
+@dataclass
+class _Row:
+    knobs: str
+    epochs: int
+    origin: str = ""
+    started: float = field(default_factory=time.monotonic)
+    ended: float | None = None
+    status: TrialStatus = TrialStatus.RUNNING
+    figures: dict[str, Any] = field(default_factory=dict)
+    cause: str = ""
+    elapsed_at_report: float = 0.0
+    known: int = 0  # epochs that an earlier launch has trained
+    doing: str = ""
+    said: float = field(default_factory=time.monotonic)  # when there was a line of it last
+
+    @property
+    def elapsed(self) -> float:
+        return (self.ended or time.monotonic()) - self.started
+
+    def remaining(self) -> float | None:
+        """Seconds left if the epochs to come take as long as those that passed."""
+        done = self.figures.get("epoch", 0) - self.known
+        if self.status is not TrialStatus.RUNNING or done <= 0:
+            return None
+        total = self.elapsed_at_report * (self.epochs - self.known) / float(done)
+        return max(0.0, total - self.elapsed)
+
+
+class Progress:
+    """The table of trials. Everything it is told comes from the search's own process.
+
+    Args:
+        done: trials that earlier launches have ended.
+        best: (number, value) of the best of them.
+        summary_s: seconds between two summaries where there is no live table.
+        pulse_s: seconds between two lines of what a trial is doing there.
+        quiet: say nothing.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        console: Console,
+        *,
+        done: int = 0,
+        best: tuple[int, float] | None = None,
+        summary_s: float = 600,
+        pulse_s: float = 60,
+        quiet: bool = False,
+    ) -> None:
+        self._trials, self._metric, self._console = study.settings.trials, study.metric, console
+        self._fidelity, self._marks, self._mode = study.clock, rungs(study), study.mode
+        self._done, self._best, self._quiet = done, best, quiet
+        self._summary_s, self._pulse_s = summary_s, pulse_s
+        self._is_live = console.is_terminal and not quiet
+        self._rows: dict[int, _Row] = {}
+        self._started = self._summarised = time.monotonic()
+        self._live = Live(
+            console=console,
+            get_renderable=self._render,
+            refresh_per_second=2,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def __enter__(self) -> Self:
+        if self._is_live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._is_live:
+            self._live.stop()
+            self._console.print(self._table())
+
+    def say(self, line: str) -> None:
+        """Above the live table, or as a line of its own."""
+        if not self._quiet:
+            self._console.print(f"[{_clock(time.monotonic() - self._started)}] {line}", markup=False, highlight=False)
+
+    def tick(self) -> None:
+        """Where there is no live table, what trials have been doing for long, and a summary now and then."""
+        now = time.monotonic()
+        for number in self._rows:
+            self._tell_doing(number)
+        if not self._is_live and now - self._summarised > self._summary_s:
+            self._summarised = now
+            self.say(self._summary())
+
+    def started(self, number: int, values: dict[str, Any], knobs: list[str], origin: str = "") -> None:
+        shown = ", ".join(f"{knob} {_short(values[knob])}" for knob in knobs)
+        self._rows[number] = _Row(shown, values["epochs"], origin)
+        self._say(f"trial {number}{f' ({origin})' if origin else ''} started: {shown}")
+
+    def reported(self, number: int, figures: dict[str, Any]) -> None:
+        row = self._rows[number]
+        row.figures, row.elapsed_at_report = figures, row.elapsed
+        row.doing, row.said = "", time.monotonic()
+        if figures.get("replayed"):
+            row.known, row.started = figures["epoch"], time.monotonic()
+        self._say(
+            f"trial {number} epoch {figures['epoch']}/{row.epochs}{' (kept)' if figures.get('replayed') else ''}: "
+            f"loss {figures['train_loss']:.3f}, "
+            f"Recall@1 {figures['recall_at_1']:.3f}, NDCG@10 {figures['ndcg_at_10']:.3f}, {row.elapsed:.0f} s"
+        )
+
+    def training_status(self, number: int, training_status: TrainingStatus) -> None:
+        """What a trial is doing between two epochs."""
+        row = self._rows[number]
+        row.doing = training_status.text(row.epochs)
+        self._tell_doing(number)
+
+    def ended(self, number: int, status: TrialStatus, cause: str = "") -> None:
+        if (row := self._rows.get(number)) is not None:  # none of a trial of an earlier launch that did not go on
+            row.status, row.ended, row.cause, row.doing = status, time.monotonic(), cause, ""
+        self._say(f"trial {number} {status.value}" + (f": {cause}" if cause else ""))
+
+    def _tell_doing(self, number: int) -> None:
+        row, now = self._rows[number], time.monotonic()
+        if row.doing and now - row.said > self._pulse_s:
+            row.said = now
+            self._say(f"trial {number} {row.doing}")
+
+    def _say(self, line: str) -> None:
+        if not self._is_live:
+            self.say(line)
+
+    def _summary(self) -> str:
+        done = sum(row.status is not TrialStatus.RUNNING for row in self._rows.values())
+        total, elapsed = max(self._trials, self._done + len(self._rows)), time.monotonic() - self._started
+        ahead = total - self._done - done
+        left = f", about {_clock(elapsed / done * ahead)} left" if done and ahead else ""
+        scored = [(row.figures[self._metric], number) for number, row in self._rows.items() if row.figures]
+        scored += [(self._best[1], self._best[0])] if self._best else []
+        best = (min if self._mode == "min" else max)(scored, default=None)
+        leader = f", best {self._metric} {best[0]:.3f} (trial {best[1]})" if best else ""
+        return f"{self._done + done} of {total} trials done, {_clock(elapsed)} elapsed{left}{leader}"
+
+    def _render(self) -> Group:
+        return Group(self._table(), Text(self._summary(), style="bold"))
+
+    def _next_rung(self, row: _Row) -> str:
+        """Where the trial is compared next, as an epoch of its own; "last" beyond the last rung."""
+        if row.status is not TrialStatus.RUNNING:
+            return ""
+        at = row.figures.get("epoch", 0)
+        marks = [m if self._fidelity == "epoch" else math.ceil(m * row.epochs / 100 - 1e-6) for m in self._marks]
+        return next((f"{mark:g}" for mark in marks if at < mark < row.epochs), "-")
+
+    def _table(self) -> Table:
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in ("trial", "state", "epoch", "rung", "loss", "Recall@1", "NDCG@10", "elapsed", "remaining"):
+            table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+        table.add_column("knobs", overflow="ellipsis", no_wrap=True)
+        for number, row in sorted(self._rows.items()):
+            table.add_row(
+                str(number),
+                Text(row.status.value, style=_COLOURS[row.status]),
+                f"{row.figures.get('epoch', 0)}/{row.epochs}",
+                self._next_rung(row),
+                _figure(row.figures.get("train_loss")),
+                _figure(row.figures.get("recall_at_1")),
+                _figure(row.figures.get("ndcg_at_10")),
+                _clock(row.elapsed),
+                _clock(row.remaining()),
+                " · ".join(
+                    filter(None, [row.doing, row.cause or (f"{row.origin}: " if row.origin else "") + row.knobs])
+                ),
+            )
+        return table
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.1e}" if isinstance(value, float) else str(value)
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
