@@ -53,7 +53,7 @@ dying({owner}, {name!r}, {count}, {after})
 begin_study(study, data, Path({runs!r}))
 """
 MOMENTS = {
-    "the first file": ("files.os", "replace", 1, False),
+    "the first file": ("atomic_files.os", "replace", 1, False),
     "the manifest": ("StudyFolder", "write_manifest", 1, False),
     "the manifest with the name": ("StudyFolder", "write_manifest", 2, True),
     "the rename": ("Path", "rename", 1, False),
