@@ -28,7 +28,6 @@ PRETTY = {
 }
 _COLUMNS = ["rank", "name", "kind", "status", "epoch", *METRIC_NAMES, "train_loss", "val_loss", "seconds"]
 _SHOWN = ["rank", "name", "status", "epoch", "recall_at_1", "ndcg_at_10", "train_loss", "val_loss", "seconds"]
-_ALWAYS = ["name", "recall_at_1", "ndcg_at_10"]
 _FIRST_TO_GO = ["train_loss", "val_loss", "seconds", "epoch"]  # then the knobs from the right, the status, the rank
 
 
