@@ -57,6 +57,28 @@ def test_a_ray_of_our_own_listens_on_the_loopback_interface_and_shows_nothing_to
     assert Path(logs).parents[2].name.startswith("reranker-")
 
 
+def test_a_worker_asks_its_own_cluster_s_dashboard_and_no_other(home):
+    script = f"""
+import os, sys
+sys.path.insert(0, {str(PROJECT)!r})
+os.environ["RAY_API_SERVER_ADDRESS"] = "http://127.0.0.1:1"  # of another cluster
+from tune.execution.ray_cluster import cluster
+import ray
+with cluster(None, None, dashboard=True) as running:
+    def look():
+        from ray.util.state import get_actor
+        mine = ray.get_runtime_context().get_actor_id()
+        return os.environ["RAY_API_SERVER_ADDRESS"], get_actor(mine).state
+    class Looking:
+        def look(self):
+            return look()
+    url, state = ray.get(ray.remote(Looking).remote().look.remote())
+    print(url == running.dashboard, state)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.splitlines()[-1:] == ["True ALIVE"], done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("process", ["gcs_server", "raylet"])
 def test_the_end_of_ray_is_noticed_at_once_and_named(process, home):
     script = f"""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from results.study.study_folder import StudyFolder
 
@@ -30,45 +31,60 @@ space:
 """
 
 
-def worker_of(mark: str) -> psutil.Process:
-    """The training process of a search that runs with this mark in its environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if "TrainWorker" in " ".join(process.cmdline()) and process.environ().get("RERANKER_TEST") == mark:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    (worker,) = found
-    return worker
+class RunningSearch:
+    """A search in a process of its own, whose trials are watched through their folders: a line printed comes later."""
+
+    def __init__(self, folder: Path, study: str, *arguments: str, **environment: str) -> None:
+        (folder / "study.yaml").write_text(study, encoding="utf-8")
+        self._mark, self._printed = uuid.uuid4().hex, folder / "printed.log"
+        with self._printed.open("w") as printed:
+            self._process = subprocess.Popen(
+                [sys.executable, str(PROJECT / "tune" / "run_search.py"), "study.yaml", "--runs", "runs", *arguments],
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env={**os.environ, "RERANKER_TEST": self._mark, **environment},
+            )
+        self.study = StudyFolder(folder / "runs" / str(yaml.safe_load(study)["study"]["name"]))
+
+    @property
+    def printed(self) -> str:
+        return self._printed.read_text(encoding="utf-8")
+
+    def wait_for_epoch(self, trial: int, epoch: int) -> None:
+        while not (self.study.trial(trial).path.exists() and len(self.study.trial(trial).read_epochs()) >= epoch):
+            assert self._process.poll() is None, self.printed
+            time.sleep(0.02)
+
+    def worker(self) -> psutil.Process:
+        """The training process, once there is one."""
+        while True:
+            for process in psutil.process_iter():
+                try:
+                    is_worker = "TrainWorker" in " ".join(process.cmdline())
+                    if is_worker and process.environ().get("RERANKER_TEST") == self._mark:
+                        return process
+                except (psutil.NoSuchProcess, psutil.AccessDenied):
+                    continue
+            assert self._process.poll() is None, self.printed
+            time.sleep(0.1)
+
+    def wait(self) -> StudyFolder:
+        assert self._process.wait(timeout=300) == 0, self.printed
+        return self.study
 
 
 @pytest.fixture(scope="module")
 def afflicted(tmp_path_factory):
     """Trial 0 loses its worker after the first epoch; what takes its place can't get memory for trial 1's passes."""
-    folder, mark = tmp_path_factory.mktemp("afflicted"), uuid.uuid4().hex
-    (folder / "study.yaml").write_text(STUDY, encoding="utf-8")
-    script = [str(PROJECT / "tune" / "run_search.py"), "study.yaml", "--runs", "runs"]
-    process = subprocess.Popen(
-        [sys.executable, *script],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "RERANKER_TEST": mark, "MALLOC_ARENA_MAX": "1"},
-    )
-    out = ""
-    assert process.stdout is not None
-    for line in process.stdout:
-        out += line
-        if "trial 0 epoch 1/2" in line:
-            worker_of(mark).send_signal(signal.SIGKILL)
-        if "trial 0 epoch 2/2" in line:
-            worker = worker_of(mark)
-            limit = worker.memory_info().vms + 700 * 2**20  # passes of 512 take over 1,200 MiB, those of 8 under 250
-            worker.rlimit(resource.RLIMIT_AS, (limit, limit))
-    assert process.wait(timeout=60) == 0, out
-    return StudyFolder(folder / "runs" / "small")
+    search = RunningSearch(tmp_path_factory.mktemp("afflicted"), STUDY, MALLOC_ARENA_MAX="1")
+    search.wait_for_epoch(0, 1)
+    search.worker().kill()
+    search.wait_for_epoch(0, 2)
+    worker = search.worker()
+    limit = worker.memory_info().vms + 700 * 2**20  # passes of 512 take over 1,200 MiB, those of 8 under 250
+    worker.rlimit(resource.RLIMIT_AS, (limit, limit))
+    return search.wait()
 
 
 def test_workers_that_die_are_replaced_and_the_trial_goes_on_from_its_last_epoch(afflicted):
@@ -105,35 +121,19 @@ space:
 def unlucky(tmp_path_factory):
     """Without a dashboard. Trial 0 is paused after its first epochs, and loses its worker after the third and the fourth.
 
-    Gives the study and whether the worker was gone during the pause.
+    Gives the study, whether the worker was gone during the pause, and what was printed.
     """
-    folder, mark = tmp_path_factory.mktemp("unlucky"), uuid.uuid4().hex
-    (folder / "study.yaml").write_text(UNLUCKY, encoding="utf-8")
-    script = str(PROJECT / "tune" / "run_search.py")
-    process = subprocess.Popen(
-        [sys.executable, script, "study.yaml", "--runs", "runs", "--no-dashboard"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "RERANKER_TEST": mark},
-    )
-    out, gone = "", False
-    study = StudyFolder(folder / "runs" / "unlucky")
-
-    assert process.stdout is not None
-    for line in process.stdout:
-        out += line
-        if "trial 0 epoch 1/5" in line:
-            worker = worker_of(mark)
-            study.control.mkdir(exist_ok=True)
-            study.paused.touch()  # seen at the end of the epoch that is under way
-            gone = worker in psutil.wait_procs([worker], timeout=60)[0]
-            study.paused.unlink()
-        if "trial 0 epoch 3/5" in line or "trial 0 epoch 4/5" in line:
-            worker_of(mark).send_signal(signal.SIGKILL)
-    assert process.wait(timeout=60) == 0, out
-    return study, gone, out
+    search = RunningSearch(tmp_path_factory.mktemp("unlucky"), UNLUCKY, "--no-dashboard")
+    search.wait_for_epoch(0, 1)
+    worker = search.worker()
+    search.study.control.mkdir(exist_ok=True)
+    search.study.paused.touch()  # seen at the end of an epoch
+    gone = worker in psutil.wait_procs([worker], timeout=60)[0]
+    search.study.paused.unlink()
+    for epoch in (3, 4):
+        search.wait_for_epoch(0, epoch)
+        search.worker().kill()
+    return search.wait(), gone, search.printed
 
 
 def test_a_pause_gives_the_workers_back_and_the_trial_goes_on_afterwards(unlucky):

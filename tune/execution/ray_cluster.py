@@ -76,7 +76,7 @@ def cluster(address: str | None, dashboard_port: int | None, dashboard: bool = T
         EnvironmentFault: the port is taken, or no cluster answers.
         RayLost: Ray ended meanwhile.
     """
-    runtime_env = {"env_vars": _QUIET}
+    runtime_env = {"env_vars": _QUIET, "worker_process_setup_hook": "tune.execution.worker_setup.name_api_server"}
     try:
         if address is None:
             with _terminal_of_its_own():
