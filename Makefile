@@ -6,14 +6,17 @@ PIP := $(PY) -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 ARGS ?=
 
-.PHONY: search test check lint install clean
+.PHONY: search test test-all check lint install clean
 search: .venv/.installed
 	$(PY) tune/run_search.py $(ARGS)
 
 test: .venv/.installed
+	$(PY) -m pytest -n 2 -m "not slow" $(ARGS)
+
+test-all: .venv/.installed
 	$(PY) -m pytest -n 2 $(ARGS)
 
-check: lint test
+check: lint test-all
 
 lint: .venv/.installed
 	.venv/bin/ruff check .

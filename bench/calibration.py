@@ -76,7 +76,8 @@ def shares(skill: float) -> FloatArray:
     at = np.linspace(-6, 6, 1201)
     beaten = stats.norm.sf(at + skill)  # by another candidate, where the target's noise is `at`
     found: FloatArray = stats.binom.pmf(np.arange(CANDIDATES)[:, None], CANDIDATES - 1, beaten) @ stats.norm.pdf(at)
-    return found / found.sum()
+    shares: FloatArray = found / found.sum()
+    return shares
 
 
 @functools.cache

@@ -25,6 +25,7 @@ import optuna
 from ray.tune.schedulers import TrialScheduler
 from scipy.stats import spearmanr
 
+from tune.execution.trial_messages import Assignment
 from tune.searching.optuna_searcher import make_sampler
 from tune.searching.schedulers import make_scheduler
 from tune.searching.trial_store import PastTrial
@@ -149,9 +150,9 @@ def search(study: Study, world: World) -> Iterator[tuple[int, float]]:
             return
         optuna_study.sampler = make_sampler(study, number)
         trial = optuna_study.ask()
-        values = study.draw(trial)
-        past = PastTrial(str(number), {"number": number, "values": values, "to_the_end": False}, {})
-        live[number] = trial, past, world.curve(values), []
+        config = study.draw(trial)
+        past = PastTrial(str(number), Assignment(number, config).as_tune_config)
+        live[number] = trial, past, world.curve(config.model_dump()), []
         scheduler.on_trial_add(None, past)
         heapq.heappush(running, (now + 1, number))
 
@@ -197,9 +198,11 @@ def rung_and_end(schedule: str, clock: str, seed: int) -> tuple[float, float, fl
     """Spearman's correlations over random configurations: rung with end, epochs with rung, epochs with end."""
     study, world = load(seed, schedule, sampler="random"), World(seed)
     drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    early, final, epochs = [], [], []
+    early: list[float] = []
+    final: list[float] = []
+    epochs: list[int] = []
     while len(final) < COMPARED:
-        curve = world.curve(study.draw(drawn.ask()))
+        curve = world.curve(study.draw(drawn.ask()).model_dump())
         if len(curve) < 3:  # ends before the rung
             continue
         at = 3 if clock == "epoch" else math.ceil(len(curve) / 3)

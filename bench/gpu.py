@@ -70,11 +70,11 @@ def step_of(way: str, model: PeftModel, rows: int, length: int, device: str) -> 
         with mixed:
             if way == "full logits":
                 logits = run(input_ids=ids, use_cache=False).logits.float()
-                F.cross_entropy(logits[:, -2], ids[:, -1]).backward()
+                F.cross_entropy(logits[:, -2], ids[:, -1]).backward()  # type: ignore[no-untyped-call]
             else:
                 with only_answers(model, labels):
                     logits = run(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
-                    F.cross_entropy(logits, targets).backward()
+                    F.cross_entropy(logits, targets).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
 

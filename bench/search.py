@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
-        ways = {
+        ways: dict[str, Callable[[], dict[str, Any]]] = {
             "slots": lambda: search("slot", runs, trials),
             "new workers each trial": lambda: search("trial", runs, trials),
             "SFTTrainer, no search": lambda: without_a_search(StudyFolder(runs / "slot")),

@@ -48,6 +48,12 @@ class _ByFile(LoadScopeScheduling):
         return "ray" if file in RAY else file
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in RAY:
+            item.add_marker(pytest.mark.ray)
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile:
     return _ByFile(config, log)
 

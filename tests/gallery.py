@@ -78,7 +78,7 @@ def train(
     last: int = 99,
 ) -> None:
     """To its end; or up to an epoch, after which the trial counts as pruned."""
-    folder.start_trial(number, config.model_dump(mode="json"))
+    folder.start_trial(number, config)
     bases = loaded(tuple(data.interactions.item_texts))
     sft.fine_tune(
         config,

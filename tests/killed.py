@@ -19,8 +19,10 @@ import psutil
 
 from results.study.study_folder import StudyFolder
 from tune.callbacks import SearchCallbacks
+from tune.execution.trial_messages import Assignment
 from tune.mlflow_tracking.trials_to_runs import MlflowClient
 from tune.searching.optuna_searcher import _OwnDraws
+from tune.searching.trial_life import TrialLife
 from tune.searching.trial_store import TrialStore
 
 
@@ -71,7 +73,7 @@ def at_result(number: int, epoch: int) -> None:
 
     def killing(self: SearchCallbacks, **info: Any) -> None:
         original(self, **info)
-        if info["trial"].config["number"] == number and info["result"].get("epoch") == epoch:
+        if Assignment.of(info["trial"].config).number == number and info["result"].get("epoch") == epoch:
             kill_ray()
 
     SearchCallbacks.on_trial_result = killing
@@ -84,12 +86,12 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "saving": lambda: when_seen("*/trials/*/state.tmp"),
     "reporting": lambda: at_call(TrialStore, "report"),
     "telling": lambda: at_call(TrialStore, "end", after=True),  # the journal knows, the folder does not
-    "recording": lambda: at_call(SearchCallbacks, "_end", after=True),
+    "recording": lambda: at_call(TrialLife, "end", after=True),
     "making a run": lambda: at_call(MlflowClient, "create_run", 2, after=True),
     "logging": lambda: at_call(MlflowClient, "log_batch", 3),
     "ending": lambda: at_call(StudyFolder, "write_ending"),
     "deciding": lambda: at_call(
-        TrialStore, "is_to_end", after=True
+        TrialStore, "decide", after=True
     ),  # the journal knows how, and not yet that it has ended
     "raylet": lambda: at_result(4, 1),
 }

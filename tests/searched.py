@@ -45,8 +45,9 @@ def search(runs: Path, name: str = "small", *, trials: int = 3, killed: bool = F
     trial_store, bases = TrialStore(study, folder, lambda number: make_sampler(study, number)), BaseModels()
     keep_zero_shot(study.base(), data, bases, *folder.zero_shot(study.base().model))
     for _ in range(trials):
-        number, values, origin = trial_store.ask()
-        folder.start_trial(number, values, origin)
+        assignment, origin = trial_store.ask()
+        number = assignment.number
+        folder.start_trial(number, assignment.config, origin)
         config = folder.trial(number).read_config()
         last = number == trials - 1
 

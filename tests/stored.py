@@ -19,6 +19,7 @@ from reranker.storage.atomic_files import write_yaml
 from reranker.trial_folder import TrialFolder
 from results.study.optuna_journal import ORIGIN, create_journal
 from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.trial_origin import DRAWN, Origin
 
 CANDIDATES, USERS = 10, 240
 _STATES = {
@@ -65,7 +66,7 @@ def keep_journal(study: StudyFolder) -> StudyFolder:
                 state=state,
                 value=best if state is TrialState.COMPLETE else None,
                 intermediate_values=reports,
-                user_attrs={ORIGIN: trial.origin} if trial is not None and trial.origin else {},
+                user_attrs={ORIGIN: str(trial.origin)} if trial is not None and trial.origin != DRAWN else {},
             )
         )
     return study
@@ -141,7 +142,7 @@ class Maker:
         config = TrialConfig(
             **{"model": "demo-tiny", "epochs": 2, "candidates": CANDIDATES, "learning_rate": 1e-3, **knobs}
         )
-        self.study.start_trial(number, config.model_dump(), origin)
+        self.study.start_trial(number, config, Origin.parse(origin))
         params = {"learning_rate": config.learning_rate, "lora_rank": config.lora_rank}
         spaces = {
             "learning_rate": FloatDistribution(1e-6, 1, log=True),

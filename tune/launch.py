@@ -98,9 +98,8 @@ def _close(folder: StudyFolder, error: BaseException) -> None:
 
 
 def _cancel_running(folder: StudyFolder) -> None:
-    for number in folder.numbers():
-        if folder.read_status(number)["status"] == TrialStatus.RUNNING:
-            folder.write_status(number, TrialStatus.CANCELLED)
+    for number in folder.running():
+        folder.write_status(number, TrialStatus.CANCELLED)
 
 
 def _end(folder: StudyFolder, reason: str) -> None:

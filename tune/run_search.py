@@ -48,6 +48,7 @@ from tune import arguments
 from tune.callbacks import SearchCallbacks
 from tune.deployment.deploy import refit_and_register
 from tune.execution.failure_cause import MACHINE, machine_fault
+from tune.execution.trial_messages import Assignment
 from tune.execution.trial_resources import concurrent_trials, trial_resources
 from tune.execution.trial_runner import make_trainable
 from tune.execution.worker_group import TrialResources
@@ -57,6 +58,7 @@ from tune.searching.optuna_searcher import OptunaSearcher, make_sampler
 from tune.searching.replicates import Replication
 from tune.searching.schedulers import make_scheduler, replay
 from tune.searching.stop_rules import StopRules, end_at_once, handling
+from tune.searching.trial_life import TrialLife
 from tune.searching.trial_store import TrialStore
 from tune.searching.warm_start import earlier_study, warm_start
 from tune.study_file import loading
@@ -153,7 +155,8 @@ def _run_trials(
 ) -> str:
     """Why the search ended before all trials did; empty if none is left."""
     trial_store = TrialStore(study, folder, lambda number: make_sampler(study, number))
-    trial_store.reconcile()
+    trial_life = TrialLife(trial_store, folder, study.metric)
+    trial_life.reconcile()
     past = trial_store.past()
     progress = Progress(
         study, console, done=len(past), best=trial_store.best(), summary_s=60 * args.summary_minutes, quiet=args.quiet
@@ -168,18 +171,18 @@ def _run_trials(
     scheduler = make_scheduler(study, folder.read_manifest()["ceiling"])
     replay(scheduler, past)
     replication = Replication(folder, args.top, args.replicate, progress.say) if args.replicate else None
-    callbacks = SearchCallbacks(folder, progress, tracker, stop_rules, study.knobs)
+    callbacks = SearchCallbacks(trial_life, progress, tracker, stop_rules, study.knobs)
     with progress, stop_rules.listening():
         try:
             with stop_rules.minding_the_machine():
                 ray_tune.Tuner(
                     make_trainable(folder.path, ray.put(data), study, resources),
                     tune_config=ray_tune.TuneConfig(
-                        search_alg=OptunaSearcher(study, trial_store, stop_rules, replication),
+                        search_alg=OptunaSearcher(study, trial_store, trial_life, stop_rules, replication),
                         scheduler=scheduler,
                         num_samples=-1,  # the searcher says when there are no more
                         max_concurrent_trials=min(study.settings.concurrency or 10**6, concurrent_trials(resources)),
-                        trial_dirname_creator=lambda trial: f"{trial.config['number']:03d}",
+                        trial_dirname_creator=lambda trial: f"{Assignment.of(trial.config).number:03d}",
                         reuse_actors=study.resources.isolation == "slot",
                     ),
                     run_config=ray_tune.RunConfig(

@@ -18,7 +18,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
@@ -34,6 +34,7 @@ from reranker.prompting.forward_passes import Pass
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.collator import PassCollator
 from reranker.training.loss import Objective
+from reranker.training.resumable_trainer import ResumableTrainer
 from reranker.training.training_status import TrainingStatus
 from reranker.trial_folder import TrialFolder
 
@@ -112,7 +113,7 @@ class StopWatch(TrainerCallback):  # type: ignore[misc]
         )
 
 
-class RerankerTrainer(SFTTrainer):  # type: ignore[misc]
+class RerankerTrainer(ResumableTrainer):
     """SFTTrainer with the label objective, and with our scoring in the place of its evaluation."""
 
     def __init__(self, job: Job, model: Any, arguments: SFTConfig, started: float) -> None:
@@ -207,11 +208,7 @@ class RerankerTrainer(SFTTrainer):  # type: ignore[misc]
         beside = self.job.folder.path / "state.tmp"
         with self.job.folder.keeping_state(epoch) if first else contextlib.nullcontext():
             wait_for_all()  # until the folder is there
-            if first:
-                self.accelerator.unwrap_model(self.model).save_pretrained(str(beside))
-                self.state.save_to_json(str(beside / "trainer_state.json"))
-            self._save_optimizer_and_scheduler(str(beside))
-            self._save_rng_state(str(beside))
+            self.write_state(beside)
             (beside / f"counters-{worker_rank()}.json").write_text(json.dumps(self._counters()), encoding="utf-8")
             wait_for_all()  # until everybody has written
 
@@ -226,12 +223,9 @@ class RerankerTrainer(SFTTrainer):  # type: ignore[misc]
             "largest_rate": self._largest_rate,
         }
 
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Called by the trainer once, when it goes on from a state: where the counters stand is loaded with it."""
-        super()._load_rng_state(checkpoint)
-        if checkpoint is None or self.job.folder is None:
-            return
-        path = Path(checkpoint) / f"counters-{worker_rank()}.json"
+    def on_state_loaded(self, folder: Path) -> None:
+        """Where the counters stand is loaded with the state."""
+        path = folder / f"counters-{worker_rank()}.json"
         counters = json.loads(path.read_text(encoding="utf-8"))
         for name in _COUNTED:
             setattr(self.job.collator, name, counters[name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +11,8 @@ import numpy as np
 from reranker.metrics import METRIC_NAMES, FloatArray, values_of
 from results.statistics.paired_tests import Ranker
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.trial_origin import OriginKind
 
-REPLICATE = "replicate of"  # and the number of the trial: the origin of a rerun
 _FAR = 4.0  # standard errors behind the best, beyond which a configuration tells nothing more of those in front
 _LEAST = 0.25  # of the variance between seeds: configurations are taken to differ by as much at least
 _COULD = 2.0  # posterior standard deviations within which a configuration could still be the best
@@ -109,8 +108,7 @@ def sign_of(metric: str) -> int:
 
 def replicated(trial: StoredTrial) -> int | None:
     """The number of the trial that this one repeats."""
-    match = re.fullmatch(rf"{REPLICATE} (\d+)", trial.origin)
-    return int(match[1]) if match else None
+    return trial.origin.trial if trial.origin.kind is OriginKind.REPLICATE else None
 
 
 def configuration_results(study: StudyFolder, trials: Sequence[StoredTrial] | None = None) -> list[ConfigurationResult]:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from reranker.storage.atomic_files import DamagedFile, cut_torn_line, writing
+from results.study.trial_origin import Origin, OriginKind
 
 ORIGIN = "origin"  # the attribute of a trial that says how it came to be
 ENDS = "ends"  # the attribute of a trial that shall end: its status, how many ended before it, the cause, whether it is ours
-TAKEN_OVER = "warm start"  # the origin of another study's trials, which this one's sampler knows
 _MANIFEST, _BASELINE, _READING = "manifest", "baseline/", "test_reading/"
 _REMEDY = "restore it from a copy: without it nobody can tell what was trained"
 
@@ -26,13 +26,12 @@ class TrialRecord:
     Attributes:
         state: running, complete, pruned, fail or waiting.
         reports: the study's metric by epoch.
-        origin: how it came to be, where the sampler did not simply draw it.
         cause: of a failure; `ours` where it is not the user's to mend.
     """
 
     state: str
     reports: dict[int, float]
-    origin: str
+    origin: Origin
     cause: str = ""
     ours: bool = False
 
@@ -100,7 +99,7 @@ class Journal:
     def trials(self) -> dict[int, TrialRecord]:
         """By number, without those that were taken over from another study."""
         trials = self._study.get_trials(deepcopy=False)
-        return {t.number: _record(t) for t in trials if t.user_attrs.get(ORIGIN) != TAKEN_OVER}
+        return {t.number: _record(t) for t in trials if origin_of(t).kind is not OriginKind.WARM_START}
 
     def remember_reading(self, reading: dict[str, Any]) -> None:
         """For whoever has the study's lock."""
@@ -113,10 +112,14 @@ def baseline_attribute(name: str) -> str:
     return f"{_BASELINE}{name}"
 
 
+def origin_of(trial: Any) -> Origin:
+    """How one of Optuna's trials came to be."""
+    return Origin.parse(str(trial.user_attrs.get(ORIGIN, "")))
+
+
 def _record(trial: Any) -> TrialRecord:
     _, _, cause, ours = trial.user_attrs.get(ENDS, ("", 0, "", False))
-    origin = str(trial.user_attrs.get(ORIGIN, ""))
-    return TrialRecord(trial.state.name.lower(), trial.intermediate_values, origin, cause, ours)
+    return TrialRecord(trial.state.name.lower(), trial.intermediate_values, origin_of(trial), cause, ours)
 
 
 def _storage(path: Path) -> Any:

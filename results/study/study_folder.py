@@ -36,6 +36,7 @@ from reranker.storage.atomic_files import (
 )
 from reranker.storage.yaml_lines import dump
 from reranker.trial_folder import TrialFolder
+from results.study.trial_origin import DRAWN, Origin
 
 RUNS = Path(__file__).resolve().parents[2] / "results" / "runs"
 
@@ -68,13 +69,13 @@ class StoredTrial:
     status: TrialStatus
     cause: str
     epochs: list[dict[str, Any]]
-    origin: str = ""  # how it came to be, where the sampler did not simply draw it: "start_from", "added", "retry of 3"
+    origin: Origin = DRAWN
     notes: tuple[str, ...] = ()  # what happened to it and its figures don't tell
     study: str = ""  # whose it is
 
     @property
     def name(self) -> str:
-        return f"trial {self.number}" + (f" ({self.origin})" if self.origin else "")
+        return f"trial {self.number}" + ("" if self.origin == DRAWN else f" ({self.origin})")
 
     def best(self, metric: str) -> dict[str, Any] | None:
         """The figures of its best epoch (the first one among equals); None before the first."""
@@ -281,20 +282,20 @@ class StudyFolder:
         """What the file of the readings holds."""
         return "".join(as_line(reading) for reading in readings)
 
-    def start_trial(self, number: int, values: dict[str, Any], origin: str = "") -> None:
+    def start_trial(self, number: int, config: TrialConfig, origin: Origin = DRAWN) -> None:
         """Also called for a trial that goes on: what it has already is kept."""
         folder = self.trial(number)
         with writing(folder.path):
             folder.path.mkdir(parents=True, exist_ok=True)
             self._stop_file(number).unlink(missing_ok=True)
-        folder.write_config(TrialConfig.model_validate(values))
+        folder.write_config(config)
         self.write_status(number, TrialStatus.RUNNING, origin=origin)
 
     def write_status(
-        self, number: int, status: TrialStatus, cause: str = "", ours: bool = False, origin: str | None = None
+        self, number: int, status: TrialStatus, cause: str = "", ours: bool = False, origin: Origin | None = None
     ) -> None:
         """`ours` marks a failure that is not the user's to mend; `origin` stays what it was unless given."""
-        known = self.read_status(number).get("origin", "") if origin is None else origin
+        known = self.read_status(number).get("origin", "") if origin is None else str(origin)
         facts = {"status": status.value, "cause": cause, "ours": ours, "origin": known}
         write_json(self.trial(number).path / "status.json", facts)
 
@@ -336,6 +337,10 @@ class StudyFolder:
         folders = [path.parent.name for path in (self.path / "trials").glob("*/status.json")]
         return sorted({int(name) for name in folders if name.isdecimal()} - self.left_out().keys())
 
+    def running(self) -> list[int]:
+        """Trials that run, or did when a search was killed."""
+        return [n for n in self.numbers() if self.read_status(n)["status"] == TrialStatus.RUNNING]
+
     def leave_out(self, number: int, why: str) -> None:
         """Count a trial as if it had never been, for good: its files are damaged."""
         append_line(self.path / "left_out.jsonl", {"trial": number, "why": why})
@@ -355,7 +360,7 @@ class StudyFolder:
                 TrialStatus(status["status"]),
                 status["cause"],
                 folder.read_epochs(),
-                status.get("origin", ""),
+                Origin.parse(status.get("origin", "")),
                 tuple(folder.read_notes()),
                 self.name,
             )

@@ -44,7 +44,7 @@ def study(tmp_path) -> StudyFolder:
         learning_rate=1e-2,
         history_length=5,
     )
-    folder.start_trial(0, config.model_dump())
+    folder.start_trial(0, config)
     folder.trial(0).append_epoch({"epoch": 1, "ndcg_at_10": 0.5})
     folder.write_status(0, TrialStatus.COMPLETED)
     folder.write_best_config(next(folder.trials()))

@@ -42,6 +42,8 @@ from tune.deployment.refit import Recipe, refit
 from tune.execution.worker_group import TrialResources
 from tune.mlflow_tracking.trials_to_runs import StudyMirror
 
+pytestmark = pytest.mark.slow
+
 CONFIG = TrialConfig(
     model="demo-tiny", epochs=3, examples_per_user=2, learning_rate=1e-2, schedule="linear", lora_rank=4
 )
@@ -108,7 +110,7 @@ def study(data, tmp_path_factory) -> StudyFolder:
     space = "{learning_rate: {log_uniform: [1.0e-5, 1.0e-1]}}"
     write_yaml(folder.study_file, f"study: {{name: small}}\ndata: {{source: demo}}\nspace: {space}\n")
     for number, config in enumerate((CONFIG.model_copy(update={"learning_rate": 1e-4}), CONFIG)):
-        folder.start_trial(number, config.model_dump(mode="json"))
+        folder.start_trial(number, config)
         fine_tune(config, data, folder=folder.trial(number))
         folder.write_status(number, TrialStatus.COMPLETED)
     epochs = folder.trial(1).read_epochs()

@@ -28,6 +28,7 @@ from results.diagnosis.diagnosis_inputs import DiagnosisInputs, Range, read_tabl
 from results.diagnosis.finding import Finding, Grade
 from results.statistics.comparison import Comparison
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.trial_origin import Origin
 
 SEEDS_NUMBERS = "recall_at_1,ndcg_at_10,train_loss,optimizer_steps\n0.0179,0.0875,4.25,5\n0.0212,0.1019,4.25,5\n"
 
@@ -116,6 +117,7 @@ GALLERY: dict[str, tuple[Callable[[Path], StudyFolder], list[str]]] = {
 
 
 @pytest.mark.parametrize("case", GALLERY)
+@pytest.mark.slow
 def test_a_broken_study_yields_its_finding_first(case, tmp_path):
     make, expected = GALLERY[case]
     found = diagnose(DiagnosisInputs.of_study(make(tmp_path)))
@@ -169,7 +171,7 @@ def test_a_healthy_study_yields_nothing_where_weak_trials_were_pruned(several, t
 
 def test_failed_trials_are_told_with_their_causes(copied):
     for number in (1, 2, 3):
-        copied.start_trial(number, good().model_dump(mode="json"))
+        copied.start_trial(number, good())
         copied.write_status(number, TrialStatus.FAILED, "out of memory" if number < 3 else "no space on the disk")
     (finding,) = diagnose(DiagnosisInputs.of_study(copied))
     assert finding.name == "trials failed"
@@ -202,7 +204,7 @@ def _like_trial_0(study: StudyFolder, number: int, origin: str, score: float) ->
     )
     epochs = study.trial(0).read_epochs()
     users, ranks = study.trial(0).read_ranks()
-    study.start_trial(number, config.model_dump(mode="json"), origin)
+    study.start_trial(number, config, Origin.parse(origin))
     study.trial(number).clear()
     report(study.trial(number), users, ranks, **{**epochs[-1], "epoch": 1, "ndcg_at_10": score})
     study.write_status(number, TrialStatus.COMPLETED)

@@ -13,6 +13,7 @@ import pytest
 
 from results.study.study_folder import StudyFolder
 
+pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).resolve().parents[2]
 STUDY = """
 study: {name: small, trials: 2, seed: 3, concurrency: 1}

@@ -80,6 +80,7 @@ with cluster(None, None, dashboard=True) as running:
 
 
 @pytest.mark.parametrize("process", ["gcs_server", "raylet"])
+@pytest.mark.slow
 def test_the_end_of_ray_is_noticed_at_once_and_named(process, home):
     script = f"""
 import sys, time

@@ -16,6 +16,7 @@ import yaml
 
 from results.study.study_folder import StudyFolder
 
+pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).resolve().parents[2]
 STUDY = """
 study:

@@ -40,6 +40,7 @@ from results.statistics.seed_averages import replicated
 from results.statistics.verdict_text import verdict
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.tracking_address import tracking_uri_of
+from results.study.trial_origin import Origin
 from tune.mlflow_tracking import moved_store
 from tune.mlflow_tracking.run_tags import searched, trial_note
 from tune.mlflow_tracking.tracker import Tracker
@@ -71,7 +72,7 @@ def add_trial(study: StudyFolder, number: int, recalls: list[float], *, origin: 
     """A trial that has finished an epoch for each of `recalls`, the share of users whose true item stood first; the others'
     stood last, so that all metrics are the same."""
     values = {"model": "demo-tiny", "learning_rate": 10.0**-number / 100, "epochs": 3} | knobs
-    study.start_trial(number, TrialConfig(**values).model_dump(), origin)
+    study.start_trial(number, TrialConfig(**values), Origin.parse(origin))
     for epoch, recall in enumerate(recalls, start=1):
         report(study.trial(number), USERS, first_for(recall), **figures(epoch, recall))
     study.trial(number).adapter.mkdir(exist_ok=True)

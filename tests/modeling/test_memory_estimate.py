@@ -220,6 +220,7 @@ for size in (512, 8):
 """
 
 
+@pytest.mark.slow
 def test_a_pass_that_does_not_fit_is_told_with_its_micro_batch_and_a_smaller_one_goes_on():
     command = [sys.executable, "-c", LIMITED, "700"]  # MiB. Passes of 512 take over 1,200, those of 8 under 250
     one_arena = {**os.environ, "MALLOC_ARENA_MAX": "1"}  # or each new thread would reserve 64 MB of the limit

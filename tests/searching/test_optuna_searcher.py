@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,18 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError
 from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
+from reranker.config import TrialConfig
 from reranker.metrics import ranks_of_target
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.tracking_address import local_store
 from tune.callbacks import SearchCallbacks
+from tune.execution.trial_messages import Assignment
 from tune.mlflow_tracking.tracker import Tracker
 from tune.searching.optuna_searcher import OptunaSearcher, make_sampler
 from tune.searching.replicates import Replication
 from tune.searching.schedulers import make_scheduler, replay
 from tune.searching.stop_rules import StopRules
+from tune.searching.trial_life import TrialLife
 from tune.searching.trial_store import PastTrial, TrialStore
 from tune.searching.warm_start import warm_start
 from tune.study_file import loading
@@ -59,21 +63,22 @@ def journal(folder: StudyFolder) -> list[optuna.trial.FrozenTrial]:
     return trials
 
 
-def score(values: dict) -> float:
-    return 1 - abs(values["learning_rate"] - 1e-3) - 0.01 * values["lora_rank"]
+def score(config: TrialConfig) -> float:
+    return 1 - abs(config.learning_rate - 1e-3) - 0.01 * config.lora_rank
 
 
-def run(trial_store: TrialStore, folder: StudyFolder, trials: int) -> list[dict]:
+def run(trial_store: TrialStore, folder: StudyFolder, trials: int) -> list[TrialConfig]:
     """Trials that train one epoch each and are complete then."""
     drawn = []
     for _ in range(trials):
         interrupted = trial_store.interrupted()
-        number, values, origin = trial_store.ask(interrupted[0] if interrupted else None)
-        folder.start_trial(number, values, origin)
-        trial_store.report(number, 1, score(values))
+        assignment, origin = trial_store.ask(interrupted[0] if interrupted else None)
+        number = assignment.number
+        folder.start_trial(number, assignment.config, origin)
+        trial_store.report(number, 1, score(assignment.config))
         trial_store.end(number, TrialStatus.COMPLETED)
         folder.write_status(number, TrialStatus.COMPLETED)
-        drawn.append(values)
+        drawn.append(assignment.config)
     return drawn
 
 
@@ -83,9 +88,9 @@ def test_a_new_launch_draws_what_the_old_one_would_have_drawn(tmp_path, sampler)
     whole = StudyFolder.create(tmp_path, "whole")
     undisturbed = run(ledger_of(study, whole), whole, 6)
     broken = StudyFolder.create(tmp_path, "broken")
-    again = [values for _ in range(6) for values in run(ledger_of(study, broken), broken, 1)]
+    again = [config for _ in range(6) for config in run(ledger_of(study, broken), broken, 1)]
     assert again == undisturbed
-    assert len({values["learning_rate"] for values in again}) == 6
+    assert len({config.learning_rate for config in again}) == 6
 
 
 def test_a_trial_killed_between_two_draws_gets_the_knobs_it_would_have_got(tmp_path, monkeypatch):
@@ -98,7 +103,7 @@ def test_a_trial_killed_between_two_draws_gets_the_knobs_it_would_have_got(tmp_p
             ledger_of(study, broken).ask()
     trial_store = ledger_of(study, broken)
     assert trial_store.interrupted() == [0]
-    assert trial_store.ask(0)[1] == expected
+    assert trial_store.ask(0)[0].config == expected
 
 
 def test_the_journal_survives_a_torn_line_and_a_lock_that_nobody_holds(tmp_path):
@@ -116,7 +121,7 @@ def test_every_state_is_told_as_it_is(tmp_path):
     study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
     trial_store = ledger_of(study, folder)
     for status in (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED, TrialStatus.CANCELLED):
-        number, _, _ = trial_store.ask()
+        number = trial_store.ask()[0].number
         for epoch, value in enumerate([0.1, 0.3, 0.2], start=1):
             trial_store.report(number, epoch, value)
         trial_store.end(number, status)
@@ -131,12 +136,13 @@ def test_folder_and_journal_agree_again_after_a_kill_between_them(tmp_path):
     study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
     trial_store = ledger_of(study, folder)
     for number in range(2):
-        folder.start_trial(*trial_store.ask()[:2])
+        assignment, _ = trial_store.ask()
+        folder.start_trial(assignment.number, assignment.config)
         folder.trial(number).append_epoch({"epoch": 1, "ndcg_at_10": 0.5})
     folder.write_status(0, TrialStatus.PRUNED)  # the journal was not told
     trial_store.report(1, 1, 0.5)
     trial_store.end(1, TrialStatus.COMPLETED)  # the folder was not told
-    ledger_of(study, folder).reconcile()
+    TrialLife(ledger_of(study, folder), folder, study.metric).reconcile()
     assert [trial.state.name for trial in journal(folder)] == ["PRUNED", "COMPLETE"]
     assert journal(folder)[0].intermediate_values == {1: 0.5}
     assert [folder.read_status(number)["status"] for number in (0, 1)] == ["pruned", "completed"]
@@ -148,14 +154,15 @@ def test_start_points_come_first_once_and_are_marked(tmp_path):
     for _ in range(2):  # a second launch does not enqueue them again
         ledger_of(study, folder).enqueue_first()
     drawn = run(ledger_of(study, folder), folder, 3)
-    assert [values["lora_rank"] for values in drawn[:2]] == [4, 16]
+    assert [config.lora_rank for config in drawn[:2]] == [4, 16]
     assert [trial.name for trial in folder.trials()] == ["trial 0 (start_from)", "trial 1 (start_from)", "trial 2"]
 
 
 def test_failed_trials_are_tried_again_once_with_the_same_knobs(tmp_path):
     study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
     trial_store = ledger_of(study, folder)
-    number, failed, _ = trial_store.ask()
+    assignment, _ = trial_store.ask()
+    number, failed = assignment.number, assignment.config
     folder.start_trial(number, failed)
     trial_store.end(number, TrialStatus.FAILED)
     run(trial_store, folder, 1)
@@ -172,22 +179,26 @@ def test_a_failed_replicate_is_tried_again_with_its_own_seed_and_judges_what_it_
     run(trial_store, folder, 1)
     ranked(folder, [0.1])
     Replication(folder, top=1, seeds=1, say=lambda line: None).enqueue(trial_store)
-    failed = trial_store.ask()
-    trial_store.end(failed[0], TrialStatus.FAILED)
-    assert trial_store.retry_failed() == [failed[0]]
+    failed, _ = trial_store.ask()
+    trial_store.end(failed.number, TrialStatus.FAILED)
+    assert trial_store.retry_failed() == [failed.number]
     assert trial_store.retry_failed() == []
-    number, values, origin = trial_store.ask()
-    assert (values, origin) == (failed[1], "replicate of 0")
-    assert trial_store.is_replicate(number)
+    again, origin = trial_store.ask()
+    assert (again.config, str(origin)) == (failed.config, "replicate of 0")
+    assert trial_store.is_replicate(again.number)
 
 
 # Warm start
 
 
+def config_of(trial: StoredTrial) -> TrialConfig:
+    return TrialConfig.model_validate(trial.values)
+
+
 def finished(folder: StudyFolder, study: Study, fingerprint: str) -> None:
     run(ledger_of(study, folder), folder, 6)
     for trial in folder.trials():
-        folder.trial(trial.number).append_epoch({"epoch": 1, "ndcg_at_10": score(trial.values)})
+        folder.trial(trial.number).append_epoch({"epoch": 1, "ndcg_at_10": score(config_of(trial))})
     folder.write_manifest({"metric": "ndcg_at_10", "tags": {"data_fingerprint": fingerprint}})
 
 
@@ -195,14 +206,14 @@ def test_a_warm_start_gives_the_sampler_the_trials_that_lie_in_the_space(tmp_pat
     earlier = StudyFolder.create(tmp_path, "earlier")
     finished(earlier, study_of(tmp_path), "same")
     narrower = study_of(tmp_path, space=SPACE.replace("[4, 8, 16]", "[8, 16]"))
-    inside = [trial for trial in earlier.trials() if trial.values["lora_rank"] != 4]
+    inside = [trial for trial in earlier.trials() if config_of(trial).lora_rank != 4]
     folder = StudyFolder.create(tmp_path, "a")
     said = warm_start(narrower, ledger_of(narrower, folder), earlier, "same")
     assert 0 < len(inside) < 6
     assert f"{len(inside)} of 6 finished trials" in said
     assert f"{6 - len(inside)} for lora_rank" in said
     told = journal(folder)
-    assert [trial.value for trial in told] == [pytest.approx(score(trial.values)) for trial in inside]
+    assert [trial.value for trial in told] == [pytest.approx(score(config_of(trial))) for trial in inside]
     assert ledger_of(narrower, folder).asked() == 0
 
 
@@ -212,7 +223,7 @@ def test_a_warm_start_from_other_data_tries_the_best_configurations_instead(tmp_
     folder = StudyFolder.create(tmp_path, "a")
     trial_store = ledger_of(study, folder)
     assert "the best 3 are tried first" in warm_start(study, trial_store, earlier, "same")
-    best = sorted((trial.values for trial in earlier.trials()), key=score, reverse=True)[:3]
+    best = sorted(map(config_of, earlier.trials()), key=score, reverse=True)[:3]
     assert run(trial_store, folder, 3) == best
 
 
@@ -220,26 +231,31 @@ def test_a_warm_start_from_other_data_tries_the_best_configurations_instead(tmp_
 
 
 def curve(number: int, values: list[float], epochs: int = 9) -> PastTrial:
-    reports = [[epoch, value] for epoch, value in enumerate(values, start=1)]
-    config = {"number": number, "values": {"epochs": epochs}, "to_the_end": False, "reports": reports}
-    return PastTrial(f"t{number}", config)
+    config = TrialConfig(model="demo-tiny", epochs=epochs)
+    assignment = Assignment(number, config, reports=tuple(enumerate(values, start=1)))
+    return PastTrial(f"t{number}", assignment.as_tune_config)
+
+
+def changed(past: PastTrial, **facts: object) -> PastTrial:
+    return PastTrial(past.trial_id, replace(Assignment.of(past.config), **facts).as_tune_config)
 
 
 def fresh(past: PastTrial, known: int = 0) -> PastTrial:
     """The trial as Tune begins it, when so many of its reports are of an earlier launch."""
-    return PastTrial(past.trial_id, {**past.config, "reports": past.config["reports"][:known]})
+    return changed(past, reports=Assignment.of(past.config).reports[:known])
 
 
 def result_of(study: Study, past: PastTrial, epoch: int) -> dict:
-    value = past.config["reports"][epoch - 1][1]
-    return {"epoch": epoch, "progress": progress(epoch, past.config["values"]["epochs"]), study.metric: value}
+    assignment = Assignment.of(past.config)
+    value = assignment.reports[epoch - 1][1]
+    return {"epoch": epoch, "progress": progress(epoch, assignment.config.epochs), study.metric: value}
 
 
 def decisions(scheduler: TrialScheduler, study: Study, past: PastTrial, known: int = 0) -> list[str]:
     """What the scheduler says to each report, up to the one that it stops the trial at."""
     trial, said = fresh(past, known), []
     scheduler.on_trial_add(None, trial)
-    for epoch, _ in past.config["reports"]:
+    for epoch, _ in Assignment.of(past.config).reports:
         said.append(scheduler.on_trial_result(None, trial, result_of(study, past, epoch)))
         if said[-1] == TrialScheduler.STOP:
             break
@@ -313,7 +329,7 @@ def test_a_new_launch_judges_by_the_same_rungs_as_the_old_one(tmp_path, kind):
         trials = {}
         for number in pair:
             trial_store.enqueue({"epochs": 9}, "")
-            assert trial_store.ask()[0] == number
+            assert trial_store.ask()[0].number == number
             trials[number] = fresh(curve(number, curves[number]))
             live.on_trial_add(None, trials[number])
         for epoch in range(1, 5):
@@ -370,14 +386,15 @@ class Launch:
     def __init__(self, study: Study, folder: StudyFolder) -> None:
         self.folder, self.said = folder, list[str]()
         self.trial_store = ledger_of(study, folder)
-        self.trial_store.reconcile()
+        self.trial_life = TrialLife(self.trial_store, folder, study.metric)
+        self.trial_life.reconcile()
         self.stop_rules = StopRules(study, folder, self.trial_store, self.said.append)
         self.stop_rules.poll()
 
     def begin(self) -> int:
-        number, values, origin = self.trial_store.ask()
-        self.stop_rules.starts(number, values, origin)
-        return number
+        assignment, origin = self.trial_life.begin()
+        self.stop_rules.starts(assignment, origin)
+        return assignment.number
 
     def end(self, status: TrialStatus, hits: int = 0) -> None:
         """A trial with so many of 100 targets in front."""
@@ -420,7 +437,7 @@ def test_replicates_do_not_try_the_patience(tmp_path):
     launch.trial_store.replicate(next(folder.trials()), 3)
     for _ in range(3):
         launch.end(TrialStatus.COMPLETED, 50)
-    assert [trial.origin for trial in folder.trials()] == ["", *["replicate of 0"] * 3]
+    assert [str(trial.origin) for trial in folder.trials()] == ["", *["replicate of 0"] * 3]
     assert launch.stop_rules.ending == ""
     assert Launch(study, folder).stop_rules.ending == ""
 
@@ -499,7 +516,7 @@ def test_a_trial_that_was_to_be_pruned_when_the_search_was_killed_is_pruned(tmp_
     launch = Launch(study, folder)
     number = launch.begin()
     folder.trial(number).append_epoch({"epoch": 1, "ndcg_at_10": 0.25})
-    launch.trial_store.is_to_end(number, TrialStatus.PRUNED)
+    launch.trial_store.decide(number, TrialStatus.PRUNED)
     later = Launch(study, folder)
     assert later.trial_store.interrupted() == []
     assert [(trial.state.name, trial.intermediate_values) for trial in journal(folder)] == [("PRUNED", {1: 0.25})]
@@ -512,7 +529,7 @@ def test_what_an_earlier_launch_left_running_is_marked_when_this_one_ends_before
     later, console = Launch(study, folder), Console(file=io.StringIO())
     tracker = Tracker(folder, local_store(folder))
     with Progress(study, console) as shown:
-        SearchCallbacks(folder, shown, tracker, later.stop_rules, study.knobs).close()
+        SearchCallbacks(later.trial_life, shown, tracker, later.stop_rules, study.knobs).close()
     assert folder.read_status(number)["status"] == "interrupted"
     assert later.trial_store.interrupted() == [number]
 
@@ -564,18 +581,18 @@ def test_a_bug_in_the_search_is_nobody_else_s_fault(tmp_path):
 
 
 def searcher_of(launch: Launch, study: Study, replication: Replication | None = None) -> OptunaSearcher:
-    return OptunaSearcher(study, launch.trial_store, launch.stop_rules, replication)
+    return OptunaSearcher(study, launch.trial_store, launch.trial_life, launch.stop_rules, replication)
 
 
 def test_a_slot_whose_process_is_gone_leaves_its_trial_to_go_on(tmp_path):
     study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
     search = searcher_of(Launch(study, folder), study)
-    begun = search.suggest("t0")
+    begun = Assignment.of(search.suggest("t0"))
     search.on_trial_result("t0", {"epoch": 1, "ndcg_at_10": 0.5})
     search.on_trial_complete("t0", error=True)
     assert [trial.state.name for trial in journal(folder)] == ["RUNNING"]
     later = searcher_of(Launch(study, folder), study).suggest("t1")
-    assert later == {**begun, "reports": [[1, 0.5]]}
+    assert Assignment.of(later) == replace(begun, reports=((1, 0.5),))
 
 
 @pytest.mark.parametrize("settings", ["", "sampler: grid, "])
@@ -587,7 +604,7 @@ def test_out_of_patience_only_replicates_begin(tmp_path, settings):
     launch = Launch(study, folder)
     launch.trial_store.enqueue_first()
     search = searcher_of(launch, study, Replication(folder, top=1, seeds=1, say=launch.said.append))
-    running = search.suggest("t0")["number"]
+    running = Assignment.of(search.suggest("t0")).number
     launch.end(TrialStatus.COMPLETED, 50)
     if settings:
         assert launch.trial_store.waiting() == 1  # a point of the grid
@@ -596,13 +613,13 @@ def test_out_of_patience_only_replicates_begin(tmp_path, settings):
     launch.stop_rules._hold_to_limits()
     search.on_trial_complete("t0", {"ended": "cancelled"})
     folder.write_status(running, TrialStatus.CANCELLED)
-    replicate = search.suggest("t1")
-    assert replicate["to_the_end"]
-    assert launch.stop_rules.origin(replicate["number"]) == "replicate of 1"
+    replicate = Assignment.of(search.suggest("t1"))
+    assert replicate.to_the_end
+    assert str(launch.stop_rules.origin(replicate.number)) == "replicate of 1"
     launch.stop_rules._signalled = True  # Ctrl-C
     assert search.suggest("t2") == "FINISHED"
     assert launch.stop_rules.ending == "interrupted"
-    assert folder.asked_to_stop(replicate["number"]) == (TrialStatus.CANCELLED, "interrupted")
+    assert folder.asked_to_stop(replicate.number) == (TrialStatus.CANCELLED, "interrupted")
 
 
 # Replicates
@@ -623,12 +640,12 @@ def test_the_best_are_repeated_with_other_seeds_and_nothing_else_of_them_changes
     said: list[str] = []
     assert Replication(folder, top=2, seeds=2, say=said.append).enqueue(trial_store) == 4
     again = [trial_store.ask() for _ in range(4)]
-    assert [(origin, values["seed"]) for _, values, origin in again] == [
+    assert [(str(origin), assignment.config.seed) for assignment, origin in again] == [
         ("replicate of 1", 1), ("replicate of 1", 2), ("replicate of 2", 1), ("replicate of 2", 2)
     ]  # fmt: skip
-    for original, (number, values, _) in zip((1, 1, 2, 2), again, strict=True):
-        assert {**values, "seed": 0} == drawn[original]
-        assert trial_store.is_replicate(number)
+    for original, (assignment, _) in zip((1, 1, 2, 2), again, strict=True):
+        assert assignment.config.model_copy(update={"seed": 0}) == drawn[original]
+        assert trial_store.is_replicate(assignment.number)
     assert not trial_store.is_replicate(1)
     assert said == ["the best again with other seeds, 4 trainings: trial 1, trial 2"]
 
@@ -677,11 +694,11 @@ def test_replicates_do_not_count_towards_the_study_s_trials_and_keep_their_seed_
     run(trial_store, folder, 1)
     ranked(folder, [0.1])
     Replication(folder, top=1, seeds=1, say=lambda line: None).enqueue(trial_store)
-    number, _, _ = trial_store.ask()
+    number = trial_store.ask()[0].number
     assert trial_store.asked() == 1
     later = ledger_of(study, folder)
     assert later.interrupted() == [number]
-    assert later.ask(number)[1]["seed"] == 1
+    assert later.ask(number)[0].config.seed == 1
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
@@ -689,8 +706,7 @@ def test_no_scheduler_stops_a_replicate(tmp_path, scheduler):
     study = study_of(tmp_path, f"scheduler: {scheduler}")
     knowing = make_scheduler(study)
     replay(knowing, [curve(number, [0.5] * 9) for number in range(8)])
-    poor = curve(8, [0.1] * 9)
-    poor.config["to_the_end"] = True
+    poor = changed(curve(8, [0.1] * 9), to_the_end=True)
     assert decisions(knowing, study, poor) == [TrialScheduler.CONTINUE] * 9
     knowing.on_trial_complete(None, poor, {"epoch": 9, "progress": 100.0, "ndcg_at_10": 0.1})
 
@@ -698,8 +714,5 @@ def test_no_scheduler_stops_a_replicate(tmp_path, scheduler):
 def test_asha_does_not_judge_others_by_replicates(tmp_path):
     study = study_of(tmp_path, "asha: {pace: 0}")
     knowing = make_scheduler(study)
-    replicates = [curve(number, [0.9] * 9) for number in range(8)]
-    for replicate in replicates:
-        replicate.config["to_the_end"] = True
-    replay(knowing, replicates)
+    replay(knowing, [changed(curve(number, [0.9] * 9), to_the_end=True) for number in range(8)])
     assert TrialScheduler.STOP not in decisions(knowing, study, curve(8, [0.1] * 9))

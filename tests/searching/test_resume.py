@@ -27,6 +27,7 @@ from results.study.study_folder import StudyFolder
 from tune.run_search import main as run_search_main
 from tune.searching import stop_pause_requests
 
+pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).resolve().parents[2]
 STUDY = """
 study: {name: small, trials: 6, seed: 3, concurrency: 1, start_from: [{epochs: 3, learning_rate: 3.7e-3}]}

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from reranker.trial_folder import TrialFolder
 from results.statistics.comparison import winner
 from results.study.study_folder import StudyFolder
+from results.study.trial_origin import Origin, OriginKind
 from tune.run_search import main as run_search_main
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -118,7 +119,7 @@ def test_the_best_is_trained_again_with_another_seed_to_its_end_and_judged_by_bo
     study, out = searched
     first, second, again = study.trials()
     best = max((first, second), key=lambda trial: trial.best("ndcg_at_10")["ndcg_at_10"])
-    assert again.origin == f"replicate of {best.number}"
+    assert again.origin == Origin(OriginKind.REPLICATE, best.number)
     assert again.values == {**best.values, "seed": 1}
     assert [figures["epoch"] for figures in again.epochs] == list(range(1, best.values["epochs"] + 1))
     assert again.best("ndcg_at_10")["ndcg_at_10"] != best.best("ndcg_at_10")["ndcg_at_10"]
@@ -161,6 +162,7 @@ def test_the_winner_s_configuration_trains_again(searched, tmp_path):
     assert [figures["epoch"] for figures in TrialFolder(tmp_path).read_epochs()] == [1]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_table(searched, tmp_path):
     study, _ = searched
     run_search(tmp_path, "--concurrency", "1", "--replicate", "1", "--top", "1")
@@ -171,6 +173,7 @@ def test_the_same_seed_gives_the_same_table(searched, tmp_path):
     pd.testing.assert_frame_equal(first, second)
 
 
+@pytest.mark.slow
 def test_two_workers_take_the_same_steps_as_one(searched, tmp_path):
     study, _ = searched
     run_search(tmp_path, "--workers", "2", "--trials", "1")
@@ -237,6 +240,7 @@ def test_check_prints_the_plan_and_starts_nothing(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_failing_trial_is_recorded_with_its_cause_and_the_others_go_on(tmp_path):
     study = STUDY.replace(
         "epochs: {int: [1, 2]}", "epochs: {int: [1, 2]}\n  effective_batch: {choice: [15, 16]}"

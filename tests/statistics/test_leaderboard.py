@@ -62,7 +62,7 @@ def study(tmp_path) -> StudyFolder:
     write_yaml(folder.study_file, "study: {name: films}\ndata: {source: demo}\n")
     for number, scores in enumerate([[0.30, 0.41, 0.35], [0.12], []]):
         config = TrialConfig(model="demo-tiny", learning_rate=10.0**-number / 100, epochs=3)
-        folder.start_trial(number, config.model_dump())
+        folder.start_trial(number, config)
         for epoch, score in enumerate(scores, start=1):
             report(folder.trial(number), USERS, first_for(score), **figures(epoch, score))
         folder.trial(number).adapter.mkdir()

@@ -192,7 +192,7 @@ def study(tmp_path) -> StudyFolder:
     folder.baseline("popularity").keep_ranks(users[::-1], Ranks(popular.greater[::-1], popular.ties))
     for number, (mean, parameters) in enumerate([(2.0, 300), (2.05, 100), (10.0, 100)]):
         found = ranks(mean, seed=number)
-        folder.start_trial(number, TrialConfig(model="demo-tiny").model_dump())
+        folder.start_trial(number, TrialConfig(model="demo-tiny"))
         report(folder.trial(number), users, found, **{"applied/parameters": parameters})
         folder.write_status(number, TrialStatus.COMPLETED)
     return folder

@@ -17,6 +17,7 @@ from results.statistics.comparison import compare, winner
 from results.statistics.seed_averages import configuration_results, estimates, seed_spread
 from results.statistics.verdict_text import findings, verdict
 from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.trial_origin import Origin
 
 USERS = [f"u{i:03d}" for i in range(300)]
 
@@ -40,7 +41,7 @@ def a_study(runs: Path, name: str, trials: list[tuple[float, str]], lists: str =
     folder.baseline("popularity").keep_ranks(USERS, popular)
     for number, (mean, origin) in enumerate(trials):
         found = ranks(mean, seed=len(name) * 100 + number)
-        folder.start_trial(number, TrialConfig(model="demo-tiny", seed=number).model_dump(), origin)
+        folder.start_trial(number, TrialConfig(model="demo-tiny", seed=number), Origin.parse(origin))
         report(folder.trial(number), USERS, found)
         folder.write_status(number, TrialStatus.COMPLETED)
     write_yaml(folder.study_file, "study: {name: a}\ndata: {source: demo}\n")

@@ -84,6 +84,7 @@ def files_of(study: StudyFolder) -> list[str]:
 
 
 @pytest.mark.parametrize("which", ["finished", "killed"])
+@pytest.mark.slow
 def test_whatever_file_is_damaged_no_command_crashes_or_crowns_another_trial_in_silence(studies, copy_of, which):
     best, said = winner(studies[which]), verdict(studies[which])
     files = files_of(studies[which])

@@ -155,11 +155,13 @@ def differences(study: StudyFolder, data: RerankingData, scratch: Path) -> set[s
     return {what for what, found in pairs.items() if any(stored != own for stored, own in found)}
 
 
+@pytest.mark.slow
 def test_a_search_on_poisoned_data_is_the_search_on_clean_ones(searched, tmp_path):
     assert len(searched.numbers()) == 2
     assert differences(searched, RerankingData.prepare(loading.load(searched.study_file).data), tmp_path) == set()
 
 
+@pytest.mark.slow
 def test_that_would_notice_other_validation_items(searched, tmp_path):
     other = poison_validation(RerankingData.prepare(loading.load(searched.study_file).data))
     noticed = {"ceiling", "chance", "baselines", "epochs", "ranks", "journal", "leaderboard"}

@@ -41,9 +41,9 @@ def study_of(tmp_path):
 
 
 def draws(study: Study, count: int = 60, seed: int = 0) -> list[dict]:
-    """What a random sampler draws through Optuna's own ask."""
+    """The knobs that a random sampler draws through Optuna's own ask."""
     asked = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    return [study.draw(asked.ask()) for _ in range(count)]
+    return [study.draw(asked.ask()).model_dump() for _ in range(count)]
 
 
 def faults_of(path: Path, *overrides: str) -> tuple[Fault, ...]:
@@ -226,12 +226,12 @@ space:
     met = Counter()
     for _ in range(60):
         trial = asked.ask()
-        values = study.draw(trial)
-        decays = values["schedule"] != "constant" and values["lora_rank"] == 8
+        config = study.draw(trial)
+        decays = config.schedule != "constant" and config.lora_rank == 8
         met[decays] += 1
-        assert (values["weight_decay"] > 0) == decays == ("weight_decay" in trial.params)
-        assert (values["lora_dropout"] <= 0.1) == (values["schedule"] == "constant")
-        assert values["lora_dropout"] <= 0.1 or values["lora_dropout"] == 0.5
+        assert (config.weight_decay > 0) == decays == ("weight_decay" in trial.params)
+        assert (config.lora_dropout <= 0.1) == (config.schedule == "constant")
+        assert config.lora_dropout <= 0.1 or config.lora_dropout == 0.5
     assert min(met[True], met[False]) > 5
 
 
@@ -290,9 +290,9 @@ data: {source: demo}
     for point in study.start_points:
         asked.enqueue_trial(point)
     first, second = study.draw(asked.ask()), study.draw(asked.ask())
-    assert [first[knob] for knob in ("epochs", "learning_rate", "lora_rank", "lora_alpha")] == [10, 1e-4, 8, 32]
-    assert 0 < first["lora_dropout"] < 0.2
-    assert (second["negatives"]["popularity"], second["lora_dropout"]) == (0.5, 0.2)
+    assert (first.epochs, first.learning_rate, first.lora_rank, first.lora_alpha) == (10, 1e-4, 8, 32)
+    assert 0 < first.lora_dropout < 0.2
+    assert (second.negatives.popularity, second.lora_dropout) == (0.5, 0.2)
 
 
 def test_a_start_point_may_name_alpha_as_it_follows_from_the_rank(study_of):
@@ -426,8 +426,7 @@ def test_a_grid_holds_every_combination_once(study_of):
         "study.sampler=grid",
     )
     drawn = [study.draw(optuna.trial.FixedTrial(point)) for point in study.grid()]
-    knobs = ("schedule", "weight_decay", "lora_rank", "lora_alpha", "epochs")
-    found = Counter(tuple(values[knob] for knob in knobs) for values in drawn)
+    found = Counter((c.schedule, c.weight_decay, c.lora_rank, c.lora_alpha, c.epochs) for c in drawn)
     ranks = [(rank, rank * factor, epochs) for rank in (4, 8) for factor in (1, 2) for epochs in (1, 3, 5)]
     decays = [("linear", 0.0), ("cosine", 0.1), ("cosine", 0.2)]
     assert found == Counter((*decay, *rest) for decay in decays for rest in ranks)

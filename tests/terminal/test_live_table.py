@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from reranker.config import TrialConfig
 from reranker.training.training_status import TrainingStatus
 from results.study.study_folder import TrialStatus
+from results.study.trial_origin import Origin, OriginKind
+from tune.execution.trial_messages import Assignment
 from tune.study_file import loading
 from tune.study_file.study import Study
 from tune.terminal.live_table import Progress
@@ -35,10 +38,11 @@ def study(tmp_path: Path) -> Study:
 
 def watch(progress: Progress) -> None:
     """Two trials: one at its second epoch, one that has failed."""
-    progress.started(0, {"epochs": 6, "learning_rate": 1e-3}, ["epochs", "learning_rate"], "start_from")
+    first, second = TrialConfig(epochs=6, learning_rate=1e-3), TrialConfig(epochs=2, learning_rate=2e-3)
+    progress.started(Assignment(0, first), ["epochs", "learning_rate"], Origin(OriginKind.START_FROM))
     progress.reported(0, {"epoch": 1, **FIGURES})
     progress.reported(0, {"epoch": 2, **FIGURES, "ndcg_at_10": 0.6})
-    progress.started(1, {"epochs": 2, "learning_rate": 2e-3}, ["epochs", "learning_rate"])
+    progress.started(Assignment(1, second), ["epochs", "learning_rate"])
     progress.ended(1, TrialStatus.FAILED, "it does not fit")
 
 

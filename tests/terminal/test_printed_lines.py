@@ -83,6 +83,7 @@ def killed_at(file: Path, owner: str, name: str, count: int, after: bool) -> Pat
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.slow
 def test_a_start_that_is_killed_before_the_rename_leaves_no_study(moment, file):
     runs = killed_at(file, *MOMENTS[moment])
     (left,) = runs.iterdir()

@@ -228,6 +228,7 @@ def _taught(rank: int, count: int, port: int, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_workers_teach_what_one_teaches(small, tmp_path):
     with BaseModels().base(TAUGHT, CPU) as base:
         alone = lesson(TAUGHT, small).learn(base)

@@ -127,6 +127,7 @@ class _Shuffled(RerankingData):
         return [type(e)(e.user, e.history, e.candidates, int(rng.integers(len(e.candidates)))) for e in examples]
 
 
+@pytest.mark.slow
 def test_shuffled_labels_stay_within_chance(demo):
     data = _Shuffled(demo.config, demo.interactions, demo.split, demo.sampler)
     config = TINY.model_copy(update={"epochs": 3, "examples_per_user": 4})
@@ -191,6 +192,7 @@ def test_token_ce_takes_the_same_steps_in_smaller_passes(small):
     assert parts["val_loss"] == pytest.approx(whole["val_loss"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_every_knob_changes_something(small):
     """No dead knobs: another value of any field changes a prompt, a list, the adapter, the steps or a figure."""
     base = TINY.model_copy(update={"effective_batch": 8, "epochs": 2, "schedule": "linear", "warmup_epochs": 0.5})

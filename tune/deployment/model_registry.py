@@ -30,6 +30,7 @@ from reranker.trial_folder import TrialFolder
 from results.statistics.verdict_text import verdict
 from results.study.study_folder import StudyFolder
 from tune.deployment.refit import Recipe
+from tune.mlflow_tracking import mlflow_pages
 from tune.mlflow_tracking.run_tags import text
 
 # What `reranker.rank` imports, and MLflow's server with it.
@@ -150,7 +151,7 @@ def _run(study: StudyFolder, facts: dict[str, Any]) -> Iterator[None]:
         )
         raise EnvironmentFault(rule)
     kind = "refit" if facts["refit"] == "yes" else "adapter"
-    tags = {"mlflow.parentRunId": parents[0].info.run_id, "kind": kind, "study": study.name, "of_trial": facts["trial"]}
+    tags = {mlflow_pages.PARENT: parents[0].info.run_id, "kind": kind, "study": study.name, "of_trial": facts["trial"]}
     name = f"{kind} of trial {facts['trial']}"
     with mlflow.start_run(experiment_id=experiment.experiment_id, run_name=name, tags=tags, log_system_metrics=False):
         yield

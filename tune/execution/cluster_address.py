@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
-import ray
-from ray._private.services import get_ray_address_from_environment
 
 from reranker.errors import EnvironmentFault
+from tune.execution import ray_private
 
 _ANSWER_S = 4.0
 _NODE_S = 6.0  # that a head's own node may take to join it
@@ -38,7 +39,7 @@ def find_cluster(address: str) -> str:
     except OSError as error:
         why = error.strerror or str(error)
         raise EnvironmentFault(f"no Ray cluster answers {where}: {why.lower()}; {_HEAD}") from None
-    token = _token()
+    token = ray_private.token()
     if _answers(host, port, None):
         _authenticate(with_token=False)
     elif token is None:
@@ -60,7 +61,7 @@ def find_cluster(address: str) -> str:
 def _place(address: str) -> tuple[str, int]:
     if address == "auto":
         try:
-            address = get_ray_address_from_environment("auto", None)
+            address = ray_private.running_address()
         except ConnectionError:
             raise EnvironmentFault(f"no Ray cluster runs on this machine; {_HEAD}") from None
     if "://" in address:
@@ -71,18 +72,10 @@ def _place(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _token() -> str | None:
-    loader = ray._raylet.AuthenticationTokenLoader.instance()
-    loader.reset_cache()
-    if not loader.has_token(ignore_auth_mode=True):
-        return None
-    return str(loader.get_raw_token(ignore_auth_mode=True))
-
-
 def _authenticate(*, with_token: bool) -> None:
     """Set the mode for this process, where Ray has read it already, and for those that it starts."""
     os.environ["RAY_AUTH_MODE"] = "token" if with_token else "disabled"
-    ray._raylet.Config.initialize("")
+    ray_private.read_settings_again()
 
 
 def _answers(host: str, port: int, token: str | None) -> bool:
@@ -92,10 +85,10 @@ def _answers(host: str, port: int, token: str | None) -> bool:
         EnvironmentFault: what is there is no Ray cluster.
     """
     import grpc
-    from ray.core.generated import gcs_service_pb2
 
     try:
-        _ask(host, port, token, "CheckAlive", gcs_service_pb2.CheckAliveRequest())
+        with _channel(host, port, token) as (channel, metadata):
+            ray_private.is_alive(channel, metadata, _ANSWER_S)
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.UNAUTHENTICATED:
             return False
@@ -108,26 +101,22 @@ def _answers(host: str, port: int, token: str | None) -> bool:
 
 def _check_node_here(host: str, port: int, token: str | None, where: str) -> None:
     """A search needs a node of the cluster on its own machine."""
-    from ray.core.generated import gcs_pb2, gcs_service_pb2
-
     own = {each.address for addresses in psutil.net_if_addrs().values() for each in addresses}
     deadline = time.monotonic() + _NODE_S
     while time.monotonic() < deadline:
-        nodes = _ask(host, port, token, "GetAllNodeInfo", gcs_service_pb2.GetAllNodeInfoRequest()).node_info_list
-        if own & {node.node_manager_address for node in nodes if node.state == gcs_pb2.GcsNodeInfo.ALIVE}:
-            return
+        with _channel(host, port, token) as (channel, metadata):
+            if own & ray_private.node_addresses(channel, metadata, _ANSWER_S):
+                return
         time.sleep(0.2)
     raise EnvironmentFault(
         f"no node of the Ray cluster {where} runs on this machine; start one with: ray start --address={host}:{port}"
     )
 
 
-def _ask(host: str, port: int, token: str | None, method: str, request: Any) -> Any:
+@contextmanager
+def _channel(host: str, port: int, token: str | None) -> Iterator[tuple[Any, Any]]:
     import grpc
-    from ray.core.generated import gcs_service_pb2_grpc
 
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        call = getattr(gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel), method)
-        metadata = [("authorization", f"Bearer {token}")] if token else None
-        return call(request, timeout=_ANSWER_S, metadata=metadata)
+        yield channel, [("authorization", f"Bearer {token}")] if token else None

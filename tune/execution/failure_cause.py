@@ -6,18 +6,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import ray
 from ray import exceptions as ray_errors
-from ray.train import WorkerGroupError
-from ray.train.v2._internal.exceptions import (
-    InsufficientClusterResourcesError,
-    WorkerGroupStartupFailedError,
-    WorkerGroupStartupTimeoutError,
-    WorkerHealthCheckFailedError,
-)
-from ray.train.v2.api.exceptions import ControllerError
 
 from reranker.storage.atomic_files import DamagedFile, disk_fault
+from tune.execution import ray_private
 
 MACHINE = "a fault of the machine"  # how the ending of a search begins that such a fault has ended
 SLOT_GONE = "the process that waits for a trial's workers was killed; Ray's logs may say by what"
@@ -30,7 +22,6 @@ _NODE = (
     ray_errors.ActorUnschedulableError,
 )
 _CONTACT = (ray_errors.RaySystemError, ray_errors.RpcError, ray_errors.ActorUnavailableError)
-_START = (InsufficientClusterResourcesError, WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError)
 _NODE_DEATH = re.compile(r"(node|owner) (has|was) (died|crashed|terminated|marked dead)", re.IGNORECASE)
 
 
@@ -72,7 +63,7 @@ def machine_fault(error: BaseException | None, *, killed_for_memory: bool = Fals
             return "a node of the Ray cluster is gone"
         if isinstance(cause, _CONTACT):
             return "Ray does not answer any more"
-        if isinstance(cause, _START):
+        if isinstance(cause, ray_private.start_failures()):
             return f"the workers could not be started ({first_line(cause)})"
     return ""
 
@@ -103,13 +94,9 @@ def cluster_fault() -> str:
 
     Some seconds after it Ray ends this process without a word, so it has to be noticed before.
     """
-    node = ray._private.worker._global_node
-    if node is None:
-        return ""
-    gone = sorted({name for name, _ in node.dead_processes()} & {"raylet", "gcs_server"})
-    return (
-        f"Ray's process {gone[0]} on this machine is gone; its logs are in {node.get_logs_dir_path()}" if gone else ""
-    )
+    dead, logs = ray_private.dead_processes()
+    gone = sorted(dead & {"raylet", "gcs_server"})
+    return f"Ray's process {gone[0]} on this machine is gone; its logs are in {logs}" if gone else ""
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -121,13 +108,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             continue
         seen.add(id(cause))
         yield cause
-        if isinstance(cause, WorkerGroupError):
-            waiting += cause.worker_failures.values()
-        elif isinstance(cause, ControllerError):
-            waiting.append(cause.controller_failure)
-        elif isinstance(cause, WorkerHealthCheckFailedError):
-            waiting.append(cause.health_check_failure)
-        elif isinstance(cause, ray_errors.RayTaskError) and isinstance(cause.cause, BaseException):
+        waiting += ray_private.wrapped_failures(cause)
+        if isinstance(cause, ray_errors.RayTaskError) and isinstance(cause.cause, BaseException):
             waiting.append(cause.cause)
         waiting.append(cause.__cause__)
 

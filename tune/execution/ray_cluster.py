@@ -36,10 +36,9 @@ for _name, _value in _QUIET.items():
     os.environ.setdefault(_name, _value)
 
 import ray
-from ray._common.utils import get_default_system_temp_dir
-from ray._private import ray_constants
 
 from reranker.errors import EnvironmentFault, RerankerError
+from tune.execution import ray_private
 from tune.execution.cluster_address import find_cluster
 from tune.execution.failure_cause import EndsAtOnce, cluster_fault
 
@@ -133,9 +132,7 @@ def _start(dashboard_port: int | None, dashboard: bool, runtime_env: dict[str, A
     if dashboard_port is not None:
         check_port(dashboard_port)
     _keep_token_private()
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False  # what Ray calls a node that others can't join: its address is 127.0.0.1
-    try:
+    with ray_private.loopback_only():
         return ray.init(
             address="local",
             include_dashboard=dashboard,
@@ -146,13 +143,11 @@ def _start(dashboard_port: int | None, dashboard: bool, runtime_env: dict[str, A
             runtime_env=runtime_env,
             _temp_dir=str(_private_folder() / "ray"),
         )
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _private_folder() -> Path:
     """Where Ray keeps its sessions, which it lets everybody write: a folder that nobody else can enter."""
-    folder = Path(get_default_system_temp_dir()) / f"reranker-{os.getuid()}"
+    folder = Path(ray_private.temporary_folder()) / f"reranker-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()

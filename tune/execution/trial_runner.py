@@ -1,12 +1,10 @@
 """A Tune trial → a job for a slot: a worker group that outlives the trial, a report an epoch, a cause when it fails.
 
 `make_trainable` is the whole interface between the search and the way in which a trial is run: the search gets a Tune
-trainable that takes `{"number", "values"}` and reports the figures of `reranker.training.sft.EpochReport` once an epoch. Workers
-wait at each epoch's end until Tune says that the trial goes on, so what is reported never depends on who is faster.
+trainable that takes an assignment and reports the figures of an epoch (`tune.execution.trial_messages`). Workers wait at each epoch's end until Tune says that the trial goes on, so what is reported never depends on who is faster.
 
-The last report says how the trial `ended`, in words of `TrialStatus`, with the `cause` where there is one; a trial that
-Tune itself stops has no such report. Where the `machine` has failed, the report says so, and the trial is not ended by it.
-Between two epochs there are reports without figures, of what the workers are doing.
+The last report says how the trial ended; a trial that Tune itself stops has no such report. Between two epochs there are
+reports without figures, of what the workers are doing.
 """
 
 from __future__ import annotations
@@ -24,9 +22,9 @@ from reranker.training.training_status import TrainingStatus
 from reranker.trial_folder import TrialFolder
 from results.study.study_folder import StudyFolder, TrialStatus
 from tune.execution.failure_cause import first_line, machine_fault
+from tune.execution.trial_messages import Assignment, Ending, TuneConfig, TuneResult, epoch_result, status_result
 from tune.execution.worker_group import LEAVE_S, TrialResources, WorkerGroup
 from tune.execution.worker_messages import Event, WorkerJob
-from tune.study_file.clock import progress
 from tune.study_file.study import Study
 
 _POLL_S = 0.5  # between two looks at whether the trial shall stop
@@ -52,7 +50,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
 
     def setup(
         self,
-        config: dict[str, Any],
+        config: TuneConfig,
         *,
         study: StudyFolder,
         data: list[Any],
@@ -68,12 +66,12 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
         self._begun = False  # the trial has been begun here
         self._take(config)
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
+    def reset_config(self, new_config: TuneConfig) -> bool:
         self._leave()
         self._take(new_config)
         return True
 
-    def step(self) -> dict[str, Any]:
+    def step(self) -> TuneResult:
         """What is next to tell. An exception here would be the search's, and say nothing of whose fault it is."""
         try:
             if not self._begun:
@@ -82,21 +80,21 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
             return self._step()
         except Exception as error:  # noqa: BLE001  (told, with its trace)
             traceback.print_exc()
-            return _end(TrialStatus.FAILED, first_line(error), ours=True, machine=machine_fault(error))
+            return _failed(first_line(error), ours=True, machine=machine_fault(error))
 
-    def _step(self) -> dict[str, Any]:
+    def _step(self) -> TuneResult:
         """The next epoch's figures: from the folder those that an earlier launch has trained, then new ones."""
         if self._replayed < len(self._stored):
             self._replayed += 1
-            return self._result(self._stored[self._replayed - 1], replayed=True)
+            return epoch_result(self._stored[self._replayed - 1], self._config.epochs, replayed=True)
         if not self._training or self._waited_for:
             self._wait_while_paused()
         if (asked := self._study.asked_to_stop(self._number)) is not None:
             self._leave()
-            return _end(*asked)
+            return Ending(*asked).as_result
         if self._group is None:
             self._group = WorkerGroup(self._study, self._data, self._resources)
-            return {"training_status": TrainingStatus("starting its workers")}
+            return status_result(TrainingStatus("starting its workers"))
         self._go_on()
         deadline = None
         while True:
@@ -104,10 +102,10 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
             event = self._group.event(_POLL_S)
             if event is not None and event.kind == "report":
                 self._waited_for = True
-                return self._result(event.figures)
+                return epoch_result(event.figures, self._config.epochs, replayed=False)
             if event is not None and event.kind == "training_status":
                 if asked is None:
-                    return {"training_status": event.training_status}
+                    return status_result(event.training_status)
                 continue
             if asked is None and (asked := self._study.asked_to_stop(self._number)) is not None:
                 self._group.stop()
@@ -116,25 +114,25 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
                 self._training = False
                 if event is None or self._is_lost(event):
                     self._drop_group()
-                return _end(*asked)
+                return Ending(*asked).as_result
             if event is not None:
                 self._training = False
                 if self._is_lost(event):
                     self._drop_group()
                 if event.machine:
-                    return _end(TrialStatus.FAILED, event.cause, event.ours, event.machine)
+                    return _failed(event.cause, event.ours, event.machine)
                 cause = self._mend(event)
                 if cause:
-                    return _end(TrialStatus.FAILED, cause, event.ours)
+                    return _failed(cause, event.ours)
                 self._go_on()
 
     def cleanup(self) -> None:
         self._leave()
         self._drop_group()
 
-    def _take(self, assignment: dict[str, Any]) -> None:
-        self._number = assignment["number"]
-        self._config = TrialConfig.model_validate(assignment["values"])
+    def _take(self, tune_config: TuneConfig) -> None:
+        assignment = Assignment.of(tune_config)
+        self._number, self._config = assignment.number, assignment.config
         self._folder = self._study.trial(self._number)
         self._begun = False
 
@@ -161,11 +159,6 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
         if plain.has_ranks:
             return None
         return self._base.model_copy(update={"model": self._config.model}), plain, without_prior
-
-    def _result(self, figures: dict[str, Any], replayed: bool = False) -> dict[str, Any]:
-        last = figures["epoch"] >= self._config.epochs
-        ended = {"done": True, "ended": TrialStatus.COMPLETED.value} if last else {}
-        return {**figures, "progress": progress(figures["epoch"], self._config.epochs), "replayed": replayed, **ended}
 
     def _wait_while_paused(self) -> None:
         """A pause that lasts gives the slot's resources back; the trial goes on from its last epoch on a new group."""
@@ -214,6 +207,6 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
             self._group = None
 
 
-def _end(status: TrialStatus, cause: str = "", ours: bool = False, machine: str = "") -> dict[str, Any]:
-    ended = TrialStatus.CANCELLED if machine else status  # it goes on another time
-    return {"done": True, "ended": ended.value, "cause": machine or cause, "ours": ours, "machine": machine}
+def _failed(cause: str, ours: bool = False, machine: str = "") -> TuneResult:
+    status = TrialStatus.CANCELLED if machine else TrialStatus.FAILED  # it goes on another time
+    return Ending(status, machine or cause, ours, machine).as_result

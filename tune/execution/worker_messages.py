@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import ray
 
@@ -34,16 +34,16 @@ class Event:
     """What became of a job so far.
 
     Attributes:
-        kind: `report` is the end of an epoch, after which the workers wait for an answer; `pulse` says what they are
+        kind: `report` is the end of an epoch, after which the workers wait for an answer; `training_status` says what they are
             doing, now and then, and waits for nothing; the others end the job.
-        figures: of the epoch, as in `EpochReport`.
+        figures: of the epoch, as in `EpochReport`, and `best`.
         cause: of a failure, in one sentence; `ours` where it is not the user's to mend.
         machine: what of the machine has failed, where the failure says nothing of the job; see `tune.execution.failure_cause`.
         micro_batch: that did not fit the memory.
     """
 
     kind: Literal["report", "training_status", "ended", "failed", "out_of_memory", "died"]
-    figures: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
     training_status: TrainingStatus = field(default_factory=TrainingStatus)
     cause: str = ""
     ours: bool = True

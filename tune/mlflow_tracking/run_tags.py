@@ -1,4 +1,4 @@
-"""A study → what MLflow's pages show of it: names of runs, what is searched, tags, notes in Markdown, saved views."""
+"""A study → what MLflow's pages show of it: names of runs, what is searched, tags, notes in Markdown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Hashable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 import pandas as pd
 
@@ -20,12 +19,11 @@ from results.statistics.seed_averages import replicated
 from results.statistics.verdict_text import findings, p_value, verdict
 from results.study.adapter_usage import rank_command, serve_command, usable
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.trial_origin import DRAWN
+from tune.mlflow_tracking.mlflow_pages import Links
 
 _SHORT = {"learning_rate": "lr", "lora_rank": "r", "lora_alpha": "alpha"}
 _LISTED = 10  # rows of the note's leaderboard
-_COMPARED = 100  # runs in the link to the compare page, which holds their ids
-_TRAINING = "workflowType=machine_learning"  # else MLflow shows its pages for GenAI's traces around ours
-_UNSMOOTHED = {"lineSmoothness": 0, "useGlobalLineSmoothing": False}
 WINNER = "winner"
 
 
@@ -118,7 +116,7 @@ def trial_note(trial: StoredTrial, metric: str, knobs: list[str]) -> str:
     what = ", ".join(f"{knob} {_brief(trial.values[knob])}" for knob in knobs)
     if original is not None:
         what = f"trial {original} again with seed {trial.values['seed']} ({what})"
-    elif trial.origin:
+    elif trial.origin != DRAWN:
         what += f" ({trial.origin})"
     line = f"**{what}**: {_how_it_ended(trial)}"
     if (best := trial.best(metric)) is not None:
@@ -149,34 +147,6 @@ def _how_it_ended(trial: StoredTrial) -> str:
             return f"stopped after {done} of {asked} epochs" + (f": {trial.cause}" if trial.cause else ", as too weak")
         case TrialStatus.CANCELLED:
             return f"cut short with the search after {done} of {asked} epochs"
-
-
-class Links:
-    """Addresses of MLflow's own pages, relative to wherever its server is."""
-
-    def __init__(self, experiment: str, parent: str, runs: Mapping[str, str]) -> None:
-        """`runs`: ids of those with a score, by a trial's number or a baseline's name, the best first."""
-        self._experiment, self._parent, self._runs = experiment, parent, runs
-
-    def study(self, artifact: str = "") -> str:
-        return self._page(self._parent, f"/artifacts/{quote(artifact)}" if artifact else "")
-
-    def run(self, key: str) -> str:
-        return self._page(self._runs[key]) if key in self._runs else self._page(self._parent)
-
-    def view(self, key: str) -> str:
-        mode = "CHART" if key == "charts" else "TABLE"
-        return f"#/experiments/{self._experiment}/runs?{_TRAINING}&viewStateShareKey={key}&compareRunsMode={mode}"
-
-    def compare(self) -> str:
-        """The compare page of the trials alone: it draws the parameters and metrics that all of its runs have."""
-        trials = [run for name, run in self._runs.items() if name.isdecimal()][:_COMPARED]
-        asked = {"runs": trials, "experiments": [self._experiment]}
-        given = "&".join(f"{key}={quote(json.dumps(ids, separators=(',', ':')))}" for key, ids in asked.items())
-        return f"#/compare-runs?{given}&{_TRAINING}"  # the page wants the runs first
-
-    def _page(self, run: str, below: str = "") -> str:
-        return f"#/experiments/{self._experiment}/runs/{run}{below}?{_TRAINING}"
 
 
 def experiment_note(study: StudyFolder, links: Links) -> str:
@@ -260,85 +230,6 @@ def _use(study: StudyFolder, best: StoredTrial) -> str:
             f"    {masked(serve_command(study, adapter.model))}",
         ]
     return "\n\n".join(blocks)
-
-
-def saved_views(study: StudyFolder, now_ms: int) -> dict[str, str]:
-    """Views of the list of runs, by the key in their addresses, as MLflow keeps those that people save."""
-    manifest = study.read_manifest()
-    metric, knobs = manifest["metric"], manifest["knobs"]
-    best = f"best/{metric}"
-    table = [
-        *(_column("tags", name) for name in ("result", "status")),
-        *(_column("metrics", name) for name in dict.fromkeys([best, "best/recall_at_1", "epoch_of_best", "seconds"])),
-        *(_column("params", knob) for knob in knobs),
-    ]
-    common = {
-        "orderByKey": _column("metrics", best),
-        "orderByAsc": metric.endswith("_loss"),
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "modelVersionFilter": "All Runs",
-        "datasetsFilter": [],
-        "searchFilter": "tags.kind != 'study'",
-        "selectedColumns": table,
-        "columnOrder": table,
-        "columnWidths": {column: 230 if "result" in column else 130 for column in table[: -len(knobs)]},
-        "runsHiddenMode": "SHOW_ALL",
-        "hideEmptyCharts": True,
-    }
-    charts = {"isAccordionReordered": True, **_charts(metric, list(axes(study).values()))}
-    views = {"leaderboard": ("Leaderboard", common), "charts": ("Charts", {**common, **charts})}
-    return {
-        key: json.dumps({"name": name, "createdAt": now_ms, "state": json.dumps(state)})
-        for key, (name, state) in views.items()
-    }
-
-
-def _charts(metric: str, axes: list[str]) -> dict[str, Any]:
-    best = f"best/{metric}"
-    lines = dict.fromkeys([metric, "val_loss", "train_loss"])
-    sections: dict[str, tuple[int, list[dict[str, Any]]]] = {
-        "Knobs and result": (
-            1,
-            [{"type": "PARALLEL", "selectedParams": axes, "selectedMetrics": [best], "runsCountToCompare": 100}],
-        ),
-        "Best epochs": (
-            2,
-            [{"type": "BAR", "metricKey": name} for name in dict.fromkeys([best, "best/recall_at_1"])],
-        ),
-        "Learning curves": (3, [{"type": "LINE", "metricKey": name, **_UNSMOOTHED} for name in lines]),
-        "One knob at a time": (
-            min(3, len(axes)),
-            [_scatter({"key": axis, "type": "PARAM"}, best) for axis in axes],
-        ),
-        "Cost": (
-            2,
-            [_scatter({"key": f"applied/{name}", "type": "PARAM"}, best) for name in ("flops_per_list", "examples")],
-        ),
-    }
-    charts, frames = [], []
-    for i, (title, (columns, cards)) in enumerate(sections.items()):
-        frame = f"section-{i}"
-        frames.append(
-            {"uuid": frame, "name": title, "display": True, "isReordered": True, "deleted": False, "columns": columns}
-        )
-        for j, card in enumerate(cards):
-            known = {"uuid": f"chart-{i}-{j}", "metricSectionId": frame, "deleted": False, "isGenerated": False}
-            charts.append({"runsCountToCompare": 20, **known, **card})
-    return {"compareRunSections": frames, "compareRunCharts": charts}
-
-
-def _scatter(across: dict[str, str], metric: str) -> dict[str, Any]:
-    return {
-        "type": "SCATTER",
-        "xaxis": across,
-        "yaxis": {"key": metric, "type": "METRIC"},
-        "runsCountToCompare": 100,
-    }
-
-
-def _column(kind: str, name: str) -> str:
-    return f"{kind}.`{name}`"
 
 
 def _brief(value: Any) -> str:

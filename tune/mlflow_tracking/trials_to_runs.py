@@ -28,10 +28,11 @@ from results.statistics.comparison import compare
 from results.statistics.seed_averages import configuration_results, replicated
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.tracking_address import local_store
-from tune.mlflow_tracking import moved_store
+from results.study.trial_origin import DRAWN
+from tune.mlflow_tracking import mlflow_pages, moved_store
+from tune.mlflow_tracking.mlflow_pages import NOTE, Links
 from tune.mlflow_tracking.run_tags import (
     WINNER,
-    Links,
     axes,
     experiment_note,
     ranker_note,
@@ -40,7 +41,6 @@ from tune.mlflow_tracking.run_tags import (
     run_color,
     run_key,
     run_name,
-    saved_views,
     searched,
     study_note,
     text,
@@ -58,7 +58,6 @@ _LEADERBOARD = (*METRIC_NAMES, "train_loss", "val_loss")
 _APPLIED = "applied/"
 _EPOCHS_A_BATCH = 20  # MLflow takes 1000 metrics at once
 _PORT = 5000
-_NOTE = "mlflow.note.content"
 _GREYS = ("#b4b4b4", "#8a8a8a", "#9c8f80", "#7d8a99", "#a89fb0", "#8fa08f", "#6f6f6f", "#b0a090")  # of baselines
 
 
@@ -164,7 +163,7 @@ class StudyMirror:
             client.log_batch(parent, params=params)
             client.log_artifact(parent, str(self.study.study_file))
             note = experiment_note(self.study, Links(self._experiment, parent, {}))
-            client.set_experiment_tag(self._experiment, _NOTE, note)
+            client.set_experiment_tag(self._experiment, NOTE, note)
             client.log_batch(parent, metrics=_metrics(self.study.references()["chance"], "chance/"))
         return parent
 
@@ -175,15 +174,17 @@ class StudyMirror:
             experiment, tags = str(client.create_experiment(name, artifact_location=local)), {}
         else:
             experiment, tags = str(known.experiment_id), known.tags
-        views = {f"mlflow.sharedViewState.{key}": view for key, view in saved_views(self.study, _now()).items()}
-        for key, value in {"mlflow.experimentKind": "custom_model_development", **views}.items():
+        knobs, shown = self._manifest["knobs"], list(self._axes.values())
+        views = mlflow_pages.saved_views(self._manifest["metric"], knobs, shown, _now())
+        tagged = {mlflow_pages.view_tag(key): view for key, view in views.items()}
+        for key, value in {**mlflow_pages.OF_TRAINING, **tagged}.items():
             if key not in tags:  # a view that somebody has changed stays as it is
                 client.set_experiment_tag(experiment, key, value)
         return experiment
 
     def _children(self, client: MlflowClient, parent: str) -> Iterator[Run]:
         """Its nested runs, of whatever kind, the oldest first."""
-        query, order, token = f"tags.mlflow.parentRunId = '{parent}'", ["attributes.start_time ASC"], None
+        query, order, token = f"tags.{mlflow_pages.PARENT} = '{parent}'", ["attributes.start_time ASC"], None
         while True:
             page = client.search_runs([self._experiment], query, order_by=order, page_token=token)
             yield from page
@@ -248,16 +249,16 @@ class StudyMirror:
     def _make_run(self, client: MlflowClient, trial: StoredTrial) -> str:
         knobs, original = self._manifest["knobs"], replicated(trial)
         tags = {
-            "mlflow.parentRunId": self._parent,
+            mlflow_pages.PARENT: self._parent,
             "kind": "trial",
             "study": self.study.name,
             "trial": str(trial.number),
             "configuration": str(trial.number if original is None else original),  # to group its seeds by
             "model": trial.values["model"],
-            "mlflow.runColor": run_color(trial),
+            mlflow_pages.RUN_COLOR: run_color(trial),
             "status": trial.status.value,
-            _NOTE: trial_note(trial, self._manifest["metric"], knobs),
-            **({"origin": trial.origin} if trial.origin else {}),
+            NOTE: trial_note(trial, self._manifest["metric"], knobs),
+            **({} if trial.origin == DRAWN else {"origin": str(trial.origin)}),
             **self._manifest["tags"],
         }
         began = _written(self.study.trial(trial.number).path / "config.json")
@@ -267,7 +268,7 @@ class StudyMirror:
     def _end_trial(self, client: MlflowClient, run: str, trial: StoredTrial) -> None:
         tags = {
             "status": trial.status.value,
-            _NOTE: trial_note(trial, self._manifest["metric"], self._manifest["knobs"]),
+            NOTE: trial_note(trial, self._manifest["metric"], self._manifest["knobs"]),
         }
         tags |= {"cause": trial.cause} if trial.cause else {}
         tags |= {"notes": "; ".join(trial.notes)} if trial.notes else {}
@@ -305,13 +306,13 @@ class StudyMirror:
                 return int(max(point.step for point in points))
         else:
             tags = {
-                "mlflow.parentRunId": self._parent,
+                mlflow_pages.PARENT: self._parent,
                 "kind": "chance" if name == "chance" else "baseline",
                 "baseline": name,
                 "study": self.study.name,
-                _NOTE: ranker_note(name),
-                "mlflow.runType": "evaluation",  # the page opens with the study unfolded where it has one of these
-                "mlflow.runColor": _GREYS[len(self._reach) % len(_GREYS)],
+                NOTE: ranker_note(name),
+                **mlflow_pages.UNFOLDED,
+                mlflow_pages.RUN_COLOR: _GREYS[len(self._reach) % len(_GREYS)],
                 **self._manifest["tags"],
             }
             self._runs[name] = client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
@@ -340,8 +341,8 @@ class StudyMirror:
             if path.exists():
                 client.log_artifact(self._parent, str(path))
         links = Links(self._experiment, self._parent, self._ranked())
-        client.set_tag(self._parent, _NOTE, study_note(self.study, links, found))
-        client.set_experiment_tag(self._experiment, _NOTE, experiment_note(self.study, links))
+        client.set_tag(self._parent, NOTE, study_note(self.study, links, found))
+        client.set_experiment_tag(self._experiment, NOTE, experiment_note(self.study, links))
         status = "FINISHED" if self.study.read_ending()["complete"] else "KILLED"
         client.set_terminated(self._parent, status, _written(self.study.path / "ending.json"))
 

@@ -34,7 +34,7 @@ def estimate_cost(study: Study) -> Cost:
     """The median rule keeps half from the first rung on, Hyperband's brackets are counted as ASHA's first."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=study.settings.seed))
-    epochs = [int(study.draw(drawn.ask())["epochs"]) for _ in range(_DRAWS)]
+    epochs = [study.draw(drawn.ask()).epochs for _ in range(_DRAWS)]
     mean = sum(_expected_epochs(study, count) for count in epochs) / len(epochs)
     trials = study.settings.trials
     return Cost(trials * study.max_epochs, max(trials, round(trials * mean)))

@@ -9,8 +9,11 @@ import optuna
 from ray.tune.search import Searcher
 
 from results.study.study_folder import TrialStatus
+from tune.execution.failure_cause import SLOT_GONE
+from tune.execution.trial_messages import Ending, TuneConfig, TuneResult
 from tune.searching.replicates import Replication
 from tune.searching.stop_rules import StopRules
+from tune.searching.trial_life import TrialLife
 from tune.searching.trial_store import TrialStore
 from tune.study_file.settings import StudySettings
 from tune.study_file.study import Study
@@ -21,23 +24,26 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
 
     Ray's own OptunaSearch tells Optuna that a trial stopped by ASHA is complete with a partial score and leaves out the
     report that it was stopped at. Here a trial's value is its best epoch, a stopped one is pruned with all its reports,
-    and a failed one is failed. Steps are epochs. A suggestion is `{"number": the trial's number in the journal,
-    "values": every knob, "to_the_end": no scheduler may stop it, "reports": what an earlier launch has heard of it}`;
-    interrupted trials of an earlier launch come first, then those that wait, then new ones, and when all are done the
+    and a failed one is failed. Steps are epochs. A suggestion is an `Assignment`, in the form that Tune takes: interrupted trials of an earlier launch come first, then those that wait, then new ones, and when all are done the
     replicates of the best, which alone begin once the search is out of patience.
     """
 
     def __init__(
-        self, study: Study, trial_store: TrialStore, stop_rules: StopRules, replication: Replication | None
+        self,
+        study: Study,
+        trial_store: TrialStore,
+        trial_life: TrialLife,
+        stop_rules: StopRules,
+        replication: Replication | None,
     ) -> None:
         super().__init__(metric=study.metric, mode=study.mode)
         self._study, self._trial_store, self._stop_rules = study, trial_store, stop_rules
-        self._replication = replication
+        self._trial_life, self._replication = trial_life, replication
         if replication:
             replication.begin(trial_store)
         self._numbers: dict[str, int] = {}  # of the trials that Tune runs
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> TuneConfig | str | None:
         self._stop_rules.poll()
         ending = self._stop_rules.ending
         if ending and not (self._replication and self._stop_rules.out_of_patience):
@@ -52,27 +58,24 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
             if not (self._replication and self._replication.enqueue(self._trial_store)):
                 return str(Searcher.FINISHED)
             going_on = self._trial_store.to_go_on_with(replicates_only=True)
-        number, values, origin = self._trial_store.ask(going_on[0] if going_on else None)
-        self._numbers[trial_id] = number
-        self._stop_rules.starts(number, values, origin)
-        return self._trial_store.assignment(number, values)
+        assignment, origin = self._trial_life.begin(going_on[0] if going_on else None)
+        self._numbers[trial_id] = assignment.number
+        self._stop_rules.starts(assignment, origin)
+        return assignment.as_tune_config
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+    def on_trial_result(self, trial_id: str, result: TuneResult) -> None:
         if self.metric in result:
-            self._trial_store.report(self._numbers[trial_id], result["epoch"], result[self.metric])
+            self._trial_life.report(self._numbers[trial_id], result["epoch"], result[self.metric])
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(self, trial_id: str, result: TuneResult | None = None, error: bool = False) -> None:
         number = self._numbers.pop(trial_id, None)
         if number is None:
             return
         # With `error` the slot's own process is gone, in which nothing of the trial runs: it goes on another time.
-        status = TrialStatus.CANCELLED if error or not result else outcome(result)
-        if status is not TrialStatus.CANCELLED and result:
-            self._trial_store.is_to_end(number, status, result.get("cause", ""), result.get("ours", False))
-        if result and self.metric in result:  # of the report that a trial is stopped at, nobody has heard yet
-            self._trial_store.report(number, result["epoch"], result[self.metric])
-        self._trial_store.end(number, status)
-        self._stop_rules.ended(number, status)
+        ending = Ending(TrialStatus.CANCELLED, machine=SLOT_GONE) if error or not result else Ending.of(result)
+        last = (result["epoch"], result[self.metric]) if result and self.metric in result else None
+        self._trial_life.end(number, ending, last)
+        self._stop_rules.ended(number, ending.status)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # for Tune's own snapshots, which are not what a study is resumed from
@@ -82,11 +85,6 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         raise NotImplementedError("a study is resumed from its journal")
-
-
-def outcome(result: dict[str, Any]) -> TrialStatus:
-    """How a trial ended, from its last report: one that does not say was stopped by the scheduler."""
-    return TrialStatus(result.get("ended", TrialStatus.PRUNED))
 
 
 def make_sampler(study: Study, number: int) -> optuna.samplers.BaseSampler:

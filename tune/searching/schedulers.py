@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from reranker.metrics import chance
+from tune.execution.trial_messages import Assignment, TuneResult
+from tune.searching.ray_schedulers import OpenAsha, OpenMedianRule
 from tune.searching.trial_store import PastTrial
 from tune.study_file.clock import WHOLE, progress
 from tune.study_file.study import Study
@@ -73,22 +74,27 @@ def replay(scheduler: TrialScheduler, trials: Iterable[PastTrial]) -> None:
         scheduler.on_trial_add(None, past)
 
 
-def _known(trial: Any, metric: str) -> list[dict[str, Any]]:
+def _known(trial: Any, metric: str) -> list[TuneResult]:
     """Results that a trial has had in an earlier launch, which went on after each of them."""
-    epochs = trial.config["values"]["epochs"]
+    assignment = Assignment.of(trial.config)
     return [
-        {"epoch": epoch, "progress": progress(epoch, epochs), metric: value} for epoch, value in trial.config["reports"]
+        {"epoch": epoch, "progress": progress(epoch, assignment.config.epochs), metric: value}
+        for epoch, value in assignment.reports
     ]
 
 
-def _is_judged(trial: Any, result: dict[str, Any]) -> bool:
+def _goes_to_the_end(trial: Any) -> bool:
+    return Assignment.of(trial.config).to_the_end
+
+
+def _is_judged(trial: Any, result: TuneResult) -> bool:
     """Whether a result is for a scheduler to decide on: not one between two epochs, nor of an earlier launch, nor any of
     a trial that goes on to its end."""
-    before = {epoch for epoch, _ in trial.config["reports"]}
-    return "epoch" in result and result["epoch"] not in before and not trial.config["to_the_end"]
+    before = {epoch for epoch, _ in Assignment.of(trial.config).reports}
+    return "epoch" in result and result["epoch"] not in before and not _goes_to_the_end(trial)
 
 
-class _Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
+class _Asha(OpenAsha):
     """Ray's, which gives slow learners a chance and whose draw of a bracket depends on the seed and the trial alone.
 
     Plain ASHA keeps whoever is ahead at a rung. In fine-tuning that is the higher rate, which is ahead for the first
@@ -102,62 +108,56 @@ class _Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
         self._curves: dict[str, list[tuple[float, float]]] = {}
 
     def on_trial_add(self, controller: Any, trial: Any) -> None:
-        if trial.config["to_the_end"]:
+        if _goes_to_the_end(trial):
             return
-        before = np.random.get_state()
-        np.random.seed([self._seed, trial.config["number"]])
-        try:
+        with self.drawing(self._seed, Assignment.of(trial.config).number):
             super().on_trial_add(controller, trial)
-        finally:
-            np.random.set_state(before)
-        self._curves[trial.trial_id] = [(0.0, self._metric_op * self._start)]
-        for result in _known(trial, self._metric):
+        self._curves[trial.trial_id] = [(0.0, self.sign * self._start)]
+        for result in _known(trial, self.metric):
             self._hear(controller, trial, result)
 
-    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+    def on_trial_result(self, controller: Any, trial: Any, result: TuneResult) -> str:
         if not _is_judged(trial, result):
             return str(TrialScheduler.CONTINUE)
         action = self._hear(controller, trial, result)
         if action == TrialScheduler.STOP and self._catches_up(trial.trial_id):
-            self._num_stopped -= 1
-            return str(TrialScheduler.CONTINUE)
+            return self.take_back_a_stop()
         return action
 
-    def _hear(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        self._curves[trial.trial_id].append((result[self._time_attr], self._metric_op * result[self._metric]))
+    def _hear(self, controller: Any, trial: Any, result: TuneResult) -> str:
+        self._curves[trial.trial_id].append((result[self.time_attribute], self.sign * result[self.metric]))
         return str(super().on_trial_result(controller, trial, result))
 
-    def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        if not trial.config["to_the_end"]:
+    def on_trial_complete(self, controller: Any, trial: Any, result: TuneResult) -> None:
+        if not _goes_to_the_end(trial):
             super().on_trial_complete(controller, trial, result)
 
     def on_trial_remove(self, controller: Any, trial: Any) -> None:
-        if not trial.config["to_the_end"]:
+        if not _goes_to_the_end(trial):
             super().on_trial_remove(controller, trial)
 
     def _catches_up(self, trial_id: str) -> bool:
-        bracket, curve = self._trial_info[trial_id], self._curves[trial_id]
+        curve = self._curves[trial_id]
         now, value = curve[-1]
         _, earlier = max(point for point in curve if point[0] <= now / 2)
-        recorded = next(recorded for _, recorded in bracket._rungs if trial_id in recorded)  # the rung it is judged at
-        cutoff = bracket.cutoff({other: reward for other, reward in recorded.items() if other != trial_id})
-        return bool(value + self._pace * (value - earlier) * math.log2(bracket.rf) >= cutoff)
+        gain = self._pace * (value - earlier) * math.log2(self.reduction(trial_id))
+        return value + gain >= self.cutoff(trial_id)
 
 
-class _Median(MedianStoppingRule):  # type: ignore[misc]
+class _Median(OpenMedianRule):
     """Ray's, which cannot bear trials that end without a report, and counts the last report of a stopped one twice."""
 
     def on_trial_add(self, controller: Any, trial: Any) -> None:
         super().on_trial_add(controller, trial)
-        if not trial.config["to_the_end"] and (known := _known(trial, self._metric)):
-            self._results[trial] = known
+        if not _goes_to_the_end(trial) and (known := _known(trial, self.metric)):
+            self.remember(trial, known)
 
-    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+    def on_trial_result(self, controller: Any, trial: Any, result: TuneResult) -> str:
         if not _is_judged(trial, result):
             return str(TrialScheduler.CONTINUE)
         return str(super().on_trial_result(controller, trial, result))
 
-    def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        heard = [known["epoch"] for known in self._results.get(trial, [])]
+    def on_trial_complete(self, controller: Any, trial: Any, result: TuneResult) -> None:
+        heard = [known["epoch"] for known in self.results(trial)]
         if _is_judged(trial, result) and result["epoch"] not in heard:
             super().on_trial_complete(controller, trial, result)

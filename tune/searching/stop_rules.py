@@ -17,9 +17,10 @@ from ray.exceptions import RayActorError
 from reranker.command_line.output_streams import leave
 from reranker.errors import EnvironmentFault, InputError
 from reranker.metrics import per_list
-from results.statistics.seed_averages import REPLICATE
 from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.trial_origin import DRAWN, Origin, OriginKind
 from tune.execution.failure_cause import MACHINE, SLOT_GONE, EndsAtOnce, cluster_fault, machine_fault
+from tune.execution.trial_messages import Assignment
 from tune.execution.worker_group import LEAVE_S
 from tune.searching import stop_pause_requests
 from tune.searching.trial_store import TrialStore
@@ -43,7 +44,7 @@ class StopRules:
     def __init__(self, study: Study, folder: StudyFolder, trial_store: TrialStore, say: Callable[[str], None]) -> None:
         self._study, self._folder, self._trial_store, self._say = study, folder, trial_store, say
         self._running: set[int] = set()
-        self._origins: dict[int, str] = {}
+        self._origins: dict[int, Origin] = {}
         self._started = time.monotonic()
         self._best: float | None = None
         self._since_best = 0  # trials that ended since one was better by more than the metric's noise
@@ -64,14 +65,12 @@ class StopRules:
     def paused(self) -> bool:
         return self._folder.paused.exists()
 
-    def origin(self, number: int) -> str:
-        return self._origins.get(number, "")
+    def origin(self, number: int) -> Origin:
+        return self._origins.get(number, DRAWN)
 
-    def starts(self, number: int, values: dict[str, Any], origin: str) -> None:
-        self._running.add(number)
-        self._origins[number] = origin
-        # Before Tune knows of it, so that a kill from here on finds it in the folder as well.
-        self._folder.start_trial(number, values, origin)
+    def starts(self, assignment: Assignment, origin: Origin) -> None:
+        self._running.add(assignment.number)
+        self._origins[assignment.number] = origin
 
     def ended(self, number: int, status: TrialStatus) -> None:
         """Count it towards the limits on failures and on trials without a gain; a replicate is not to bring one."""
@@ -175,7 +174,7 @@ class StopRules:
 
     def _count(self, number: int, status: TrialStatus) -> None:
         """Patience: trials in a row whose best epoch is not above the best so far by more than its standard error."""
-        if self._study.settings.patience is None or self.origin(number).startswith(REPLICATE):
+        if self._study.settings.patience is None or self.origin(number).kind is OriginKind.REPLICATE:
             return
         if status not in (TrialStatus.COMPLETED, TrialStatus.PRUNED):
             return
@@ -205,7 +204,9 @@ class StopRules:
                 raise stop_pause_requests.refusal(f"trial {number} is not running; running: {running}")
             self._folder.ask_to_stop(number, TrialStatus.PRUNED, "stopped by hand")
             return f"trial {number} stops at its next step, {LEAVE_S:.0f} s from now at the latest"
-        self._trial_store.enqueue(self._study.parameters(request.values, "control add"), "added", extra=True)
+        self._trial_store.enqueue(
+            self._study.parameters(request.values, "control add"), Origin(OriginKind.ADDED), extra=True
+        )
         shown = ", ".join(f"{knob}={value}" for knob, value in request.values.items())
         return f"added, to be tried next: {shown}"
 

@@ -18,11 +18,15 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
 from reranker.metrics import summarise
-from results.statistics.seed_averages import REPLICATE
-from results.study.optuna_journal import ENDS, ORIGIN, TAKEN_OVER, baseline_attribute, repair
+from results.study.optuna_journal import ENDS, ORIGIN, baseline_attribute, origin_of, repair
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.trial_origin import DRAWN, Origin, OriginKind
+from tune.execution.trial_messages import Assignment, Ending, TuneConfig
+from tune.searching.optuna_private import go_on_with
+from tune.study_file.distributions import Parameters
 from tune.study_file.study import Study
 
 _EXTRA = "extra"  # the attribute of trials beyond the study's number: added by hand, tried again, taken over
@@ -38,10 +42,10 @@ _TOLD = {
 
 @dataclass(frozen=True, eq=False)
 class PastTrial:
-    """A trial that has ended, as schedulers know trials; `config` is as `tune.searching.optuna_searcher` suggests them."""
+    """A trial that has ended, as schedulers know trials: `config` holds its assignment."""
 
     trial_id: str
-    config: dict[str, Any]
+    config: TuneConfig
 
 
 class TrialStore:
@@ -70,15 +74,15 @@ class TrialStore:
         self._trials: dict[int, optuna.Trial] = {}  # that run in this process
         self._remembered = set(self._optuna.user_attrs)
 
-    def enqueue(self, parameters: dict[str, Any], origin: str, *, extra: bool = False) -> None:
+    def enqueue(self, parameters: Parameters, origin: Origin, *, extra: bool = False) -> None:
         """Have these parameters tried next; what they leave out is drawn."""
-        self._optuna.enqueue_trial(parameters, user_attrs={ORIGIN: origin, _EXTRA: extra})
+        self._optuna.enqueue_trial(parameters, user_attrs={ORIGIN: str(origin), _EXTRA: extra})
 
     def enqueue_first(self) -> None:
         """The configurations to start from and those of a grid, but for what an earlier launch has enqueued."""
-        points = [(point, "start_from") for point in self._study.start_points]
+        points = [(point, Origin(OriginKind.START_FROM)) for point in self._study.start_points]
         if self._study.settings.sampler == "grid":
-            points += [(point, "") for point in self._study.grid() if point not in self._study.start_points]
+            points += [(point, DRAWN) for point in self._study.grid() if point not in self._study.start_points]
         trials = self._optuna.get_trials(deepcopy=False)
         known = sum("fixed_params" in t.system_attrs and not t.user_attrs.get(_EXTRA) for t in trials)
         for point, origin in points[known:]:
@@ -97,7 +101,7 @@ class TrialStore:
     def ended(self) -> list[tuple[int, TrialStatus]]:
         """This study's own trials that are complete, pruned or failed, in the order in which they ended."""
         trials = [trial for state in _TOLD for trial in self._in_state(state)]
-        ours = [trial for trial in trials if trial.user_attrs.get(ORIGIN) != TAKEN_OVER]
+        ours = [trial for trial in trials if origin_of(trial).kind is not OriginKind.WARM_START]
         return [(trial.number, _TOLD[trial.state]) for trial in sorted(ours, key=_order)]
 
     def failures(self) -> int:
@@ -114,14 +118,13 @@ class TrialStore:
         """What a new scheduler has to know of earlier launches, which is what the old one knew."""
         past = []
         for number, _ in self.ended():
-            values = self._study.draw(optuna.trial.FixedTrial(self._trial(number).params))
-            past.append(PastTrial(f"past-{number}", self.assignment(number, values)))
+            config = self._study.draw(optuna.trial.FixedTrial(self._trial(number).params))
+            past.append(PastTrial(f"past-{number}", self._assignment(number, config).as_tune_config))
         return past
 
-    def assignment(self, number: int, values: dict[str, Any]) -> dict[str, Any]:
-        """A trial as Tune's slots, searcher and scheduler are given it."""
-        reports = [[epoch, value] for epoch, value in sorted(self._reports(number).items())]
-        return {"number": number, "values": values, "to_the_end": self.is_replicate(number), "reports": reports}
+    def _assignment(self, number: int, config: TrialConfig) -> Assignment:
+        reports = tuple(sorted(self._reports(number).items()))
+        return Assignment(number, config, to_the_end=self.is_replicate(number), reports=reports)
 
     def asked(self) -> int:
         """How many trials of the study's own number were asked for, or wait to be."""
@@ -130,8 +133,8 @@ class TrialStore:
     def waiting(self) -> int:
         return len(self._in_state(TrialState.WAITING))
 
-    def ask(self, number: int | None = None) -> tuple[int, dict[str, Any], str]:
-        """(number, knobs, origin) of an interrupted or a waiting trial, or of the next one: enqueued, else drawn."""
+    def ask(self, number: int | None = None) -> tuple[Assignment, Origin]:
+        """An interrupted or a waiting trial, or the next one: enqueued, else drawn."""
         if number is None:
             waiting = [trial.number for trial in self._in_state(TrialState.WAITING)]
             self._optuna.sampler = self._make_sampler(
@@ -140,14 +143,12 @@ class TrialStore:
             trial = self._optuna.ask()
         else:
             self._optuna.sampler = self._make_sampler(number)
-            frozen = self._trial(number)
-            if frozen.state is TrialState.WAITING:
-                self._optuna._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
-            trial = optuna.Trial(self._optuna, frozen._trial_id)
-        values = self._study.draw(trial)
-        values["seed"] = trial.user_attrs.get(_SEED, values["seed"])
+            trial = go_on_with(self._optuna, self._trial(number))
+        config = self._study.draw(trial)
+        if (seed := trial.user_attrs.get(_SEED)) is not None:
+            config = config.model_copy(update={"seed": seed})
         self._trials[trial.number] = trial
-        return trial.number, values, self.origin(trial.number)
+        return self._assignment(trial.number, config), self.origin(trial.number)
 
     def report(self, number: int, epoch: int, value: float) -> None:
         """Epochs that the journal knows are left as they are. What was scored as a baseline by then it remembers as well."""
@@ -158,15 +159,15 @@ class TrialStore:
                 self._optuna.set_user_attr(attribute, summarise(self._folder.baseline(name).read_ranks()[1]))
                 self._remembered.add(attribute)
 
-    def is_to_end(self, number: int, status: TrialStatus, cause: str = "", ours: bool = False) -> None:
-        """Write down that it has been decided, so that a kill before `end`, or before the folder knows, leaves no doubt."""
+    def decide(self, number: int, status: TrialStatus, cause: str = "", ours: bool = False) -> None:
+        """Write down how a trial shall end, so that a kill before `end`, or before the folder knows, leaves no doubt."""
         if ENDS not in self._trial(number).user_attrs:
             self._trials[number].set_user_attr(ENDS, [status.value, len(self.ended()), cause, ours])
 
     def end(self, number: int, status: TrialStatus) -> None:
         """A complete trial's value is its best epoch. A cancelled one stays as it is, to go on another time."""
         if status is not TrialStatus.CANCELLED:
-            self.is_to_end(number, status)
+            self.decide(number, status)
         trial = self._trials.pop(number)
         if status is TrialStatus.COMPLETED:
             reports = self._reports(number).values()
@@ -175,22 +176,17 @@ class TrialStore:
             state = TrialState.FAIL if status is TrialStatus.FAILED else TrialState.PRUNED
             self._optuna.tell(trial, state=state)
 
-    def reconcile(self) -> None:
-        """Make folder and journal agree after a kill between two writes."""
-        metric = self._study.metric
-        for number in self._folder.numbers():
-            status = TrialStatus(self._folder.read_status(number)["status"])
-            trial = self._trial(number)
-            decided = TrialStatus(trial.user_attrs[ENDS][0]) if ENDS in trial.user_attrs else status
-            if trial.state is TrialState.RUNNING and decided in _TOLD.values():
-                self.ask(number)
-                for figures in self._folder.trial(number).read_epochs():
-                    self.report(number, figures["epoch"], figures[metric])
-                self.end(number, decided)
-                status, trial = (status if status is decided else TrialStatus.RUNNING), self._trial(number)
-            if trial.state.is_finished() and status in (TrialStatus.RUNNING, TrialStatus.CANCELLED):
-                _, _, cause, ours = trial.user_attrs.get(ENDS, ["", 0, "", False])
-                self._folder.write_status(number, _TOLD[trial.state], cause, ours)
+    def runs(self, number: int) -> bool:
+        """Whether it has begun and not ended."""
+        return self._trial(number).state is TrialState.RUNNING
+
+    def decided(self, number: int) -> Ending | None:
+        """How the trial has ended or shall end; None where nothing says so."""
+        trial = self._trial(number)
+        if ENDS in trial.user_attrs:
+            status, _, cause, ours = trial.user_attrs[ENDS]
+            return Ending(TrialStatus(status), cause, ours)
+        return Ending(_TOLD[trial.state]) if trial.state in _TOLD else None
 
     def retry_failed(self) -> list[int]:
         """Enqueue every failed trial's parameters again, once; returns the failed numbers."""
@@ -207,13 +203,13 @@ class TrialStore:
 
     def replicate(self, original: StoredTrial, seeds: int) -> int:
         """Enqueue a trial's parameters with the next `seeds` seeds, but for those that were asked for; how many are new."""
-        origin = f"{REPLICATE} {original.number}"
+        origin = Origin(OriginKind.REPLICATE, original.number)
         trials = self._optuna.get_trials(deepcopy=False)
-        asked = {trial.user_attrs[_SEED] for trial in trials if trial.user_attrs.get(ORIGIN) == origin}
+        asked = {trial.user_attrs[_SEED] for trial in trials if origin_of(trial) == origin}
         first = original.values["seed"] + 1
         new = [seed for seed in range(first, first + seeds) if seed not in asked]
         for seed in new:
-            attributes = {ORIGIN: origin, _EXTRA: True, _SEED: seed}
+            attributes = {ORIGIN: str(origin), _EXTRA: True, _SEED: seed}
             self._optuna.enqueue_trial(trials[original.number].params, user_attrs=attributes)
         return len(new)
 
@@ -222,7 +218,8 @@ class TrialStore:
         found: dict[int, tuple[set[int], bool]] = {}
         for trial in self._optuna.get_trials(deepcopy=False):
             if _SEED in trial.user_attrs:
-                original = int(trial.user_attrs[ORIGIN].removeprefix(REPLICATE))
+                original = origin_of(trial).trial
+                assert original is not None
                 seeds, unfinished = found.get(original, (set(), False))
                 found[original] = (
                     seeds | {trial.user_attrs[_SEED]},
@@ -230,23 +227,23 @@ class TrialStore:
                 )
         return found
 
-    def origin(self, number: int) -> str:
-        return str(self._trial(number).user_attrs.get(ORIGIN, ""))
+    def origin(self, number: int) -> Origin:
+        return origin_of(self._trial(number))
 
     def is_replicate(self, number: int) -> bool:
         return _SEED in self._trial(number).user_attrs
 
-    def take_over(self, trial: StoredTrial, parameters: dict[str, Any]) -> None:
+    def take_over(self, trial: StoredTrial, parameters: Parameters) -> None:
         """Let the sampler know a finished trial of another study."""
-        self.enqueue(parameters, TAKEN_OVER, extra=True)
-        number, _, _ = self.ask()
+        self.enqueue(parameters, Origin(OriginKind.WARM_START), extra=True)
+        assignment, _ = self.ask()
         for figures in trial.epochs:
-            self.report(number, figures["epoch"], figures[self._study.metric])
-        self.end(number, trial.status)
+            self.report(assignment.number, figures["epoch"], figures[self._study.metric])
+        self.end(assignment.number, trial.status)
 
     def taken_over(self) -> int:
         trials = self._optuna.get_trials(deepcopy=False)
-        return sum(trial.user_attrs.get(ORIGIN) == TAKEN_OVER for trial in trials)
+        return sum(origin_of(trial).kind is OriginKind.WARM_START for trial in trials)
 
     def _reports(self, number: int) -> dict[int, float]:
         reports: dict[int, float] = self._trial(number).intermediate_values
@@ -272,4 +269,8 @@ def _lasting(trial: Any) -> dict[str, Any]:
 
 def _of_retry(trial: Any) -> dict[str, Any]:
     replicate = _SEED in trial.user_attrs  # it goes on to judge what it repeats, with its own seed
-    return {**_lasting(trial), _EXTRA: True, **({} if replicate else {ORIGIN: f"retry of {trial.number}"})}
+    return {
+        **_lasting(trial),
+        _EXTRA: True,
+        **({} if replicate else {ORIGIN: str(Origin(OriginKind.RETRY, trial.number))}),
+    }

@@ -8,6 +8,7 @@ from pathlib import Path
 from reranker.errors import InputError
 from results.study.integrity import open_study
 from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.trial_origin import Origin, OriginKind
 from tune.searching.trial_store import TrialStore
 from tune.study_file.study import Study
 
@@ -59,7 +60,7 @@ def warm_start(study: Study, trial_store: TrialStore, earlier: StudyFolder, data
     sign = -1 if manifest["metric"].endswith("_loss") else 1
     usable.sort(key=lambda pair: -sign * pair[0].best(manifest["metric"])[manifest["metric"]])  # type: ignore[index]
     for trial, parameters in usable[:_BEST_TO_TRY]:
-        trial_store.enqueue(parameters, f"of {earlier.name} {trial.number}", extra=True)
+        trial_store.enqueue(parameters, Origin(OriginKind.EARLIER_BEST, trial.number, earlier.name), extra=True)
     return (
         f"{lie}; its {' and '.join(differs)} differ from this study's, so the scores can't be compared: "
         f"the best {min(len(usable), _BEST_TO_TRY)} are tried first instead"

@@ -11,6 +11,9 @@ import optuna
 
 from reranker.errors import nearest
 
+Parameter = bool | int | float | str | None  # as Optuna stores a dimension's value
+Parameters = dict[str, Parameter]  # by the dimension's name
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -32,7 +35,7 @@ class Choice:
         """How many values a grid has of it."""
         return len(self.options)
 
-    def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Any:
+    def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Parameter:
         """What Optuna stores for this value; ValueError says why it cannot be drawn."""
         if value not in self.options:
             texts = [str(option) for option in self.options]
@@ -63,7 +66,7 @@ class IntRange:
     def count(self) -> int:
         return (self.high - self.low) // self.step + 1
 
-    def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Any:
+    def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Parameter:
         if (
             isinstance(value, bool)
             or not isinstance(value, int)
@@ -96,7 +99,7 @@ class FloatRange:
     def count(self) -> int:
         raise ValueError("a range of real numbers has no list of values")
 
-    def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Any:
+    def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Parameter:
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             raise ValueError(f"must be a number from {self.low:g} to {self.high:g}")
         return float(value)
@@ -122,7 +125,7 @@ class RatioOf:
     def count(self) -> int:
         return len(self.factors)
 
-    def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Any:
+    def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Parameter:
         for factor in self.factors:
             if self._times(factor, drawn) == value:
                 return factor
@@ -137,5 +140,5 @@ class RatioOf:
 Distribution = Choice | IntRange | FloatRange | RatioOf
 
 
-def _label(option: Any) -> Any:
+def _label(option: Any) -> Parameter:
     return option if option is None or isinstance(option, bool | int | float | str) else json.dumps(option)

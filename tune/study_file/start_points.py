@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from reranker.config import TrialConfig
 from reranker.errors import nearest
 from reranker.storage.yaml_lines import Document, Location
 from tune.study_file.dimensions import KNOBS, NO_KNOB, Dimension, mapping_of, names_of, with_defaults
+from tune.study_file.distributions import Parameters
 
 
 def points_of(document: Document) -> list[tuple[Location, dict[str, Any]]]:
@@ -18,10 +20,10 @@ def points_of(document: Document) -> list[tuple[Location, dict[str, Any]]]:
 
 
 def read_start_point(
-    document: Document, at: Location, point: dict[str, Any], fixed: dict[str, Any], sound: list[Dimension]
-) -> dict[str, Any]:
+    document: Document, at: Location, point: Mapping[str, Any], fixed: dict[str, Any], sound: list[Dimension]
+) -> Parameters:
     """A configuration to start from as Optuna's parameters; a fault for each value that is not in the space."""
-    parameters: dict[str, Any] = {}
+    parameters: Parameters = {}
     known, given = with_defaults(fixed), dict(fixed)
     drawn: set[str] = set()  # knobs that the search will draw, since the point leaves them out
     faulty = {knob for name in mapping_of(document.values, "space") for knob in names_of(name)}

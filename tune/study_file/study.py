@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from reranker.config import DataConfig, TrialConfig
 from reranker.errors import InputError
 from reranker.storage.yaml_lines import Document, dump
 from tune.study_file.dimensions import Dimension, names_of, reach, size_of, with_defaults
+from tune.study_file.distributions import Parameters
 from tune.study_file.settings import DURATION, Resources, StudySettings
 from tune.study_file.start_points import read_start_point
 
@@ -29,7 +31,7 @@ class Study:
     fixed: dict[str, Any]
     dimensions: tuple[Dimension, ...]
     source: dict[str, Any]  # the file's values, overrides included
-    start_points: tuple[dict[str, Any], ...]  # as Optuna's parameters; what a point leaves out is drawn
+    start_points: tuple[Parameters, ...]  # what a point leaves out is drawn
 
     @property
     def name(self) -> str:
@@ -83,15 +85,15 @@ class Study:
         asked = [self.metric, self.data.model_dump(mode="json"), self.fixed, self.source["space"]]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
-    def draw(self, trial: optuna.Trial) -> dict[str, Any]:
-        """Values of all knobs: the searched ones from the trial, the others fixed or default."""
+    def draw(self, trial: optuna.Trial) -> TrialConfig:
+        """The searched knobs from the trial, the others fixed or default."""
         drawn = with_defaults(self.fixed)
         for dimension in self.dimensions:
             if dimension.applies(drawn):
                 drawn |= dimension.assign(dimension.distribution.sample(trial, dimension.name, drawn))
-        return self._resolve(drawn).model_dump()
+        return self._resolve(drawn)
 
-    def parameters(self, point: dict[str, Any], source: str) -> dict[str, Any]:
+    def parameters(self, point: Mapping[str, Any], source: str) -> Parameters:
         """A configuration as Optuna's parameters; what it leaves out is not among them.
 
         Args:
@@ -106,9 +108,9 @@ class Study:
             raise InputError(document.faults)
         return parameters
 
-    def grid(self) -> list[dict[str, Any]]:
+    def grid(self) -> list[Parameters]:
         """Every configuration of a space of lists, as Optuna's parameters, the last knob of the file varying fastest."""
-        points: list[tuple[dict[str, Any], dict[str, Any]]] = [({}, with_defaults(self.fixed))]
+        points: list[tuple[Parameters, dict[str, Any]]] = [({}, with_defaults(self.fixed))]
         for dimension in self.dimensions:
             longer = []
             for parameters, drawn in points:

@@ -14,6 +14,8 @@ from rich.text import Text
 
 from reranker.training.training_status import TrainingStatus
 from results.study.study_folder import TrialStatus
+from results.study.trial_origin import DRAWN, Origin
+from tune.execution.trial_messages import Assignment, TuneResult
 from tune.searching.schedulers import rungs
 from tune.study_file.study import Study
 
@@ -116,12 +118,14 @@ class Progress:
             self._summarised = now
             self.say(self._summary())
 
-    def started(self, number: int, values: dict[str, Any], knobs: list[str], origin: str = "") -> None:
+    def started(self, assignment: Assignment, knobs: list[str], origin: Origin = DRAWN) -> None:
+        number, config = assignment.number, assignment.config
+        values = config.model_dump(mode="json")
         shown = ", ".join(f"{knob} {_short(values[knob])}" for knob in knobs)
-        self._rows[number] = _Row(shown, values["epochs"], origin)
-        self._say(f"trial {number}{f' ({origin})' if origin else ''} started: {shown}")
+        self._rows[number] = _Row(shown, config.epochs, str(origin))
+        self._say(f"trial {number}{'' if origin == DRAWN else f' ({origin})'} started: {shown}")
 
-    def reported(self, number: int, figures: dict[str, Any]) -> None:
+    def reported(self, number: int, figures: TuneResult) -> None:
         row = self._rows[number]
         row.figures, row.elapsed_at_report = figures, row.elapsed
         row.doing, row.said = "", time.monotonic()

@@ -1,0 +1,64 @@
+"""What the search needs of Ray behind its public interface; a failure names what an upgrade of Ray has changed.
+
+What a running Ray says is tested in `test_ray_cluster.py`, `test_lost_ray.py` and `test_failure_cause.py`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import ray
+from ray._private import ray_constants
+from ray.train import WorkerGroupError
+
+from tune.execution import ray_private
+
+CHANGED = f"Ray {ray.__version__} has changed what tune/execution/ray_private.py reaches: "
+
+
+def test_the_variable_of_the_state_api_is_the_one_that_it_reads():
+    assert ray_private.API_SERVER == ray_constants.RAY_API_SERVER_ADDRESS_ENVIRONMENT_VARIABLE, CHANGED + "its name"
+
+
+def test_whether_a_node_can_be_joined_is_set_for_a_while():
+    assert ray_constants.ENABLE_RAY_CLUSTER, CHANGED + "the constant for clusters"
+    with ray_private.loopback_only():
+        assert not ray_constants.ENABLE_RAY_CLUSTER
+    assert ray_constants.ENABLE_RAY_CLUSTER
+
+
+def test_the_address_of_a_cluster_can_be_given_by_the_environment(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert ray_private.running_address() == "10.0.0.1:6379", CHANGED + "how a running cluster is found"
+
+
+def test_the_folder_for_temporary_files_follows_the_system_s(monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert ray_private.temporary_folder() == str(tmp_path), CHANGED + "where Ray keeps its own folder"
+
+
+def test_a_token_is_found_where_ray_looks_for_it(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "ab" * 32)
+    assert ray_private.token() == "ab" * 32, CHANGED + "the loader of tokens"
+
+
+def test_settings_are_read_again():
+    before = dict(os.environ)
+    ray_private.read_settings_again()
+    assert dict(os.environ) == before
+
+
+def test_before_ray_is_started_no_process_is_missed():
+    assert ray_private.dead_processes() == (set(), ""), CHANGED + "the node that this process has started"
+
+
+@pytest.mark.parametrize("failure", ray_private.start_failures(), ids=lambda failure: failure.__name__)
+def test_workers_that_cannot_start_raise_what_is_expected(failure):
+    assert issubclass(failure, Exception), CHANGED + "the exceptions of a group that does not start"
+
+
+def test_the_failures_of_a_group_of_workers_are_unwrapped():
+    inner = ValueError("inner")
+    assert ray_private.wrapped_failures(WorkerGroupError("failed", {0: inner})) == [inner], CHANGED + "WorkerGroupError"
+    assert ray_private.wrapped_failures(inner) == []

@@ -1,0 +1,52 @@
+"""What `reranker/modeling` needs of transformers' models and peft's layers beyond their public interface.
+
+A failure names what an upgrade has changed; that the numbers agree is tested beside each of the modules.
+"""
+
+from __future__ import annotations
+
+import peft
+import pytest
+import torch
+import transformers
+from families import FAMILIES, adapted
+from peft.tuners.lora import Linear
+from torch import nn
+
+from reranker.config import TrialConfig
+
+TRANSFORMERS = f"transformers {transformers.__version__} has changed what reranker/modeling/"
+PEFT = f"peft {peft.__version__} has changed what reranker/modeling/fused_lora.py reaches: "
+
+
+@pytest.fixture(params=list(FAMILIES))
+def model(request) -> transformers.PreTrainedModel:
+    return FAMILIES[request.param]()
+
+
+def test_the_last_block_ends_with_an_output_projection_and_an_mlp(model):
+    block = model.get_decoder().layers[-1]
+    assert isinstance(block.self_attn.o_proj, nn.Linear), TRANSFORMERS + "label_head.py reaches: self_attn.o_proj"
+    assert isinstance(block.mlp, nn.Module), TRANSFORMERS + "label_head.py reaches: the block's mlp"
+    assert isinstance(model.get_output_embeddings(), nn.Linear), TRANSFORMERS + "label_head.py reaches: the head"
+
+
+def test_the_attention_is_chosen_by_the_configuration_at_each_call(model, monkeypatch):
+    called = []
+
+    def attention(module, query, key, value, attention_mask, **options):
+        called.append(module)
+        return torch.zeros_like(query).transpose(1, 2), None
+
+    transformers.AttentionInterface.register("counted", attention)
+    monkeypatch.setattr(model.config.get_text_config(), "_attn_implementation", "counted")
+    model(input_ids=torch.tensor([[1, 2, 3]]))
+    assert called, TRANSFORMERS + "shared_list_attention.py reaches: config._attn_implementation"
+
+
+def test_an_adapted_layer_has_the_parts_that_are_fused():
+    layers = [layer for layer in adapted("llama", TrialConfig()).modules() if isinstance(layer, Linear)]
+    assert layers, PEFT + "peft.tuners.lora.Linear is not what it makes"
+    for part in ("base_layer", "merged", "lora_A", "lora_B", "scaling", "lora_dropout"):
+        assert hasattr(layers[0], part), PEFT + f"a layer has no {part}"
+    assert "default" in layers[0].lora_A, PEFT + "the name of the only adapter"

@@ -1,0 +1,40 @@
+"""What the search needs of Optuna behind its public interface; a failure names what an upgrade of Optuna has changed."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from tune.searching.optuna_private import go_on_with
+
+CHANGED = f"Optuna {optuna.__version__} has changed what tune/searching/optuna_private.py reaches: "
+
+
+@pytest.fixture
+def study(tmp_path) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal")))
+    return optuna.create_study(storage=storage)
+
+
+def test_the_second_of_two_waiting_trials_can_be_run_first(study):
+    for value in (1, 2):
+        study.enqueue_trial({"x": value})
+    running = go_on_with(study, study.trials[1])
+    assert running.suggest_int("x", 0, 9) == 2, CHANGED + "how an enqueued trial keeps its parameters"
+    study.tell(running, 0.5)
+    assert [trial.state for trial in study.trials] == [TrialState.WAITING, TrialState.COMPLETE], (
+        CHANGED + "how a waiting trial begins"
+    )
+
+
+def test_a_running_trial_goes_on_with_what_it_has_drawn_and_reported(study):
+    begun = study.ask()
+    drawn = begun.suggest_float("x", 0, 1)
+    begun.report(0.25, 1)
+    again = go_on_with(study, study.trials[0])
+    assert again.suggest_float("x", 0, 1) == drawn, CHANGED + "how a trial is made of its id"
+    again.report(0.5, 2)
+    assert study.trials[0].intermediate_values == {1: 0.25, 2: 0.5}, CHANGED + "how a trial is made of its id"

@@ -1,0 +1,127 @@
+"""All that is reached of Ray behind its public interface. `tests/execution/test_ray_private.py` says what an upgrade breaks.
+
+Imports within functions: a worker process imports this module first of all, for `own_dashboard` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+API_SERVER = "RAY_API_SERVER_ADDRESS"  # the variable that Ray's state API reads
+
+
+@contextmanager
+def loopback_only() -> Iterator[None]:
+    """A Ray that is started meanwhile has the address 127.0.0.1: what Ray calls a node that others can't join."""
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def temporary_folder() -> str:
+    """Where Ray puts its own folder unless it is told another one."""
+    from ray._common.utils import get_default_system_temp_dir
+
+    return str(get_default_system_temp_dir())
+
+
+def running_address() -> str:
+    """HOST:PORT of a cluster that runs on this machine, or that RAY_ADDRESS names.
+
+    Raises:
+        ConnectionError: there is none.
+    """
+    from ray._private.services import get_ray_address_from_environment
+
+    return str(get_ray_address_from_environment("auto", None))
+
+
+def dead_processes() -> tuple[set[str], str]:
+    """Processes of a Ray that this process has started which are gone, and the folder of their logs."""
+    node = ray._private.worker._global_node
+    return ({name for name, _ in node.dead_processes()}, str(node.get_logs_dir_path())) if node else (set(), "")
+
+
+def own_dashboard() -> str:
+    """HOST:PORT of the dashboard of the cluster that this worker belongs to; empty if it has none."""
+    from ray._private import ray_constants
+
+    gcs = ray._private.worker.global_worker.gcs_client
+    known = gcs.internal_kv_get(
+        ray_constants.DASHBOARD_ADDRESS.encode(), ray_constants.KV_NAMESPACE_DASHBOARD, timeout=5
+    )
+    return known.decode() if known else ""
+
+
+def token() -> str | None:
+    """That of this user, by Ray's own rules of where it is, whether a cluster asks for it or not."""
+    loader = ray._raylet.AuthenticationTokenLoader.instance()
+    loader.reset_cache()
+    if not loader.has_token(ignore_auth_mode=True):
+        return None
+    return str(loader.get_raw_token(ignore_auth_mode=True))
+
+
+def read_settings_again() -> None:
+    """Have this process, which read them on import, follow the variables as they are now."""
+    ray._raylet.Config.initialize("")
+
+
+def start_failures() -> tuple[type[Exception], ...]:
+    """What Ray Train raises where workers could not be started."""
+    from ray.train.v2._internal import exceptions
+
+    return (
+        exceptions.InsufficientClusterResourcesError,
+        exceptions.WorkerGroupStartupFailedError,
+        exceptions.WorkerGroupStartupTimeoutError,
+    )
+
+
+def wrapped_failures(error: BaseException) -> list[BaseException]:
+    """The failures that one of Ray Train's own carries."""
+    from ray.train import WorkerGroupError
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+    from ray.train.v2.api.exceptions import ControllerError
+
+    if isinstance(error, WorkerGroupError):
+        return list(error.worker_failures.values())
+    if isinstance(error, ControllerError):
+        return [error.controller_failure]
+    if isinstance(error, WorkerHealthCheckFailedError):
+        return [error.health_check_failure]
+    return []
+
+
+def is_alive(channel: Any, metadata: Any, timeout_s: float) -> None:
+    """Ask what is behind a gRPC channel whether it is a cluster's head.
+
+    Raises:
+        grpc.RpcError: it is none, or wants a token.
+    """
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+    stub.CheckAlive(gcs_service_pb2.CheckAliveRequest(), timeout=timeout_s, metadata=metadata)
+
+
+def node_addresses(channel: Any, metadata: Any, timeout_s: float) -> set[str]:
+    """Of the nodes of a cluster that are alive.
+
+    Raises:
+        grpc.RpcError: it does not answer.
+    """
+    from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
+
+    stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+    told = stub.GetAllNodeInfo(gcs_service_pb2.GetAllNodeInfoRequest(), timeout=timeout_s, metadata=metadata)
+    return {node.node_manager_address for node in told.node_info_list if node.state == gcs_pb2.GcsNodeInfo.ALIVE}
