@@ -68,6 +68,7 @@ class Simulated(ConfigurationResult):
     drawn: tuple[FloatArray, ...] = ()
 
     def ranker(self, metric: str) -> Ranker:
+        """Its runs, each with its best report."""
         return Ranker(self.drawn, tuple(int(values.mean(axis=1).argmax()) for values in self.drawn))
 
 
@@ -169,6 +170,7 @@ def claims(cell: Cell, skill: float, seed: int) -> tuple[bool, bool, bool]:
 
 
 def main() -> None:
+    """Print the table."""
     args = arguments(__doc__, quick="20 searches a cell, of 8 trials").parse_args()
     count = 20 if args.quick else 400
     print(f"{machine()}\n{count} simulated searches a cell, {USERS} users, {BASELINES} baselines\n")

@@ -26,7 +26,7 @@ from reranker.config import DemoData, MovieLensData, TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.example import Example
 from reranker.data.sources import is_here
-from reranker.modeling.checkpoints import BUNDLED
+from reranker.modeling.model_files import BUNDLED
 
 FOUND = Path(__file__).parent / "found"  # where the figures are written too, as JSON
 MODELS = {"qwen3, 256 × 4, 152k": "wide", "smollm2-135m": "smollm2-135m"}
@@ -70,6 +70,7 @@ def some_lists(config: TrialConfig, data: RerankingData, count: int) -> list[Exa
 
 
 def arguments(description: str | None, quick: str) -> argparse.ArgumentParser:
+    """A parser with the options that all benchmarks share."""
     parser = argparse.ArgumentParser(description=(description or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--json", type=Path, help=f"where the figures are written (a file in {FOUND.name}/)")
@@ -78,6 +79,7 @@ def arguments(description: str | None, quick: str) -> argparse.ArgumentParser:
 
 
 def write(args: argparse.Namespace, name: str, found: dict[str, Any]) -> None:
+    """Keep the figures as JSON, with the machine and the time, where `--out` says."""
     path = args.json or FOUND / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {"machine": machine(), "time": time.strftime("%Y-%m-%d %H:%M"), **found}
@@ -96,6 +98,7 @@ def in_a_process(module: str, *arguments: str) -> Any:
 
 
 def machine() -> str:
+    """The CPU or GPU, and the versions of torch and transformers, in a line."""
     gpu = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if gpu else f"{psutil.cpu_count()} CPUs ({platform.machine()})"
     return f"{device}, torch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}"

@@ -66,6 +66,7 @@ space:
 
 
 def load(seed: int, schedule: str, **settings: Any) -> Study:
+    """The study of a synthetic search."""
     settings = {"name": "simulated", "trials": 250, "seed": seed, **settings}
     text = FILE.format(
         settings=json.dumps(settings),
@@ -215,6 +216,7 @@ def rung_and_end(schedule: str, clock: str, seed: int) -> tuple[float, float, fl
 
 
 def main() -> None:
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--seeds", type=int, default=200)
     seeds = parser.parse_args().seeds

@@ -24,10 +24,10 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from bench.common import arguments, machine, write
 from reranker.config import TrialConfig
-from reranker.modeling.checkpoints import MODELS
 from reranker.modeling.fused_lora import fuse
 from reranker.modeling.label_head import only_answers
 from reranker.modeling.lora import attach_lora
+from reranker.modeling.model_names import MODELS
 from reranker.modeling.model_shape import Shape
 
 TINY = Shape(2, 64, 4, 2, 16, 128, 1000, qk_norm=True)
@@ -37,6 +37,7 @@ LEAST, MOST_SECONDS = 5, 3.0  # steps that are timed at least, and for how long 
 
 
 def base(shape: Shape, dtype: torch.dtype, device: str) -> Qwen3ForCausalLM:
+    """A randomly initialised model of this shape."""
     torch.set_default_dtype(dtype)
     with torch.device(device):
         model = Qwen3ForCausalLM(
@@ -123,6 +124,7 @@ def _timed(call: Callable[[], Any], device: str, repeats: int) -> list[float]:
 
 
 def main() -> None:
+    """Print the table."""
     parser = arguments(__doc__, quick="the small model, fewer steps")
     parser.add_argument("--shapes", nargs="+", choices=["qwen3-0.6b", "qwen3-1.7b", "qwen3-4b"], metavar="NAME")
     args = parser.parse_args()

@@ -50,6 +50,7 @@ class Slices(RerankingData):
 
 
 def source(name: str, folder: Path, lists: int | None) -> DataConfig:
+    """The data of a name or path."""
     data = make_shop(folder) if name == "shop" else MovieLensData(path=None if name == "movielens" else Path(name))
     return data.model_copy(update={"evaluation_users": lists})
 
@@ -78,6 +79,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Print the table."""
     parser = arguments(__doc__, quick="a tenth of the examples")
     parser.add_argument(
         "--data", default="movielens", help="movielens, shop, or a MovieLens folder or zip (%(default)s)"

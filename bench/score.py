@@ -52,6 +52,7 @@ def first_places(way: str, model: PeftModel, encoder: PromptEncoder, lists: Enco
 
 
 def measure(way: str, model_place: str, count: int) -> dict[str, Any]:
+    """Seconds and memory of scoring so many lists one way."""
     torch.set_num_threads(1)
     config, data = task(model_place)
     encoder = PromptEncoder(Catalogue(load_tokenizer(model_place), data.interactions.item_texts), config)
@@ -69,6 +70,7 @@ def measure(way: str, model_place: str, count: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Print the table."""
     args = arguments(__doc__, quick="fewer lists, once each").parse_args()
     if args.child:
         way, model, count = args.child

@@ -63,6 +63,7 @@ class _Watch:
 
 
 def search(isolation: str, runs: Path, trials: int) -> dict[str, Any]:
+    """A whole search in this isolation, and what it took."""
     watch = _Watch()
     options = ["--runs", str(runs), "--name", isolation, "--isolation", isolation, "--trials", str(trials)]
     watch.run("tune/run_search.py", *options)
@@ -72,6 +73,7 @@ def search(isolation: str, runs: Path, trials: int) -> dict[str, Any]:
 
 
 def without_a_search(study: StudyFolder) -> dict[str, Any]:
+    """The same trainings one after the other, each in a process of its own."""
     watch = _Watch()
     for trial in study.trials():
         watch.run("-m", "bench.search", "--child", json.dumps(trial.values))
@@ -119,6 +121,7 @@ def plain_script(values: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    """Print the table."""
     args = arguments(__doc__, quick="three trials in the place of eight").parse_args()
     if args.child:
         plain_script(json.loads(args.child[0]))

@@ -69,6 +69,8 @@ def _examples(lists: Lists) -> list[Example]:
 
 
 def ours(config: TrialConfig, data: RerankingData, lists: Lists, marks: list[float], steps: int) -> None:
+    """Optimiser steps of this project's trainer."""
+
     def ended() -> bool:
         marks.append(time.perf_counter())
         return len(marks) > steps + WARM_UP
@@ -80,6 +82,7 @@ def ours(config: TrialConfig, data: RerankingData, lists: Lists, marks: list[flo
 
 
 def plain(config: TrialConfig, data: RerankingData, lists: Lists, marks: list[float], steps: int) -> None:
+    """The same steps of trl's trainer as it comes."""
     encoder = PromptEncoder(Catalogue(load_tokenizer(config.model), data.interactions.item_texts), config)
     model = attach_lora(load_base(config, torch.device("cpu")), config)
 
@@ -166,6 +169,7 @@ def both(repeats: int, *what: str) -> dict[str, list[dict[str, float]]]:
 
 
 def row(runs: dict[str, list[dict[str, float]]], figure: str, digits: int = 0) -> str:
+    """A line of the table: each way's median of a figure."""
     speed = {way: [run[figure] for run in measured] for way, measured in runs.items()}
     memory = {way: statistics.median(run["peak_mib"] for run in measured) for way, measured in runs.items()}
     ratio = statistics.median(speed["ours"]) / statistics.median(speed["plain"])
@@ -176,6 +180,7 @@ def row(runs: dict[str, list[dict[str, float]]], figure: str, digits: int = 0) -
 
 
 def main() -> None:
+    """Print the table."""
     parser = arguments(__doc__, quick="fewer steps, once each")
     parser.add_argument("--shared", action="store_true", help="the table of shared lists alone")
     args = parser.parse_args()

@@ -79,6 +79,7 @@ def _train(config: TrialConfig, data: RerankingData, bases: BaseModels) -> tuple
 
 
 def main() -> None:
+    """Print the table."""
     args = arguments(__doc__, quick="fewer trials").parse_args()
     quick = args.quick
     print(machine())

@@ -1,1 +1,1 @@
-"""What is tuned: a small LLM that reranks labelled candidates. Knows nothing of Ray Tune, Optuna or MLflow."""
+"""The model to tune: a small LLM that reranks labelled candidates. Does not use Ray Tune, Optuna or MLflow."""

@@ -23,11 +23,13 @@ UserPath = Annotated[
 
 
 class StrictModel(BaseModel):
+    """A frozen model without unknown fields, coercion, infinity or NaN."""
+
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 def auto_or_int(low: int, high: int) -> BeforeValidator:
-    """Of a field that is "auto" or a number; else its fault would be two, one for each kind."""
+    """For a field that is "auto" or a number: one fault instead of one per type."""
 
     def check(value: object) -> object:
         if value != "auto" and not (type(value) is int and low <= value <= high):
@@ -38,7 +40,7 @@ def auto_or_int(low: int, high: int) -> BeforeValidator:
 
 
 class NegativesMix(StrictModel):
-    """Shares of the ways in which training negatives are drawn; they must sum to 1."""
+    """Shares of the ways to draw training negatives; they must sum to 1."""
 
     uniform: float = Field(1.0, ge=0, le=1)
     popularity: float = Field(0.0, ge=0, le=1)
@@ -204,7 +206,7 @@ DataConfig = Annotated[DemoData | MovieLensData | TablesData, Field(discriminato
 
 
 def absolute_paths(data: DataConfig, folder: Path) -> dict[str, Path]:
-    """The fields that are paths. Relative ones are a file's neighbours in its folder, or else stand in the current one."""
+    """The fields that are paths. Relative ones are looked up in `folder`, else in the current folder."""
     return {
         name: (folder / value if os.path.exists(folder / value) else value).absolute()
         for name, value in data
@@ -227,7 +229,7 @@ def build_trial_config(values: dict[str, Any], *, file: str = "", line: int | No
 def validation_faults(
     error: ValidationError, model: type[BaseModel], *, file: str = "", line: int | None = None
 ) -> list[Fault]:
-    """Pydantic's findings in the project's words: the field, the rule, the value, and the nearest name."""
+    """Pydantic's errors as faults: the field, the rule, the value, and the nearest name."""
     faults = []
     for item in error.errors():
         field = ".".join(str(part) for part in item["loc"])

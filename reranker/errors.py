@@ -1,4 +1,4 @@
-"""One fault as data, and the project's exceptions: each states the rule and the value, and says whose fault it is."""
+"""A fault as data, and the project's exceptions: each states the rule, the value, and whose fault it is."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class Fault:
 
 
 class RerankerError(Exception):
-    """Any failure that the project understands. `exit_code` is 2 for a fault that the user can mend, 1 for ours."""
+    """Any failure that the project understands. `exit_code` is 2 for a fault that the user can fix, 1 for ours."""
 
     exit_code = 2
 
 
 class InputError(RerankerError, ValueError):
-    """The user's input breaks rules: carries every fault that was found, not just the first.
+    """The user's input breaks rules; carries all faults, not just the first.
 
     Args:
-        faults: what was found, in the order of the file; must not be empty.
-        total: how many there were, where only the first ones are carried.
+        faults: in the order of the file; must not be empty.
+        total: how many there are, if `faults` holds only the first ones.
     """
 
     def __init__(self, faults: Iterable[Fault], total: int | None = None) -> None:
@@ -55,11 +55,11 @@ class InputError(RerankerError, ValueError):
 
 
 class EnvironmentFault(RerankerError, OSError):
-    """The machine refuses what the run needs: no file, no permission, no space, no port, no network."""
+    """The machine lacks what the run needs: no file, no permission, no space, no port, no network."""
 
 
 class TrainingError(RerankerError, RuntimeError):
-    """A training run ended without a result; the message is its cause in one sentence."""
+    """A training run ended without a result; the message states the cause in one sentence."""
 
     exit_code = 1
 
@@ -68,7 +68,7 @@ class OutOfMemory(TrainingError):
     """A forward or backward pass did not fit the device.
 
     Args:
-        micro_batch: the examples of the pass that did not fit.
+        micro_batch: examples in the pass that did not fit.
     """
 
     def __init__(self, micro_batch: int) -> None:
@@ -80,11 +80,11 @@ class OutOfMemory(TrainingError):
 
 
 class TrainingStopped(RerankerError):
-    """A training run was asked to end before its next epoch was finished."""
+    """A training run was asked to stop, and did so before the end of an epoch."""
 
 
 class SealedError(RerankerError, LookupError):
-    """The test items were asked of data that are without them."""
+    """Test items were requested from sealed data, which lack them."""
 
     exit_code = 1
 
@@ -97,5 +97,5 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Of what it says, or its kind where it says nothing."""
+    """The first line of its message, or its type if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""What a random number is for → the number: hashes instead of generators, so that no draw depends on another one."""
+"""Random numbers as hashes of what they are for, instead of generators, so that no draw depends on another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Words = NDArray[np.uint64]
 
 
 def random_bits(*parts: int | IntArray | Words) -> Words:
-    """64 random bits that depend on all parts, which broadcast.
+    """64 random bits that depend on all parts; the parts broadcast.
 
     Each part goes through the output function of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number
     generators, OOPSLA 2014), chained. A generator object for each example would cost more than its whole list.
@@ -36,13 +36,13 @@ def pick(cumulated: IntArray, numbers: NDArray[np.float64]) -> IntArray:
 
 
 def shuffled(keys: Words, count: int) -> IntArray:
-    """An order of `count` places for each key, [keys, count], in which every place is as likely."""
+    """A uniformly random order of `count` places for each key, [keys, count]."""
     places = np.arange(count, dtype=np.uint64)
     return np.argsort(random_bits(keys[:, None], places[None, :]), axis=1)
 
 
 def sample(users: IntArray, count: int | None, seed: int, purpose: int) -> IntArray:
-    """`count` of the users, ascending; all where there aren't more."""
+    """A random sample of `count` users, ascending; all if `count` is None or there are not more."""
     if count is None or count >= len(users):
         return users
     return np.sort(users[np.argsort(random_bits(seed, users, purpose), kind="stable")[:count]])

@@ -1,8 +1,8 @@
 """Scores of the candidates → ranks of the targets → recall_at_k, ndcg_at_k, mrr_at_k, with ties counted exactly.
 
-Each list has one relevant item. Where the target ties with others, a metric is its exact expectation over a uniformly
-random order of the tied candidates, so a constant scorer gets exactly the value of chance. The mean rank alone would
-not do: NDCG of a mean rank is not the mean NDCG.
+Each list has one relevant item. If the target ties with others, a metric is its exact expectation over a uniformly
+random order of the tied candidates, so a constant scorer gets exactly the value of chance. The mean rank is not
+enough: NDCG of a mean rank is not the mean NDCG.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-NOWHERE = 2**31 - 1  # how many stand before a target that is not in its list: more than any cut
+NOWHERE = 2**31 - 1  # `greater` of a target that is not in its list: beyond any cut
 
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
-    """Where the target of each list stands: uniformly on one of the ranks greater + 1 … greater + ties + 1.
+    """The rank of each list's target: uniformly one of greater + 1 … greater + ties + 1.
 
     Attributes:
         greater: int64 [lists], candidates that score higher than the target; NOWHERE if the list lacks it.
@@ -33,28 +33,28 @@ class Ranks:
 
     @property
     def expected(self) -> FloatArray:
-        """Mean rank over the order of the ties, [lists], 1 is the best."""
+        """Mean rank over the order of the ties, [lists]; 1 is best."""
         return self.greater + 1 + self.ties / 2
 
     @property
     def found(self) -> NDArray[np.bool_]:
         """Whether the list holds its target, [lists]."""
-        held: NDArray[np.bool_] = self.greater < NOWHERE
-        return held
+        is_found: NDArray[np.bool_] = self.greater < NOWHERE
+        return is_found
 
     def of(self, lists: NDArray[np.bool_]) -> Ranks:
-        """Those of some of the lists."""
+        """The ranks of the lists selected by a mask, [lists]."""
         return Ranks(self.greater[lists], self.ties[lists])
 
 
 @dataclass(frozen=True, eq=False)
 class Picks:
-    """Which label a ranker put first in each list, where the right one was, and how sure it was.
+    """Which label a ranker put first in each list, the position of the right one, and the ranker's confidence.
 
     Attributes:
         target: int64 [lists], position of the true item's label; -1 if the list lacks it.
-        first: int64 [lists], position of the label scored highest, the first one among equals.
-        probability: float64 [lists], of that one, by the softmax over the list's labels.
+        first: int64 [lists], position of the label scored highest, the first one if several tie.
+        probability: float64 [lists], of that label, by the softmax over the list's labels.
     """
 
     target: IntArray
@@ -63,13 +63,13 @@ class Picks:
 
 
 def ranks_of_target(scores: ArrayLike, targets: ArrayLike) -> Ranks:
-    """Rank the target of each list among its candidates, the highest score first.
+    """Rank the target of each list among its candidates, highest score first.
 
-    A NaN never wins: candidates scored NaN stand behind all others, and a target scored NaN stands last of all.
+    NaN never wins: candidates scored NaN rank behind all others, and a target scored NaN ranks last.
 
     Args:
         scores: [lists, candidates]; compared in the precision they come in.
-        targets: int [lists], column of each list's target; -1 if the list lacks it, which is a miss at every cut.
+        targets: int [lists], column of each list's target; -1 if the list lacks it, a miss at every cut.
 
     Raises:
         ValueError: the shapes don't fit, or a target isn't a column.
@@ -80,18 +80,18 @@ def ranks_of_target(scores: ArrayLike, targets: ArrayLike) -> Ranks:
         raise ValueError(f"scores must be [lists, candidates] and targets [lists], got {table.shape}, {columns.shape}")
     if columns.size and (columns.min() < -1 or columns.max() >= table.shape[1]):
         raise ValueError(f"targets must be columns 0…{table.shape[1] - 1}, got {columns.min()}…{columns.max()}")
-    own = table[np.arange(len(table)), columns, None]
-    lost, missing = np.isnan(own[:, 0]), columns == -1
-    greater = np.where(lost, table.shape[1] - 1, (table > own).sum(axis=1))
-    ties = np.where(lost | missing, 0, (table == own).sum(axis=1) - 1)
+    target_scores = table[np.arange(len(table)), columns, None]
+    is_nan, missing = np.isnan(target_scores[:, 0]), columns == -1
+    greater = np.where(is_nan, table.shape[1] - 1, (table > target_scores).sum(axis=1))
+    ties = np.where(is_nan | missing, 0, (table == target_scores).sum(axis=1) - 1)
     return Ranks(np.where(missing, NOWHERE, greater).astype(np.int64), ties.astype(np.int64))
 
 
 def picks(log_probabilities: ArrayLike, targets: ArrayLike) -> Picks:
-    """What stands first in each list. A NaN never does, unless all of the list are NaN, who are then equals.
+    """What ranks first in each list. NaN never does, unless all scores of a list are NaN; they then tie.
 
     Args:
-        log_probabilities: [lists, candidates], up to a constant of each list.
+        log_probabilities: [lists, candidates], up to a constant per list.
         targets: int [lists], as in `ranks_of_target`.
     """
     table = np.asarray(log_probabilities, dtype=np.float64)
@@ -105,7 +105,7 @@ def picks(log_probabilities: ArrayLike, targets: ArrayLike) -> Picks:
 
 
 def _mean_gain(ranks: Ranks, gains: FloatArray) -> FloatArray:
-    """Mean over the ranks a target may stand on of gains[rank - 1], which is 0 beyond the cut.
+    """Mean of gains[rank - 1] over the possible ranks of a target; gains are 0 beyond the cut.
 
     With G(m) = Σ_{r≤m} gains: (G(greater + ties + 1) − G(greater)) / (ties + 1).
     """
@@ -146,13 +146,13 @@ METRIC_NAMES = tuple(METRICS)
 
 
 def values_of(ranks: Ranks, metric: str) -> FloatArray:
-    """A metric of `METRIC_NAMES`, one value a list."""
+    """A metric of `METRIC_NAMES`, one value per list."""
     measure, k = METRICS[metric]
     return measure(ranks, k)
 
 
 def per_list(ranks: Ranks) -> dict[str, FloatArray]:
-    """Every metric of `METRIC_NAMES`, one value a list: what paired comparisons start from."""
+    """Every metric of `METRIC_NAMES`, one value per list, for paired comparisons."""
     return {name: metric(ranks, k) for name, (metric, k) in METRICS.items()}
 
 
@@ -168,10 +168,10 @@ def summarise(ranks: Ranks) -> dict[str, float]:
 
 
 def chance(n: int) -> dict[str, float]:
-    """What a scorer without knowledge gets on lists of n: k/n, (1/n) Σ_{r≤k} 1/log2(r+1), H_k/n, with k ≤ n."""
+    """The values of a random scorer on lists of n: k/n, (1/n) Σ_{r≤k} 1/log2(r+1), H_k/n, with k ≤ n."""
     return summarise(Ranks(np.array([0]), np.array([n - 1])))
 
 
 def is_loss(metric: str) -> bool:
-    """Losses are minimised, everything else is maximised."""
+    """Whether the metric is minimised; all others are maximised."""
     return metric.endswith("_loss")

@@ -1,4 +1,4 @@
-"""The processes that train together: how many there are, which one this is, and what they agree on."""
+"""The processes that train together: their number, this one's rank, and shared values."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ def workers() -> int:
 
 
 def worker_rank() -> int:
+    """The number of this process among them, from 0."""
     return dist.get_rank() if workers() > 1 else 0
 
 
 def wait_for_all() -> None:
+    """Wait until every worker gets here."""
     if workers() > 1:
         dist.barrier()
 
@@ -43,7 +45,7 @@ def of_all(value: Any) -> list[Any]:
 
 
 def add_up(tensors: list[torch.Tensor]) -> None:
-    """Replace each tensor by its sum over the workers, in one message."""
+    """Replace each tensor by its sum over the workers, with a single message."""
     if workers() == 1:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -55,10 +57,10 @@ def add_up(tensors: list[torch.Tensor]) -> None:
 
 
 def gathered(mine: NDArray[Any], count: int) -> NDArray[Any]:
-    """`count` rows on every worker, of which each worker has every so manieth, from its rank on."""
+    """All `count` rows, on every worker; each worker passes every `workers()`-th row, starting at its rank."""
     if workers() == 1:
         return mine
     everything = np.empty((count, *mine.shape[1:]), dtype=mine.dtype)
-    for other, part in enumerate(of_all(mine)):
-        everything[other :: workers()] = part
+    for rank, part in enumerate(of_all(mine)):
+        everything[rank :: workers()] = part
     return everything

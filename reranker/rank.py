@@ -30,18 +30,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _rank_one(reranker: Reranker, args: argparse.Namespace) -> None:
-    reranker.rank(args.history, args.candidates, args.permutations)  # warms up
-    found = reranker.rank(args.history, args.candidates, args.permutations)
+    reranker.rank(args.history, args.candidates, args.permutations)  # warm-up
+    ranking = reranker.rank(args.history, args.candidates, args.permutations)
     print("rank  probability  candidate")
-    for place, i in enumerate(found.order, start=1):
-        print(f"{place:>4}  {found.probabilities[i]:>11.4f}  {_shown(args.candidates[i])}")
+    for place, i in enumerate(ranking.order, start=1):
+        print(f"{place:>4}  {ranking.probabilities[i]:>11.4f}  {_shown(args.candidates[i])}")
     orders = args.permutations or reranker.config.permutations
     where = f"{reranker.device.type}, {orders} order{'s' * (orders > 1)} of the candidates"
-    print(f"{1000 * found.seconds:.1f} ms a list ({where})", flush=True)
+    print(f"{1000 * ranking.seconds:.1f} ms a list ({where})", flush=True)
 
 
 def _shown(text: str) -> str:
-    """A title as a terminal may see it: control characters are written out."""
+    """A title that is safe on a terminal: control characters are escaped."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 

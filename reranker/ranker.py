@@ -30,7 +30,7 @@ from reranker.prompting.prompts import PromptEncoder
 from reranker.storage.atomic_files import DamagedFile
 from reranker.trial_folder import ADAPTER_FACTS, TrialFolder, check_adapter
 
-warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # one option of theirs by another
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # on a deprecated option of its own
 
 
 Titles = Sequence[str]
@@ -38,12 +38,12 @@ Titles = Sequence[str]
 
 @dataclass(frozen=True)
 class Ranking:
-    """One list's answer.
+    """The answer for one list.
 
     Attributes:
-        order: positions in the candidates as given, the best first; equals stay in the order given.
-        probabilities: of each candidate to be the one that comes next, as given; they sum to 1.
-        seconds: that tokenising and scoring took; a list's share, where several were ranked together.
+        order: positions in the candidates as given, best first; ties stay in the order given.
+        probabilities: that each candidate comes next, in the order given; they sum to 1.
+        seconds: for tokenising and scoring; if several lists were ranked together, this list's share.
     """
 
     order: list[int]
@@ -52,10 +52,10 @@ class Ranking:
 
 
 class Reranker:
-    """A base model with an adapter, which ranks titles by the code that scored its validation lists.
+    """A base model with an adapter; ranks titles with the code that scored its validation lists.
 
     Attributes:
-        config: the training's; its prompt is the one that is asked, whatever the number of candidates.
+        config: of the training; it sets the prompt, whatever the number of candidates.
         device: where the model is.
     """
 
@@ -64,26 +64,26 @@ class Reranker:
         self._model = model
         self._titles = PassingTitles(load_tokenizer(config.model))
         self._encoders: dict[tuple[int, int], PromptEncoder] = {}
-        self._alone = threading.Lock()  # scoring changes the model meanwhile, and servers ask from several threads
+        self._alone = threading.Lock()  # scoring changes the model temporarily, and servers use several threads
 
     @staticmethod
     def load(adapter: Path | str, device: str | None = None, base: Path | str | None = None) -> Reranker:
         """A kept adapter on its base.
 
         Args:
-            adapter: its folder, or the trial's or refit's folder that holds it.
-            device: as torch names it; None: a GPU where there is one.
-            base: a folder in the place of the model that the adapter was trained on, where that has moved.
+            adapter: its folder, or the folder of its trial or refit.
+            device: a torch device name; None: a GPU if there is one.
+            base: a folder to use instead of the model that the adapter was trained on, if that has moved.
 
         Raises:
-            EnvironmentFault: there is no whole adapter there, or its base cannot be had.
+            EnvironmentFault: there is no complete adapter, or its base is not available.
             InputError: the adapter does not belong to the base.
         """
         folder, config, trained_on = _find(Path(adapter).expanduser())
         if base is not None:
             config = config.model_copy(update={"model": str(base)})
-        there = _device(device)
-        model = load_base(config, there)
+        target_device = _device(device)
+        model = load_base(config, target_device)
         if trained_on and base_fingerprint(model) != trained_on:
             rule = "the base model's weights must be those that the adapter was trained on"
             raise InputError([Fault(rule, str(folder), field="model", value=config.model)])
@@ -94,22 +94,22 @@ class Reranker:
             raise InputError([Fault(rule, str(folder), field="model", value=config.model)]) from error
         except (OSError, SafetensorError, KeyError, TypeError, AttributeError) as error:
             raise EnvironmentFault(f"the adapter in {folder} cannot be read: {first_line(error)}") from error
-        in_fp32 = model.dtype == torch.float32  # a bf16 base is left alone: merged, the adapter would be rounded
+        in_fp32 = model.dtype == torch.float32  # not merged into a bf16 base, which would round the adapter
         final = adapted.merge_and_unload() if in_fp32 else adapted
         if not in_fp32:
             fuse(adapted)
-        return Reranker(final.to(there).eval(), config, there)
+        return Reranker(final.to(target_device).eval(), config, target_device)
 
     def rank(self, history: Titles, candidates: Titles, permutations: int | None = None) -> Ranking:
         """Order the candidates by how probable each is to come next.
 
         Args:
             history: titles, oldest first.
-            candidates: titles, all different: the model has never seen a list with one twice.
-            permutations: orders of the candidates that are averaged; None: as the adapter was validated.
+            candidates: titles, all different: the model has never seen a list with duplicates.
+            permutations: orders of the candidates to average over; None: as in validation.
 
         Raises:
-            InputError: a title is no text, a list is empty, too long or names a candidate twice.
+            InputError: a title is not text; a list is empty, too long or has a candidate twice.
         """
         return self.rank_many([(history, candidates)], permutations)[0]
 
@@ -134,28 +134,26 @@ class Reranker:
         return [_ranking(row, seconds) for row in scores]
 
     def scores(self, lists: Sequence[tuple[Titles, Titles]], config: TrialConfig | None = None) -> list[FloatArray]:
-        """Log-probabilities of each list's candidates, for titles that are known to be sound.
+        """Log-probabilities of each list's candidates; does not check the titles.
 
         Args:
-            config: in the place of the training's.
+            config: replaces that of the training.
         """
         config = config or self.config
         texts = list(dict.fromkeys(title for history, candidates in lists for title in (*history, *candidates)))
         code = {text: i for i, text in enumerate(texts)}
         self._titles.read(texts)
-        of_count: dict[int, list[int]] = {}
+        rows_by_count: dict[int, list[int]] = {}
         for row, (_, candidates) in enumerate(lists):
-            of_count.setdefault(len(candidates), []).append(row)
-        found: dict[int, FloatArray] = {}
-        for count, rows in of_count.items():
+            rows_by_count.setdefault(len(candidates), []).append(row)
+        scores_by_row: dict[int, FloatArray] = {}
+        for count, rows in rows_by_count.items():
             codes = [[tuple(code[title] for title in part) for part in lists[i]] for i in rows]
-            examples = [
-                Example(0, history, candidates, 0) for history, candidates in codes
-            ]  # what is true plays no part
+            examples = [Example(0, history, candidates, 0) for history, candidates in codes]  # the target is not used
             with self._autocast():
                 scores = score(self._model, EncodedLists.of(self._encoder(config, count), examples))
-            found |= zip(rows, scores, strict=True)
-        return [found[row] for row in range(len(lists))]
+            scores_by_row |= zip(rows, scores, strict=True)
+        return [scores_by_row[row] for row in range(len(lists))]
 
     def _encoder(self, config: TrialConfig, candidates: int) -> PromptEncoder:
         key = candidates, config.permutations
@@ -164,7 +162,7 @@ class Reranker:
         return self._encoders[key]
 
     def _autocast(self) -> Any:
-        """As in training, where a bf16 base's fp32 adapter computes in bf16."""
+        """As in training: the fp32 adapter of a bf16 base computes in bf16."""
         half = self._model.dtype == torch.bfloat16
         return torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext()
 
@@ -175,14 +173,14 @@ class Reranker:
 
     def _faults(self, history: Titles, candidates: Titles) -> list[Fault]:
         named = {"history": history, "candidates": candidates}
-        found = [fault for name, titles in named.items() for fault in _faults_of_texts(name, titles)]
-        if found:
-            return found
+        faults = [fault for name, titles in named.items() for fault in _faults_of_texts(name, titles)]
+        if faults:
+            return faults
         self._titles.read([*history, *candidates])
         cleaned = self._titles.texts[len(history) :]
         for name, texts in (("history", self._titles.texts[: len(history)]), ("candidates", cleaned)):
-            found += [Fault(EMPTY_TITLE, field=name, value=named[name][i]) for i, text in enumerate(texts) if not text]
-        found += [
+            faults += [Fault(EMPTY_TITLE, field=name, value=named[name][i]) for i, text in enumerate(texts) if not text]
+        faults += [
             Fault(
                 "a candidate must stand once in a list", field="candidates", value=text, hint="tell them apart by name"
             )
@@ -192,8 +190,8 @@ class Reranker:
         try:
             self._titles.check_vocabulary(self.config.model)
         except InputError as error:
-            found += error.faults
-        return found
+            faults += error.faults
+        return faults
 
 
 def _faults_of_texts(name: str, titles: Any) -> list[Fault]:
@@ -212,7 +210,7 @@ def _is_text(title: Any) -> bool:
         return False
     try:
         title.encode("utf-8")
-    except UnicodeEncodeError:  # half a surrogate pair, which JSON can say and no tokenizer takes
+    except UnicodeEncodeError:  # half a surrogate pair: valid in JSON, but not for tokenizers
         return False
     return True
 
@@ -228,8 +226,8 @@ def _ranking(scores: FloatArray, seconds: float) -> Ranking:
 
 
 def _find(path: Path) -> tuple[Path, TrialConfig, str]:
-    """The adapter's folder, and what it was trained with: the configuration, its own or its trial's, and the base's
-    fingerprint, empty of an older one."""
+    """The adapter's folder, its configuration (its own or its trial's), and the fingerprint of its base ("" for an old
+    adapter)."""
     folder = path if (path / "adapter_config.json").is_file() else path / "adapter"
     absent = [name for name in ("adapter_config.json", "adapter_model.safetensors") if not (folder / name).is_file()]
     if absent:
@@ -238,8 +236,8 @@ def _find(path: Path) -> tuple[Path, TrialConfig, str]:
     facts = folder / ADAPTER_FACTS
     try:
         if facts.is_file():
-            known = json.loads(facts.read_text(encoding="utf-8"))
-            return folder, TrialConfig.model_validate(known["config"]), known["base"]
+            content = json.loads(facts.read_text(encoding="utf-8"))
+            return folder, TrialConfig.model_validate(content["config"]), content["base"]
         return folder, TrialFolder(folder.parent).read_config(), ""
     except ValidationError as error:
         raise InputError(validation_faults(error, TrialConfig, file=str(facts))) from None

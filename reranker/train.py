@@ -32,14 +32,14 @@ from reranker.metrics import METRIC_NAMES
 from reranker.storage.yaml_lines import Document, Location, override, put, read
 
 _SOURCES: tuple[type[DemoData | MovieLensData | TablesData], ...] = (DemoData, MovieLensData, TablesData)
-_PATHS = {"path", "interactions", "items"}  # as they stand, whatever YAML would make of them
+_PATHS = {"path", "interactions", "items"}  # taken literally, not parsed as YAML
 Model = TypeVar("Model", bound=BaseModel)
-_LINE_S = 30.0  # between two lines of how far an epoch is, where there is no terminal
+_LINE_S = 30.0  # between two progress lines within an epoch, without a terminal
 
 
 @last_net
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 trained, 2 the user's fault, 1 ours."""
+    """Exit code: 0 trained, 2 a fault of the user, 1 a fault of ours."""
     args = _parser().parse_args(argv)
     try:
         _check_metric(args.metric)
@@ -52,10 +52,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path) -> None:
-    if "WORLD_SIZE" not in os.environ:  # alone: trl refuses to see several GPUs
+    if "WORLD_SIZE" not in os.environ:  # a single process: trl refuses several visible GPUs
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
-    said = _Said()
-    said.say("starting")
+    status = _Said()
+    status.say("starting")
     from reranker.data.assemble import RerankingData
     from reranker.data.baseline_ranks import RANDOM  # torch and transformers take seconds to import
     from reranker.metrics import summarise
@@ -64,7 +64,7 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
     from reranker.training.trainer import EpochReport
     from reranker.trial_folder import TrialFolder
 
-    said.say("preparing the data")
+    status.say("preparing the data")
     data = RerankingData.prepare(data_config)
     say(data.describe(config))
     _print_row("", {name: name for name in ("train_loss", "val_loss", *METRIC_NAMES)})
@@ -73,7 +73,7 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
         _print_row("chance" if name == RANDOM else name, {**loss, **summarise(ranks)})
 
     def show(report: EpochReport) -> bool:
-        said.clear()
+        status.clear()
         _print_row(f"epoch {report.figures['epoch']}", report.figures)
         return True
 
@@ -83,16 +83,21 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
     folder.clear()
     folder.write_config(config)
     best = fine_tune(
-        config, data, metric=metric, folder=folder, on_epoch=show, on_status=lambda p: said.say(p.text(config.epochs))
+        config,
+        data,
+        metric=metric,
+        folder=folder,
+        on_epoch=show,
+        on_status=lambda p: status.say(p.text(config.epochs)),
     )
-    said.clear()
+    status.clear()
     applied = {k.removeprefix("applied/"): v for k, v in best.figures.items() if k.startswith("applied/")}
     print("applied: " + ", ".join(f"{name} {value:g}" for name, value in applied.items()))
     say(f"best epoch {best.figures['epoch']}: its adapter is in {folder.adapter}")
 
 
 class _Said:
-    """What is being done: one line that changes on a terminal; elsewhere a line for each new thing, or every 30 s."""
+    """Shows the status: one changing line on a terminal; elsewhere a line per new stage, and every 30 s of steps."""
 
     def __init__(self) -> None:
         self._live = sys.stdout.isatty()
@@ -107,7 +112,7 @@ class _Said:
             self._at = now
 
     def clear(self) -> None:
-        """Make room for a line that stays."""
+        """Clear the status line, for a permanent one."""
         if self._live:
             print("\r\x1b[K", end="", flush=True)
 
@@ -119,15 +124,15 @@ def _print_row(name: str, figures: dict[str, Any]) -> None:
 
 
 def _check_metric(name: str) -> None:
-    if name not in (known := [*METRIC_NAMES, "val_loss"]):
-        raise InputError([Fault("there is no such metric", "--metric", value=name, hint=nearest(name, known))])
+    if name not in (valid := [*METRIC_NAMES, "val_loss"]):
+        raise InputError([Fault("there is no such metric", "--metric", value=name, hint=nearest(name, valid))])
 
 
 def _configuration(args: argparse.Namespace) -> tuple[TrialConfig, DataConfig]:
-    """What the file says, with the command line's values in the place of its own.
+    """The configuration file, overridden by the command line.
 
     Raises:
-        InputError: with every fault of both, or neither says what to train on.
+        InputError: with every fault of both, or if neither names the data.
     """
     document = Document(values={}, places={(): ("command line", None)})
     if args.config:
@@ -143,27 +148,29 @@ def _configuration(args: argparse.Namespace) -> tuple[TrialConfig, DataConfig]:
     for name in TrialConfig.model_fields:
         if (text := getattr(args, name)) is not None:
             (put if name == "model" else override)(document, (name,), text, _flag(name))
-    given = {name: text for name in _data_fields() if (text := getattr(args, f"data_{name}")) is not None}
-    for name, text in given.items():
+    data_options = {name: text for name in _data_fields() if (text := getattr(args, f"data_{name}")) is not None}
+    for name, text in data_options.items():
         (put if name in _PATHS else override)(document, ("data", name), text, _flag(f"data_{name}"))
     data = document.values.pop("data")
     config = _validated(document, (), TrialConfig, document.values)
     source = data.get("source") if isinstance(data, dict) else None
     model = next((model for model in _SOURCES if model.model_fields["source"].default == source), None)
     if model is None:
-        known = [str(model.model_fields["source"].default) for model in _SOURCES]
+        valid_sources = [str(model.model_fields["source"].default) for model in _SOURCES]
         document.faults.append(
-            document.fault(("data", "source"), "must be a source", source, nearest(str(source), known))
+            document.fault(("data", "source"), "must be a source", source, nearest(str(source), valid_sources))
         )
-    found = None if model is None else _validated(document, ("data",), model, data)
-    if document.faults or config is None or found is None:
+    data_config = None if model is None else _validated(document, ("data",), model, data)
+    if document.faults or config is None or data_config is None:
         raise InputError(document.faults)
-    beside = absolute_paths(found, args.config.parent if args.config else Path())
-    return config, found.model_copy(update={name: path for name, path in beside.items() if name not in given})
+    paths = absolute_paths(data_config, args.config.parent if args.config else Path())
+    return config, data_config.model_copy(
+        update={name: path for name, path in paths.items() if name not in data_options}
+    )
 
 
 def _validated(document: Document, at: Location, model: type[Model], values: Any) -> Model | None:
-    """The values as the model, None after faults."""
+    """The values as the model; None after faults."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -178,7 +185,7 @@ def _flag(name: str) -> str:
 
 
 def _data_fields() -> dict[str, str]:
-    """Every field of the sources, with what the command line tells of it."""
+    """Every field of the sources, with its help text."""
     texts: dict[str, list[str]] = {}
     sources: dict[str, list[str]] = {}
     for model in _SOURCES:

@@ -1,7 +1,7 @@
-"""One trial's folder: its configuration, a line of figures a report, each report's ranks, and the best one's adapter.
+"""One trial's folder: its configuration, one line of figures per report, each report's ranks, and the best adapter.
 
-A report is stored in this order: the adapter and `ranks.parquet` if it is the best so far, its ranks, its line of figures.
-The line makes it count: a kill before it loses the report and nothing else.
+A report is stored in this order: adapter and `ranks.parquet` if it is the best so far, its ranks, its line of figures.
+Only the line makes it count: a kill before the line loses this report and nothing else.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -39,12 +38,12 @@ from reranker.storage.atomic_files import (
     writing,
 )
 
-if TYPE_CHECKING:  # whoever only reads a folder need not wait for torch
+if TYPE_CHECKING:  # reading a folder need not wait for torch
     from peft import PeftModel
 
     from reranker.modeling.label_skill import Skill
 
-ADAPTER_FACTS = "reranker.json"  # in an adapter's folder: all that is needed to use it besides the base model
+ADAPTER_FACTS = "reranker.json"  # in an adapter's folder: what is needed to use it besides the base model
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _LIBRARIES = ("torch", "transformers", "peft", "trl")
 _FILES = "files.json"  # in a training state: the checksum of every other file
@@ -54,15 +53,17 @@ _PICKS = ["target_position", "first_position", "first_probability"]
 
 @dataclass(frozen=True)
 class TrialFolder:
-    """`config.json`, `epochs.jsonl`, `reports/`, `ranks.parquet`, `adapter/`, `notes.jsonl` and, until it ended, `state-N/`."""
+    """`config.json`, `epochs.jsonl`, `reports/`, `ranks.parquet`, `adapter/`, `notes.jsonl`; until done `state-N/`."""
 
     path: Path
 
     @property
     def adapter(self) -> Path:
+        """The folder of the best report's adapter."""
         return self.path / "adapter"
 
     def write_config(self, config: TrialConfig) -> None:
+        """Replace `config.json`."""
         write_json(self.path / "config.json", config.model_dump(mode="json"))
 
     def read_config(self) -> TrialConfig:
@@ -78,14 +79,14 @@ class TrialFolder:
             raise DamagedFile(path, "was written by another version of this program") from None
 
     def clear(self) -> None:
-        """Remove the figures that an earlier training has left; its adapter stays until there is a new one."""
+        """Remove the figures of an earlier training; its adapter stays until a new one replaces it."""
         with writing(self.path):
             for name in ("epochs.jsonl", "ranks.parquet", "notes.jsonl"):
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.path / "reports", ignore_errors=True)
 
     def append_epoch(self, figures: dict[str, Any]) -> None:
-        """Add one report's figures, after its ranks: from now on it counts."""
+        """Add one report's figures, after its ranks; now the report counts."""
         append_line(self.path / "epochs.jsonl", figures)
 
     def read_epochs(self) -> list[dict[str, Any]]:
@@ -97,48 +98,49 @@ class TrialFolder:
         return read_lines(self.path / "epochs.jsonl")
 
     def add_note(self, text: str) -> None:
-        """Something that happened to the trial and that its figures don't tell. It is dropped where it can't be written:
-        a note decides nothing."""
+        """Add an event that the figures don't show; dropped if it can't be written, since no decision uses notes."""
         with contextlib.suppress(EnvironmentFault):
             append_line(self.path / "notes.jsonl", {"note": text})
 
     def read_notes(self) -> list[str]:
+        """The notes in order; if they are damaged, one note that says so."""
         try:
             return [line["note"] for line in read_lines(self.path / "notes.jsonl")]
         except DamagedFile as damage:
             return [f"its notes are lost: {damage.path.name} {damage.damage}"]
 
     def state_after(self) -> tuple[int, Path] | None:
-        """The last epoch whose training state is kept, and the folder of it; None before the first.
+        """The last epoch whose training state is kept, and that state's folder; None before the first.
 
-        A state that is not what was written is as good as none: the training begins anew, and comes to the same.
+        A damaged state counts as none: the training restarts, with the same results.
         """
         states = {int(path.name.removeprefix("state-")): path for path in self.path.glob("state-*[0-9]")}
         return max(((epoch, path) for epoch, path in states.items() if _is_whole(path)), default=None)
 
     @contextmanager
     def keeping_state(self, epoch: int) -> Iterator[Path]:
-        """A folder to write the training state after this epoch into; it takes the place of the one before."""
-        beside = self.path / "state.tmp"
-        with writing(beside):
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir(parents=True)
-            yield beside
-            write_json(beside / _FILES, {"files": _checksums(beside)})
+        """A folder for the training state after this epoch; on exit it replaces the previous state."""
+        temporary = self.path / "state.tmp"
+        with writing(temporary):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            write_json(temporary / _FILES, {"files": _checksums(temporary)})
             self.drop_state(of=epoch)
-            os.replace(beside, self.path / f"state-{epoch}")
+            os.replace(temporary, self.path / f"state-{epoch}")
         self.drop_state(but=epoch)
 
     def drop_state(self, *, of: int | None = None, but: int | None = None) -> None:
-        """Remove the kept training states: all, that of one epoch, or all but that of one."""
+        """Remove the kept training states: all, only that of epoch `of`, or all but that of epoch `but`."""
         for path in self.path.glob("state-*[0-9]"):
             epoch = int(path.name.removeprefix("state-"))
             if of in (None, epoch) and epoch != but:
                 shutil.rmtree(path, ignore_errors=True)
 
     def keep_ranks(self, user_ids: list[str], ranks: Ranks, picks: Picks | None = None) -> None:
-        """Of a baseline, or of a trial's best report: per user how many candidates stood before the target, how many tied
-        with it, and what stood first."""
+        """Keep the ranks of a baseline or of a trial's best report: per user the counts of `Ranks`, and the picks."""
+        import pandas as pd  # imported here, so that --help need not wait for it
+
         table = pd.DataFrame({"user_id": user_ids, "greater": ranks.greater, "ties": ranks.ties})
         if picks is not None:
             table = table.assign(**dict(zip(_PICKS, (picks.target, picks.first, picks.probability), strict=True)))
@@ -147,9 +149,11 @@ class TrialFolder:
     def keep_report(
         self, epoch: int, user_ids: list[str], ranks: Ranks, picks: Picks | None = None, *, best: bool
     ) -> None:
-        """One report's ranks, and if it is the best so far `ranks.parquet` with them."""
+        """Keep one report's ranks, also as `ranks.parquet` if it is the best so far."""
         if best:
             self.keep_ranks(user_ids, ranks, picks)
+        import pandas as pd  # imported here, so that --help need not wait for it
+
         table = pd.DataFrame({"greater": ranks.greater.astype(np.int32), "ties": ranks.ties.astype(np.int32)})
         if picks is not None:
             table["target_position"] = picks.target.astype(np.int16)
@@ -159,11 +163,11 @@ class TrialFolder:
 
     @property
     def has_ranks(self) -> bool:
-        """Of an epoch that was finished."""
+        """Whether `ranks.parquet` exists, from a baseline or a report."""
         return (self.path / "ranks.parquet").exists()
 
     def read_user_ids(self) -> list[str]:
-        """In the order of `read_ranks` and `read_report`."""
+        """The users in the order of `read_ranks` and `read_report`."""
         return list(read_table(self.path / "ranks.parquet", ["user_id"])["user_id"])
 
     def read_ranks(self) -> tuple[list[str], Ranks]:
@@ -175,10 +179,11 @@ class TrialFolder:
         return list(table["user_id"]), _ranks(table)
 
     def read_picks(self) -> Picks | None:
-        """In the order of `read_ranks`; None of a ranker that gives no probabilities."""
+        """The picks in the order of `read_ranks`; None if the ranker gives no probabilities."""
         return _picks(read_table(self.path / "ranks.parquet", _RANKS, _PICKS))
 
     def has_report(self, epoch: int) -> bool:
+        """Whether the ranks of this epoch's report are kept."""
         return self.report(epoch).exists()
 
     def read_report(self, epoch: int) -> tuple[Ranks, Picks | None]:
@@ -191,51 +196,52 @@ class TrialFolder:
         return _ranks(table), _picks(table)
 
     def report(self, epoch: int) -> Path:
-        """Where one report's ranks are."""
+        """The file with one report's ranks."""
         return self.path / "reports" / f"{epoch:04d}.parquet"
 
     def write_figures(self, figures: dict[str, Any]) -> None:
-        """What is known of a baseline besides its ranks."""
+        """Write what is known about a baseline besides its ranks."""
         write_json(self.path / "figures.json", figures)
 
     def read_figures(self) -> dict[str, Any]:
+        """What `write_figures` wrote; empty if there is nothing."""
         path = self.path / "figures.json"
         return read_json(path) if path.exists() else {}
 
     def keep_adapter(self, model: PeftModel, config: TrialConfig, epoch: int, skill: Skill | None = None) -> None:
-        """Replace the kept adapter, file by file: safetensors, peft's configuration, and ours with what it belongs to.
+        """Replace the kept adapter, file by file: safetensors, peft's configuration, and our `reranker.json`.
 
         Args:
-            skill: what the model's base had besides its weights; the adapter then holds it too.
+            skill: the part added to the base's weights in training; the stored adapter then includes it.
         """
         from reranker.modeling.checkpoints import base_fingerprint
         from reranker.modeling.label_skill import put_beside
 
-        beside = self.path / "adapter.tmp"
+        temporary = self.path / "adapter.tmp"
         versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-        known = {"config": config.model_dump(mode="json"), "base": base_fingerprint(model)}
-        facts: dict[str, Any] = {**known, "epoch": epoch, "versions": versions}
+        origin = {"config": config.model_dump(mode="json"), "base": base_fingerprint(model)}
+        facts: dict[str, Any] = {**origin, "epoch": epoch, "versions": versions}
         with writing(self.adapter):
             try:
-                model.save_pretrained(str(beside))
-                (beside / "README.md").unlink(missing_ok=True)  # peft's model card template, with nothing filled in
+                model.save_pretrained(str(temporary))
+                (temporary / "README.md").unlink(missing_ok=True)  # peft's empty model card template
                 if skill is not None:
-                    put_beside(beside, skill)
+                    put_beside(temporary, skill)
                     facts["skill"] = skill.facts
-                _name_base(beside / "adapter_config.json", config.model)
-                facts["weights"] = zlib.crc32(read_bytes(beside / ADAPTER_WEIGHTS))
-                (beside / ADAPTER_FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+                _name_base(temporary / "adapter_config.json", config.model)
+                facts["weights"] = zlib.crc32(read_bytes(temporary / ADAPTER_WEIGHTS))
+                (temporary / ADAPTER_FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
                 self.adapter.mkdir(exist_ok=True)
-                for file in sorted(beside.iterdir()):
+                for file in sorted(temporary.iterdir()):
                     os.replace(file, self.adapter / file.name)
             finally:
-                shutil.rmtree(beside, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_adapter(folder: Path) -> None:
     """
     Raises:
-        DamagedFile: an adapter's weights are not those that were written, or what stands beside them is not JSON.
+        DamagedFile: an adapter's weights are not those that were written, or a file next to them is not JSON.
     """
     _object(folder / "adapter_config.json")
     facts = folder / ADAPTER_FACTS
@@ -245,18 +251,18 @@ def check_adapter(folder: Path) -> None:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """Of a JSON file that has no checksum, since other programs read and write it too."""
+    """Read a JSON object without a checksum, since other programs read and write the file too."""
     try:
-        found = json.loads(read_text(path))
+        content = json.loads(read_text(path))
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        content = None
+    if not isinstance(content, dict):
         raise DamagedFile(path, "is damaged: it is not a JSON object")
-    return found
+    return content
 
 
 def _name_base(path: Path, model: str) -> None:
-    """peft writes where the base lay on this machine, which says nothing on another one; a Hub id does and stays."""
+    """Replace the base's path on this machine, useless elsewhere, by the model's name; a Hub id stays."""
     facts = json.loads(path.read_text(encoding="utf-8"))
     if Path(facts["base_model_name_or_path"]).is_dir():
         path.write_text(json.dumps({**facts, "base_model_name_or_path": model}, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A base model and its lists → what it answers without any training, as it is and with its label prior divided out."""
+"""A base model and its lists → its answers without any training, as they are and with the label prior divided out."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ _PRIOR_LISTS = 200
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """What an untrained base makes of some lists.
+    """An untrained base's results on some lists.
 
     Attributes:
-        plain: as it is.
+        plain: as they are.
         without_prior: with the label prior divided out.
-        figures: those of `reranker.evaluation.title_probe`, `label_mass`, `seconds_per_list`, and `label_prior`, the share of each label.
+        figures: those of `reranker.evaluation.title_probe`, `label_mass`, `seconds_per_list`, and `label_prior`, the
+            share of each label.
     """
 
     plain: Evaluation
@@ -44,65 +45,65 @@ class ZeroShot:
 
 
 def zero_shot(config: TrialConfig, data: RerankingData, examples: Sequence[Example], bases: BaseModels) -> ZeroShot:
-    """Score the lists with the base alone, over all workers."""
+    """Score the lists with the base, without an adapter, over all workers."""
     device = training_device()
     encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
     lists = EncodedLists.of(encoder, _share(examples))
     probes = own_probes(title_probes(encoder.catalogue, config, examples))
-    drawn = _in_drawn_orders(examples)
+    reordered = _in_drawn_orders(examples)
     with bases.base(config, device) as base:
         model = base.to(device)
         began = time.perf_counter()
-        mine = inspect(model, lists, probes)
+        scored = inspect(model, lists, probes)
         seconds = time.perf_counter() - began
-        prior = gathered(score(model, EncodedLists.of(encoder, _share(drawn))), len(drawn)).mean(axis=0)
-    targets, scores = np.array([e.target for e in examples]), gathered(mine.scores, len(examples))
-    known = {
-        **named_titles(mine),
-        "label_mass": sum(of_all(float(mine.mass.sum()))) / len(examples),
-        "seconds_per_list": max(of_all(seconds / max(1, len(mine.scores)))),
+        prior = gathered(score(model, EncodedLists.of(encoder, _share(reordered))), len(reordered)).mean(axis=0)
+    targets, scores = np.array([e.target for e in examples]), gathered(scored.scores, len(examples))
+    figures = {
+        **named_titles(scored),
+        "label_mass": sum(of_all(float(scored.mass.sum()))) / len(examples),
+        "seconds_per_list": max(of_all(seconds / max(1, len(scored.scores)))),
         "label_prior": _shares(prior),
     }
-    return ZeroShot(evaluate(scores, targets), evaluate(scores - prior, targets), known)
+    return ZeroShot(evaluate(scores, targets), evaluate(scores - prior, targets), figures)
 
 
 def keep_zero_shot(
     config: TrialConfig, data: RerankingData, bases: BaseModels, plain: TrialFolder, without_prior: TrialFolder
 ) -> None:
-    """Score the validation lists and keep both baselines, unless they are there or other workers are at it."""
-    first = worker_rank() == 0
+    """Score the validation lists and keep both baselines, unless they exist or other workers are making them."""
+    is_first = worker_rank() == 0
     with contextlib.ExitStack() as stack:
-        turn = True
-        if first:
+        is_our_turn = True
+        if is_first:
             with writing(plain.path):
                 plain.path.mkdir(parents=True, exist_ok=True)
                 without_prior.path.mkdir(parents=True, exist_ok=True)
             try:
                 stack.enter_context(FileLock(plain.path / "lock", timeout=0))
-                turn = not plain.has_ranks
+                is_our_turn = not plain.has_ranks
             except Timeout:
-                turn = False
-        if not of_first(turn):
+                is_our_turn = False
+        if not of_first(is_our_turn):
             return
         examples = data.validation(config)
-        found = zero_shot(config, data, examples, bases)
+        results = zero_shot(config, data, examples, bases)
         users = [data.interactions.user_ids[e.user] for e in examples]
-        if first:  # the plain one's ranks say that both are there
-            for folder, evaluation in ((without_prior, found.without_prior), (plain, found.plain)):
-                folder.write_figures({**evaluation.figures, **found.figures})
+        if is_first:  # plain last: its ranks show that both are complete
+            for folder, evaluation in ((without_prior, results.without_prior), (plain, results.plain)):
+                folder.write_figures({**evaluation.figures, **results.figures})
                 folder.keep_ranks(users, evaluation.ranks, evaluation.picks)
 
 
 def _share(examples: Sequence[Example]) -> Sequence[Example]:
-    """This worker's."""
+    """This worker's share of the examples."""
     return examples[worker_rank() :: workers()]
 
 
 def _in_drawn_orders(examples: Sequence[Example]) -> list[Example]:
-    """Some of the lists, each in an order that tells nothing about its target.
+    """Some of the lists, each in an order that reveals nothing about its target.
 
-    The mean log-probability of each label over such lists is the label's prior, whatever they hold. Source: PriDe in Zheng
-    et al., Large Language Models Are Not Robust Multiple Choice Selectors, ICLR 2024, with random orders for cyclic ones.
+    The mean log-probability of each label over such lists is the label's prior. Source: PriDe in Zheng et al., Large
+    Language Models Are Not Robust Multiple Choice Selectors, ICLR 2024, with random instead of cyclic orders.
     """
     rng = random.Random(0)
     chosen = rng.sample(examples, min(_PRIOR_LISTS, len(examples)))

@@ -1,1 +1,1 @@
-"""What was found: reads a study's folder; never imports the search."""
+"""Results of a study: reads its folder, and never imports the search."""

@@ -1,4 +1,4 @@
-"""Stored trials of one study, or of several on the same lists → what they prove. `python -m results.compare STUDY [STUDY …]`."""
+"""Stored trials of one study, or of several on the same lists → what they prove. `python -m results.compare STUDY`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from results.statistics.comparison import baseline_names, common_metric, compare
 from results.statistics.seed_averages import configuration_results
 from results.statistics.verdict_text import findings, verdict
 from results.study.integrity import open_study
-from results.study.study_folder import RUNS, StoredTrial, StudyFolder, TrialStatus
+from results.study.runs_home import runs_home
+from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 
 def _table(studies: Mapping[StudyFolder, Sequence[StoredTrial]]) -> tuple[pd.DataFrame, list[str]]:
-    """The leaderboard and its searched knobs; of several studies together, each trial named with its own."""
+    """(leaderboard, searched knobs); with several studies, each trial is named with its study."""
     if len(studies) == 1:
         ((study, trials),) = studies.items()
         return leaderboard(study, trials), study.read_manifest()["knobs"]
@@ -31,23 +32,26 @@ def _table(studies: Mapping[StudyFolder, Sequence[StoredTrial]]) -> tuple[pd.Dat
     metric = common_metric(list(studies))
     knobs = list(dict.fromkeys(knob for study in studies for knob in study.read_manifest()["knobs"]))
     table = pd.concat(tables).drop_duplicates(["kind", "name"]).sort_values(metric, ascending=False)
-    table["rank"] = pd.array([i + 1 if ok else None for i, ok in enumerate(table[metric].notna())], dtype="Int64")
+    table["rank"] = pd.array(
+        [i + 1 if has_score else None for i, has_score in enumerate(table[metric].notna())], dtype="Int64"
+    )
     return table.reset_index(drop=True), knobs
 
 
 @last_net
 def main(argv: list[str] | None = None) -> int:
+    """Print the leaderboard, the verdicts and what is proven. Exit code: 0."""
     parser = Parser(prog="python -m results.compare", description=(__doc__ or "").split("`")[0])
     parser.add_argument(
         "studies", nargs="+", type=not_empty, metavar="STUDY", help="a study's name, or the path of its folder"
     )
-    parser.add_argument("--runs", type=a_path, default=RUNS, help="where studies are kept")
+    parser.add_argument("--runs", type=a_path, default=runs_home(), help="where studies are kept")
     args = parser.parse_args(argv)
     console = Terminal()
     studies = [open_study(args.runs, study) for study in dict.fromkeys(args.studies)]
     working_on(studies[0].path / "driver.log")
     trials = {study: list(study.trials()) for study in studies}
-    ranked = {study: configuration_results(study, known) for study, known in trials.items()}
+    ranked = {study: configuration_results(study, study_trials) for study, study_trials in trials.items()}
     lines = findings(
         compare(*studies, ranked=[configuration_result for study in studies for configuration_result in ranked[study]])
     )

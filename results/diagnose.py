@@ -1,6 +1,6 @@
-"""A study's stored trials, or a table of figures → why the results are what they are. `python -m results.diagnose STUDY`.
+"""A study's stored trials, or a table of figures → why the results are what they are, worst finding first.
 
-Findings come worst first, by the grades of `results.diagnosis.diagnosis`.
+`python -m results.diagnose STUDY`; `results.diagnosis.diagnosis` explains the order.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from results.diagnosis.diagnosis import as_text, diagnose
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs, read_table
 from results.leaderboard import unfinished
 from results.study.integrity import open_study
-from results.study.study_folder import RUNS
+from results.study.runs_home import runs_home
 
 
 @last_net
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0, whatever was found; 2 where there is nothing to diagnose, or the table has faults."""
+    """Print the findings. Exit code: 0; 2 if there is nothing to diagnose or the table has faults."""
     args = _arguments(argv)
     note = ""
     if args.table:
-        diagnosis_inputs = read_table(args.table, users=args.users, candidates=args.candidates)
+        inputs = read_table(args.table, users=args.users, candidates=args.candidates)
     else:
         study = open_study(args.runs, args.study)
         working_on(study.path / "driver.log")
-        diagnosis_inputs, note = DiagnosisInputs.of_study(study), unfinished(study)
-    found, width = diagnose(diagnosis_inputs), min(100, shutil.get_terminal_size((100, 24)).columns)
+        inputs, note = DiagnosisInputs.of_study(study), unfinished(study)
+    findings, width = diagnose(inputs), min(100, shutil.get_terminal_size((100, 24)).columns)
     if args.json:
-        print(json.dumps([finding.as_dict() for finding in found], indent=2, ensure_ascii=False))
+        print(json.dumps([finding.as_dict() for finding in findings], indent=2, ensure_ascii=False))
     else:
         if note:
             say(note)
-        if diagnosis_inputs.comparison and (learned := diagnosis_inputs.comparison.learned):
+        if inputs.comparison and (learned := inputs.comparison.learned):
             say(textwrap.fill(f"Learned: {learned}.", max(40, width), subsequent_indent=" " * 9))
-        say(as_text(found, width))
+        say(as_text(findings, width))
     return 0
 
 
@@ -48,7 +48,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         prog="python -m results.diagnose", description="Say why a study's results are what they are, the worst first."
     )
     parser.add_argument("study", nargs="?", type=not_empty, help="a study's name, or the path of its folder")
-    parser.add_argument("--runs", type=a_path, default=RUNS, help="where studies are kept")
+    parser.add_argument("--runs", type=a_path, default=runs_home(), help="where studies are kept")
     parser.add_argument(
         "--table", type=a_path, help="figures from elsewhere: a CSV file, a row a run, named as in leaderboard.csv"
     )

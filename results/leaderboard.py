@@ -1,4 +1,4 @@
-"""A study's stored trials → its leaderboard, as a table of figures and for a terminal."""
+"""A study's stored trials → its leaderboard, as a data frame and for a terminal."""
 
 from __future__ import annotations
 
@@ -28,41 +28,55 @@ PRETTY = {
 }
 _COLUMNS = ["rank", "name", "kind", "status", "epoch", *METRIC_NAMES, "train_loss", "val_loss", "seconds"]
 _SHOWN = ["rank", "name", "status", "epoch", "recall_at_1", "ndcg_at_10", "train_loss", "val_loss", "seconds"]
-_FIRST_TO_GO = ["train_loss", "val_loss", "seconds", "epoch"]  # then the knobs from the right, the status, the rank
+_FIRST_TO_GO = [
+    "train_loss",
+    "val_loss",
+    "seconds",
+    "epoch",
+]  # dropped in this order, then the knobs from the right, the status, the rank
 
 
 def standing(study: StudyFolder, trials: Iterable[StoredTrial] | None = None) -> list[StoredTrial]:
-    """The trials as they stand now: what a search that is over has left running was interrupted.
+    """The trials with their present status: trials left running by a search that has ended count as interrupted.
 
-    `trials` are the study's, where they were read already.
+    Args:
+        trials: the study's trials, if read already.
     """
     trials = list(study.trials() if trials is None else trials)
     if not any(trial.status is TrialStatus.RUNNING for trial in trials) or study.is_searched():
         return trials
-    return [replace(t, status=TrialStatus.CANCELLED) if t.status is TrialStatus.RUNNING else t for t in trials]
+    return [
+        replace(trial, status=TrialStatus.CANCELLED) if trial.status is TrialStatus.RUNNING else trial
+        for trial in trials
+    ]
 
 
 def unfinished(study: StudyFolder) -> str:
-    """That a search is not over, or was interrupted and can go on, in a sentence; empty of one that is complete."""
+    """That a search is still running or can be resumed, in a sentence; empty if it is complete."""
     ending = study.read_ending()
     if ending["complete"]:
         return ""
     if study.is_searched():
         return "The search is still running: these are the figures so far."
     numbers = [trial.number for trial in standing(study) if trial.status is TrialStatus.CANCELLED]
-    cut = f" during trial{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}" if numbers else ""
-    how = f"ended early ({ending['reason']})" if ending["reason"] not in ("", "interrupted") else "was interrupted"
-    return f"The search {how}{cut}; to go on: python tune/run_search.py --resume {shlex.quote(str(study.path))}"
+    during = f" during trial{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}" if numbers else ""
+    ending_text = (
+        f"ended early ({ending['reason']})" if ending["reason"] not in ("", "interrupted") else "was interrupted"
+    )
+    return (
+        f"The search {ending_text}{during}; to go on: python tune/run_search.py --resume {shlex.quote(str(study.path))}"
+    )
 
 
 def leaderboard(study: StudyFolder, trials: Iterable[StoredTrial] | None = None) -> pd.DataFrame:
-    """One row a trial, a baseline, and chance, best first by the study's metric at each trial's best epoch.
+    """A row per trial and baseline and one for chance, best first by the study's metric at each trial's best epoch.
 
-    `trials` are the study's, where they were read already.
-
-    Columns: rank, name, kind (trial, baseline, chance), status (of trials alone: completed, pruned, failed, interrupted,
-    or running), epoch, the metrics, train_loss, val_loss, seconds, then a column for each searched knob. Trials without a
+    Columns: rank, name, kind (trial, baseline, chance), status (trials only: completed, pruned, failed, interrupted,
+    running), epoch, the metrics, train_loss, val_loss, seconds, and one for each searched knob. Trials without a
     finished epoch come last and have no rank.
+
+    Args:
+        trials: the study's trials, if read already.
     """
     manifest = study.read_manifest()
     metric, knobs = manifest["metric"], manifest["knobs"]
@@ -70,12 +84,12 @@ def leaderboard(study: StudyFolder, trials: Iterable[StoredTrial] | None = None)
     for name, figures in study.references().items():
         kind = "chance" if name == "chance" else "baseline"
         losses = {} if kind == "chance" else study.baseline(name).read_figures()
-        known = {column: figure for column, figure in losses.items() if column in _COLUMNS}
-        rows.append({"name": name, "kind": kind, "status": None, **known, **figures})
+        shown_losses = {column: figure for column, figure in losses.items() if column in _COLUMNS}
+        rows.append({"name": name, "kind": kind, "status": None, **shown_losses, **figures})
     table = pd.DataFrame(rows, columns=[*_COLUMNS, *knobs])
     table = table.sort_values(metric, ascending=metric.endswith("_loss"), kind="stable", na_position="last")
     scored = table[metric].notna()
-    table["rank"] = pd.array([i + 1 if ok else None for i, ok in enumerate(scored)], dtype="Int64")
+    table["rank"] = pd.array([i + 1 if has_score else None for i, has_score in enumerate(scored)], dtype="Int64")
     return table.convert_dtypes().reset_index(drop=True)
 
 
@@ -86,39 +100,39 @@ def pretty(table: pd.DataFrame, knobs: list[str]) -> Leaderboard:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Shows the columns that fit, the most telling ones, and names those that don't."""
+    """Renders the most important columns that fit, and names the others."""
 
     table: pd.DataFrame
     knobs: tuple[str, ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        shown, left_out = [*_SHOWN, *self.knobs], []
+        columns, left_out = [*_SHOWN, *self.knobs], []
         for column in [*_FIRST_TO_GO, *reversed(self.knobs), "status", "rank"]:
-            view = self._view(shown)
+            view = self._view(columns)
             if Measurement.get(console, options.update(max_width=10_000), view).maximum <= options.max_width:
                 break
-            shown.remove(column)
+            columns.remove(column)
             left_out.append(column)
-        yield self._view(shown)
+        yield self._view(columns)
         if left_out:
             names = ", ".join(PRETTY.get(column, column) for column in left_out)
             yield Text(f"too narrow for: {names}; leaderboard.csv has every column", style="dim")
 
-    def _view(self, shown: Sequence[str]) -> Table:
+    def _view(self, columns: Sequence[str]) -> Table:
         view = Table(header_style="bold", box=None, pad_edge=False)
-        for column in shown:
+        for column in columns:
             head, name = PRETTY.get(column, column), column == "name"
-            words = column in ("name", "status", "model")
+            is_text = column in ("name", "status", "model")
             view.add_column(
                 head,
-                justify="left" if words else "right",
-                no_wrap=not name,  # where even a few columns don't fit, it is names that go on below
+                justify="left" if is_text else "right",
+                no_wrap=not name,  # if even a few columns don't fit, names wrap
                 overflow="fold",
                 min_width=len(head),
             )
         for row in self.table.to_dict("records"):
             style = None if row["kind"] == "trial" else "dim"
-            view.add_row(*(Text(_cell(column, row[column])) for column in shown), style=style)
+            view.add_row(*(Text(_cell(column, row[column])) for column in columns), style=style)
         return view
 
 

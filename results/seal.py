@@ -1,8 +1,6 @@
 """A study's winner → its score on the test split, once. `python -m results.seal STUDY`.
 
-The test items are not used in any way before. A figure that is looked at again and again is no test any more: the search would
-go on until it pleases. So each reading is written down, and after the first one another takes `--unseal "why"`, which the
-study's report shows for ever.
+Every reading is recorded; see `results.sealed_test`.
 """
 
 from __future__ import annotations
@@ -14,15 +12,16 @@ from reranker.command_line.printable_text import Terminal, say
 from results.reporting.write_report import write_report
 from results.sealed_test import read_test, show
 from results.study.integrity import open_study
-from results.study.study_folder import RUNS
+from results.study.runs_home import runs_home
 
 
 @last_net
 def main(argv: list[str] | None = None) -> int:
+    """Read the test and write the report. Exit code: 0."""
     parser = Parser(prog="python -m results.seal", description=(__doc__ or "").split("`")[0])
     parser.add_argument("study", type=not_empty, help="a study's name, or the path of its folder")
     parser.add_argument("--unseal", default="", metavar="WHY", help="read the test another time; recorded for ever")
-    parser.add_argument("--runs", type=a_path, default=RUNS, help="where studies are kept")
+    parser.add_argument("--runs", type=a_path, default=runs_home(), help="where studies are kept")
     args = parser.parse_args(argv)
     console = Terminal(width=160)
     study = open_study(args.runs, args.study)

@@ -1,8 +1,7 @@
 """A study's winner → its score on the test split, once.
 
-The test items are not used in any way before. A figure that is looked at again and again is no test any more: the search would
-go on until it pleases. So each reading is written down, and after the first one another takes `--unseal "why"`, which the
-study's report shows for ever.
+Nothing uses the test items before. A test that is read repeatedly is no test any more: people search until they like
+the result. So every reading is recorded, and a second one needs `--unseal "why"`, which the report always shows.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ from results.study.study_folder import StoredTrial, StudyFolder
 
 
 def read_test(study: StudyFolder, unseal: str = "") -> dict[str, Any]:
-    """Score the winner and every baseline on the test lists, and write the reading down before anybody sees it.
+    """Score the winner and every baseline on the test lists, and record the reading before it is shown.
 
     Args:
-        unseal: why the test is read another time; needed from the second reading on.
+        unseal: why the test is read again; required from the second reading on.
 
     Returns:
         The reading, as `StudyFolder.readings` gives it.
 
     Raises:
-        InputError: there is no winner, the data have changed, or the seal is broken already and `unseal` is empty.
+        InputError: there is no winner, the data have changed, or the test was read before and `unseal` is empty.
         EnvironmentFault: a search is running, or the model cannot be loaded.
     """
     with study.locked():
@@ -46,7 +45,7 @@ def read_test(study: StudyFolder, unseal: str = "") -> dict[str, Any]:
         _check(study, best, unseal)
         assert best is not None
         reading = _reading(study, best, unseal if study.readings() else "")
-        Journal(study.journal).remember_reading(reading)  # first: a reading that was shown is never forgotten
+        Journal(study.journal).remember_reading(reading)  # first, so that no shown reading is lost
         append_line(study.path / "test_readings.jsonl", reading)
     return reading
 
@@ -65,7 +64,7 @@ def _check(study: StudyFolder, best: StoredTrial | None, unseal: str) -> None:
 def _reading(study: StudyFolder, best: StoredTrial, unseal: str) -> dict[str, Any]:
     from reranker.data.assemble import RerankingData
     from reranker.evaluation.evaluate import evaluate
-    from reranker.modeling.model_cache import BaseModels  # torch and transformers take seconds to import
+    from reranker.modeling.model_cache import BaseModels  # imported late: torch and transformers take seconds
     from reranker.ranker import Reranker
     from reranker.zero_shot import zero_shot
 
@@ -75,9 +74,9 @@ def _reading(study: StudyFolder, best: StoredTrial, unseal: str) -> dict[str, An
         rule = "the data must be those that the search was made on; they have changed"
         raise InputError([Fault(rule, field="data", value=data.interactions.fingerprint[:12])])
     lists, texts = data.test(config), data.interactions.item_texts
-    titles = [([texts[i] for i in e.history], [texts[i] for i in e.candidates]) for e in lists]
+    titles = [([texts[i] for i in example.history], [texts[i] for i in example.candidates]) for example in lists]
     scores = np.array(Reranker.load(study.trial(best.number).path).scores(titles))
-    found = evaluate(scores, np.array([e.target for e in lists]))
+    evaluation = evaluate(scores, np.array([example.target for example in lists]))
     untrained = zero_shot(config, data, lists, BaseModels())
     plain, without_prior = study.zero_shot_names(config.model)
     baselines = data.baselines(config, "test")
@@ -94,39 +93,44 @@ def _reading(study: StudyFolder, best: StoredTrial, unseal: str) -> dict[str, An
         "unseal": unseal,
         "metric": metric,
         "users": len(lists),
-        "figures": found.figures,
+        "figures": evaluation.figures,
         "references": references,
-        "against": _against(found.ranks, baselines, metric),
+        "against": _against(evaluation.ranks, baselines, metric),
     }
 
 
 def _against(ranks: Ranks, baselines: dict[str, Ranks], metric: str) -> dict[str, dict[str, float]]:
-    """The winner's difference to each baseline; p-values and intervals hold for all together, since it was fixed before."""
-    own = per_list(ranks)[metric]
-    others = {name: per_list(of_baseline)[metric] for name, of_baseline in baselines.items() if name != RANDOM}
-    found = {}
-    for name, difference in zip(others, differences([(own, v) for v in others.values()]), strict=True):
-        found[name] = {"mean": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p}
-    return found
+    """The winner's difference to each baseline, adjusted for all baselines; the winner was fixed before."""
+    winner_values = per_list(ranks)[metric]
+    baseline_values = {name: per_list(of_baseline)[metric] for name, of_baseline in baselines.items() if name != RANDOM}
+    against = {}
+    for name, difference in zip(
+        baseline_values, differences([(winner_values, values) for values in baseline_values.values()]), strict=True
+    ):
+        against[name] = {"mean": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p}
+    return against
 
 
 def show(reading: dict[str, Any], console: Terminal) -> None:
-    """A reading in a terminal."""
+    """Print a reading in a terminal."""
     table = Table(header_style="bold", box=None, pad_edge=False)
     for column in ("", *METRIC_NAMES):
         table.add_column(PRETTY.get(column, column), justify="right" if column else "left", no_wrap=True)
     rows = {f"trial {reading['trial']}": reading["figures"], **reading["references"]}
     for name, figures in sorted(rows.items(), key=lambda row: -row[1][reading["metric"]]):
         style = None if name.startswith("trial") else "dim"
-        table.add_row(name, *(f"{figures[m]:.3f}" for m in METRIC_NAMES), style=style)
+        table.add_row(name, *(f"{figures[metric_name]:.3f}" for metric_name in METRIC_NAMES), style=style)
     console.say(f"test split, {reading['users']} users, read on {reading['time']}")
     if reading["unseal"]:
         console.say(f"NOT the first reading: {reading['unseal']}", style="bold red")
     console.print(table)
     console.print()
     metric = PRETTY.get(reading["metric"], reading["metric"])
-    for name, d in sorted(reading["against"].items(), key=lambda item: item[1]["mean"]):
-        proof = f"{metric} {d['mean']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}), {p_value(d['p'])}"
+    for name, difference in sorted(reading["against"].items(), key=lambda item: item[1]["mean"]):
+        proof = (
+            f"{metric} {difference['mean']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f}), "
+            f"{p_value(difference['p'])}"
+        )
         console.say(f"  against {name}: {proof}")
 
 

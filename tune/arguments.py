@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from reranker.command_line.entry_point import Parser, a_path, at_least_one, not_empty
 from reranker.command_line.redaction import HIDDEN, without_secrets
-from results.study.study_folder import RUNS
+from results.study.runs_home import runs_home
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "search_spaces" / "demo.yaml"
@@ -109,7 +109,7 @@ def _parser(description: str) -> Parser:
     parser.add_argument(
         "--warm-start", type=not_empty, metavar="STUDY", help="let the sampler know an earlier study's trials"
     )
-    parser.add_argument("--runs", type=a_path, default=RUNS, help="where studies are kept")
+    parser.add_argument("--runs", type=a_path, default=runs_home(), help="where studies are kept")
     parser.add_argument("--tracking-uri", type=_store, help="an MLflow server; left out: a file in the study's folder")
     parser.add_argument(
         "--address", type=not_empty, help="of a running Ray cluster, or auto; left out: Ray on this machine"
@@ -152,8 +152,8 @@ def _web_address(text: str) -> str:
 def _store(text: str) -> str:
     """A place where MLflow keeps runs; a path without a scheme is one too."""
     scheme = text.partition("://")[0] if "://" in text else text.partition(":")[0] if ":" in text else "file"
-    known = scheme.partition("+")[0] in _STORES
-    if not text.strip() or not known or (scheme in ("http", "https") and not _is_address(text, (scheme,))):
+    is_store = scheme.partition("+")[0] in _STORES
+    if not text.strip() or not is_store or (scheme in ("http", "https") and not _is_address(text, (scheme,))):
         raise argparse.ArgumentTypeError(
             f"must be a store of MLflow's, such as http://HOST:5000 or {_STORES[0]}:///FILE"
         )

@@ -28,15 +28,18 @@ class SearchCallbacks(ray_tune.Callback):  # type: ignore[misc]
         return {}  # for Tune's own snapshots, from which nothing is ever restored; threads and tables can't be pickled
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Look at requests and limits, and keep the live table going."""
         self._stop_rules.poll()
         self._progress.tick()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Show the trial that begins."""
         assignment = Assignment.of(trial.config)
         self._progress.started(assignment, self._knobs, self._stop_rules.origin(assignment.number))
         self._tracker.nudge()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: TuneResult, **info: Any) -> None:
+        """Show an epoch's figures, or what the trial is doing."""
         if "epoch" in result:
             self._progress.reported(Assignment.of(trial.config).number, result)
             self._tracker.nudge()
@@ -44,6 +47,7 @@ class SearchCallbacks(ray_tune.Callback):  # type: ignore[misc]
             self._progress.training_status(Assignment.of(trial.config).number, result["training_status"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Show how the trial ended; a fault of the machine ends the search."""
         ending = Ending.of(trial.last_result)
         if ending.machine:
             self._stop_rules.machine_failed(ending.machine)  # `close` tells of the trial

@@ -13,7 +13,8 @@ from reranker.command_line.entry_point import Parser, a_path, last_net, not_empt
 from reranker.command_line.printable_text import say
 from reranker.errors import Fault, InputError
 from reranker.storage.yaml_lines import Document, override
-from results.study.study_folder import RUNS, StudyFolder
+from results.study.runs_home import runs_home
+from results.study.study_folder import StudyFolder
 from tune.searching.stop_pause_requests import ask
 
 
@@ -32,9 +33,10 @@ def _knobs(texts: list[str]) -> dict[str, Any]:
 
 @last_net
 def main(argv: list[str] | None = None) -> int:
+    """Leave a request to a running search, and print its answer."""
     parser = Parser(prog="run_search.py control", description="Steer a search while it runs.")
     parser.add_argument("study", type=not_empty, help="its name, or the path of its folder")
-    parser.add_argument("--runs", type=a_path, default=RUNS, help="where studies are kept")
+    parser.add_argument("--runs", type=a_path, default=runs_home(), help="where studies are kept")
     acts = parser.add_subparsers(dest="act", required=True)
     acts.add_parser("stop", help="end one trial").add_argument("trial", type=int)
     acts.add_parser("add", help="try this next").add_argument("knobs", nargs="+", metavar="KNOB=VALUE")

@@ -1,8 +1,8 @@
-"""The demo's titles and the prompt's words → toy base models with one skill: `python -m reranker.base_models.make_demo_models`.
+"""Make toy base models with one skill, for the demo: `python -m reranker.base_models.make_demo_models`.
 
-LoRA can't teach a random base anything, so a base is warmed up once, with all its weights, on *the skill* of reranking
-(find the candidate that fits, name its label) by the rule "what comes next has the genre of the last item". The
-demo's own rule, which genre follows which and which items are popular, stays for LoRA to learn.
+LoRA can't teach a random base anything. So all weights of a base are warmed up once on *the skill* of reranking (find
+the candidate that fits, name its label), with the rule "the next item has the genre of the last item". The demo's own
+rule (which genre follows which, which items are popular) is left for LoRA to learn.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Size:
+    """The shape of a demo model, and its warm-up."""
+
     layers: int
     hidden: int
     heads: int
@@ -69,9 +71,9 @@ SIZES = {
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word; whitespace and punctuation vanish, so a label follows its title directly.
+    """One token per word; whitespace and punctuation are dropped, so a label directly follows its title.
 
-    The template's words are read off rendered prompts, in every layout, so that they follow the template.
+    The template's words are taken from prompts rendered in every layout, so they stay in step with the template.
     """
     layouts = [
         TrialConfig(label_position=position, prompt_order=order)
@@ -98,10 +100,10 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_model(size: Size, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    """Random weights, fp32.
+    """A model with random weights, fp32.
 
-    The embeddings' standard deviation is 1: when a layer's output drowns a token in its own residual stream, the next
-    layer can't match two equal tokens, and the warm-up stays at chance.
+    The embeddings' standard deviation is 1: if a layer's output drowns a token in the residual stream, the next layer
+    can't match two equal tokens, and the warm-up stays at chance.
     """
     config = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -127,13 +129,13 @@ def build_model(size: Size, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausa
 
 @dataclass(frozen=True)
 class Batch:
-    """Equally long sequences, and what is to be predicted.
+    """Sequences of equal length, and which tokens to predict.
 
     Attributes:
         ids: token ids [rows, tokens].
-        answers: [rows, tokens], true where a token is to be predicted from those before it.
+        answers: [rows, tokens], true where the token must be predicted from those before it.
         hints: [rows, tokens], an earlier token that the first layer should fetch here, or -100: the last word of a
-            title at its label, the last word of the history where the answer is due.
+            title at its label, the last word of the history before the answer.
     """
 
     ids: Tensor
@@ -142,11 +144,11 @@ class Batch:
 
 
 class Tasks:
-    """Random catalogue items → sequences that exercise the skill, one task a batch.
+    """Draws sequences of random catalogue items that exercise the skill, one task per batch.
 
     Attributes:
-        sizes: candidates in a task's lists. Each task starts with short lists: with 20 candidates from the first step
-            on, none is learnt in thousands of steps.
+        sizes: candidates in a task's lists. Each task starts with short lists: with 20 candidates from the first step,
+            no task is learnt in thousands of steps.
     """
 
     LARGEST: ClassVar[dict[str, int]] = {"same item": 20, "same genre": len(GENRES), "reranking": 20}
@@ -160,33 +162,37 @@ class Tasks:
         self._letters: IntArray = np.array(tokenizer.convert_tokens_to_ids(list(LETTERS)))
 
     def batch(self, task: str) -> Batch:
+        """Draw a batch of this task."""
         if task == "same item":
             return self._same_item(self.sizes[task])
         return self._same_genre(self.sizes[task]) if task == "same genre" else self._reranking(self.sizes[task])
 
     def widen(self, task: str) -> None:
+        """Make the task's lists longer, up to its largest size."""
         self.sizes[task] = min(self.LARGEST[task], self.sizes[task] * 3 // 2 + 1)
 
     def _same_item(self, size: int) -> Batch:
-        """Candidates with random labels, then 20 of them again: name each one's label.
+        """Candidates with random labels, then 20 of them again: name the label of each.
 
-        Drawn with replacement: otherwise the last ones could be answered by elimination, and the skill isn't learnt.
+        Drawn with replacement: otherwise elimination could answer the last ones, and the skill isn't learnt.
         """
         listed = self._some(len(TITLES), size)
-        asked = self.rng.integers(size, size=(self.rows, 20))
-        return self._listed_then_asked(listed, np.take_along_axis(listed, asked, axis=1), asked)
+        places = self.rng.integers(size, size=(self.rows, 20))
+        return self._listed_then_asked(listed, np.take_along_axis(listed, places, axis=1), places)
 
     def _same_genre(self, size: int) -> Batch:
-        """Candidates of different genres with random labels, then 20 items: name the label of the one of their genre."""
+        """Candidates of different genres with random labels, then 20 items: name the label with the item's genre."""
         per_genre = len(TITLES) // len(GENRES)
         genres = self._some(len(GENRES), size)
         listed = genres * per_genre + self.rng.integers(per_genre, size=genres.shape)
-        asked = self.rng.integers(size, size=(self.rows, 20))
-        queries = np.take_along_axis(genres, asked, axis=1) * per_genre + self.rng.integers(per_genre, size=asked.shape)
-        return self._listed_then_asked(listed, queries, asked)
+        places = self.rng.integers(size, size=(self.rows, 20))
+        queries = np.take_along_axis(genres, places, axis=1) * per_genre + self.rng.integers(
+            per_genre, size=places.shape
+        )
+        return self._listed_then_asked(listed, queries, places)
 
     def _reranking(self, size: int) -> Batch:
-        """The prompt of the product: the target has the last item's genre. Answers are its label and the turn's end."""
+        """The product's prompt: the target has the last item's genre. Answers are its label and the end of the turn."""
         length = int(self.rng.integers(1, 9))
         examples = [self._example(length, size) for _ in range(self.rows)]
         prompts = self._encoder.encode(examples)
@@ -203,24 +209,24 @@ class Tasks:
     def _example(self, length: int, size: int) -> Example:
         order = self.rng.permutation(len(TITLES))
         history, rest = order[:length], order[length:]
-        fits = GENRE_OF_ITEM[rest] == GENRE_OF_ITEM[history[-1]]
-        target = rest[np.argmax(fits)]
-        alone = size < self.LARGEST["reranking"] or self.rng.random() < 0.5  # else others of its genre may be listed
-        others = rest[~fits] if alone else rest[rest != target]
+        has_genre = GENRE_OF_ITEM[rest] == GENRE_OF_ITEM[history[-1]]
+        target = rest[np.argmax(has_genre)]
+        no_rivals = size < self.LARGEST["reranking"] or self.rng.random() < 0.5  # else its genre may occur again
+        others = rest[~has_genre] if no_rivals else rest[rest != target]
         listed = self.rng.permutation([target, *others[: size - 1]])
         place = int(np.flatnonzero(listed == target)[0])
         return Example(0, tuple(history.tolist()), tuple(listed.tolist()), place)
 
     def _some(self, of: int, count: int) -> IntArray:
-        """[rows, count] of the numbers below `of`, without repeats in a row, in random order."""
+        """Numbers below `of` in random order, without repeats within a row; [rows, count]."""
         return np.argsort(self.rng.random((self.rows, of)), axis=1)[:, :count]
 
-    def _listed_then_asked(self, listed: IntArray, queries: IntArray, asked: IntArray) -> Batch:
-        """Title, label, title, label, …: the list, then the queries, of which only the labels are to be predicted."""
-        names = self._letters[self._some(len(LETTERS), listed.shape[1])]
+    def _listed_then_asked(self, listed: IntArray, queries: IntArray, places: IntArray) -> Batch:
+        """Title, label, title, label, …: the list, then the queries; only the labels of queries are answers."""
+        labels = self._letters[self._some(len(LETTERS), listed.shape[1])]
         parts = [
             np.concatenate([self._titles[items], letters[:, :, None]], axis=2).reshape(self.rows, -1)
-            for items, letters in ((listed, names), (queries, np.take_along_axis(names, asked, axis=1)))
+            for items, letters in ((listed, labels), (queries, np.take_along_axis(labels, places, axis=1)))
         ]
         ids = torch.from_numpy(np.concatenate(parts, axis=1))
         answers, hints = torch.zeros_like(ids), torch.full_like(ids, -100)
@@ -232,8 +238,8 @@ class Tasks:
 def warm_up(model: Qwen3ForCausalLM, tasks: Tasks, steps: int, learning_rate: float) -> None:
     """Train all weights on a mixture of tasks that moves from finding an item to the whole prompt.
 
-    A throwaway head must read the batch's hints off the first layer. Neither layer is of use without the other, so
-    that without this help the skill takes three times as many steps, and the whole prompt isn't learnt at all.
+    A throwaway head must predict the batch's hints from the first layer. Neither layer is useful without the other:
+    without this help the skill takes three times as many steps, and the whole prompt isn't learnt at all.
     """
     reader = torch.nn.Linear(model.config.hidden_size, model.config.vocab_size)
     parameters = [*model.parameters(), *reader.parameters()]
@@ -241,7 +247,7 @@ def warm_up(model: Qwen3ForCausalLM, tasks: Tasks, steps: int, learning_rate: fl
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / 50, max(0.02, (steps - step) / (0.3 * steps)))
     )
-    recent: dict[str, list[float]] = {task: [] for task in tasks.sizes}  # shares of right answers at the present size
+    recent: dict[str, list[float]] = {task: [] for task in tasks.sizes}  # shares of right answers at the current size
     started = time.perf_counter()
     model.train()
     for step in range(steps):
@@ -268,7 +274,7 @@ def warm_up(model: Qwen3ForCausalLM, tasks: Tasks, steps: int, learning_rate: fl
 
 
 def _mixture(tasks: Tasks, progress: float) -> tuple[float, float, float]:
-    """Shares of the three tasks; a task joins when the one before it is mastered with the longest lists."""
+    """Shares of the three tasks; a task joins once the one before it is mastered with the longest lists."""
     mastered = [tasks.sizes[task] == tasks.LARGEST[task] for task in tasks.sizes]
     if not mastered[0]:
         return 1.0, 0.0, 0.0

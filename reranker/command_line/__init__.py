@@ -1,1 +1,1 @@
-"""What every command shares: an entry point that turns faults into sentences, and text that is safe to print."""
+"""Shared by all commands: an entry point that turns faults into sentences, and text that is safe to print."""

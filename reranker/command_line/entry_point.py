@@ -1,4 +1,4 @@
-"""A command's `main` → the same over a net: whatever goes wrong is one sentence, a way to go on, and a trace in a file."""
+"""What wraps a command's `main`: any failure gives one sentence, a way to go on, and a trace in a file."""
 
 from __future__ import annotations
 
@@ -22,32 +22,36 @@ from reranker.storage.atomic_files import FULL_DISK
 from reranker.storage.user_paths import user_path
 
 STOPPED = 130  # by Ctrl-C
-_PIPE_CLOSED = 141  # what a shell calls a process that the reader of its output has left
+_PIPE_CLOSED = 141  # a shell's exit code after the reader closed the pipe
 _NO_MEMORY = ("cannot allocate memory", "can't allocate memory", "not enough memory", "out of memory")
 _NO_SPACE = ("no space left", "disk is full", "os error 28")
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes no shortened option, and refuses in one sentence that has no secret in it. `--debug` is everywhere."""
+    """Takes no abbreviated options; errors are one sentence without secrets. Every command has `--debug`."""
 
     def __init__(self, **options: Any) -> None:
+        if sys.argv[0].startswith("reranker-tuner "):
+            options["prog"] = sys.argv[0]
         super().__init__(**{**options, "allow_abbrev": False})
         self.add_argument("--debug", action="store_true", help="show stack traces")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as usual, but refuse NUL characters."""
         words = sys.argv[1:] if args is None else list(args)
         if any("\0" in word for word in words):
             self.error("an argument must not have a NUL character in it")
         return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
+        """Print one sentence without secrets, and exit with code 2."""
         say(f"error: {masked(message)}; {self.prog} --help lists what there is", error=True)
         sys.exit(2)
 
 
 @dataclass
 class _Place:
-    """Where the command that runs in this process keeps traces, and how to go on after a fault."""
+    """Where this process's command writes traces, and how to go on after a fault."""
 
     log: Path | None = None
     go_on: str = ""
@@ -57,7 +61,7 @@ _place = _Place()
 
 
 def working_on(log: Path, go_on: str = "") -> None:
-    """From here on traces belong into this file, and this command goes on after a fault."""
+    """From now on, write traces to `log`, and name `go_on` as the command that goes on after a fault."""
     _place.log, _place.go_on = log, go_on
 
 
@@ -66,7 +70,7 @@ class _Main(Protocol):
 
 
 def last_net(main: _Main) -> _Main:
-    """`main` takes a command's words and returns its exit code; what it raises becomes one."""
+    """Decorate a command's `main`, which takes arguments and returns an exit code: exceptions become exit codes too."""
 
     @functools.wraps(main)
     def guarded(argv: list[str] | None = None) -> int:
@@ -82,14 +86,14 @@ def last_net(main: _Main) -> _Main:
         except KeyboardInterrupt:
             say("stopped" + (f"; to go on: {_place.go_on}" if _place.go_on else ""), error=True)
             return STOPPED
-        except Exception as error:  # noqa: BLE001, it is reported as a whole
+        except Exception as error:  # noqa: BLE001, it is reported in full
             return _told(error, debug="--debug" in words)
 
     return guarded
 
 
 def cause_of(error: BaseException) -> tuple[str, int]:
-    """What went wrong in one sentence, and the exit code: 2 where the user can mend it, else 1."""
+    """What went wrong in one sentence, and the exit code: 2 if the user can fix it, else 1."""
     chain = list(_chain(error))
     for link in chain:
         if isinstance(link, RerankerError):
@@ -111,7 +115,7 @@ def cause_of(error: BaseException) -> tuple[str, int]:
 
 
 def write_trace(error: BaseException, log: Path | None) -> Path | None:
-    """Append an error's trace to a log, or to a new temporary file where there is no log or it takes nothing."""
+    """Append an error's trace to the log, or to a new temporary file if there is no log or it is not writable."""
     trace = masked("".join(traceback.format_exception(error)))
     entry = f"\n{time.strftime('%Y-%m-%d %H:%M:%S')} {trace}"
     for _ in range(2):
@@ -136,15 +140,15 @@ def _told(error: Exception, *, debug: bool) -> int:
     lines = [f"error: {sentence}"]
     if _place.go_on:
         lines.append(f"to go on: {_place.go_on}")
-    worth = code == 1 or _place.go_on or (_place.log and error.__cause__ is not None)
-    if worth and not debug and (log := write_trace(error, _place.log)):
+    is_worth_a_trace = code == 1 or _place.go_on or (_place.log and error.__cause__ is not None)
+    if is_worth_a_trace and not debug and (log := write_trace(error, _place.log)):
         lines.append(f"the whole trace: {log}")
     say("\n".join(lines), error=True)
     return code
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it was raised from, and so on; also through what Ray wraps around a worker's error."""
+    """The error, its cause, and so on; also through Ray's wrapper around a worker's error."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
@@ -156,7 +160,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _drop_unwritable_stdout() -> None:
-    """Else Python complains once more when it flushes at exit."""
+    """Detach stdout if it cannot be flushed, or Python complains again at exit."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
@@ -171,21 +175,21 @@ def _let_go_of_stdout() -> None:
 
 
 def at_least_one(text: str) -> int:
-    """For a parser: a whole number from 1."""
+    """A parser type: a whole number from 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
     return int(text)
 
 
 def not_empty(text: str) -> str:
-    """For a parser: a name or a path."""
+    """A parser type: a name or a path."""
     if not text.strip():
         raise argparse.ArgumentTypeError("must not be empty")
     return text
 
 
 def a_path(text: str) -> Path:
-    """For a parser: a path, of what there is or of what there will be."""
+    """A parser type: a path, whether it exists or not."""
     try:
         return user_path(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""A text stream → the same, for whom nobody need be there: a terminal that is closed, a pipe, or a disk that is full."""
+"""A text stream → the same, but safe to write to after its terminal or pipe is closed, or its disk is full."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TextIO, cast
 
 
 def outliving(stream: TextIO) -> TextIO:
-    """Writes to this stream as long as somebody takes it: what is said is never worth ending the work it is about."""
+    """A stream that ignores failed writes: output must never stop the work that it reports."""
     return cast(TextIO, _Outliving(stream))
 
 
@@ -44,13 +44,13 @@ class _Outliving(io.TextIOBase):
     def _tolerant(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError):  # the other end is gone, or the stream is closed
-            with contextlib.suppress(OSError, ValueError):  # so that what is still in its buffer fails nobody later
+        except (OSError, ValueError):  # the reader is gone, or the stream is closed
+            with contextlib.suppress(OSError, ValueError):  # so that its buffer fails no later flush
                 leave(self._stream.fileno())
 
 
 def leave(descriptor: int) -> None:
-    """Let what is written there go nowhere from now on."""
+    """From now on, discard what is written to this descriptor."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""Text that will be shown or stored → the same without passwords, tokens, keys and webhooks."""
+"""Text to show or store → the same without passwords, tokens, keys and webhooks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NAME = (
     r"|(?:api|access|account|private|secret|shared)[_-]?key(?:[_-]?id)?)|sig)"
 )
 _VALUE = (
-    r"(?:\*{3}(?![^\s,;&\"'<>})\]])"  # masked before
+    r"(?:\*{3}(?![^\s,;&\"'<>})\]])"  # already masked
     r"|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'"
     r"|[\"']\S*"
-    r"|(?:[^\s&\"'<>;]|;(?!\s?[\w ]{1,40}=))+)"  # a semicolon ends it where another name follows
+    r"|(?:[^\s&\"'<>;]|;(?!\s?[\w ]{1,40}=))+)"  # a semicolon ends it if another name follows
 )
 _HEADER = r"(?i:(?<![\w-])(?:proxy-)?authorization[\"']?\s{0,3}[:=]\s{0,3}[\"']?)"
 _RULES = [
@@ -32,19 +32,19 @@ _RULES = [
 
 
 def masked(text: str) -> str:
-    """Without the user and password of an address, and without what is named as a secret or looks like one."""
+    """Hide the user and password in URLs, and whatever is named as a secret or looks like one."""
     for pattern, shown in _RULES:
         text = pattern.sub(shown, text)
     return text
 
 
 def masked_command(words: Sequence[str]) -> str:
-    """A command as it is typed; a webhook's address is a secret as a whole."""
+    """A command as one would type it, with secrets hidden; a webhook's whole address is a secret."""
     return " ".join(HIDDEN if word == HIDDEN else _quoted(word) for word in without_secrets(words))
 
 
 def without_secrets(words: Sequence[str]) -> list[str]:
-    """The words of a command, with the values of secret options hidden."""
+    """The words of a command, with secrets and the values of secret options hidden."""
     shown = []
     for before, word in zip(["", *words], words, strict=False):
         name, equals, _ = word.partition("=")

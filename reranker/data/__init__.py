@@ -1,1 +1,1 @@
-"""Interaction files → filtered sequences → candidate lists, and the rankings that need no language model."""
+"""Interaction files → filtered sequences → candidate lists, and rankings without a language model."""

@@ -1,4 +1,4 @@
-"""A DataConfig → everything that a trial is trained and scored on, the same for all trials of a study."""
+"""A DataConfig → the data that trials train on and are scored on, the same for all trials of a study."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RerankingData:
     """Interactions, their split, and the sampler that draws lists from them.
 
     Attributes:
-        validates: whether there are validation lists; a refit trains on their items instead.
+        validates: whether there are validation lists; a refit trains on the validation items instead.
     """
 
     config: DataConfig
@@ -34,10 +34,11 @@ class RerankingData:
 
     @staticmethod
     def prepare(config: DataConfig) -> RerankingData:
-        """Read, filter and split.
+        """Read, filter and split the data.
 
         Raises:
-            InputError: the files break rules, nothing is left after the filters, or the retriever can't take so many items.
+            InputError: the files break rules, nothing is left after the filters, or there are too many items for the
+                retriever.
             EnvironmentFault: a file is missing or cannot be fetched.
         """
         interactions = sources.load(config)
@@ -48,10 +49,10 @@ class RerankingData:
         return RerankingData(config, interactions, parts, CandidateSampler(interactions, parts, config.retriever))
 
     def sealed(self) -> RerankingData:
-        """The same data without the test items: no sequence holds them, and no list can be made of them.
+        """The same data without the test items: no sequence holds them, and no test list can be made.
 
-        Training and validation lists stay what they are, since negatives leave out all that a user touched in any part:
-        that set of pairs is all that stays of the test items.
+        Training and validation lists do not change: the set of touched (user, item) pairs, which negatives avoid, is
+        the only thing that still includes the test items.
         """
         if self.split.is_sealed:
             return self
@@ -62,11 +63,11 @@ class RerankingData:
         return self.sampler.training_examples(config, self._prefixes(config, epoch), epoch)
 
     def shared_examples(self, config: TrialConfig, epoch: int, together: int) -> list[list[Example]]:
-        """The examples of one epoch, up to `together` of them behind one list; see `CandidateSampler.shared_examples`."""
+        """The examples of one epoch, up to `together` per list; see `CandidateSampler.shared_examples`."""
         return self.sampler.shared_examples(config, self._prefixes(config, epoch), epoch, together)
 
     def list_correction(self, config: TrialConfig, epoch: int, together: int) -> NDArray[np.float32]:
-        """For each item, what is added to its logit in shared lists; see `CandidateSampler.list_correction`."""
+        """What to add to each item's logit in shared lists, [items]; see `CandidateSampler.list_correction`."""
         return self.sampler.list_correction(config, self._prefixes(config, epoch), together)
 
     def _prefixes(self, config: TrialConfig, epoch: int) -> NDArray[np.int64]:
@@ -74,11 +75,11 @@ class RerankingData:
         return training_prefixes(self.split, config.examples_per_user, users, seed, epoch)
 
     def validation(self, config: TrialConfig) -> list[Example]:
-        """The lists that the search looks at; of the configuration only `candidates` matters."""
+        """The lists that the search uses; only `candidates` of the configuration matters."""
         return self._evaluation("validation", config.candidates) if self.validates else []
 
     def test(self, config: TrialConfig) -> list[Example]:
-        """The lists that the winner is scored on at the end, of the same users and made in the same way.
+        """The lists for scoring the winner at the end, of the same users and made in the same way.
 
         Raises:
             SealedError: these data are sealed.
@@ -86,28 +87,28 @@ class RerankingData:
         return self._evaluation("test", config.candidates)
 
     def baselines(self, config: TrialConfig, part: Literal["validation", "test"]) -> dict[str, Ranks]:
-        """Ranks of all that needs no language model on the part's lists; on retrieved ones also of `retriever`, their order.
+        """Ranks of every baseline on the part's lists; on retrieved lists also of `retriever`, their own order.
 
-        See `reranker.data.baseline_ranks`. A list that lacks its target is a miss for all of them.
+        See `reranker.data.baseline_ranks`. A list that lacks its target is a miss for every baseline.
         """
         lists = self._evaluation(part, config.candidates)
-        found = baseline_ranks(self.interactions, self.split, lists, part)
+        ranks = baseline_ranks(self.interactions, self.split, lists, part)
         if self.config.candidate_mode == "retrieval":
             targets = [example.target for example in self._retrieved(part, config.candidates, "retriever")]
             best_first = np.broadcast_to(-np.arange(config.candidates), (len(targets), config.candidates))
-            found["retriever"] = ranks_of_target(best_first, targets)
-        return found
+            ranks["retriever"] = ranks_of_target(best_first, targets)
+        return ranks
 
     def ceiling(self, config: TrialConfig) -> float | None:
-        """The share of the validation lists that hold their target, which no metric can exceed; None unless retrieved."""
+        """The share of validation lists that hold their target, a limit for every metric; None unless retrieved."""
         if self.config.candidate_mode == "ground_truth":
             return None
         return float(np.mean([example.target != MISSING for example in self.validation(config)]))
 
     def refit(self) -> RerankingData:
-        """The same users, each one's validation item the last of the training sequence, and nothing to validate on.
+        """The same data with each user's validation item at the end of the training sequence, and no validation.
 
-        The test item stays held out, and the leak guard goes on to refuse it.
+        The test item stays held out, and the leak guard still refuses it.
         """
         parts = replace(self.split, train=self.split.before("test"), validation=self.split.validation[:0])
         return replace(RerankingData._of(self.config, self.interactions, parts), validates=False)
@@ -115,7 +116,7 @@ class RerankingData:
     def best_reachable(self, config: TrialConfig) -> float | None:
         """Expected Recall@1 on the validation lists of a ranker that knows the demo's rule.
 
-        None for real data, and for lists that tell about their target by themselves: retrieved ones and those with popular
+        None for real data, and for lists that reveal something about their target: those retrieved or with popular
         negatives.
         """
         uniform = self.config.candidate_mode == "ground_truth" and self.config.evaluation_negatives == "uniform"
@@ -124,7 +125,7 @@ class RerankingData:
         return demo.best_reachable(self.interactions.item_ids, self.validation(config))
 
     def describe(self, config: TrialConfig) -> str:
-        """What was read, what the filters took, and what is trained and scored on, a line each."""
+        """What was read, what the filters removed, and what is trained and scored on, one line each."""
         kept, total = self.interactions, len(self.interactions.touched)
         training, validation = self._prefixes(config, epoch=0), self.validation(config)
         lines = [

@@ -1,4 +1,4 @@
-"""Lists → ranks that their targets get without a language model: what a tuned one must beat."""
+"""Lists → ranks of their targets without a language model: what a tuned model must beat."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def baseline_ranks(
 ) -> dict[str, Ranks]:
     """Ranks of every baseline on the same lists, each fitted on all users' interactions before the target's part.
 
-    That is the training part for validation, and training and validation for test. `random` scores all alike: the metrics
-    of a full tie are the exact expectation of a random order. EASE is left out where the catalogue has more than 8,000
-    items.
+    That is the training part for validation, and training and validation for test. `random` scores all items equally:
+    the metrics of a full tie are the exact expectation over random orders. EASE is left out if the catalogue has more
+    than 8,000 items.
     """
     items, sequences = len(interactions.item_ids), split.before(part)
     targets = np.array([example.target for example in examples])
     candidates = np.array([example.candidates for example in examples], dtype=np.int64)
     histories = [example.history for example in examples]
-    found = {RANDOM: ranks_of_target(np.zeros(candidates.shape), targets)}
+    ranks = {RANDOM: ranks_of_target(np.zeros(candidates.shape), targets)}
     for name, fit in RECOMMENDERS.items():
         if items <= MOST_ITEMS.get(name, items):
-            found[name] = ranks_of_target(fit(sequences, items).scores_of(histories, candidates), targets)
-    return found
+            ranks[name] = ranks_of_target(fit(sequences, items).scores_of(histories, candidates), targets)
+    return ranks

@@ -1,4 +1,4 @@
-"""A split → the lists that are ranked: a target among negatives that the user never touched, or what a retriever fetches."""
+"""A split → the lists to rank: a target among negatives that the user never touched, or what a retriever fetches."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from reranker.data.leak_guard import check_no_leak
 from reranker.errors import Fault, InputError, SealedError
 from reranker.hash_random import IntArray, Words, pick, random_bits, sample, shuffled, uniform
 
-_ATTEMPTS = 30  # draws for one place before the items that are still allowed are listed
-# What a random number is for: two purposes never share one.
+_ATTEMPTS = 30  # draws for one place before falling back to a draw from the items still allowed
+# Purposes of random numbers: two purposes never share a number.
 _NEGATIVE, _MIX, _ORDER, _TRAINING_USER, _EVALUATION_USER, _DEAL = range(6)
-_OPEN = -1  # a place of a list that no item has taken
+_OPEN = -1  # an empty place in a list
 
 
 def training_prefixes(
     split: Split, examples_per_user: int | None, users: int | None, seed: int, epoch: int = 0
 ) -> IntArray:
-    """The (user, position) of one epoch's examples: the item at `position` of a training sequence follows those before it.
+    """The (user, position) of one epoch's examples: the target is the item at `position` of a training sequence.
 
     Args:
-        examples_per_user: so many of each user: the latest ones in the first epoch, in each later one those before them,
-            and after the earliest the latest again; None: all in each epoch.
-        users: a sample, by seed, of the users who have any; a larger one contains the smaller; None: all.
+        examples_per_user: examples of each user per epoch. The first epoch takes the latest, each later epoch the ones
+            before; after the earliest it starts over with the latest. None: all in each epoch.
+        users: size of a seeded sample of the users who have any; a larger sample contains the smaller one. None: all.
         epoch: counted from 0.
 
     Returns:
-        [prefixes, 2], by user and then from the latest position to the earliest, as far as an epoch does not begin anew.
+        [prefixes, 2], by user, then from the latest position to the earliest unless an epoch starts over.
     """
     lengths = np.array([len(sequence) for sequence in split.train], dtype=np.int64)
     chosen = sample(np.flatnonzero(lengths > 1), users, seed, _TRAINING_USER)
@@ -49,15 +49,15 @@ def training_prefixes(
 class CandidateSampler:
     """Draws lists of candidates for one split.
 
-    Every random number is a hash of (seed, purpose, epoch or part, user, position, place), so that an example's list
-    depends on none of the other examples, and a longer list of one kind of negatives begins with the same negatives.
+    Every random number is a hash of (seed, purpose, epoch or part, user, position, place). So an example's list does
+    not depend on other examples, and a longer list of one kind of negatives begins with the same negatives.
 
-    Popularity means an item's count in the training part plus one: items that only validation or test hold stay
+    Popularity is an item's count in the training part plus one: items found only in validation or test stay
     reachable, and the held-out interactions don't show in the negatives.
 
     Args:
-        retriever: name of the first stage, of `reranker.data.recommenders`. It knows the training part, and for test lists the
-            validation part as well.
+        retriever: name of the first stage, see `reranker.data.recommenders`. It is fitted on the training part, and for
+            test lists on the validation part as well.
     """
 
     def __init__(self, interactions: Interactions, split: Split, retriever: str) -> None:
@@ -71,14 +71,14 @@ class CandidateSampler:
         self._touched = interactions.touched
         self._first_stage = Retriever(retriever, split.train, items)
         self._hard = HardNegatives(self._first_stage, split, self._touched)
-        self._retrieved: dict[tuple[Any, ...], ItemCodes] = {}  # fetched once, for all processes
+        self._retrieved: dict[tuple[Any, ...], ItemCodes] = {}  # fetched once for all processes
 
     def training_examples(self, config: TrialConfig, prefixes: IntArray, epoch: int) -> list[Example]:
         """One list for each prefix, with negatives of this epoch; deterministic in (config.seed, epoch, prefix).
 
-        With `shuffle_candidates` the order is of this epoch too; without it the target keeps its label in all epochs.
-        Histories are cut to `history_length`, the most that a prompt shows: all prefixes of a user with 2,700 items
-        would hold 3.6 million.
+        With `shuffle_candidates` the order changes each epoch too; without it the target keeps its label.
+        Histories are cut to `history_length`, the most a prompt shows: uncut, the prefixes of a user with 2,700 items
+        would hold 3.6 million items.
 
         Raises:
             InputError: the catalogue is too small for lists of `candidates`, or a list would leak.
@@ -103,11 +103,11 @@ class CandidateSampler:
     def shared_examples(
         self, config: TrialConfig, prefixes: IntArray, epoch: int, together: int
     ) -> list[list[Example]]:
-        """The same examples, up to `together` of them behind one list; deterministic in (config.seed, epoch, prefixes).
+        """The same examples, up to `together` of them per list; deterministic in (config.seed, epoch, prefixes).
 
-        A list holds the targets of its examples, each an other one's negative, and is filled up by the study's mix of
-        negatives. Examples are dealt user by user, in a drawn order, so that those of one user stand in different lists
-        unless they are more than there are lists. What a user touched in any part is excluded from the user's own negatives.
+        A list holds the targets of its examples, each a negative for the others; the study's mix of negatives fills the
+        rest. Examples are dealt user by user, in random order, so that a user's examples get different lists unless the
+        user has more examples than there are lists. Items that a user touched in any part are not the user's negatives.
 
         Raises:
             InputError: the catalogue is too small for lists of `candidates`, or a list would leak.
@@ -116,23 +116,27 @@ class CandidateSampler:
         dealt = _dealt(prefixes, together, random_bits(config.seed, epoch, prefixes[:, 0], _DEAL))
         sequences = [sequence.tolist() for sequence in self.split.train]
         targets = [np.array([sequences[u][p] for u, p in group.tolist()], dtype=np.int64) for group in dealt]
-        given = np.full((len(dealt), together), _OPEN, dtype=np.int64)
+        listed_targets = np.full((len(dealt), together), _OPEN, dtype=np.int64)
         for row, items in enumerate(targets):
             distinct = np.unique(items)
-            given[row, : len(distinct)] = distinct
+            listed_targets[row, : len(distinct)] = distinct
         keys = random_bits(config.seed, epoch, np.arange(len(dealt)), together)
-        count = config.candidates - (given != _OPEN).sum(axis=1)
+        count = config.candidates - (listed_targets != _OPEN).sum(axis=1)
         pools = _no_pools(count)
         if config.negatives.retriever:
-            pools = _joined([np.setdiff1d(self._hard.of(group), row) for group, row in zip(dealt, given, strict=True)])
+            pools = _joined(
+                [np.setdiff1d(self._hard.of(group), row) for group, row in zip(dealt, listed_targets, strict=True)]
+            )
         popular, hard = self._shares(config, count, random_bits(keys, _MIX))
-        drawn = self._draw(given, count, popular, random_bits(keys, _NEGATIVE), pools, hard)
+        drawn = self._draw(listed_targets, count, popular, random_bits(keys, _NEGATIVE), pools, hard)
         lists = []
-        for group, items, fixed, more, wanted, key in zip(dealt, targets, given, drawn, count, keys, strict=True):
-            unordered = np.concatenate([fixed[fixed != _OPEN], more[:wanted]])
+        for group, items, row_targets, row_drawn, row_count, key in zip(
+            dealt, targets, listed_targets, drawn, count, keys, strict=True
+        ):
+            unordered = np.concatenate([row_targets[row_targets != _OPEN], row_drawn[:row_count]])
             listed = unordered[shuffled(random_bits(int(key), _ORDER), len(unordered))[0]]
             touched = self._touched.holds(np.repeat(group[:, 0], len(listed)), np.tile(listed, len(group)))
-            own = touched.reshape(len(group), len(listed)) & (listed != items[:, None])
+            excluded = touched.reshape(len(group), len(listed)) & (listed != items[:, None])
             places = (listed == items[:, None]).argmax(axis=1)
             lists.append(
                 [
@@ -140,29 +144,30 @@ class CandidateSampler:
                         user, tuple(sequences[user][max(0, at - config.history_length) : at]), tuple(listed.tolist()),
                         int(place), tuple(np.flatnonzero(row).tolist()),
                     )
-                    for (user, at), place, row in zip(group.tolist(), places, own, strict=True)
+                    for (user, at), place, row in zip(group.tolist(), places, excluded, strict=True)
                 ]
             )  # fmt: skip
-        check_no_leak([example for some in lists for example in some], self.interactions, self.split, "train")
+        check_no_leak([example for examples in lists for example in examples], self.interactions, self.split, "train")
         return lists
 
     def list_correction(self, config: TrialConfig, prefixes: IntArray, together: int) -> NDArray[np.float32]:
-        """For each item the log of how much less often it is a negative in shared lists than in lists of the mix alone.
+        """For each item, log(frequency as a negative in lists of the mix alone / frequency in shared lists), [items].
 
-        In a shared list the negatives are (together - 1) targets and (candidates - together) drawn ones, in the others
-        (candidates - 1) drawn ones. What is a negative more often would learn a lower score; added to the logits in training, this
-        lowers them instead, and the scores come to mean what training on the mix makes them mean. Source: the correction of sampled softmax (Bengio and Senécal, Quick training of
-        probabilistic neural nets by importance sampling, AISTATS 2003). Hard negatives count as uniform ones.
+        A shared list has (together - 1) targets and (candidates - together) drawn items as negatives, an ordinary list
+        (candidates - 1) drawn items. Items that are negatives more often would learn lower scores. Added to the logits
+        in training, the correction offsets this, so scores mean the same as after training on the mix. Source: sampled
+        softmax (Bengio and Senécal, Quick training of probabilistic neural nets by importance sampling, AISTATS 2003).
+        Hard negatives count as uniform ones.
         """
         items = len(self.interactions.item_ids)
         targets = [self.split.train[u][p] for u, p in prefixes.tolist()]
-        asked = np.bincount(targets, minlength=items) / len(targets)
+        target_shares = np.bincount(targets, minlength=items) / len(targets)
         popularity = self._weights["popularity"] / self._weights["popularity"].sum()
         mix = config.negatives.popularity * popularity + (1 - config.negatives.popularity) / items
-        others = config.candidates - 1
-        shared = (together - 1) * asked + (others + 1 - together) * mix
-        found: NDArray[np.float32] = np.log(others * mix / np.maximum(shared, 1e-9 * mix)).astype(np.float32)
-        return found
+        negatives = config.candidates - 1
+        shared = (together - 1) * target_shares + (negatives + 1 - together) * mix
+        correction: NDArray[np.float32] = np.log(negatives * mix / np.maximum(shared, 1e-9 * mix)).astype(np.float32)
+        return correction
 
     def evaluation_examples(
         self,
@@ -173,17 +178,17 @@ class CandidateSampler:
         users: int | None,
         seed: int,
     ) -> list[Example]:
-        """One list for each user, the target among negatives, the same for every trial, in the order of the users.
+        """One list per user with the target among negatives, in the order of the users; the same for every trial.
 
         The history is everything before the target, uncut: train for validation, train and validation for test.
 
         Args:
-            n: candidates in a list, the target among them.
-            users: a sample by seed, the same for both parts; None: all.
+            n: candidates in a list, including the target.
+            users: size of a seeded sample, the same for both parts; None: all.
 
         Raises:
             InputError: the catalogue is too small for lists of n, or a list would leak.
-            SealedError: the test part is asked for, and these data are without it.
+            SealedError: the part is test, and the data are sealed.
         """
         chosen, targets = self._asked(part, users, seed)
         before, stream = self.split.before(part), _stream(part)
@@ -208,17 +213,17 @@ class CandidateSampler:
         users: int | None,
         seed: int,
     ) -> list[Example]:
-        """One list for each user, what the retriever fetches after the history; users and histories as in the others.
+        """One list per user: what the retriever fetches after the history. See `evaluation_examples` for the rest.
 
-        Only what the history holds is left out. An item that the user touches later is no different from any other to
-        a first stage, and so may stand in a list without being its target. A list without its target has MISSING.
+        Only items of the history are left out. Items that the user touches later may be in a list without being its
+        target, since a first stage cannot know them. The target of a list that lacks it is MISSING.
 
         Args:
             order: best first, or shuffled by seed.
 
         Raises:
-            InputError: a user has fewer than n items to fetch, or no list at all holds its target.
-            SealedError: the test part is asked for, and these data are without it.
+            InputError: a user has fewer than n items to fetch, or no list holds its target.
+            SealedError: the part is test, and the data are sealed.
         """
         chosen, targets = self._asked(part, users, seed)
         before = self.split.before(part)
@@ -241,25 +246,25 @@ class CandidateSampler:
         return examples
 
     def _asked(self, part: Evaluated, users: int | None, seed: int) -> tuple[IntArray, IntArray]:
-        """The users of a part's lists, and their items that are held out for it."""
+        """The users of a part's lists, and the items held out for it."""
         if part == "test" and self.split.is_sealed:
             raise SealedError("these data are sealed: they are without the test items, which no search may reach")
         chosen = sample(np.arange(len(self.split.train), dtype=np.int64), users, seed, _EVALUATION_USER)
         return chosen, self.split.held_out(part)[chosen].astype(np.int64)
 
-    def _fetch(self, part: Evaluated, histories: list[ItemCodes], n: int, of: tuple[Any, ...]) -> ItemCodes:
-        """Also kept for other processes, whose numerics might order what scores nearly the same in another way."""
-        if (part, n, *of) not in self._retrieved:
+    def _fetch(self, part: Evaluated, histories: list[ItemCodes], n: int, selection: tuple[Any, ...]) -> ItemCodes:
+        """Fetched once and kept: another process might order nearly equal scores differently."""
+        if (part, n, *selection) not in self._retrieved:
             stage = self._first_stage
             if part == "test":
                 stage = Retriever(self.retriever, self.split.before("test"), len(self.interactions.item_ids))
-            self._retrieved[part, n, *of] = stage.top(histories, n, histories)
-        return self._retrieved[part, n, *of]
+            self._retrieved[part, n, *selection] = stage.top(histories, n, histories)
+        return self._retrieved[part, n, *selection]
 
     def _lists(
         self, users: IntArray, histories: list[list[int]], targets: IntArray, negatives: IntArray, keys: Words
     ) -> list[Example]:
-        """Put the target among its negatives, in an order drawn by `keys` in which every place is as likely."""
+        """Mix the target with its negatives, in an order drawn by `keys`; every place is equally likely."""
         unordered = np.concatenate([targets[:, None], negatives], axis=1)
         order = shuffled(keys, unordered.shape[1])
         candidates = np.take_along_axis(unordered, order, axis=1)
@@ -271,19 +276,19 @@ class CandidateSampler:
     ) -> IntArray:
         """Items that the row's user never touched, [rows, count]; see `_draw`."""
         self._check_catalogue(users, count)
-        given = np.empty((len(users), 0), dtype=np.int64)
-        return self._draw(given, np.full(len(users), count), popular, keys, pools, hard, users)
+        no_items = np.empty((len(users), 0), dtype=np.int64)
+        return self._draw(no_items, np.full(len(users), count), popular, keys, pools, hard, users)
 
     def _shares(self, config: TrialConfig, count: IntArray, keys: Words) -> tuple[IntArray, IntArray]:
-        """How many of each row's `count` negatives are drawn by popularity, and how many are hard ones."""
-        mix, remainder = config.negatives, uniform(keys)  # a share below one negative acts in some of the lists
+        """How many of each row's `count` negatives are drawn by popularity, and how many are hard negatives."""
+        mix, remainder = config.negatives, uniform(keys)  # a share below one negative takes effect in some lists
         popular = np.floor(mix.popularity * count + remainder).astype(np.int64)
-        others = np.floor(round(mix.popularity + mix.retriever, 9) * count + remainder).astype(np.int64)
-        return popular, others - popular
+        popular_or_hard = np.floor(round(mix.popularity + mix.retriever, 9) * count + remainder).astype(np.int64)
+        return popular, popular_or_hard - popular
 
     def _draw(
         self,
-        given: IntArray,
+        listed: IntArray,
         counts: IntArray,
         popular: IntArray,
         keys: Words,
@@ -291,20 +296,20 @@ class CandidateSampler:
         hard: IntArray,
         users: IntArray | None = None,
     ) -> IntArray:
-        """`counts` items a row beside its `given` ones, [rows, most], without repeats, drawn one place after the other.
+        """Draw `counts` items per row, besides the `listed` ones, place by place and without repeats; [rows, most].
 
-        The first `hard` places of a row (fewer where its pool ends) are drawn from its pool, the next `popular` ones by
-        popularity, the others uniformly. Places beyond a row's count stay _OPEN.
+        The first `hard` places of a row (fewer if its pool is smaller) come from its pool, the next `popular` places by
+        popularity, the rest uniformly. Places beyond a row's count stay _OPEN.
 
         Args:
-            given: [rows, any], _OPEN where there are fewer.
-            users: whose items a row must not hold.
+            listed: items already in the list, [rows, any]; _OPEN where a row has fewer.
+            users: each row's user, whose items the row must not hold.
         """
         sizes = (pools != NOTHING).sum(axis=1)
         hard_end = np.minimum(hard, sizes)
         popular_end = hard_end + popular
         most = int(counts.max()) if len(counts) else 0
-        drawn = np.full((len(given), most), _OPEN, dtype=np.int64)
+        drawn = np.full((len(listed), most), _OPEN, dtype=np.int64)
         for place in range(most):
             by_kind = {
                 "retriever": np.flatnonzero((place < hard_end) & (place < counts)),
@@ -320,15 +325,15 @@ class CandidateSampler:
                         items = pools[rows, (number * sizes[rows]).astype(np.int64)].astype(np.int64)
                     else:
                         items = pick(self._cumulated[kind], number)
-                    taken = (given[rows] == items[:, None]).any(axis=1)
+                    taken = (listed[rows] == items[:, None]).any(axis=1)
                     if users is not None:
                         taken |= self._touched.holds(users[rows], items)
                     taken |= (drawn[rows, :place] == items[:, None]).any(axis=1)
                     drawn[rows[~taken], place] = items[~taken]
                     rows = rows[taken]
-                for row in rows.tolist():  # nearly all of the weight is on items that are out
+                for row in rows.tolist():  # nearly all the weight is on excluded items
                     weights = self._weights_of(kind, pools[row, : sizes[row]])
-                    weights[given[row, given[row] != _OPEN]] = 0
+                    weights[listed[row, listed[row] != _OPEN]] = 0
                     if users is not None:
                         weights[self._touched.of(int(users[row]))] = 0
                     weights[drawn[row, :place]] = 0
@@ -337,7 +342,7 @@ class CandidateSampler:
         return drawn
 
     def _weights_of(self, kind: str, pool: ItemCodes) -> IntArray:
-        """How likely each item of the catalogue is, as a new array."""
+        """The weight of each item of the catalogue, as a new array."""
         if kind != "retriever":
             return self._weights[kind].copy()
         weights = np.zeros(len(self.interactions.item_ids), dtype=np.int64)
@@ -372,7 +377,7 @@ class CandidateSampler:
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
-    """Equal for equal lists: whoever ranked the same ones can be compared user by user. SHA-256 in hex."""
+    """SHA-256 in hex, equal for equal lists: rankers of the same lists can be compared user by user."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(repr((example.user, example.history, example.candidates, example.target)).encode())
@@ -380,15 +385,15 @@ def fingerprint(examples: Sequence[Example]) -> str:
 
 
 def _stream(part: Evaluated) -> int:
-    """What tells the random numbers of one part from those of the other."""
+    """A number that separates the random numbers of the two parts."""
     return 1 if part == "validation" else 2
 
 
 def _dealt(prefixes: IntArray, together: int, keys: Words) -> list[IntArray]:
-    """Groups of at most `together` prefixes, [group, 2]; those of one user in different groups as far as there are enough.
+    """Groups of at most `together` prefixes, [group, 2]; a user's prefixes go to different groups if there are enough.
 
     Args:
-        keys: one for each prefix, the same for all of a user's: in their order users are dealt.
+        keys: one per prefix, the same for all of a user's: users are dealt in the order of their keys.
     """
     groups = -(-len(prefixes) // together)
     order = np.lexsort((prefixes[:, 1], prefixes[:, 0], keys))
@@ -396,12 +401,12 @@ def _dealt(prefixes: IntArray, together: int, keys: Words) -> list[IntArray]:
 
 
 def _joined(pools: list[ItemCodes]) -> ItemCodes:
-    """[rows, most] of pools of different length, NOTHING at the end of shorter ones."""
+    """Pools of different lengths as one array, [rows, most]; shorter ones end with NOTHING."""
     kept = [pool[pool != NOTHING] for pool in pools]
-    found = np.full((len(kept), max(map(len, kept))), NOTHING, dtype=np.int32)
+    joined = np.full((len(kept), max(map(len, kept))), NOTHING, dtype=np.int32)
     for row, pool in enumerate(kept):
-        found[row, : len(pool)] = pool
-    return found
+        joined[row, : len(pool)] = pool
+    return joined
 
 
 def _no_pools(users: IntArray) -> ItemCodes:

@@ -1,4 +1,4 @@
-"""One list to rank: a user, the history, the candidates, and where the true item stands."""
+"""One list to rank: a user, the history, the candidates, and the position of the true item."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 Part = Literal["train", "validation", "test"]
 Evaluated = Literal["validation", "test"]
 MISSING = -1  # the target of an evaluation list that lacks its true item
-NOBODY = -1  # whose question is not a user's: its target is asked for by its title
+NOBODY = -1  # no user: the question asks for the target by its title
 
 
 @dataclass(frozen=True)
@@ -18,5 +18,5 @@ class Example:
     user: int
     history: tuple[int, ...]  # oldest first, never empty
     candidates: tuple[int, ...]  # in the order of their labels, without repeats
-    target: int  # position of the true item in `candidates`; MISSING where a retriever did not find it
-    excluded: tuple[int, ...] = ()  # positions that are no negatives of this user's, in a list that others share
+    target: int  # position of the true item in `candidates`; MISSING if a retriever did not find it
+    excluded: tuple[int, ...] = ()  # positions that are not negatives for this user, in a shared list

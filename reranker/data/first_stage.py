@@ -1,4 +1,4 @@
-"""A recommender's name and sequences → the items that it fetches after a history, best first: what is reranked."""
+"""A recommender's name and sequences → the items to rerank after a history, best first."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from reranker.data.interactions import ItemCodes, Split, Touched
 from reranker.data.recommenders import MOST_ITEMS, RECOMMENDERS, History, IntArray, Recommender, blocks, counts
 from reranker.errors import Fault, InputError
 
-NOTHING = -1  # in the place of an item where the catalogue has no more
+NOTHING = -1  # fills the places for which the catalogue has no more items
 _POOL = 100  # items that hard negatives are drawn from
 
 
 class Retriever:
-    """The first stage: a recommender that is fitted when it is first asked.
+    """The first stage: a recommender, fitted on first use.
 
-    What it fetches has one order: by score, among equals by popularity, then by code. A copy in another process fits its
-    own, which is cheaper than sending the weights.
+    Its order is unique: by score, then by popularity, then by code. A copy in another process is fitted again there,
+    which is cheaper than sending the weights.
     """
 
     def __init__(self, name: str, sequences: Sequence[ItemCodes], items: int) -> None:
@@ -44,12 +44,12 @@ class Retriever:
         return np.argsort(-counts(self._sequences, self._items), kind="stable")
 
     def top(self, histories: Sequence[History], count: int, left_out: Sequence[History]) -> ItemCodes:
-        """The best `count` items for each history, int32 [histories, count]; NOTHING where no more are left.
+        """The best `count` items for each history, int32 [histories, count]; NOTHING if there are no more.
 
         Args:
-            left_out: for each history the items that are not fetched.
+            left_out: for each history, the items not to fetch.
         """
-        found = np.full((len(histories), count), NOTHING, dtype=np.int32)
+        fetched = np.full((len(histories), count), NOTHING, dtype=np.int32)
         order = self._by_popularity
         for rows in blocks(len(histories), self._items):
             scores = self._fitted.scores(histories[rows])
@@ -58,14 +58,14 @@ class Retriever:
             scores = scores[:, order]
             places = _first(scores, min(count, self._items))
             best = np.take_along_axis(scores, places, axis=1)
-            found[rows, : places.shape[1]] = np.where(best == -np.inf, NOTHING, order[places])
-        return found
+            fetched[rows, : places.shape[1]] = np.where(best == -np.inf, NOTHING, order[places])
+        return fetched
 
 
 class HardNegatives:
-    """For prefixes of training sequences, the retriever's best items among those that the user never touched.
+    """For prefixes of training sequences, the retriever's best items that the user never touched.
 
-    They are fetched when a prefix is first asked for, and stay in this process alone: 400 bytes a prefix.
+    They are fetched on a prefix's first use, and cached in this process only: 400 bytes per prefix.
     """
 
     def __init__(self, retriever: Retriever, split: Split, touched: Touched) -> None:
@@ -78,7 +78,7 @@ class HardNegatives:
         return {**self.__dict__, "_known": self._known[:0], "_fetched": self._fetched[:0]}
 
     def of(self, prefixes: IntArray) -> ItemCodes:
-        """int32 [prefixes, 100], best first, NOTHING at the end where there are fewer.
+        """The items, int32 [prefixes, 100], best first; NOTHING at the end if there are fewer.
 
         Args:
             prefixes: [prefixes, 2], user and position; the items before the position are the history.
@@ -89,20 +89,20 @@ class HardNegatives:
             users, positions = np.divmod(new, self._longest)
             histories = [self._train[u][:p] for u, p in zip(users.tolist(), positions.tolist(), strict=True)]
             fetched = self._retriever.top(histories, _POOL, [self._touched.of(user) for user in users.tolist()])
-            known = np.concatenate([self._known, new])
-            order = np.argsort(known)
-            self._known, self._fetched = known[order], np.concatenate([self._fetched, fetched])[order]
+            known_keys = np.concatenate([self._known, new])
+            order = np.argsort(known_keys)
+            self._known, self._fetched = known_keys[order], np.concatenate([self._fetched, fetched])[order]
         return self._fetched[np.searchsorted(self._known, keys)]
 
 
 def _first(scores: NDArray[np.float64], count: int) -> IntArray:
-    """Columns of the `count` highest scores of each row, highest first, equal ones from left to right."""
+    """Columns of each row's `count` highest scores, highest first, ties from left to right."""
     least = -np.partition(-scores, count - 1, axis=1)[:, count - 1 : count]
     chosen = scores >= least
-    full = np.flatnonzero(chosen.sum(axis=1) > count)  # of the lowest score there are more than have room
-    above, level = scores[full] > least[full], scores[full] == least[full]
+    overfull = np.flatnonzero(chosen.sum(axis=1) > count)  # more ties at the lowest score than there is room for
+    above, level = scores[overfull] > least[overfull], scores[overfull] == least[overfull]
     room = count - above.sum(axis=1, keepdims=True)
-    chosen[full] = above | (level & (np.cumsum(level, axis=1, dtype=np.int32) <= room))
+    chosen[overfull] = above | (level & (np.cumsum(level, axis=1, dtype=np.int32) <= room))
     columns = np.nonzero(chosen)[1].reshape(len(scores), count)
     order = np.argsort(-np.take_along_axis(scores, columns, axis=1), axis=1, kind="stable")
     return np.take_along_axis(columns, order, axis=1)

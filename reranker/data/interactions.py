@@ -1,4 +1,4 @@
-"""Tables of interactions and items → one filtered sequence of item codes a user, split leave-one-out by time."""
+"""Tables of interactions and items → one filtered sequence of item codes per user, split leave-one-out by time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHOWN_FAULTS = 20
 
 @dataclass(frozen=True)
 class Removal:
-    """What one filter took away: rows of interactions, and the users and items that vanished with them."""
+    """What one filter removed: interactions, and the users and items that vanished with them."""
 
     step: str
     rows: int
@@ -35,7 +35,7 @@ class Removal:
 
 
 class Touched:
-    """Which user touched which items, in whatever order: what no negative may be."""
+    """Which user touched which items, in any order: none of these may be a negative."""
 
     def __init__(self, sequences: Sequence[ItemCodes], items: int) -> None:
         self.lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
@@ -57,17 +57,17 @@ class Touched:
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """What the users touched, after the filters. A user or item is named by its position in `user_ids`, `item_ids`.
+    """What the users touched, after the filters. The code of a user or item is its position in `user_ids`, `item_ids`.
 
     Attributes:
         user_ids: in ascending order of the text.
         item_ids: in ascending order of the text.
         item_texts: one for each item code.
-        sequences: for each user the item codes in the order of time, int32, at least 3, without repeats; of sealed ones
-            without the last.
-        removed: what each filter took away, in the order in which they ran.
-        fingerprint: SHA-256 in hex of all that decides results: ids, texts, sequences and settings, but not the
-            place of the files.
+        sequences: for each user the item codes in order of time, int32, at least 3, without repeats; without the last
+            item if sealed.
+        removed: what each filter removed, in the order in which they ran.
+        fingerprint: SHA-256 in hex of everything that affects results: ids, texts, sequences and settings, but not the
+            location of the files.
     """
 
     user_ids: list[str]
@@ -76,15 +76,15 @@ class Interactions:
     sequences: list[ItemCodes]
     removed: list[Removal]
     fingerprint: str
-    known_touched: Touched | None = None  # of sealed ones, whose sequences hold less
+    known_touched: Touched | None = None  # if sealed: the sequences hold less
 
     @cached_property
     def touched(self) -> Touched:
-        """All pairs of user and item, the test items among them even when sealed."""
+        """All pairs of user and item, including the test items even when sealed."""
         return self.known_touched or Touched(self.sequences, len(self.item_ids))
 
     def sealed(self) -> Interactions:
-        """The same without each user's last item; of that one only stays that it is no negative."""
+        """The same without each user's last item, which stays only in `touched`, so that it is no negative."""
         shorter = [sequence[:-1].copy() for sequence in self.sequences]
         return replace(self, sequences=shorter, known_touched=self.touched)
 
@@ -94,9 +94,9 @@ class Split:
     """Leave-one-out by time, one entry for each user.
 
     Attributes:
-        train: item codes before the last two, oldest first, at least 1. A single one gives no training example,
-            but the user is evaluated all the same.
-        validation: int32 [users], the last item but one; empty where that has become the last one of `train`.
+        train: item codes before the last two, oldest first, at least 1. A single item gives no training example,
+            but the user is still evaluated.
+        validation: int32 [users], the last item but one; empty if that has become the last one of `train`.
         test: int32 [users], the last item; empty when sealed.
     """
 
@@ -106,37 +106,39 @@ class Split:
 
     @property
     def is_sealed(self) -> bool:
+        """Whether the test items are missing."""
         return not len(self.test)
 
     def before(self, part: Literal["validation", "test"]) -> list[ItemCodes]:
-        """What may be known of each user when the part's item is asked for, oldest first."""
+        """Each user's items before the part's item, oldest first."""
         if part == "validation" or not len(self.validation):
             return self.train
         return [np.append(sequence, last) for sequence, last in zip(self.train, self.validation, strict=True)]
 
     def held_out(self, part: Literal["validation", "test"]) -> ItemCodes:
+        """Each user's item of the part, int32 [users]."""
         return self.validation if part == "validation" else self.test
 
     def sealed(self) -> Split:
-        """Without the test items; copied, since a part of an array keeps the whole one."""
+        """The same without the test items; copied, since a slice keeps the whole array in memory."""
         return Split([sequence.copy() for sequence in self.train], self.validation.copy(), np.empty(0, dtype=np.int32))
 
 
 def build_interactions(
     interactions: pd.DataFrame, items: pd.DataFrame, config: DataConfig, *, items_file: str = ""
 ) -> Interactions:
-    """Filter the raw tables and order each user's items by time; the order of the rows changes nothing.
+    """Filter the raw tables and order each user's items by time; the order of the rows does not matter.
 
-    In turn: items without interactions are set aside, ratings below `min_rating` dropped, repeated (user, item) rows
-    reduced to the first in time, then users and items with too few interactions dropped until none is left (k-core).
+    In turn: items without interactions are left out, ratings below `min_rating` dropped, repeated (user, item) rows
+    reduced to the earliest, then users and items with too few interactions dropped until none is left (k-core).
 
     Args:
         interactions: columns user_id and item_id (text), timestamp (a number of any unit), optionally rating.
         items: columns item_id (text, without repeats) and text.
-        items_file: where an item without a text should have been, for the error.
+        items_file: named in the error about an item without a text.
 
     Raises:
-        InputError: an item of the interactions has no text, or the filters leave nothing.
+        InputError: an item of the interactions has no text, or nothing is left after the filters.
     """
     rows, user_index, item_index = _coded(interactions)
     _check_texts(rows, item_index, items, items_file)
@@ -152,9 +154,9 @@ def build_interactions(
     rows, core_removed = _core(kept, config.min_user, config.min_item)
     removed.extend(core_removed)
     if rows.empty:
-        given = f"of {len(interactions)} interactions the filters removed: " + "; ".join(map(str, removed))
+        removals = f"of {len(interactions)} interactions the filters removed: " + "; ".join(map(str, removed))
         rule = f"the filters min_user={config.min_user} and min_item={config.min_item} must leave interactions"
-        raise InputError([Fault(rule, field="data.min_user, data.min_item", hint=f"lower them; {given}")])
+        raise InputError([Fault(rule, field="data.min_user, data.min_item", hint=f"lower them; {removals}")])
 
     sizes = np.bincount(rows["user"].to_numpy())
     user_codes, item_codes = np.flatnonzero(sizes), np.flatnonzero(np.bincount(rows["item"].to_numpy()))
@@ -175,10 +177,10 @@ def build_interactions(
 
 
 def split(interactions: Interactions) -> Split:
-    """Last item = test, last but one = validation, the rest = train.
+    """Split by time: the last item is test, the last but one validation, the rest train.
 
     Raises:
-        InputError: a user has under 3 items, or an item twice, which would put a held-out item into training.
+        InputError: a user has under 3 items, or an item twice, which could put a held-out item into training.
     """
     sequences = interactions.sequences
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
@@ -201,20 +203,20 @@ def split(interactions: Interactions) -> Split:
 
 
 def pair_keys(sequences: Sequence[ItemCodes], items: int) -> NDArray[np.int64]:
-    """One number for each (user, item), ascending: user · items of the catalogue + item."""
+    """One number for each (user, item), ascending: user · (items in the catalogue) + item."""
     users = np.repeat(np.arange(len(sequences)), [len(sequence) for sequence in sequences])
     return np.sort(users * items + np.concatenate(list(sequences)))
 
 
 def contains(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which values are among the others, of which there is at least one."""
+    """Which values are in `ascending`, which must not be empty."""
     places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
-    found: NDArray[np.bool_] = ascending[places] == values
-    return found
+    is_present: NDArray[np.bool_] = ascending[places] == values
+    return is_present
 
 
 def _coded(interactions: pd.DataFrame) -> tuple[pd.DataFrame, IdIndex, IdIndex]:
-    """The rows with int64 codes as `user` and `item`, and their texts in ascending order: text is compared this once."""
+    """The rows with int64 codes as `user` and `item`, and the ids in ascending order; only here are texts compared."""
     users, user_index = pd.factorize(interactions["user_id"], sort=True)
     items, item_index = pd.factorize(interactions["item_id"], sort=True)
     others = interactions[[name for name in ("timestamp", "rating") if name in interactions]].reset_index(drop=True)
@@ -240,8 +242,7 @@ def _removal(step: str, before: pd.DataFrame, after: pd.DataFrame) -> Removal:
 
 
 def _order_of_time(rows: pd.DataFrame, user_index: IdIndex, item_index: IdIndex, seed: int) -> NDArray[np.int64]:
-    """Positions of the rows by user and time; those of one time by a hash of (seed, user, item), so that the file's order is no
-    tie-break."""
+    """Positions of the rows by user and time; a hash of (seed, user, item) breaks ties, not the order of the file."""
     users, times = rows["user"].to_numpy(), rows["timestamp"].to_numpy()
     order = np.lexsort((times, users))
     users, times = users[order], times[order]
@@ -261,7 +262,7 @@ def _categorical(codes: NDArray[np.int64], texts: IdIndex) -> pd.Categorical[Any
 
 
 def _core(rows: pd.DataFrame, min_user: int, min_item: int) -> tuple[pd.DataFrame, list[Removal]]:
-    """The largest subset in which every user has min_user rows and every item min_item; removals by knob."""
+    """The largest subset where each user has min_user rows and each item min_item; and the removals per knob."""
     users, items = rows["user"].to_numpy(), rows["item"].to_numpy()
     kept = np.ones(len(rows), dtype=bool)
     removed = {"min_item": np.zeros(3, dtype=np.int64), "min_user": np.zeros(3, dtype=np.int64)}

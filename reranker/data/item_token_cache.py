@@ -1,4 +1,4 @@
-"""Item texts → titles fit for a prompt, and their tokens: made once for a tokenizer, shared by all processes."""
+"""Item texts → titles fit for a prompt, and their tokens: made once per tokenizer, shared by all processes."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from reranker.errors import Fault, InputError
 from reranker.storage.atomic_files import write_file
 from reranker.storage.cache_folder import cache_folder
 
-FORMS = ("{}:", " {}\n", " {}\n\n")  # how a title stands in a prompt, up to where the next piece begins
+FORMS = ("{}:", " {}\n", " {}\n\n")  # forms of a title in a prompt, up to the start of the next piece
 EMPTY_TITLE = "a title must be more than control tokens"
 _SHOWN_FAULTS = 20
-_LOCK_SECONDS = 600  # after which a table that another process is making is made here as well
+_LOCK_SECONDS = 600  # then this process also makes the table that another one is making
 
 
 @dataclass(frozen=True, eq=False)
 class TokenTable:
-    """Rows of token ids: int32 [tokens] one after the other, and int64 [rows + 1] where each begins."""
+    """Rows of token ids: all ids in sequence, int32 [tokens], and where each row starts, int64 [rows + 1]."""
 
     ids: NDArray[np.int32]
     starts: NDArray[np.int64]
 
     @staticmethod
     def of(rows: Sequence[Sequence[int]]) -> TokenTable:
+        """The table with these rows."""
         starts = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
         return TokenTable(np.fromiter((i for row in rows for i in row), np.int32, count=starts[-1]), starts)
 
@@ -41,28 +42,28 @@ class TokenTable:
 
     @staticmethod
     def kept(name: str, make: Callable[[], TokenTable]) -> TokenTable:
-        """The table of this name from the cache folder, memory-mapped; made and kept there where it is not yet.
+        """The table of this name from the cache folder, memory-mapped; made and kept there if missing.
 
-        A file that is not what was written is made again. Where nothing can be kept the table stays in this process.
+        A damaged file is made again. If the table cannot be kept, it stays in this process.
         """
         path = cache_folder() / "tokens" / f"{name}.i32"
-        if (found := TokenTable._mapped(path)) is not None:
-            return found
-        made = None
+        if (stored := TokenTable._mapped(path)) is not None:
+            return stored
+        table = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
                 if TokenTable._mapped(path) is None:
-                    made = make()
-                    made._write(path)
-        except (OSError, NotImplementedError):  # the latter of a file system without locks
-            return made or make()
-        return TokenTable._mapped(path) or made or make()
+                    table = make()
+                    table._write(path)
+        except (OSError, NotImplementedError):  # the latter on a file system without locks
+            return table or make()
+        return TokenTable._mapped(path) or table or make()
 
     @staticmethod
     def _mapped(path: Path) -> TokenTable | None:
-        """What `_write` wrote, int32: a checksum of the rest, the number of rows, their lengths, the tokens. None if there
-        is nothing, or something else."""
+        """What `_write` wrote, int32: a checksum of the rest, the number of rows, their lengths, the tokens. None if
+        the file is missing or damaged."""
         try:
             content = np.memmap(path, np.int32, "r")
         except (OSError, ValueError):
@@ -88,9 +89,9 @@ def _checksum(numbers: NDArray[np.int32]) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Titles:
-    """Titles cut to so many tokens. `tokens` has a row for each of FORMS and item (form × items + item).
+    """Titles cut to a number of tokens. `tokens` has a row for each of FORMS and item (form × items + item).
 
-    It is None where this tokenizer's tokens reach over the ends of the pieces: then prompts are tokenised whole.
+    `tokens` is None if this tokenizer's tokens span the ends of pieces: then prompts are tokenised as a whole.
     """
 
     texts: list[str]
@@ -98,7 +99,7 @@ class Titles:
 
 
 class Catalogue:
-    """The item texts of a study as one tokenizer reads them, each on one line and without its control tokens."""
+    """The item texts of a study for one tokenizer, each on one line and without the tokenizer's control tokens."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, item_texts: Sequence[str]) -> None:
         self.tokenizer = tokenizer
@@ -109,7 +110,7 @@ class Catalogue:
         self._titles: dict[int, Titles] = {}
 
     def titles(self, most_tokens: int) -> Titles:
-        """Every title, those of more than `most_tokens` tokens cut to that."""
+        """All titles, cut to `most_tokens` tokens."""
         if most_tokens not in self._titles:
             texts = self._cut(most_tokens)
             table = TokenTable.kept(self._fingerprint(texts), lambda: self._tabulate(texts))
@@ -117,7 +118,7 @@ class Catalogue:
         return self._titles[most_tokens]
 
     def fingerprint(self, most_tokens: int) -> str:
-        """Equal for equal titles, cut to `most_tokens`, in equal tokens."""
+        """A hash of the tokenizer and the titles, cut to `most_tokens`."""
         return self._fingerprint(self.titles(most_tokens).texts)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -126,31 +127,34 @@ class Catalogue:
             return []
         encoding: Any = self.tokenizer(
             list(texts), add_special_tokens=False, verbose=False
-        )  # or it warns of long titles
+        )  # else it warns about long titles
         ids: list[list[int]] = encoding["input_ids"]
         return ids
 
     def tokenize_pieces(self, pieces: Sequence[str]) -> list[list[int]] | None:
-        """Token ids of each piece as it stands between others in a prompt; None where one has no clear ends.
+        """Token ids of each piece when between others in a prompt; None if tokens span the ends of a piece.
 
-        Tokenizers look at what is beside: at the end of a text a blank line is one token in some, before a word two.
+        Tokens depend on the neighbours: some tokenizers make a blank line one token at the end of a text, two before a
+        word.
         """
-        beside = [(":" if piece[:1] == " " else "\n", "S" if piece[-1:] == "\n" else " S") for piece in pieces]
-        around = {text: ids for text in (":", "\n", "S", " S") for ids in self.tokenize([text])}
-        found = []
-        whole = self.tokenize([f"{left}{piece}{right}" for piece, (left, right) in zip(pieces, beside, strict=True)])
-        for ids, (left, right) in zip(whole, beside, strict=True):
-            begin, end = len(around[left]), len(ids) - len(around[right])
-            if ids[:begin] != around[left] or ids[end:] != around[right]:
+        neighbours = [(":" if piece[:1] == " " else "\n", "S" if piece[-1:] == "\n" else " S") for piece in pieces]
+        neighbour_ids = {text: ids for text in (":", "\n", "S", " S") for ids in self.tokenize([text])}
+        piece_ids = []
+        surrounded = self.tokenize(
+            [f"{left}{piece}{right}" for piece, (left, right) in zip(pieces, neighbours, strict=True)]
+        )
+        for ids, (left, right) in zip(surrounded, neighbours, strict=True):
+            begin, end = len(neighbour_ids[left]), len(ids) - len(neighbour_ids[right])
+            if ids[:begin] != neighbour_ids[left] or ids[end:] != neighbour_ids[right]:
                 return None
-            found.append(ids[begin:end])
-        return found
+            piece_ids.append(ids[begin:end])
+        return piece_ids
 
     def check(self, model: str) -> None:
-        """Refuse titles of which nothing is left, and a tokenizer that cannot read the catalogue.
+        """Refuse empty titles, and a tokenizer that cannot read the catalogue.
 
         Raises:
-            InputError: a title is nothing but control tokens, or over 5% of the titles' tokens are unknown to the tokenizer.
+            InputError: a title has only control tokens, or over 5% of the titles' tokens are unknown to the tokenizer.
         """
         empty = [text for text, title in zip(self._given, self.texts, strict=True) if not title]
         if empty:
@@ -159,7 +163,7 @@ class Catalogue:
         self.check_vocabulary(model)
 
     def check_vocabulary(self, model: str) -> None:
-        """Refuse a tokenizer that cannot read the catalogue, as the demo models' can't read any but the demo's.
+        """Refuse a tokenizer that cannot read the catalogue: the demo models' reads only the demo's.
 
         Raises:
             InputError: over 5% of the titles' tokens are unknown to the tokenizer.
@@ -181,20 +185,20 @@ class Catalogue:
         return cut
 
     def _tabulate(self, texts: Sequence[str]) -> TokenTable:
-        """The titles in all forms; without rows if putting them together is not the same as tokenising the whole."""
+        """The titles in all forms; no rows if joining them differs from tokenising the whole text."""
         rows = self.tokenize_pieces([form.format(text) for form in FORMS for text in texts])
-        beside = [" A\n", "-", "B.", "Seen"]
-        fixed = self.tokenize_pieces(beside)
-        if rows is None or fixed is None:
+        fixed_pieces = [" A\n", "-", "B.", "Seen"]
+        fixed_ids = self.tokenize_pieces(fixed_pieces)
+        if rows is None or fixed_ids is None:
             return TokenTable.of([])
         name, line, last = (slice(n * len(texts), (n + 1) * len(texts)) for n in range(len(FORMS)))
-        label, dash, number, word = fixed
+        label, dash, number, word = fixed_ids
         wholes = [
             f"\n{FORMS[0]} A\n-{FORMS[1]}-{FORMS[2]}B.{FORMS[1]}B.{FORMS[2]}Seen".replace("{}", text) for text in texts
         ]
         before, *_ = self.tokenize(["\n"])
-        for whole, a, b, c in zip(self.tokenize(wholes), rows[name], rows[line], rows[last], strict=True):
-            if whole != [*before, *a, *label, *dash, *b, *dash, *c, *number, *b, *number, *c, *word]:
+        for whole_ids, a, b, c in zip(self.tokenize(wholes), rows[name], rows[line], rows[last], strict=True):
+            if whole_ids != [*before, *a, *label, *dash, *b, *dash, *c, *number, *b, *number, *c, *word]:
                 return TokenTable.of([])
         return TokenTable.of(rows)
 
@@ -206,17 +210,18 @@ class Catalogue:
 
 
 class PassingTitles(Catalogue):
-    """The titles of the questions at hand, others each time: prompts are tokenised whole, and nothing is kept on disk."""
+    """The titles of the current questions only: prompts are tokenised as a whole, and nothing is kept on disk."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__(tokenizer, [])
 
     def read(self, texts: Sequence[str]) -> None:
-        """Take these in the place of the ones before."""
+        """Replace the titles by these."""
         self.texts = self._clean(texts)
         self._titles.clear()
 
     def titles(self, most_tokens: int) -> Titles:
+        """The current titles, cut to `most_tokens` tokens; never with a token table."""
         if most_tokens not in self._titles:
             self._titles[most_tokens] = Titles(self._cut(most_tokens), tokens=None)
         return self._titles[most_tokens]

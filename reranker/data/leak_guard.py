@@ -1,4 +1,4 @@
-"""Lists → nothing, or an error that names each leak: a target in its history, a negative that the user touched."""
+"""Check lists for leaks, such as a target in its history or a negative that the user touched."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _SHOWN_FAULTS = 20
 def check_no_leak(
     examples: Sequence[Example], interactions: Interactions, split: Split, part: Part, *, retrieved: bool = False
 ) -> None:
-    """The leak guard: refuse lists whose answer is known beforehand or wrong.
+    """The leak guard: refuse lists whose answer is revealed or wrong.
 
-    Checks that no history is empty, that it holds nothing but what the user touched before the part, no candidate stands
-    twice in a list, no target in its own history; that no negative is an item that the user touched in any part, or
-    in a retrieved list one of the history; that training targets are of the training part, and the others the item held
-    out for their part. Test items need not be known for that: what is allowed is looked up, not what is forbidden.
+    Checks that a history is not empty and holds only what the user touched before the part; that no candidate is twice
+    in a list, and no target in its own history; that no negative is an item that the user touched in any part, or in a
+    retrieved list an item of the history; that training targets are from the training part, and other targets the item
+    held out for their part. This looks up what is allowed, not what is forbidden, so test items need not be known.
 
     Raises:
-        InputError: with the first of the lists that break a rule, and how many there are.
+        InputError: with the first of the lists that break a rule, and their total count.
     """
     items = len(interactions.item_ids)
     users = np.array([example.user for example in examples], dtype=np.int64)
@@ -35,7 +35,7 @@ def check_no_leak(
     targets = np.array([example.candidates[example.target] for example in examples], dtype=np.int64)
     seen_row, seen = _flat([example.history for example in examples])
     listed_row, listed = _flat([example.candidates for example in examples])
-    shared = np.zeros(len(listed), dtype=np.bool_)  # no negatives of this example's
+    shared = np.zeros(len(listed), dtype=np.bool_)  # not negatives of this example
     starts = np.cumsum([0, *(len(example.candidates) for example in examples)])
     shared[
         [start + at for example, start in zip(examples, starts[:-1].tolist(), strict=True) for at in example.excluded]
@@ -44,8 +44,8 @@ def check_no_leak(
         before, expected = split.train, targets
     else:
         before, expected = split.before(part), split.held_out(part)[users].astype(np.int64)
-    known = pair_keys(before, items)
-    found, answers = places != MISSING, np.where(places == MISSING, expected, targets)
+    known_pairs = pair_keys(before, items)
+    has_target, answers = places != MISSING, np.where(places == MISSING, expected, targets)
 
     negative = (listed != answers[listed_row]) & ~shared
     if retrieved:
@@ -61,17 +61,17 @@ def check_no_leak(
         "a target must not be in its own history": seen_row[seen == answers[seen_row]],
         rule: listed_row[negative & excluded],
         f"a history must hold only what the user touched {_BEFORE[part]}": seen_row[
-            ~contains(known, users[seen_row] * items + seen)
+            ~contains(known_pairs, users[seen_row] * items + seen)
         ],
     }
     if part == "train":
-        outside = ~contains(known, users * items + targets)
+        outside = ~contains(known_pairs, users * items + targets)
         rules["a target must be of the user's training part"] = np.flatnonzero(outside)
     else:
-        rules[f"the target must be the item held out for {part}"] = np.flatnonzero(found & (targets != expected))
+        rules[f"the target must be the item held out for {part}"] = np.flatnonzero(has_target & (targets != expected))
     if not retrieved:
-        rules["a list must hold its target"] = np.flatnonzero(~found)
-    rules["a list without a target must not hold it"] = listed_row[~found[listed_row] & ~negative]
+        rules["a list must hold its target"] = np.flatnonzero(~has_target)
+    rules["a list without a target must not hold it"] = listed_row[~has_target[listed_row] & ~negative]
 
     faults = [
         Fault(

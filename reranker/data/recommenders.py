@@ -24,12 +24,12 @@ _BLOCK_CELLS = 2**22  # scores of whole catalogues at once: 32 MB, and some copi
 
 @dataclass(frozen=True, eq=False)
 class Recommender:
-    """A linear model: what the items of a history say of each item, summed, and what that has of its own.
+    """A linear model: an item's score is the sum of the history items' weights for it, plus its prior.
 
     Attributes:
         weights: [items, items], a row for each item of the history.
         prior: [items].
-        last_only: whether only the last item of the history speaks.
+        last_only: whether only the last item of the history counts.
     """
 
     weights: csr_matrix | FloatArray
@@ -37,20 +37,20 @@ class Recommender:
     last_only: bool = False
 
     def scores(self, histories: Sequence[History]) -> FloatArray:
-        """Of every item, [histories, items]. The caller sees to it that so many fit: `blocks`."""
-        said = self._said(histories)
-        scores: FloatArray = said if isinstance(said, np.ndarray) else said.toarray()
+        """Scores of every item, [histories, items]. The caller limits the number of histories, see `blocks`."""
+        item_scores = self._said(histories)
+        scores: FloatArray = item_scores if isinstance(item_scores, np.ndarray) else item_scores.toarray()
         scores += self.prior
         return scores
 
     def scores_of(self, histories: Sequence[History], candidates: IntArray) -> FloatArray:
-        """Of each history's candidates, [histories, candidates]: the same numbers as in `scores`."""
-        found = self.prior[candidates]
+        """Scores of each history's candidates, [histories, candidates], as in `scores`."""
+        scores = self.prior[candidates]
         for rows in blocks(len(histories), len(self.prior)):
-            said = self._said(histories[rows])
-            picked = said[np.arange(rows.stop - rows.start)[:, None], candidates[rows]]
-            found[rows] += picked if isinstance(picked, np.ndarray) else picked.toarray()
-        return found
+            item_scores = self._said(histories[rows])
+            picked = item_scores[np.arange(rows.stop - rows.start)[:, None], candidates[rows]]
+            scores[rows] += picked if isinstance(picked, np.ndarray) else picked.toarray()
+        return scores
 
     def _said(self, histories: Sequence[History]) -> csr_matrix | FloatArray:
         shown = [history[-1:] for history in histories] if self.last_only else histories
@@ -58,15 +58,15 @@ class Recommender:
 
 
 def popularity(sequences: Sequence[ItemCodes], items: int) -> Recommender:
-    """How many users touched the item, whatever the history is."""
+    """How many users touched the item, regardless of the history."""
     return Recommender(csr_matrix((items, items)), counts(sequences, items).astype(np.float64))
 
 
 def markov(sequences: Sequence[ItemCodes], items: int) -> Recommender:
-    """How often the item directly followed the last one of the history, in the sequences of all users.
+    """How often the item directly followed the last item of the history, in the sequences of all users.
 
-    Items with equally many such transitions, none included, are ordered by popularity: its share of all interactions,
-    which is below one transition, is added.
+    Popularity breaks ties, also between items without transitions: the item's share of all interactions, below one
+    transition, is added.
     """
     before = np.concatenate([sequence[:-1] for sequence in sequences])
     after = np.concatenate([sequence[1:] for sequence in sequences])
@@ -76,12 +76,12 @@ def markov(sequences: Sequence[ItemCodes], items: int) -> Recommender:
 
 
 def item_knn(sequences: Sequence[ItemCodes], items: int) -> Recommender:
-    """How similar the item is to those of the history, summed; similar is who shares users, weighted by BM25."""
+    """The item's summed similarity to the items of the history, based on shared users, weighted by BM25."""
     from implicit.nearest_neighbours import BM25Recommender  # takes a second
 
     model = BM25Recommender(K=_NEIGHBOURS, num_threads=1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what the library does within
+        warnings.simplefilter("ignore")  # from inside the library
         model.fit(incidence(sequences, items), show_progress=False)
     return Recommender(model.similarity.tocsr(), np.zeros(items))
 
@@ -89,11 +89,11 @@ def item_knn(sequences: Sequence[ItemCodes], items: int) -> Recommender:
 def ease(sequences: Sequence[ItemCodes], items: int) -> Recommender:
     """A linear autoencoder over the items of the history, without self-similarity, in closed form.
 
-    Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, equation 8. The inverse of an
-    [items, items] matrix is taken: seconds for thousands of items, minutes and gigabytes for tens of thousands.
+    Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, equation 8. Inverts an [items, items]
+    matrix: seconds for thousands of items, minutes and gigabytes for tens of thousands.
     """
-    together = incidence(sequences, items)
-    gram = (together.T @ together).toarray().astype(np.float64)
+    user_items = incidence(sequences, items)
+    gram = (user_items.T @ user_items).toarray().astype(np.float64)
     gram[np.diag_indices(items)] += _EASE_L2
     inverse = np.linalg.inv(gram)
     weights = -inverse / np.diag(inverse)
@@ -115,13 +115,13 @@ def counts(sequences: Sequence[ItemCodes], items: int) -> IntArray:
 
 
 def blocks(rows: int, items: int) -> Iterator[slice]:
-    """Rows, in parts that can be scored over the whole catalogue at once."""
+    """Slices of the rows, each small enough to score over the whole catalogue at once."""
     step = max(1, _BLOCK_CELLS // items)
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def incidence(rows: Sequence[History], items: int) -> csr_matrix:
-    """1 where the row, which has no repeats, holds the item: [rows, items]."""
+    """[rows, items], 1 where the row holds the item; rows have no repeats."""
     starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
     columns = np.concatenate([np.asarray(row, dtype=np.int32) for row in rows])
     matrix = csr_matrix((np.ones(len(columns), np.float32), columns, starts), shape=(len(rows), items))

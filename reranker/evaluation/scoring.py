@@ -1,4 +1,4 @@
-"""Prompts → label logits in fp32, one row a list: what ranks the candidates, for validation and for answers alike."""
+"""Prompts → label logits in fp32, one row per list: the scores that rank candidates in validation and in use."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from reranker.modeling.shared_list_attention import lay_out, sharing
 from reranker.prompting.batching import by_length, pad_left
 from reranker.prompting.prompts import Prompt, PromptEncoder
 
-_BATCH_TOKENS = {"cpu": 4096, "mps": 16_384, "cuda": 16_384}  # on CPU what stays in the cache is fastest
+_BATCH_TOKENS = {"cpu": 4096, "mps": 16_384, "cuda": 16_384}  # on a CPU, what fits the cache is fastest
 
 FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
 @dataclass(frozen=True)
 class EncodedLists:
-    """Lists as prompts, each in as many orders as `permutations` says, the first one its own.
+    """Lists as prompts, each in `permutations` orders, the first being its own.
 
     Attributes:
-        prompts: turn by turn those of all lists.
-        orders: likewise which of a list's candidates stand where.
-        turns: how many orders there are of each list.
+        prompts: of all lists, turn by turn.
+        orders: likewise, which candidate is at each position.
+        turns: orders per list.
         label_ids: token ids of the labels.
-        pad_id: token id that fills a batch.
+        pad_id: token id used for padding.
     """
 
     prompts: list[Prompt]
@@ -47,7 +47,7 @@ class EncodedLists:
 
     @staticmethod
     def of(encoder: PromptEncoder, examples: Sequence[Example]) -> EncodedLists:
-        """Orders are rotated by equal steps."""
+        """Encode the examples; the orders are rotations by equal steps."""
         turns = encoder.config.permutations
         orders = [_rotation(len(e.candidates), turn, turns) for turn in range(turns) for e in examples]
         turned = [_reordered(e, order) for e, order in zip([*examples] * turns, orders, strict=True)]
@@ -56,11 +56,11 @@ class EncodedLists:
 
 @dataclass(frozen=True)
 class Probe:
-    """A list that is asked for one of its own candidates by the title: whether the model can name labels at all.
+    """A question for one of a list's own candidates by its title: can the model name labels at all?
 
     Attributes:
         row: of the list.
-        right: the positions of candidates with this title.
+        right: the positions of the candidates with this title.
     """
 
     row: int
@@ -70,14 +70,14 @@ class Probe:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a model makes of some lists.
+    """A model's scores for some lists.
 
     Attributes:
-        scores: log-probabilities among the labels, fp32 [lists, candidates], in each list's own candidate order. Those of a
-            list's permutations are averaged.
-        mass: [lists], how probable its labels are together as the next token, among the whole vocabulary. Scores say nothing
-            of it: they compare labels with each other, be they all as good as impossible.
-        found: [probes], whether the label that stands first is one of the title's.
+        scores: log-probabilities among the labels, fp32 [lists, candidates], in each list's own candidate order,
+            averaged over the permutations.
+        mass: [lists], probability that the next token is any of the labels, over the whole vocabulary. Scores don't
+            show it: they only compare labels with each other.
+        found: [probes], whether the highest-scored label is one of the title's.
     """
 
     scores: FloatArray
@@ -91,26 +91,26 @@ def score(model: PreTrainedModel | PeftModel, lists: EncodedLists) -> FloatArray
 
 
 def inspect(model: PreTrainedModel | PeftModel, lists: EncodedLists, probes: Sequence[Probe] = ()) -> Scored:
-    """Score lists, and ask the probes that stand behind some of them."""
+    """Score the lists, and ask the probes of some of them."""
     count = len(lists.prompts) // lists.turns
     prompts = [prompt.input_ids for prompt in lists.prompts] + [probe.prompt.input_ids for probe in probes]
     rows = [i % count for i in range(len(lists.prompts))] + [probe.row for probe in probes]
     shares, mass = _label_shares(model, prompts, rows, lists.label_ids, lists.pad_id)
-    own, asked = shares[: len(lists.prompts)], shares[len(lists.prompts) :]
-    found = np.zeros_like(own)
-    np.put_along_axis(found, np.array(lists.orders, dtype=np.int64).reshape(own.shape), own, axis=1)
-    scores: FloatArray = found.reshape(lists.turns, -1, len(lists.label_ids)).mean(axis=0).astype(np.float32)
-    named = [int(row.argmax()) in probe.right for row, probe in zip(asked, probes, strict=True)]
-    return Scored(scores, mass[:count].astype(np.float32), np.array(named, dtype=bool))
+    list_shares, probe_shares = shares[: len(lists.prompts)], shares[len(lists.prompts) :]
+    unrotated = np.zeros_like(list_shares)
+    np.put_along_axis(unrotated, np.array(lists.orders, dtype=np.int64).reshape(list_shares.shape), list_shares, axis=1)
+    scores: FloatArray = unrotated.reshape(lists.turns, -1, len(lists.label_ids)).mean(axis=0).astype(np.float32)
+    is_found = [int(row.argmax()) in probe.right for row, probe in zip(probe_shares, probes, strict=True)]
+    return Scored(scores, mass[:count].astype(np.float32), np.array(is_found, dtype=bool))
 
 
 @torch.no_grad()
 def _label_shares(
     model: PreTrainedModel | PeftModel, prompts: Sequence[list[int]], rows: Sequence[int], labels: list[int], pad: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """For each prompt the labels' log-probabilities among themselves, [prompts, labels], and their probability, [prompts].
+    """Each prompt's log-probabilities among the labels, [prompts, labels], and their total probability, [prompts].
 
-    Prompts of one row that begin alike are run behind what they have in common.
+    Prompts of one row with a common beginning share its computation.
     """
     device = next(model.parameters()).device
     base = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -118,19 +118,19 @@ def _label_shares(
     shares, mass = np.zeros((len(prompts), len(labels))), np.zeros(len(prompts))
 
     def keep(members: Sequence[int], logits: Tensor) -> None:
-        """Of these prompts, [members, labels and the sum of all words']."""
-        named = logits[:, :-1].double()
-        shares[members] = torch.log_softmax(named, dim=-1).cpu().numpy()
-        mass[members] = (named.logsumexp(dim=-1) - logits[:, -1].double()).exp().clamp(max=1).cpu().numpy()
+        """Keep the results of these prompts; `logits` is [members, labels + 1], the logsumexp of all tokens last."""
+        label_logits = logits[:, :-1].double()
+        shares[members] = torch.log_softmax(label_logits, dim=-1).cpu().numpy()
+        mass[members] = (label_logits.logsumexp(dim=-1) - logits[:, -1].double()).exp().clamp(max=1).cpu().numpy()
 
     groups = sorted(_alike(prompts, rows), key=lambda group: len(group.members))
     budget = _BATCH_TOKENS[device.type]
     with _for_inference(model):
-        for size, some in groupby(groups, key=lambda group: len(group.members)):
-            tie_set = list(some)
-            columns = [g.common + size * max(len(prompts[i]) - g.common for i in g.members) for g in tie_set]
+        for size, same_size in groupby(groups, key=lambda group: len(group.members)):
+            size_groups = list(same_size)
+            columns = [g.common + size * max(len(prompts[i]) - g.common for i in g.members) for g in size_groups]
             for chosen in by_length(columns, budget):
-                batch = [tie_set[i] for i in chosen]
+                batch = [size_groups[i] for i in chosen]
                 members = [i for group in batch for i in group.members]
                 if size == 1:
                     tokens = pad_left([prompts[i] for i in members], pad)
@@ -144,12 +144,12 @@ def _label_shares(
                     continue
                 starts = [prompts[group.members[0]][: group.common] for group in batch]
                 questions = [[prompts[i][group.common :] for i in group.members] for group in batch]
-                given, layout = lay_out(starts, questions, pad)
+                input_ids, layout = lay_out(starts, questions, pad)
                 layout = layout.to(device)
                 ends = layout.ends(1)
                 with sharing(base), only_answers(model, ids, ends, mass=True):
                     outputs = model(
-                        input_ids=given.to(device), position_ids=layout.places, layout=layout, use_cache=False,
+                        input_ids=input_ids.to(device), position_ids=layout.places, layout=layout, use_cache=False,
                         logits_to_keep=ends,
                     )  # fmt: skip
                 keep(members, outputs.logits.flatten(0, 1))
@@ -158,39 +158,42 @@ def _label_shares(
 
 @dataclass(frozen=True)
 class _Group:
-    """Prompts that begin alike, and how many tokens they have in common."""
+    """Prompts with a common beginning, and its length in tokens."""
 
     members: list[int]
     common: int
 
 
 def _alike(prompts: Sequence[list[int]], rows: Sequence[int]) -> list[_Group]:
-    """Groups of a row's prompts that have at least half of the first one's tokens in common."""
+    """Groups of a row's prompts that share at least half of the tokens of the group's first prompt."""
     by_row: dict[int, list[_Group]] = {}
     for number, (ids, row) in enumerate(zip(prompts, rows, strict=True)):
         groups = by_row.setdefault(row, [])
-        for at, group in enumerate(groups):
+        for position, group in enumerate(groups):
             first = prompts[group.members[0]]
             common = min(group.common, _common(first, ids), len(ids) - 1)
             if 2 * common >= len(first):
-                groups[at] = _Group([*group.members, number], common)
+                groups[position] = _Group([*group.members, number], common)
                 break
         else:
             groups.append(_Group([number], len(ids) - 1))
     return [group for groups in by_row.values() for group in groups]
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """The length of the common beginning, in tokens."""
+    return next(
+        (position for position, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
+        min(len(first), len(second)),
+    )
 
 
 def flops_per_list(model: PreTrainedModel | PeftModel, lists: EncodedLists) -> float:
-    """What ranking a mean list takes, by a formula that no machine's speed is in.
+    """FLOPs to rank a mean list, by a formula that does not depend on the machine.
 
-    2 · N · t + 2 · layers · heads · head size · t² + 2 · hidden size · labels for a prompt of t tokens, in each of the list's
-    orders. N are the parameters outside the embeddings and the output layer, the adapter merged into them; attention is causal,
-    so its two products see half of t²; of the output layer only the labels' rows are needed.
+    2 · N · t + 2 · layers · heads · head size · t² + 2 · hidden size · labels for a prompt of t tokens, in each of the
+    list's orders. N is the number of parameters outside the embeddings and the output layer, with the adapter merged;
+    attention is causal, so its two products use half of t²; only the labels' rows of the output layer are needed.
     """
     causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     shape = causal.config.get_text_config()
@@ -205,25 +208,25 @@ def flops_per_list(model: PreTrainedModel | PeftModel, lists: EncodedLists) -> f
 
 @contextmanager
 def _for_inference(model: PreTrainedModel | PeftModel) -> Iterator[None]:
-    """Without dropout, and with an fp32 base's adapter merged into it; afterwards every weight is what it was, exactly.
+    """Disable dropout and merge the adapter into an fp32 base; on exit restore every weight exactly.
 
-    A bf16 base is left alone, since a merged adapter would be rounded to eight bits.
+    The adapter is not merged into a bf16 base, which would round it to eight bits.
     """
     was_training = model.training
     model.eval()
     layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
-    kept = {
+    base_weights = {
         layer: layer.get_base_layer().weight.data
         for layer in layers
         if layer.get_base_layer().weight.dtype == torch.float32
     }
     try:
-        for layer, weight in kept.items():
+        for layer, weight in base_weights.items():
             layer.get_base_layer().weight.data = weight.clone()
             layer.merge()
         yield
     finally:
-        for layer, weight in kept.items():
+        for layer, weight in base_weights.items():
             layer.get_base_layer().weight.data = weight
             layer.merged_adapters.clear()
         model.train(was_training)

@@ -1,4 +1,4 @@
-"""Lists → a question about each that needs no rule: which label has this title? Who can't answer it can't rank either."""
+"""Lists → one simple question about each: which label has this title? A model that can't answer it can't rank."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from reranker.modeling.label_skill import keeps_own_skill
 from reranker.process_group import of_all, worker_rank, workers
 from reranker.prompting.prompts import FIND, PromptEncoder
 
-_BEHIND_LISTS = 200  # of them at most
-_ALONE = 50  # where the question stands first, so that each needs its list once more
-_LIST, _TITLE = range(2)  # what a random number is for
+_BEHIND_LISTS = 200  # probes at most, if lists come first
+_ALONE = 50  # probes at most, if the question comes first, so that each probe computes its list again
+_LIST, _TITLE = range(2)  # purposes of random numbers
 
 
 def title_probes(catalogue: Catalogue, config: TrialConfig, examples: Sequence[Example]) -> list[Probe]:
-    """Probes of some of the lists, the same ones for all configurations, each for one of its candidates.
+    """Probes for some of the lists, each for one candidate; the same ones for all configurations.
 
-    A title that several candidates have is right with each of them. A toy that is not taught by its title is not asked by
-    it either: it was made for a question of its own, and says nothing here.
+    If several candidates have the title, each of them is right. No probes for a toy with its own skill, which was made
+    for another question.
     """
     if keeps_own_skill(config):
         return []
@@ -34,25 +34,27 @@ def title_probes(catalogue: Catalogue, config: TrialConfig, examples: Sequence[E
     rows = np.sort(np.argsort(random_bits(_LIST, users), kind="stable")[:most]).tolist()
     titles = catalogue.titles(config.max_title_tokens).texts
     places = (random_bits(_TITLE, users) % np.uint64(config.candidates)).astype(np.int64).tolist()
-    asked = [
+    questions = [
         Example(examples[row].user, (examples[row].candidates[places[row]],), examples[row].candidates, places[row])
         for row in rows
     ]
-    prompts = PromptEncoder(catalogue, config, FIND).encode(asked)
+    prompts = PromptEncoder(catalogue, config, FIND).encode(questions)
     probes = []
-    for row, example, prompt in zip(rows, asked, prompts, strict=True):
+    for row, example, prompt in zip(rows, questions, prompts, strict=True):
         (item,) = example.history
-        right = tuple(at for at, other in enumerate(example.candidates) if titles[other] == titles[item])
+        right = tuple(
+            position for position, candidate in enumerate(example.candidates) if titles[candidate] == titles[item]
+        )
         probes.append(Probe(row, prompt, right))
     return probes
 
 
 def own_probes(probes: Sequence[Probe]) -> list[Probe]:
-    """Those of this worker, which scores every so manieth list."""
+    """The probes of this worker, with rows in its share of the lists (every `workers()`-th)."""
     return [replace(probe, row=probe.row // workers()) for probe in probes if probe.row % workers() == worker_rank()]
 
 
 def named_titles(mine: Scored) -> dict[str, float]:
-    """`titles_asked`, and `titles_found`, the share of them that was found, over all workers."""
-    found, asked = (sum(of_all(int(count))) for count in (mine.found.sum(), len(mine.found)))
-    return {"titles_found": found / asked, "titles_asked": asked} if asked else {}
+    """`titles_asked`, the count, and `titles_found`, the share of them found, over all workers; empty if no probes."""
+    found_count, asked_count = (sum(of_all(int(count))) for count in (mine.found.sum(), len(mine.found)))
+    return {"titles_found": found_count / asked_count, "titles_asked": asked_count} if asked_count else {}

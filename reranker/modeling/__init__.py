@@ -1,1 +1,1 @@
-"""Model names → checkpoints with an adapter, a label head and shared lists; what they take of memory."""
+"""Model names → checkpoints with an adapter, a label head and shared lists; how much memory they take."""

@@ -1,4 +1,4 @@
-"""What the C library keeps of freed memory → the system."""
+"""Return the freed memory that the C library keeps."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def give_back() -> None:
-    """Return freed memory to the system, where the C library is glibc; elsewhere nothing happens.
+    """Return freed memory to the system if the C library is glibc; otherwise do nothing.
 
-    The passes of a training differ in size, and what is freed of one is seldom where the next one fits: a worker on a CPU
-    grew from 3 to 7 GiB within an epoch, of which 1 was in use between two steps.
+    Passes differ in size, and the freed memory of one rarely fits the next: a worker on a CPU grew from 3 to 7 GiB
+    within an epoch, of which only 1 was in use between two steps.
     """
     if (trim := _trim()) is not None:
         trim(0)
@@ -21,7 +21,7 @@ def give_back() -> None:
 @cache
 def _trim() -> Callable[[int], Any] | None:
     try:
-        found: Callable[[int], Any] = ctypes.CDLL(None).malloc_trim
+        malloc_trim: Callable[[int], Any] = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError, TypeError):
         return None
-    return found
+    return malloc_trim

@@ -1,4 +1,4 @@
-"""An adapter's layers, and the skill beside them, in two thin products a layer instead of four and the sums between them."""
+"""An adapter's layers and the skill, computed by two thin products per layer instead of four and their sums."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from peft import PeftModel
 from peft.tuners.lora import Linear
 from torch import Tensor
 
-_ADAPTER = "default"  # peft's name of the only one
+_ADAPTER = "default"  # peft's name for the only adapter
 
 
 def fuse(model: PeftModel, parts: Mapping[str, LowRank] | None = None) -> None:
-    """Have each adapted layer compute x ↦ Wx + b + [scale · B, up] [A; down] x, with `down` and `up` of its frozen part.
+    """Make each adapted layer compute x ↦ Wx + b + [scale · B, up] [A; down] x, with `down`, `up` of its frozen part.
 
-    The numbers are those of peft's own layer up to rounding. Under autocast an fp32 adapter's input stays as it is: peft would
-    make it fp32, of which autocast makes bf16 again, kept once more for the backward pass by every layer.
+    The results equal those of peft's layer up to rounding. Under autocast an fp32 adapter's input stays as it is: peft
+    would convert it to fp32 and autocast back to bf16, one more copy per layer for the backward pass.
 
     Args:
         parts: by the layer's name in the base; not every layer has one.
@@ -35,35 +35,35 @@ class LowRank:
         self.down, self.up = down, up
 
     def __call__(self, layer: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """As a forward hook of a layer without an adapter."""
-        (given,) = inputs
-        return _add(output, F.linear(_as(given, self.down), self.down), self.up)
+        """Add the part to the output, as a forward hook of a layer without an adapter."""
+        (layer_input,) = inputs
+        return _add(output, F.linear(_as(layer_input, self.down), self.down), self.up)
 
 
 class _Fused:
     def __init__(self, layer: Linear, part: LowRank | None) -> None:
         self._layer, self._part = layer, part
 
-    def __call__(self, given: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, layer_input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         layer, part = self._layer, self._part
-        result: Tensor = layer.base_layer(given, *args, **kwargs)
+        result: Tensor = layer.base_layer(layer_input, *args, **kwargs)
         if layer.merged:
-            return result if part is None else part(layer.base_layer, (given,), result)
+            return result if part is None else part(layer.base_layer, (layer_input,), result)
         down, up = layer.lora_A[_ADAPTER].weight, layer.lora_B[_ADAPTER].weight
         scale, dropout = layer.scaling[_ADAPTER], layer.lora_dropout[_ADAPTER]
-        given = _as(given, down)
+        layer_input = _as(layer_input, down)
         if part is None:
-            return _add(result, F.linear(dropout(given), down), up, scale)
+            return _add(result, F.linear(dropout(layer_input), down), up, scale)
         up = torch.cat([scale * up, part.up], dim=1)
-        if isinstance(dropout, torch.nn.Dropout) and layer.training:  # of the adapter's input alone
-            inner = torch.cat([F.linear(dropout(given), down), F.linear(given, part.down)], dim=-1)
+        if isinstance(dropout, torch.nn.Dropout) and layer.training:  # only of the adapter's input
+            inner = torch.cat([F.linear(dropout(layer_input), down), F.linear(layer_input, part.down)], dim=-1)
         else:
-            inner = F.linear(given, torch.cat([down, part.down]))
+            inner = F.linear(layer_input, torch.cat([down, part.down]))
         return _add(result, inner, up)
 
 
-def _as(given: Tensor, weight: Tensor) -> Tensor:
-    return given if torch.is_autocast_enabled(given.device.type) else given.to(weight.dtype)
+def _as(layer_input: Tensor, weight: Tensor) -> Tensor:
+    return layer_input if torch.is_autocast_enabled(layer_input.device.type) else layer_input.to(weight.dtype)
 
 
 def _add(result: Tensor, inner: Tensor, up: Tensor, scale: float = 1.0) -> Tensor:

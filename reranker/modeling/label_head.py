@@ -1,4 +1,4 @@
-"""A causal model that computes no more than its answer needs: the last positions in its last block, the labels' logits."""
+"""Restrict a causal model to what its answer needs: the last positions in its last block, and the labels' logits."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ def only_answers(
     *,
     mass: bool = False,
 ) -> Iterator[None]:
-    """Call the model with `logits_to_keep=positions` meanwhile: what it gives there is what it would give without.
+    """In this context, call the model with `logits_to_keep=positions`; the results are the same, but cheaper.
 
-    The last block's output projection and MLP see the `positions` alone, since no later block asks for the others.
-    The training's backward pass must lie within too where gradient checkpointing runs the block again.
+    The last block's output projection and MLP see only the `positions`, since no later block needs the others. Run the
+    backward pass inside this context too, since gradient checkpointing runs the block again.
 
     Args:
-        labels: token ids; the logits are then theirs alone, in fp32 (in bf16 the target's logit would tie with another
-            candidate's in most lists), [rows, positions, labels]. None: the whole vocabulary's.
-        positions: how many of the last ones, or which columns.
-        mass: after the labels' logits comes the logarithm of the sum of all words' exponentiated ones.
+        labels: token ids; only their logits are computed, in fp32 (in bf16 the target's logit would tie with another
+            candidate's in most lists), [rows, positions, labels]. None: those of the whole vocabulary.
+        positions: how many of the last positions, or which columns.
+        mass: append the logsumexp of the whole vocabulary's logits to those of the labels.
     """
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(causal, PreTrainedModel)
     block: Any = causal.get_decoder().layers[-1]
     handles = []
     for module in (block.self_attn.o_proj, block.mlp):
-        at = _Positions(positions)
-        handles += [module.register_forward_pre_hook(at.cut), module.register_forward_hook(at.fill)]
+        hooks = _Positions(positions)
+        handles += [module.register_forward_pre_hook(hooks.cut), module.register_forward_hook(hooks.fill)]
     head = causal.get_output_embeddings()
     assert isinstance(head, nn.Linear)
     if labels is not None:
@@ -52,7 +52,7 @@ def only_answers(
 
 
 class _Positions:
-    """Hooks around a module that works position by position: it sees some columns, the others come out as zeros."""
+    """Hooks around a module that works position by position: it sees some columns; the output is 0 in the others."""
 
     def __init__(self, wanted: int | Tensor) -> None:
         self._wanted = wanted
@@ -80,12 +80,12 @@ class _LabelRows(nn.Module):
         super().__init__()
         self._weight = head.weight.detach()[labels].float()
         self._bias = None if head.bias is None else head.bias.detach()[labels].float()
-        self._whole = [head] if mass else []  # in a list, or it would be a part of this module
+        self._whole = [head] if mass else []  # in a list, so that it is not registered as a submodule
 
     def forward(self, hidden: Tensor) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
             logits = nn.functional.linear(hidden.float(), self._weight, self._bias)
             for head in self._whole:
-                everything = head(hidden.to(head.weight.dtype)).float().logsumexp(dim=-1, keepdim=True)
-                logits = torch.cat([logits, everything], dim=-1)
+                logsumexp = head(hidden.to(head.weight.dtype)).float().logsumexp(dim=-1, keepdim=True)
+                logits = torch.cat([logits, logsumexp], dim=-1)
         return logits

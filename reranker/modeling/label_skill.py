@@ -1,7 +1,7 @@
-"""What a base is taught before the rule of the data: to name a candidate's label. A frozen low-rank part of its weights.
+"""The skill of naming a candidate's label, taught to a base before the rule of the data: a frozen low-rank part.
 
-It belongs to the base, its prompt and the catalogue, not to a trial, so each trial starts from it. An adapter is stored with
-it, by putting the ranks of both beside each other: peft loads it on the plain base.
+It belongs to the base, the prompt and the catalogue, not to a trial, so every trial starts from it. A stored adapter
+includes it, by concatenating the ranks of both: peft loads the result on the plain base.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from reranker.config import TrialConfig
-from reranker.modeling.checkpoints import TOYS
 from reranker.modeling.fused_lora import LowRank, fuse
+from reranker.modeling.model_names import TOYS
 from reranker.storage.atomic_files import write_file
 
 _PEFT = "base_model.model."
@@ -32,11 +32,11 @@ _PEFT = "base_model.model."
 
 @dataclass(frozen=True, eq=False)
 class Skill:
-    """For each linear layer that has a part in it, by its name in the base: `down` [rank, inputs], `up` [outputs, rank].
+    """Low-rank parts of linear layers, by the layer's name in the base: `down` [rank, inputs], `up` [outputs, rank].
 
     Attributes:
-        facts: `steps`, `seconds`, and of candidates from lists that it was not trained on the share that is found, `before`
-            and after (`found`); without steps `why`.
+        facts: `steps`, `seconds`, and the share of candidates found in held-out lists, `before` the lesson and after
+            it (`found`); if there were no steps, `why`.
     """
 
     down: dict[str, Tensor]
@@ -45,7 +45,7 @@ class Skill:
 
     @staticmethod
     def none(why: str, **facts: float) -> Skill:
-        """Nothing to add, and why."""
+        """An empty skill, and the reason."""
         return Skill({}, {}, {"steps": 0, "seconds": 0.0, **facts, "why": why})
 
     @staticmethod
@@ -59,19 +59,20 @@ class Skill:
         return Skill(down, up, facts)
 
     def write(self, path: Path) -> None:
+        """Write the skill as safetensors, with a checksum."""
         sides = {"down": self.down, "up": self.up}
         tensors = {f"{side}.{name}": t.contiguous() for side, parts in sides.items() for name, t in parts.items()}
-        told = {"facts": json.dumps(self.facts), "checksum": str(_checksum(tensors))}
-        write_file(path, save(tensors, told))
+        metadata = {"facts": json.dumps(self.facts), "checksum": str(_checksum(tensors))}
+        write_file(path, save(tensors, metadata))
 
     @staticmethod
     def read(path: Path) -> Skill | None:
-        """None where there is none, or what is there is damaged."""
+        """What `write` wrote; None if the file is missing or damaged."""
         with suppress(OSError, SafetensorError, ValueError, KeyError, TypeError):
             with safe_open(path, "pt") as file:
-                told = file.metadata()
-            facts, tensors = json.loads(told["facts"]), load(path.read_bytes())
-            if told["checksum"] != str(_checksum(tensors)):
+                metadata = file.metadata()
+            facts, tensors = json.loads(metadata["facts"]), load(path.read_bytes())
+            if metadata["checksum"] != str(_checksum(tensors)):
                 return None
             sides: dict[str, dict[str, Tensor]] = {"down": {}, "up": {}}
             for name, tensor in tensors.items():
@@ -90,18 +91,18 @@ def _checksum(tensors: dict[str, Tensor]) -> int:
 
 
 def keeps_own_skill(config: TrialConfig) -> bool:
-    """Whether the base is a toy that is not taught: it was made with a skill of its own, which a lesson would destroy."""
+    """Whether the base is a toy that gets no lesson: it was made with its own skill, which a lesson would destroy."""
     return config.skill_steps == "auto" and config.model in TOYS
 
 
 @contextmanager
 def skilled(model: PreTrainedModel | PeftModel, skill: Skill | None, device: torch.device) -> Iterator[None]:
-    """Meanwhile the base's linear layers give what they would with the skill added to their weights, beside an adapter's part.
+    """In this context the base's linear layers work as if the skill were added to their weights, besides any adapter.
 
-    An adapter's layers stay fused (`reranker.modeling.fused_lora`) until they are taken off.
+    An adapter's layers stay fused (see `reranker.modeling.fused_lora`) until the adapter is removed.
     """
-    known = {} if skill is None else skill.down
-    parts = {name: LowRank(down.to(device), skill.up[name].to(device)) for name, down in known.items() if skill}
+    downs = {} if skill is None else skill.down
+    parts = {name: LowRank(down.to(device), skill.up[name].to(device)) for name, down in downs.items() if skill}
     base = model
     if isinstance(model, PeftModel):
         base = model.get_base_model()
@@ -120,31 +121,33 @@ def skilled(model: PreTrainedModel | PeftModel, skill: Skill | None, device: tor
 
 
 def put_beside(folder: Path, skill: Skill) -> None:
-    """Make peft's adapter in this folder one that holds the skill too: [A; down] and [scale · B, up], of scale 1.
+    """Add the skill to peft's adapter in this folder: [A; down] and [scale · B, up], with scale 1.
 
-    Each layer's rank is the sum of both; where only one has a part in a layer it is that one's.
+    Each layer's rank is the sum of both; if only one of them has a part in the layer, it is that one's rank.
     """
     weights, path = load_file(folder / "adapter_model.safetensors"), folder / "adapter_config.json"
-    described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    scale = described["lora_alpha"] / described["r"]
-    own = {key.removeprefix(_PEFT).removesuffix(".lora_A.weight") for key in weights if key.endswith(".lora_A.weight")}
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    scale = config["lora_alpha"] / config["r"]
+    adapted = {
+        key.removeprefix(_PEFT).removesuffix(".lora_A.weight") for key in weights if key.endswith(".lora_A.weight")
+    }
     ranks: dict[str, int] = {}
-    for name in sorted(own | skill.down.keys()):
+    for name in sorted(adapted | skill.down.keys()):
         a, b = f"{_PEFT}{name}.lora_A.weight", f"{_PEFT}{name}.lora_B.weight"
-        downs, ups = [weights[a]] if name in own else [], [scale * weights[b]] if name in own else []
+        downs, ups = [weights[a]] if name in adapted else [], [scale * weights[b]] if name in adapted else []
         if name in skill.down:
             downs.append(skill.down[name].to(weights[next(iter(weights))].dtype))
             ups.append(skill.up[name].to(downs[-1].dtype))
         weights[a], weights[b] = torch.cat(downs).contiguous(), torch.cat(ups, dim=1).contiguous()
         ranks[name] = len(weights[a])
     most = max(ranks.values())
-    other = {name: rank for name, rank in ranks.items() if rank != most}
-    described |= {
+    exceptions = {name: rank for name, rank in ranks.items() if rank != most}
+    config |= {
         "r": most,
         "lora_alpha": most,
-        "rank_pattern": other,
-        "alpha_pattern": other,
+        "rank_pattern": exceptions,
+        "alpha_pattern": exceptions,
         "target_modules": sorted({name.rsplit(".", 1)[-1] for name in ranks}),
     }
     save_file(weights, folder / "adapter_model.safetensors", {"format": "pt"})
-    path.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -8,22 +8,16 @@ from transformers.utils import logging as transformers_logging
 
 from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError
+from reranker.modeling.lora_targets import LORA_TARGETS
 
-transformers_logging.disable_progress_bar()  # of loading and converting; downloads from the Hub still show theirs
-
-
-LORA_TARGETS: dict[str, str | list[str]] = {
-    "all_linear": "all-linear",
-    "attention": ["q_proj", "k_proj", "v_proj", "o_proj"],
-    "qv": ["q_proj", "v_proj"],
-}
+transformers_logging.disable_progress_bar()  # for loading and converting; downloads from the Hub still show theirs
 
 
 def attach_lora(base: PreTrainedModel, config: TrialConfig) -> PeftModel:
-    """A fresh adapter on the base: B starts at zero, so the model's answers are the base's until it is trained.
+    """A fresh adapter on the base: B starts at zero, so an untrained adapter does not change the model's answers.
 
     Raises:
-        InputError: the base has no modules of the names that `lora_targets` stands for.
+        InputError: the base lacks the modules named by `lora_targets`.
     """
     lora = LoraConfig(
         r=config.lora_rank,

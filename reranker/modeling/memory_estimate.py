@@ -1,4 +1,4 @@
-"""A configuration and its model's shape → an estimate of the memory that a training takes, without loading anything."""
+"""A configuration and its model's shape → an estimate of the training's memory, without loading anything."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from reranker.modeling.checkpoints import in_bf16
 from reranker.modeling.model_shape import Shape
 
 GIB = 2**30
-_CUDA_CONTEXT = 0.8 * GIB  # of the driver and its libraries, a process
+_CUDA_CONTEXT = 0.8 * GIB  # of the driver and its libraries, per process
 _CPU_LIBRARIES = 0.7 * GIB  # torch, transformers, trl and Ray in a worker process
 _SLACK = 1.1  # fragmentation on a GPU
-_CPU_SLACK = 1.5  # and on a CPU, measured of SmolLM2-135M in fp32 and in bf16: 7.6 and 4.4 GiB
-_ANSWER_POSITIONS = 3  # of token_ce: what comes before the answer, its label, the end of its turn
+_CPU_SLACK = 1.5  # on a CPU, measured with SmolLM2-135M in fp32 and bf16: 7.6 and 4.4 GiB
+_ANSWER_POSITIONS = 3  # of token_ce: before the answer, the label, the end of the turn
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class MemoryEstimate:
         weights: the frozen base.
         adapter: LoRA's matrices with their gradients and AdamW's two moments, all in fp32.
         activations: kept from the forward pass of one micro batch for its backward pass, and the logits.
-        rest: what libraries and the device's context take, and fragmentation.
+        rest: libraries, the device's context, and fragmentation.
     """
 
     weights: float
@@ -38,18 +38,19 @@ class MemoryEstimate:
 
     @property
     def total(self) -> float:
+        """All of it."""
         return self.weights + self.adapter + self.activations + self.rest
 
 
 @dataclass(frozen=True)
 class PassSize:
-    """Of a forward pass, whose rows are prompts, or lists with questions behind them.
+    """The size of a forward pass, whose rows are prompts, or lists with questions after them.
 
     Attributes:
         rows: prompts, or lists.
         width: tokens of a prompt, or of a question.
-        prefix: tokens of a list; 0 where none is shared.
-        branches: questions behind each list.
+        prefix: tokens of a list; 0 if lists are not shared.
+        branches: questions per list.
     """
 
     rows: int
@@ -59,10 +60,12 @@ class PassSize:
 
     @property
     def examples(self) -> int:
+        """Prompts, or questions of all lists."""
         return self.rows * self.branches
 
     @property
     def tokens(self) -> int:
+        """Tokens of all rows."""
         return self.rows * (self.prefix + self.branches * self.width)
 
     def __str__(self) -> str:
@@ -74,15 +77,15 @@ class PassSize:
 
 
 def estimate(config: TrialConfig, shape: Shape, size: PassSize, *, on_gpu: bool) -> MemoryEstimate:
-    """What a worker needs at its largest moment, the backward pass of its largest forward pass.
+    """A worker's peak memory, during the backward pass of its largest forward pass.
 
-    A layer keeps for each token: the inputs of its norms (in fp32), the inputs of the linear layers that have an adapter,
-    what attention takes and gives, the two sides of the gated MLP, one of them after its activation, and the low-rank
-    products. Counted with torch's saved_tensors_hooks (tests/modeling/test_memory_estimate.py). On top comes what the
-    backward pass of one layer needs at once. With gradient checkpointing only each layer's input is kept.
+    A layer keeps for each token: the inputs of its norms (in fp32), the inputs of the linear layers with an adapter,
+    the inputs and outputs of attention, the two sides of the gated MLP, one of them after its activation, and the
+    low-rank products. Counted with torch's saved_tensors_hooks (tests/modeling/test_memory_estimate.py). Added to this
+    is what one layer's backward pass needs at once. With gradient checkpointing only each layer's input is kept.
 
     Args:
-        on_gpu: one that has bf16.
+        on_gpu: on a GPU that supports bf16.
     """
     width = 2 if in_bf16(config, on_gpu=on_gpu) else 4
     lora = sum(config.lora_rank * (i + o) for i, o in _targets(shape, config.lora_targets)) * shape.layers
@@ -105,22 +108,22 @@ def estimate(config: TrialConfig, shape: Shape, size: PassSize, *, on_gpu: bool)
 
 
 def device_memory() -> tuple[str, float]:
-    """(name, bytes) of the smallest GPU here, asked of the driver without using it; else of this machine's memory."""
+    """(name, bytes) of the smallest GPU here, from the driver without using the GPU; else of this machine's memory."""
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-        done = subprocess.run(query, capture_output=True, text=True, check=False)
-        found = [line.rsplit(",", 1) for line in done.stdout.strip().splitlines() if "," in line]
-        if done.returncode == 0 and found:
-            name, mebibytes = min(found, key=lambda pair: float(pair[1]))
+        completed = subprocess.run(query, capture_output=True, text=True, check=False)
+        gpus = [line.rsplit(",", 1) for line in completed.stdout.strip().splitlines() if "," in line]
+        if completed.returncode == 0 and gpus:
+            name, mebibytes = min(gpus, key=lambda gpu: float(gpu[1]))
             return name, float(mebibytes) * 2**20
     return "this machine's memory", float(psutil.virtual_memory().total)
 
 
 def _kept_by_attention(shape: Shape, size: PassSize) -> int:
-    """Numbers of one layer: queries, keys, values, the mask, and what comes out.
+    """How many numbers one layer keeps: queries, keys, values, the mask, and the output.
 
-    A padded pass has a mask, with which keys and values are repeated for all heads. Shared lists repeat theirs for each
-    question, and the mask for heads that share keys; what comes out of both parts is put together once more.
+    A padded pass has a mask, so keys and values are repeated for all heads. Shared lists repeat theirs for each
+    question, and the mask for heads that share keys; the outputs of both parts are copied once more to join them.
     """
     heads, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     if not size.prefix:

@@ -1,4 +1,4 @@
-"""What stays loaded from one training to the next: base models, their tokenizers, and the catalogue in their tokens."""
+"""What stays loaded between trainings: base models, their tokenizers, and the tokenised catalogue."""
 
 from __future__ import annotations
 
@@ -19,50 +19,50 @@ from reranker.modeling.memory_estimate import device_memory
 
 
 class BaseModels:
-    """Lends a base with a fresh adapter; drops the least recently used bases where they grow too large together.
+    """Lends a base with a fresh adapter; drops the least recently used bases if all together are too large.
 
     Args:
-        most_bytes: of all of them; the last one used is always kept. None: a quarter of the device's memory.
+        most_bytes: of all bases; the last one used is always kept. None: a quarter of the device's memory.
     """
 
     def __init__(self, most_bytes: float | None = None) -> None:
         self._most = device_memory()[1] / 4 if most_bytes is None else most_bytes
         self._catalogues: dict[str, tuple[tuple[str, ...], Catalogue]] = {}
-        self._bases: dict[tuple[str, torch.dtype], PreTrainedModel] = {}  # the most recently used last
+        self._bases: dict[tuple[str, torch.dtype], PreTrainedModel] = {}  # most recently used last
 
     def catalogue(self, model: str, item_texts: Sequence[str]) -> Catalogue:
-        """The items as the model's tokenizer reads them; those of a model's last call are kept.
+        """The items for the model's tokenizer; each model's last catalogue is cached.
 
         Raises:
-            InputError: the model does not know their words.
+            InputError: the tokenizer does not know the items' words.
         """
         texts = tuple(item_texts)
-        known = self._catalogues.get(model)
-        if known is None or known[0] != texts:
-            known = texts, Catalogue(load_tokenizer(model) if known is None else known[1].tokenizer, texts)
-            known[1].check(model)
-            self._catalogues[model] = known
-        return known[1]
+        cached = self._catalogues.get(model)
+        if cached is None or cached[0] != texts:
+            cached = texts, Catalogue(load_tokenizer(model) if cached is None else cached[1].tokenizer, texts)
+            cached[1].check(model)
+            self._catalogues[model] = cached
+        return cached[1]
 
     @contextmanager
     def base(self, config: TrialConfig, device: torch.device) -> Iterator[PreTrainedModel]:
-        """The configuration's base as it is. After an exception it is not used another time."""
+        """Lend the configuration's base, unchanged. After an exception it is not used again."""
         key = (config.model, base_dtype(config, device))
         base = self._bases.pop(key, None) or load_base(config, device)
         yield base
         base.activation_checkpointing_disable()
         base.disable_input_require_grads()
         give_back()
-        vars(base).pop("forward", None)  # trl wraps it for each training, and would wrap it once more the next time
+        vars(base).pop("forward", None)  # trl wraps it for each training, and would wrap it again
         self._bases[key] = base
         while len(self._bases) > 1 and sum(map(_bytes, self._bases.values())) > self._most:
             del self._bases[next(iter(self._bases))]
 
     @contextmanager
     def adapted(self, config: TrialConfig, device: torch.device, skill: Skill | None = None) -> Iterator[PeftModel]:
-        """The base, with this skill, and an adapter that is drawn from the seed whether or not the base was there already.
+        """Lend the base with this skill and a new adapter, which depends only on the seed, not on the cache.
 
-        Both are taken off again afterwards.
+        Both are removed afterwards.
         """
         with self.base(config, device) as base:
             set_seed(config.seed)
@@ -73,7 +73,7 @@ class BaseModels:
 
     @property
     def loaded(self) -> list[str]:
-        """The models that are here, the most recently used last."""
+        """The names of the loaded models, most recently used last."""
         return [model for model, _ in self._bases]
 
 

@@ -1,4 +1,4 @@
-"""The sizes of a decoder, from its configuration: what its memory and its speed follow from."""
+"""The sizes of a decoder, from its configuration; they determine its memory and speed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a decoder that decide about its memory and its work."""
+    """The sizes of a decoder that determine its memory and work."""
 
     layers: int
     hidden: int
@@ -23,14 +23,14 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        """Of all weights, norms left out."""
+        """The number of weights, without norms."""
         attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
         embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
         return embeddings + self.layers * (attention + 3 * self.hidden * self.intermediate)
 
 
 def read_shape(path: Path) -> Shape | None:
-    """A shape out of a transformers configuration; None if the file is not one of a decoder."""
+    """The shape in a transformers configuration; None if it is not that of a decoder."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         heads = facts["num_attention_heads"]

@@ -1,4 +1,4 @@
-"""Many questions behind one candidate list: how a batch of them is laid out, and the attention that runs each list once."""
+"""Many questions after one candidate list: the layout of a batch, and the attention that computes each list once."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _ATTENTION = "shared_list"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things stand in the rows of a batch: a list, padded at its left, then its branches, each padded at its left.
+    """The layout of a batch's rows: a list, then its branches, each of them padded on the left.
 
     Attributes:
         prefix: columns of the list.
-        branches: how many there are behind it.
+        branches: number of branches after the list.
         width: columns of a branch.
-        real: bool [rows, columns], False where there is padding.
-        places: int64 [rows, columns], each token's position in its own text, the list followed by the branch.
+        real: bool [rows, columns], False for padding.
+        places: int64 [rows, columns], each token's position in its own text: the list followed by one branch.
     """
 
     prefix: int
@@ -35,7 +35,7 @@ class Layout:
     _masks: dict[int | None, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False)
 
     def parts(self) -> dict[str, Any]:
-        """What `Layout(**parts)` is made of again."""
+        """The fields as a dict: `Layout(**parts)` restores the layout."""
         return {
             "prefix": self.prefix,
             "branches": self.branches,
@@ -45,15 +45,16 @@ class Layout:
         }
 
     def to(self, device: torch.device) -> Layout:
+        """The same layout on this device."""
         return Layout(self.prefix, self.branches, self.width, self.real.to(device), self.places.to(device))
 
     def masks(self, window: int | None) -> tuple[Tensor, Tensor]:
-        """Which columns each token of a list sees among the list's, and each one of a branch among the list's and its own.
+        """Which columns each token of a list sees within the list, and each token of a branch in list and branch.
 
-        Bool [rows, 1, prefix, prefix] and [rows × branches, 1, width, prefix + width]. What is padding sees itself.
+        Bool [rows, 1, prefix, prefix] and [rows × branches, 1, width, prefix + width]. Padding sees itself.
 
         Args:
-            window: how far back a token sees, in positions; None: to the beginning.
+            window: how many positions back a token sees; None: all.
         """
         if window not in self._masks:
             listed = self.real[:, : self.prefix], self.places[:, : self.prefix]
@@ -65,13 +66,13 @@ class Layout:
         return self._masks[window]
 
     def _by_branch(self, columns: Tensor) -> Tensor:
-        """[rows, columns] → [rows × branches, prefix + width], the list before each of its branches."""
-        before = columns[:, None, : self.prefix].expand(-1, self.branches, -1)
-        own = columns[:, self.prefix :].reshape(-1, self.branches, self.width)
-        return torch.cat([before, own], dim=2).flatten(0, 1)
+        """[rows, columns] → [rows × branches, prefix + width]: the list before each of its branches."""
+        list_columns = columns[:, None, : self.prefix].expand(-1, self.branches, -1)
+        branch_columns = columns[:, self.prefix :].reshape(-1, self.branches, self.width)
+        return torch.cat([list_columns, branch_columns], dim=2).flatten(0, 1)
 
     def ends(self, last: int) -> Tensor:
-        """int64 [branches × last]: the columns of the last tokens of each branch."""
+        """The columns of the last `last` tokens of each branch, int64 [branches × last]."""
         ends = self.prefix + self.width * torch.arange(1, self.branches + 1, device=self.real.device)
         return (ends[:, None] + torch.arange(-last, 0, device=self.real.device)).flatten()
 
@@ -87,14 +88,14 @@ def _causal(real: Tensor, places: Tensor, window: int | None) -> Tensor:
 
 @contextmanager
 def sharing(model: PreTrainedModel) -> Iterator[None]:
-    """Meanwhile the model takes a `layout` beside `input_ids` and `position_ids`, and needs no mask."""
+    """In this context the model takes a `layout` besides `input_ids` and `position_ids`, and needs no mask."""
     config: Any = model.config.get_text_config()
-    before = config._attn_implementation
+    previous = config._attn_implementation
     config._attn_implementation = _ATTENTION
     try:
         yield
     finally:
-        config._attn_implementation = before
+        config._attn_implementation = previous
 
 
 def _attention(
@@ -109,14 +110,14 @@ def _attention(
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Queries [rows, heads, columns, size] and as many or fewer keys and values → [rows, columns, heads, size]."""
+    """Queries [rows, heads, columns, size]; keys, values with as many heads or fewer → [rows, columns, heads, size]."""
     prefix, branches = layout.prefix, layout.branches
-    listed, own = layout.masks(sliding_window)
+    list_mask, branch_mask = layout.masks(sliding_window)
     groups = query.shape[1] // key.shape[1]
 
     def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         rows, heads, columns, size = q.shape
-        q = q.reshape(rows, heads // groups, groups * columns, size)  # heads that share keys: one longer query
+        q = q.reshape(rows, heads // groups, groups * columns, size)  # heads that share keys become one longer query
         if groups > 1:
             mask = mask.repeat(1, 1, groups, 1)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling).reshape(
@@ -129,15 +130,15 @@ def _attention(
         return x[:, :, prefix:].reshape(rows, heads, branches, layout.width, size).transpose(1, 2).flatten(0, 1)
 
     def behind_list(x: Tensor) -> Tensor:
-        before = x[:, None, :, :prefix].expand(-1, branches, -1, -1, -1).flatten(0, 1)
-        return torch.cat([before, split(x)], dim=2)
+        list_part = x[:, None, :, :prefix].expand(-1, branches, -1, -1, -1).flatten(0, 1)
+        return torch.cat([list_part, split(x)], dim=2)
 
-    first = attend(query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], listed)
-    rest = attend(split(query), behind_list(key), behind_list(value), own)
+    list_output = attend(query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], list_mask)
+    branch_output = attend(split(query), behind_list(key), behind_list(value), branch_mask)
     rows, heads, columns, size = query.shape
-    rest = rest.reshape(rows, branches, heads, layout.width, size).transpose(1, 2)
-    rest = rest.reshape(rows, heads, columns - prefix, size)
-    return torch.cat([first, rest], dim=2).transpose(1, 2).contiguous(), None
+    branch_output = branch_output.reshape(rows, branches, heads, layout.width, size).transpose(1, 2)
+    branch_output = branch_output.reshape(rows, heads, columns - prefix, size)
+    return torch.cat([list_output, branch_output], dim=2).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(_ATTENTION, _attention)
@@ -146,11 +147,11 @@ AttentionInterface.register(_ATTENTION, _attention)
 def lay_out(
     prefixes: Sequence[Sequence[int]], branches: Sequence[Sequence[Sequence[int]]], pad: int
 ) -> tuple[Tensor, Layout]:
-    """Token ids [rows, columns] and where they stand.
+    """Token ids [rows, columns], and their layout.
 
     Args:
-        prefixes: a list's tokens, for each row.
-        branches: for each row equally many questions.
+        prefixes: each row's list, as tokens.
+        branches: each row's questions, the same number in every row.
     """
     prefix = max(map(len, prefixes))
     width = max(len(ids) for row in branches for ids in row)
@@ -162,8 +163,8 @@ def lay_out(
         begin = 0
         for block, start in [(listed, 0), *((question, len(listed)) for question in questions)]:
             end = begin + (width if begin else prefix)
-            at = slice(end - len(block), end)
-            ids[row, at], real[row, at] = torch.tensor(block), True
-            places[row, at] = torch.arange(start, start + len(block))
+            columns = slice(end - len(block), end)
+            ids[row, columns], real[row, columns] = torch.tensor(block), True
+            places[row, columns] = torch.arange(start, start + len(block))
             begin = end
     return ids, Layout(prefix, count, width, real, places)

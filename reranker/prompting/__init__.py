@@ -1,1 +1,1 @@
-"""Candidate lists → token ids, and the forward passes that they make up."""
+"""Candidate lists → token ids → forward passes."""

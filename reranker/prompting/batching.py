@@ -1,4 +1,4 @@
-"""Token ids of rows of different length → batches with little padding, as tensors that end where the answer begins."""
+"""Rows of token ids of different lengths → batches with little padding, as left-padded tensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def by_length(lengths: Sequence[int], most_tokens: int | None, most_rows: int | None = None) -> Iterator[list[int]]:
-    """Positions of rows of similar length, the longest first, within both limits; one row at least.
+    """Batches of positions of rows with similar length, longest first, within both limits; at least one row each.
 
     Args:
         most_tokens: of a batch, with its padding.

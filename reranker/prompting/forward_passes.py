@@ -1,4 +1,4 @@
-"""The examples of a step → what each forward pass takes: prompts of similar length, or lists with the questions behind them."""
+"""The examples of a step → forward passes: prompts of similar length, or lists with the questions after them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from reranker.modeling.shared_list_attention import lay_out
 from reranker.prompting.batching import by_length, pad_left
 from reranker.prompting.prompts import Prompt, PromptEncoder, SharedPrompt
 
-_EXCLUDED = -1e9  # added to the logit of what is no negative
+_EXCLUDED = -1e9  # added to the logits of items that are not negatives
 Pass = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one forward pass takes at most; at least one example.
+    """Limits of one forward pass, which always takes at least one example.
 
     Attributes:
         tokens: with padding.
@@ -35,9 +35,9 @@ class Limits:
 def plain_passes(encoder: PromptEncoder, prompts: Sequence[Prompt], limits: Limits) -> Iterator[Pass]:
     """Passes of whole prompts; with the objective token_ce the answers are appended."""
     texts = [prompt.input_ids + _answer(encoder, prompt) for prompt in prompts]
-    for some in by_length([len(ids) for ids in texts], limits.tokens, limits.rows):
-        batch = pad_left([texts[i] for i in some], encoder.pad_id)
-        yield {**batch, "targets": torch.tensor([prompts[i].target for i in some])}
+    for rows in by_length([len(ids) for ids in texts], limits.tokens, limits.rows):
+        batch = pad_left([texts[i] for i in rows], encoder.pad_id)
+        yield {**batch, "targets": torch.tensor([prompts[i].target for i in rows])}
 
 
 def shared_passes(
@@ -47,26 +47,28 @@ def shared_passes(
     limits: Limits,
     correction: NDArray[Any],
 ) -> Iterator[Pass]:
-    """Passes of lists with their questions; a list whose questions do not fit together stands in several.
+    """Passes of lists with their questions; a list is in several passes if its questions don't fit into one.
 
-    Besides `targets` each has `bias`, [examples, candidates], to be added to the labels' logits.
+    Besides `targets` each has `bias`, [examples, candidates], to add to the labels' logits.
 
     Args:
-        correction: for each item of the catalogue.
+        correction: [items], see `CandidateSampler.list_correction`.
     """
     blocks = [
-        block for some, prompt in zip(lists, prompts, strict=True) for block in _blocks(encoder, some, prompt, limits)
+        block
+        for examples, prompt in zip(lists, prompts, strict=True)
+        for block in _blocks(encoder, examples, prompt, limits)
     ]
-    blocks.sort(key=lambda block: -len(block.questions))  # a pass holds as many questions behind each of its lists
-    for count, tie_set in groupby(blocks, key=lambda block: len(block.questions)):
-        some = list(tie_set)
+    blocks.sort(key=lambda block: -len(block.questions))  # all lists of a pass have equally many questions
+    for count, same_count in groupby(blocks, key=lambda block: len(block.questions)):
+        equal_blocks = list(same_count)
         rows = None if limits.rows is None else max(1, limits.rows // count)
-        for chosen in by_length([block.columns for block in some], limits.tokens, rows):
-            yield _laid_out(encoder, [some[i] for i in chosen], correction)
+        for chosen in by_length([block.columns for block in equal_blocks], limits.tokens, rows):
+            yield _laid_out(encoder, [equal_blocks[i] for i in chosen], correction)
 
 
 def on_device(batch: Pass, device: torch.device) -> Pass:
-    """The same pass with its tensors there."""
+    """The same pass with its tensors on this device."""
     return {
         name: on_device(value, device)
         if isinstance(value, dict)

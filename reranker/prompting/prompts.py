@@ -1,4 +1,4 @@
-"""Examples → token ids that end where the model must name a label. The only prompt template, for training and scoring."""
+"""Examples → token ids that end where the model must name a label. The one prompt template for training and scoring."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ from reranker.data.item_token_cache import FORMS, Catalogue, Titles
 from reranker.errors import Fault, InputError
 
 _AT_ONCE = 64  # examples
-_SHORTEST_TITLE = 4  # tokens: below this a title says nothing
+_SHORTEST_TITLE = 4  # tokens; a shorter title says nothing
 Piece = str | tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a list: the heading of the items that stand beside it, and the sentence at the end."""
+    """What is asked of a list: the heading of the items next to it, and the sentence at the end."""
 
     heading: str
     sentence: str
 
 
 NEXT = Question("Seen by the user, oldest first:\n", "Answer with the label of the candidate that comes next.")
-FIND = Question("Find this candidate:\n", "Answer with its label.")  # an example's history is then its target alone
+FIND = Question("Find this candidate:\n", "Answer with its label.")  # an example's history is then just its target
 _USER_MARK, _ANSWER_MARK = "USER0MARK", "ANSWER0MARK"
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question in tokens. `target` is the position of the true label among the list's labels."""
+    """A question as tokens. `target` is the position of the true label among the list's labels."""
 
     input_ids: list[int]
     target: int
-    history_dropped: int = 0  # oldest items left out to fit max_prompt_tokens
+    history_dropped: int = 0  # oldest items dropped to fit max_prompt_tokens
     title_tokens: int | None = None  # titles were cut to this many tokens to fit
 
 
 @dataclass(frozen=True)
 class SharedPrompt:
-    """One list in tokens, and the questions behind it: each one's `input_ids` are what follows the list."""
+    """One list as tokens, and the questions after it; `input_ids` of a question are the tokens after the list."""
 
     listed: list[int]
     questions: list[Prompt]
 
     @property
     def tokens(self) -> int:
-        """Of all questions, each with a list of its own."""
+        """Tokens of all questions if each had its own list."""
         return sum(len(self.listed) + len(question.input_ids) for question in self.questions)
 
 
@@ -70,7 +70,7 @@ def render(history: Sequence[str], candidates: Sequence[str], config: TrialConfi
 
 
 def _pieces(history: Sequence[int], candidates: Sequence[int], config: TrialConfig, question: Question) -> list[Piece]:
-    """The user's message in pieces that a tokenizer can take one by one: texts, and titles as (form, item)."""
+    """The user's message in pieces that can be tokenised one by one: texts, and titles as (form, item)."""
     blocks = [_listed(candidates, config), _beside(history, question)]
     if config.prompt_order == "history_first":
         blocks.reverse()
@@ -93,7 +93,7 @@ def _beside(items: Sequence[int], question: Question) -> list[Piece]:
 
 
 def _block(heading: str, lines: Sequence[tuple[Piece, Piece]]) -> list[Piece]:
-    """With a blank line after it."""
+    """A heading and lines, followed by a blank line."""
     _, _, last = range(len(FORMS))
     *pieces, end = [heading, *chain.from_iterable(lines)]
     return [*pieces, f"{end}\n" if isinstance(end, str) else (last, end[1])]
@@ -106,7 +106,7 @@ def _text(pieces: Sequence[Piece], titles: Sequence[str]) -> str:
 def chat(tokenizer: PreTrainedTokenizerBase, content: str, answer: str | None = None) -> str:
     """The conversation as text, in the tokenizer's chat template with thinking switched off.
 
-    Without an answer it ends where the model must begin one. A tokenizer without a template gets plain text.
+    Without an answer it ends where the model must start one. A tokenizer without a template gets plain text.
     """
     if tokenizer.chat_template is None:
         return f"{tokenizer.bos_token or ''}{content}\n\nAnswer:\n{answer or ''}"
@@ -121,15 +121,15 @@ def chat(tokenizer: PreTrainedTokenizerBase, content: str, answer: str | None = 
 
 
 class PromptEncoder:
-    """Turns examples into prompts for one catalogue, as its tokenizer reads it, and one configuration.
+    """Turns examples into prompts for one catalogue, its tokenizer and one configuration.
 
-    Titles are tokenised once for all prompts and put together, which gives exactly the tokens of the whole text; a
-    tokenizer with which it would not gets the whole text each time.
+    Titles are tokenised once and joined for each prompt if that gives exactly the tokens of the whole text; with other
+    tokenizers the whole text is tokenised each time.
 
     Attributes:
         label_ids: token id of each of the list's labels, in order; length `config.candidates`.
-        answer_ids: for each label the tokens of the whole answer, the label and the end of the turn; of one length.
-        pad_id: token id that fills a batch.
+        answer_ids: for each label the tokens of the full answer (label and end of turn), all of equal length.
+        pad_id: token id used for padding.
     """
 
     def __init__(self, catalogue: Catalogue, config: TrialConfig, question: Question = NEXT) -> None:
@@ -145,13 +145,13 @@ class PromptEncoder:
 
     @property
     def tokenizes_whole_prompts(self) -> bool:
-        """Whether this tokenizer's tokens reach over the ends of titles, so that nothing can be kept."""
+        """Whether tokens span the ends of titles, so that titles cannot be tokenised once."""
         return self._fixed is None
 
     def encode(self, examples: Sequence[Example]) -> list[Prompt]:
         """Prompts in the order of the examples, each within `max_prompt_tokens`.
 
-        Titles are cut to `max_title_tokens`. Where a prompt is still too long, the oldest history goes first,
+        Titles are cut to `max_title_tokens`. If a prompt is still too long, the oldest history is dropped first,
         then titles are halved down to 4 tokens; candidates are never dropped.
 
         Raises:
@@ -161,19 +161,19 @@ class PromptEncoder:
         limit = self.config.max_prompt_tokens
         shown = [example.history[-self.config.history_length :] for example in examples]
         prompts = []
-        for start in range(0, len(examples), _AT_ONCE):  # the longest are cut before the next are made
-            some, histories = examples[start : start + _AT_ONCE], shown[start : start + _AT_ONCE]
-            encoded = self._encode_as(some, histories, titles, self._fixed)
-            for example, history, ids in zip(some, histories, encoded, strict=True):
+        for start in range(0, len(examples), _AT_ONCE):  # cut the long ones before making the next
+            chunk, histories = examples[start : start + _AT_ONCE], shown[start : start + _AT_ONCE]
+            encoded = self._encode_as(chunk, histories, titles, self._fixed)
+            for example, history, ids in zip(chunk, histories, encoded, strict=True):
                 prompt = Prompt(ids, example.target)
                 prompts.append(prompt if len(ids) <= limit else self._fit(example, history, prompt))
         return prompts
 
     def encode_shared(self, examples: Sequence[Example]) -> SharedPrompt:
-        """Examples with the same candidates as one list and a question each, in their order.
+        """Examples with the same candidates as one list, and one question per example in their order.
 
-        The tokens of the list and of a question behind it are those of `encode`, as far as nothing is cut: titles are cut for all
-        of them alike. Only with candidates_first, and where the tokenizer can take titles one by one.
+        List and question have the tokens of `encode` unless something is cut: titles are cut for all questions alike.
+        Only with candidates_first, and unless `tokenizes_whole_prompts`.
 
         Raises:
             InputError: a prompt cannot fit; names the knobs to change.
@@ -193,7 +193,7 @@ class PromptEncoder:
             titles = max(most, titles // 2)
 
     def _question(self, example: Example, titles: int, room: int) -> Prompt:
-        """What follows the list, within the room if one item of history does."""
+        """The tokens after the list, within `room` if they fit with one history item."""
         history = example.history[-self.config.history_length :]
         cut = titles if titles < self.config.max_title_tokens else None
 
@@ -201,10 +201,10 @@ class PromptEncoder:
             ids = self._put_together([*_beside(history[dropped:], self._asks), self._asks.sentence], titles)
             return Prompt(ids, example.target, dropped, cut)
 
-        whole = without(0)
+        uncut = without(0)
         return (
-            whole
-            if len(whole.input_ids) <= room
+            uncut
+            if len(uncut.input_ids) <= room
             else without(_fewest(len(history), lambda n: len(without(n).input_ids) <= room))
         )
 
@@ -227,8 +227,8 @@ class PromptEncoder:
 
     def _too_long(self, example: Example, needed: int, titles: int) -> InputError:
         rule = (
-            f"a prompt of {len(example.candidates)} candidates needs {needed} tokens even with one history item and titles of "
-            f"{titles} tokens"
+            f"a prompt of {len(example.candidates)} candidates needs {needed} tokens even with one history item and "
+            f"titles of {titles} tokens"
         )
         hint = f"raise it to {needed} or lower `candidates`"
         return InputError([Fault(rule, field="max_prompt_tokens", value=self.config.max_prompt_tokens, hint=hint)])
@@ -255,29 +255,32 @@ class PromptEncoder:
         return _joined(pieces, self.catalogue.titles(title_tokens), self._fixed)
 
     def _tokenize_fixed(self) -> dict[str, NDArray[np.int32]] | None:
-        """What prompts hold besides titles, each piece with its tokens; the question's go on to the prompt's end.
+        """The tokens of each prompt piece that is not a title; those of the question run to the end of the prompt.
 
-        None if a prompt that is put together of them is not the whole text's tokens.
+        None if a prompt joined from pieces differs from the tokens of the whole text.
         """
         titles = self.catalogue.titles(self.config.max_title_tokens)
-        some = [i % len(titles.texts) for i in range(self.config.candidates)]
-        both = (_pieces(history, some, self.config, self._asks) for history in ([], some[:2]))
-        texts = sorted({self._head, *(p for pieces in both for p in pieces if isinstance(p, str))})
-        found = self.catalogue.tokenize_pieces(texts)
-        if found is None or titles.tokens is None:
+        candidates = [i % len(titles.texts) for i in range(self.config.candidates)]
+        prompts = (_pieces(history, candidates, self.config, self._asks) for history in ([], candidates[:2]))
+        texts = sorted({self._head, *(p for pieces in prompts for p in pieces if isinstance(p, str))})
+        text_ids = self.catalogue.tokenize_pieces(texts)
+        if text_ids is None or titles.tokens is None:
             return None
         sentence = self._asks.sentence
-        end = self.catalogue.tokenize([sentence + self._tail])[0]
-        fixed = {text: np.array(ids, np.int32) for text, ids in zip([*texts, sentence], [*found, end], strict=True)}
-        example = Example(0, tuple(some[:2]), tuple(some), 0)
-        whole, put_together = (
-            self._encode_as([example], [example.history], self.config.max_title_tokens, known)
-            for known in (None, fixed)
+        sentence_ids = self.catalogue.tokenize([sentence + self._tail])[0]
+        fixed = {
+            text: np.array(ids, np.int32)
+            for text, ids in zip([*texts, sentence], [*text_ids, sentence_ids], strict=True)
+        }
+        example = Example(0, tuple(candidates[:2]), tuple(candidates), 0)
+        from_whole_text, from_pieces = (
+            self._encode_as([example], [example.history], self.config.max_title_tokens, piece_ids)
+            for piece_ids in (None, fixed)
         )
-        return fixed if put_together == whole else None
+        return fixed if from_pieces == from_whole_text else None
 
     def _label_id(self, label: str) -> int:
-        """The label's token where the answer begins: the prompt's own tokens must not change by adding it."""
+        """The label's token at the start of the answer; adding it must not change the prompt's own tokens."""
         before, after = self.catalogue.tokenize([self._tail, self._tail + label])
         if after[:-1] != before or len(after) != len(before) + 1 or after[-1] == self.tokenizer.unk_token_id:
             raise InputError(
@@ -307,5 +310,5 @@ def _joined(pieces: Sequence[Piece], titles: Titles, fixed: dict[str, NDArray[np
 
 
 def _fewest(items: int, fits: Callable[[int], bool]) -> int:
-    """How many of so many items must go, the last one never."""
+    """The fewest of `items` to drop so that the rest fits; at least one item stays."""
     return min(bisect_left(range(1, items), True, key=fits) + 1, items - 1)

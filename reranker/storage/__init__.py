@@ -1,1 +1,1 @@
-"""Files as the project reads and writes them: whole or not at all, with a place for each fault. Imports `errors` alone."""
+"""Reading and writing files: completely or not at all, with a place for each fault. Imports only `errors`."""

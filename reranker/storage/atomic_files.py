@@ -1,7 +1,7 @@
-"""The project's own files: written whole or not at all, and read with one sentence where one is damaged.
+"""The project's own files: written completely or not at all; a damaged one gives a one-sentence error.
 
-Each form has a writer and a reader: text and bytes as they are; JSON and YAML with a checksum; lines of JSON, each with a
-checksum, that are only ever added to; Parquet tables. Nothing else in the project opens a file of a study or of a trial.
+Each format has a writer and a reader: plain text and bytes; JSON and YAML with a checksum; append-only lines of JSON,
+each with a checksum; Parquet tables. Nothing else in the project opens a file of a study or trial.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _ADVICE = {
 }
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _OF_THE_DISK = (*FULL_DISK, errno.EIO, errno.EROFS, errno.ESTALE)
-# How libraries tell of a full disk in exceptions of their own: safetensors, pyarrow, and torch, which names no cause.
+# How libraries report a full disk in their own exceptions: safetensors, pyarrow, and torch, which names no cause.
 _FULL = ("os error 28", "no space left", "disk quota exceeded", "inline_container.cc", "database or disk is full")
 
 
 class DamagedFile(EnvironmentFault):
-    """A file of ours is missing, cannot be read, or does not hold what was written into it.
+    """One of our files is missing, cannot be read, or does not hold what was written.
 
     Args:
         path: the file.
@@ -63,10 +63,10 @@ class DamagedFile(EnvironmentFault):
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a failure to write into one sentence that names the path and the cause.
+    """Turn a failed write into one sentence that names the path and the cause.
 
     Raises:
-        EnvironmentFault: the disk is full, read-only, or not ours to write. Its `errno` is the system's.
+        EnvironmentFault: the disk is full, read-only, or not writable for us. Its `errno` is the system's.
     """
     try:
         yield
@@ -81,7 +81,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def disk_fault(error: BaseException) -> str:
-    """What the disk has done, as a clause; empty where this exception is not of the disk."""
+    """The disk's fault as a clause; empty if the exception has another cause."""
     if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
         ours = isinstance(error, EnvironmentFault)
         return str(error) if ours else str(_cannot_write(error.filename or "a file", error.errno, str(error)))
@@ -99,7 +99,7 @@ def _cannot_write(path: Path | str, code: int | None, text: str) -> EnvironmentF
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Replace a file's content as a whole, on the disk before it takes the old one's place.
+    """Replace a file's content atomically; the new content is on disk before it replaces the old.
 
     Raises:
         EnvironmentFault: it cannot be written; the old content is untouched.
@@ -107,28 +107,28 @@ def write_file(path: Path, content: str | bytes) -> None:
     data = content.encode("utf-8") if isinstance(content, str) else content
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{uuid.uuid4().hex}.tmp")
+        temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
-            with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(beside, path)
+            os.replace(temporary, path)
         except BaseException:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Replace a file by an object with its checksum, as `read_json` takes it."""
+    """Replace a file by an object with its checksum; `read_json` reads it."""
     write_file(path, json.dumps(_sealed(value), indent=2) + "\n")
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
-    """Add one object with its checksum as a line: the whole line, or nothing.
+    """Append one object with its checksum as a line: the complete line, or nothing.
 
-    What an earlier write has left without its end is cut off first. Several processes may add to a file.
+    An incomplete line from an earlier write is cut off first. Several processes may append to a file.
 
     Raises:
         EnvironmentFault: it cannot be written; the lines before are untouched.
@@ -150,22 +150,22 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
 
 
 def as_line(record: dict[str, Any]) -> str:
-    """What `append_line` adds."""
+    """The line that `append_line` adds."""
     return json.dumps(_sealed(record)) + "\n"
 
 
 def cut_torn_line(file: io.RawIOBase | io.BufferedRandom) -> int:
-    """Drop what follows the last line's end of a file that is open for writing; its length then, where it is left."""
+    """Cut off what follows the last newline of a file open for writing; returns its length, and seeks to its end."""
     end = file.seek(0, os.SEEK_END)
-    whole, at = 0, end
-    while at > 0 and not whole:
-        start = max(0, at - 65_536)
+    complete, position = 0, end
+    while position > 0 and not complete:
+        start = max(0, position - 65_536)
         file.seek(start)
-        whole = (start + found + 1) if (found := (file.read(at - start) or b"").rfind(b"\n")) >= 0 else 0
-        at = start
-    if whole < end:
-        file.truncate(whole)
-    return file.seek(whole)
+        complete = (start + newline + 1) if (newline := (file.read(position - start) or b"").rfind(b"\n")) >= 0 else 0
+        position = start
+    if complete < end:
+        file.truncate(complete)
+    return file.seek(complete)
 
 
 def read_text(path: Path) -> str:
@@ -202,7 +202,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """What `append_line` added, in order; nothing where there is no file. A last line without its end was never added.
+    """What `append_line` added, in order; empty if there is no file. A last line without its newline does not count.
 
     Raises:
         DamagedFile: it is unreadable, or a line is not what was written.
@@ -220,7 +220,7 @@ def write_yaml(path: Path, text: str) -> None:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that `write_yaml` wrote; a user's own files are read by `tune.study_yaml`.
+    """The mapping that `write_yaml` wrote; see `reranker.storage.yaml_lines` for a user's own files.
 
     Raises:
         DamagedFile: it is missing, unreadable, or not what was written.
@@ -228,10 +228,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     text, mark, checksum = read_text(path).rpartition(_YAML_MARK)
     if not mark or checksum.strip() != _checksum({"text": text}):
         raise DamagedFile(path, "is damaged, or was edited by hand" if text or checksum else "is empty")
-    found = yaml.safe_load(text)
-    if not isinstance(found, dict):
+    mapping = yaml.safe_load(text)
+    if not isinstance(mapping, dict):
         raise DamagedFile(path, "is damaged: it is not a mapping")
-    return found
+    return mapping
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -242,7 +242,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_table(path: Path, columns: Sequence[str], others: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
-    """These columns of what `write_table` wrote, and of the others those that it has.
+    """The given columns of what `write_table` wrote, and those of `others` that it has.
 
     Raises:
         DamagedFile: it is missing, unreadable, or not what was written.
@@ -253,14 +253,14 @@ def read_table(path: Path, columns: Sequence[str], others: Sequence[str] = ()) -
     content = read_bytes(path)
     try:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
-        known = set(file.schema_arrow.names)
-        table = file.read(columns=[name for name in (*columns, *others) if name in known], use_threads=False)
-        found = {name: table[name].to_numpy() for name in table.column_names}
+        present = set(file.schema_arrow.names)
+        table = file.read(columns=[name for name in (*columns, *others) if name in present], use_threads=False)
+        arrays = {name: table[name].to_numpy() for name in table.column_names}
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         raise DamagedFile(path, "is damaged: it is not a Parquet table" if content else "is empty") from None
-    if missing := [name for name in columns if name not in found]:
+    if missing := [name for name in columns if name not in arrays]:
         raise DamagedFile(path, f"is damaged: it lacks the column {missing[0]!r}")
-    return found
+    return arrays
 
 
 def _sealed(value: dict[str, Any]) -> dict[str, Any]:
@@ -291,7 +291,7 @@ def _decoded(path: Path, content: bytes) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """So that a rename outlives a power cut, where the system can do that."""
+    """Make a rename survive a power cut, if the system can do that."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

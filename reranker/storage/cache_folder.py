@@ -8,6 +8,6 @@ from pathlib import Path
 
 def cache_folder() -> Path:
     """`$RERANKER_CACHE`, or `reranker-tuner` under the user's cache folder (XDG)."""
-    if own := os.environ.get("RERANKER_CACHE"):
-        return Path(own).expanduser()
+    if configured := os.environ.get("RERANKER_CACHE"):
+        return Path(configured).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reranker-tuner"

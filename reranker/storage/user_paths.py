@@ -1,4 +1,4 @@
-"""What a user wrote as a path → a path that the system can be asked about."""
+"""A path as a user wrote it → a path that is valid for the system."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, on every common file system
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
-    """The path, with a leading ~ as the home folder. Whether anything is there is another question.
+    """The path, with a leading ~ expanded to the home folder; it need not exist.
 
     Raises:
         ValueError: no file can have such a path.
@@ -17,7 +17,7 @@ def user_path(text: str | os.PathLike[str]) -> Path:
     path = os.fspath(text)
     if not path:
         raise ValueError("a path must not be empty")
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
+    if any(ord(character) < 32 or ord(character) == 127 for character in path):
         raise ValueError("a path must not hold NUL or another control character")
     try:
         encoded = os.fsencode(path)

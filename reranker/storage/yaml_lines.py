@@ -1,4 +1,4 @@
-"""YAML text → plain values, each with the place where it stands, so that a fault can name its file and line."""
+"""YAML text → plain values, each with its place, so that a fault can name its file and line."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from reranker.errors import Fault, InputError, nearest
 Location = tuple[str | int, ...]  # keys and positions from the top of the file
 
 _MOST_BYTES = 1_000_000
-_MOST_VALUES = 100_000  # of a file, its aliases written out
-_INT = re.compile(r"[-+]?\d{1,18}")  # longer ones, beyond any knob, are read as floats
-_FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # 1e-5 too, which plain YAML reads as text
+_MOST_VALUES = 100_000  # in a file, with aliases expanded
+_INT = re.compile(r"[-+]?\d{1,18}")  # longer ones exceed any knob and are read as floats
+_FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # includes 1e-5, which plain YAML reads as text
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 
 @dataclass
 class Document:
-    """The values of a file, and for each location its (file, line); faults found while reading, in order."""
+    """The values of a file, the (file, line) of each location, and the faults found while reading, in order."""
 
     values: Any = None
     places: dict[Location, tuple[str, int | None]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
     def fault(self, location: Location, rule: str, value: object = None, hint: str = "") -> Fault:
-        """A fault at a location, or at the nearest enclosing one that the file has."""
-        known = next((location[:n] for n in range(len(location), -1, -1) if location[:n] in self.places), ())
-        file, line = self.places[known]
+        """A fault at a location; its file and line are those of the nearest enclosing location in the file."""
+        place = next((location[:n] for n in range(len(location), -1, -1) if location[:n] in self.places), ())
+        file, line = self.places[place]
         return Fault(rule, file, line, ".".join(str(part) for part in location), value, hint)
 
 
 def read(path: Path, kind: str = "study file", content: str = "the sections study, data and space") -> Document:
-    """Read a file of a user's.
+    """Read a user's file.
 
     Args:
-        kind: how faults call such a file.
-        content: what it must be a mapping with.
+        kind: what faults call the file.
+        content: what faults say the mapping must contain.
 
     Raises:
-        InputError: the file is missing, too large, not text, or not YAML; a fault further in is left in `faults`.
+        InputError: the file is missing, too large, not text, or not YAML. Other faults go into `Document.faults`.
     """
     name = str(path)
     try:
@@ -64,7 +64,7 @@ def read(path: Path, kind: str = "study file", content: str = "the sections stud
 
 
 def dump(values: dict[str, Any]) -> str:
-    """YAML that `read` gives back as the same values, in the same order."""
+    """YAML that `read` reads back as the same values, in the same order."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
@@ -87,7 +87,7 @@ def _text(path: Path, kind: str) -> str:
 
 
 def override(document: Document, location: Location, text: str, source: str) -> None:
-    """Put a value of the command line at a location; `source` is what a fault will cite."""
+    """Put a value from the command line, parsed as YAML, at a location; faults cite `source`."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError):
@@ -99,15 +99,15 @@ def override(document: Document, location: Location, text: str, source: str) -> 
 
 
 def put(document: Document, location: Location, value: Any, source: str) -> None:
-    """The same with a value that needs no reading."""
+    """Put a value at a location as it is; faults cite `source`."""
     target = document.values
     for depth, part in enumerate(location[:-1], start=1):
         if not isinstance(target.get(part), dict):
             target[part] = {}
             document.places[location[:depth]] = (source, None)
         target = target[part]
-    for known in [place for place in document.places if place[: len(location)] == location]:
-        del document.places[known]
+    for replaced in [place for place in document.places if place[: len(location)] == location]:
+        del document.places[replaced]
     document.places[location] = (source, None)
     target[location[-1]] = value
 
@@ -161,7 +161,7 @@ def _pairs(node: yaml.MappingNode, at: Location, document: Document) -> Iterator
 
 
 def _is_unicode(text: str) -> bool:
-    """YAML can say what no UTF-8 text holds."""
+    """Whether UTF-8 can encode the text, which YAML does not guarantee."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -178,7 +178,7 @@ def _scalar(text: str) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text such as 12e3, which `read` takes as a number and plain YAML does not."""
+    """Quotes text such as 12e3, which `read` takes as a number but plain YAML does not."""
 
 
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[\d.]+[eE][-+]?\d+"), list("-+.0123456789"))

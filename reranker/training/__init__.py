@@ -1,1 +1,1 @@
-"""A configuration and its data → an adapter: the skill of naming labels first, then the rule of the data."""
+"""A configuration and its data → an adapter: first the skill of naming labels, then the rule of the data."""

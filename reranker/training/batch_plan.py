@@ -1,16 +1,16 @@
-"""How the examples of a step are shared out: among workers, lists and forward passes."""
+"""How the examples of a step are divided among workers, lists and forward passes."""
 
 from __future__ import annotations
 
 from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError
 
-PASS_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # with padding, where micro_batch is automatic
-_AUTO_SHARING = 16  # examples behind a list at most, where list_sharing is automatic
+PASS_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # with padding, if micro_batch is automatic
+_AUTO_SHARING = 16  # most examples per list, if list_sharing is automatic
 
 
 def share_of_batch(config: TrialConfig, workers: int) -> int:
-    """Examples of an optimiser step that one worker takes.
+    """The number of examples per optimiser step and worker.
 
     Raises:
         InputError: the effective batch cannot be shared evenly.
@@ -23,7 +23,7 @@ def share_of_batch(config: TrialConfig, workers: int) -> int:
 
 
 def examples_of_a_list(config: TrialConfig, workers: int) -> int:
-    """How many examples stand behind one list: what `list_sharing` says, or fewer where a worker's share asks for it.
+    """How many examples share one list: `list_sharing`, or fewer so that a worker's share is a multiple of it.
 
     Raises:
         InputError: the effective batch cannot be shared evenly.
@@ -37,6 +37,6 @@ def examples_of_a_list(config: TrialConfig, workers: int) -> int:
 
 
 def largest_pass(config: TrialConfig, workers: int, prompt_tokens: int, device: str) -> int:
-    """Examples of one worker's largest forward pass, where all prompts have this length."""
+    """Examples in one worker's largest forward pass, if all prompts have this length."""
     fits = config.micro_batch or PASS_TOKENS[device] // prompt_tokens
     return max(1, min(fits, config.effective_batch // workers))

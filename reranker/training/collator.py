@@ -1,4 +1,4 @@
-"""The positions of a step → its examples, drawn anew each epoch, in forward passes."""
+"""The list positions of a step → its examples, drawn anew each epoch, in forward passes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from reranker.prompting.prompts import FIND, PromptEncoder
 
 
 class PassCollator(TrainerCallback):  # type: ignore[misc]
-    """Positions of lists → their examples of this epoch, in passes; draws the lists anew when an epoch begins.
+    """Collates positions of lists into passes of this epoch's examples; draws new lists when an epoch begins.
 
     Args:
-        together: examples behind a list at most.
+        together: most examples per list.
     """
 
     def __init__(
@@ -36,18 +36,19 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
         self._limits, self._together = limits, together
         self._finder = PromptEncoder(encoder.catalogue, config, FIND) if config.skill_mix else None
         self._epoch = 0
-        self._correction: Any = None  # of shared lists, by item
+        self._correction: Any = None  # for shared lists, [items]
         self.lists = self._drawn(epoch=0)
-        self.seen = 0  # examples of this worker, since the trial began
-        self.tokens = 0  # theirs, without padding
+        self.seen = 0  # examples of this worker since the trial began
+        self.tokens = 0  # tokens of their passes, without padding
         self.cut_prompts = 0  # prompts that lost history or title text to fit
-        self.history_due = 0  # items of history that they should show, of `history_length` at most
-        self.history_dropped = 0  # those of them that did not fit
+        self.history_due = 0  # history items that they should show, at most `history_length` each
+        self.history_dropped = 0  # those that did not fit
         self.largest_pass = 0  # in examples
         if not self.lists:
             raise InputError([Fault("no user has a history to train on", field="training_users")])
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Draw the lists of the new epoch."""
         self._epoch = round(state.epoch or 0)
         self.lists = self._drawn(self._epoch)
 
@@ -62,22 +63,26 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
     def __call__(self, rows: Sequence[dict[str, int]]) -> dict[str, list[Pass]]:
         """The examples of a step, in passes."""
         lists = [self.lists[row["position"]] for row in rows]
-        examples = [example for some in lists for example in some]
-        mixed = [self._find(some, row["position"]) for some, row in zip(lists, rows, strict=True)]
+        examples = [example for group in lists for example in group]
+        list_questions = [self._find(group, row["position"]) for group, row in zip(lists, rows, strict=True)]
         if self._together > 1:
-            shared = [self.encoder.encode_shared(some) for some in lists]
+            shared = [self.encoder.encode_shared(group) for group in lists]
             prompts = [question for prompt in shared for question in prompt.questions]
-            for number, find in enumerate(mixed):
-                if find and self._finder is not None:
-                    more = self._finder.encode_shared(find)
-                    if more.listed == shared[number].listed:  # nothing was cut in one of them alone
-                        shared[number] = replace(shared[number], questions=shared[number].questions + more.questions)
-                        lists[number] = [*lists[number], *find]
+            for number, questions in enumerate(list_questions):
+                if questions and self._finder is not None:
+                    extra = self._finder.encode_shared(questions)
+                    if extra.listed == shared[number].listed:  # titles were not cut in just one of them
+                        shared[number] = replace(shared[number], questions=shared[number].questions + extra.questions)
+                        lists[number] = [*lists[number], *questions]
             passes = list(shared_passes(self.encoder, lists, shared, self._limits, self._correction))
         else:
             prompts = self.encoder.encode(examples)
-            found = [] if self._finder is None else self._finder.encode([e for find in mixed for e in find])
-            passes = list(plain_passes(self.encoder, prompts + found, self._limits))
+            extra_prompts = (
+                []
+                if self._finder is None
+                else self._finder.encode([e for questions in list_questions for e in questions])
+            )
+            passes = list(plain_passes(self.encoder, prompts + extra_prompts, self._limits))
         self.largest_pass = max(self.largest_pass, *(len(batch["targets"]) for batch in passes))
         self.seen += len(examples)
         self.tokens += sum(_real_tokens(batch) for batch in passes)
@@ -87,7 +92,7 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
         return {"passes": passes}
 
     def _find(self, examples: Sequence[Example], number: int) -> list[Example]:
-        """Questions for some of a list's candidates, by their titles: `skill_mix` of all questions, on average."""
+        """Questions for some of a list's candidates by title, on average a share `skill_mix` of all questions."""
         if self._finder is None:
             return []
         mix, candidates = self.config.skill_mix, examples[0].candidates

@@ -6,7 +6,7 @@ import torch
 
 
 def training_device() -> torch.device:
-    """This process's GPU, else Apple's, else the CPU."""
+    """This process's CUDA GPU, else Apple's GPU, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

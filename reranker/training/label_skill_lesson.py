@@ -1,6 +1,6 @@
-"""A base and a catalogue → the skill of naming a candidate's label: "find this candidate", asked of lists of random items.
+"""A base and a catalogue → the skill of naming a candidate's label: "find this candidate" in lists of random items.
 
-Self-supervised: a list is asked for each of its candidates by its own title, so a pass teaches as many labels as it holds.
+Self-supervised: each candidate of a list is asked for by its own title, so one pass teaches many labels.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from reranker.prompting.prompts import FIND, PromptEncoder
 from reranker.storage.cache_folder import cache_folder
 from reranker.training.loss import Objective
 
-_VERSION = 1  # of what is learned: a skill of another version is learned anew
+_VERSION = 1  # of the lesson: a stored skill of another version is not used
 _RANK = 16
-_RATE = 1e-3  # of a base of SmolLM2-135M's width; wider ones want less
+_RATE = 1e-3  # for a base of SmolLM2-135M's width; wider ones get less
 _WIDTH = 576
 _WARMUP = 5  # steps
-LISTS = 2  # a step, over all workers
-_ALONE = 8  # questions of a list where each needs a prompt of its own
-_ENOUGH = 0.95  # of candidates found, in lists that were not trained on
-_MOST = 300  # steps, where their number is automatic
-_EVERY = 5  # steps between two looks at lists that are not trained on
-_LOOKS = 4  # lists a look
-_TRAINED, _HELD_OUT, _TITLES = range(3)  # what a random number is for
+LISTS = 2  # per step, over all workers
+_ALONE = 8  # questions per list if each needs its own prompt
+_ENOUGH = 0.95  # share of candidates found in held-out lists
+_MOST = 300  # steps, if their number is automatic
+_EVERY = 5  # steps between two looks at held-out lists
+_LOOKS = 4  # lists per look
+_TRAINED, _HELD_OUT, _TITLES = range(3)  # purposes of random numbers
 _WAIT_S = 1.0
 _KNOBS = (
     "candidates", "label_style", "label_position", "prompt_order", "max_title_tokens", "max_prompt_tokens", "objective",
@@ -53,86 +53,86 @@ _KNOBS = (
 
 
 def skill_key(config: TrialConfig, catalogue: Catalogue, base: PreTrainedModel) -> str:
-    """Equal where the skill would be: of the base, the catalogue in its tokens, and the knobs of prompt and answer."""
+    """A hash of what the skill depends on: base, tokenised catalogue, and the knobs of prompt and answer."""
     knobs = {name: getattr(config, name) for name in _KNOBS}
     titles = catalogue.fingerprint(config.max_title_tokens)
     settings = [_VERSION, _RANK, _RATE, _WARMUP, LISTS, _ALONE, _ENOUGH, _MOST, _EVERY, _LOOKS]
-    told = json.dumps([settings, base_fingerprint(base), str(base.dtype), titles, knobs])
-    return hashlib.sha256(told.encode()).hexdigest()[:32]
+    inputs = json.dumps([settings, base_fingerprint(base), str(base.dtype), titles, knobs])
+    return hashlib.sha256(inputs.encode()).hexdigest()[:32]
 
 
 def lesson_config(config: TrialConfig) -> TrialConfig:
-    """The same with the adapter that the lesson trains, whatever a trial's own is."""
+    """The same with the lesson's adapter in place of the trial's."""
     lora = {"lora_rank": _RANK, "lora_alpha": 2 * _RANK, "lora_targets": "all_linear", "lora_dropout": 0.0}
     return config.model_copy(update={**lora, "gradient_checkpointing": False})
 
 
 def kept_skill(key: str, learn: Callable[[], Skill], check: Callable[[], None], tell: Callable[[str], None]) -> Skill:
-    """The skill of this key from the cache folder; learned by all workers together and kept there where it is not yet.
+    """The skill with this key from the cache folder; if missing, all workers learn it together and keep it there.
 
-    Another group of workers that learns it is waited for. Where nothing can be kept the skill stays in these processes.
+    Waits while another group of workers learns it. If it cannot be kept, it stays in these processes.
     """
     path = cache_folder() / "skills" / f"{key}.safetensors"
-    first = worker_rank() == 0
+    is_first = worker_rank() == 0
     while True:
         with contextlib.ExitStack() as stack:
-            turn = True
-            if first:
+            is_our_turn = True
+            if is_first:
                 try:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     stack.enter_context(FileLock(f"{path}.lock", timeout=0))
                 except Timeout:
-                    turn = False
-                except (OSError, NotImplementedError):  # the latter of a file system without locks
+                    is_our_turn = False
+                except (OSError, NotImplementedError):  # the latter on a file system without locks
                     pass
-            known = of_first(Skill.read(path) if first else None)
-            if known is not None:
-                assert isinstance(known, Skill)
-                return known
-            if of_first(turn):
-                made = learn()
-                if first:
+            stored = of_first(Skill.read(path) if is_first else None)
+            if stored is not None:
+                assert isinstance(stored, Skill)
+                return stored
+            if of_first(is_our_turn):
+                learned = learn()
+                if is_first:
                     with contextlib.suppress(OSError):
-                        made.write(path)
-                return made
+                        learned.write(path)
+                return learned
         tell("waiting for another trial, which teaches the base to name labels")
         time.sleep(_WAIT_S)
         check()
 
 
 class FindLists:
-    """Lists of random items that are asked for by their titles, which all differ; some titles are only looked at.
+    """Lists of random items with distinct titles, and questions for them by title; some titles are held out.
 
     Args:
-        questions: of each list.
+        questions: per list.
     """
 
     def __init__(self, catalogue: Catalogue, config: TrialConfig, questions: int) -> None:
         self._n, self._questions = config.candidates, questions
         _, items = np.unique(catalogue.titles(config.max_title_tokens).texts, return_index=True)
-        self.titles = len(items)  # different ones
+        self.titles = len(items)  # distinct ones
         items = items[shuffled(random_bits(_TITLES), len(items))[0]]
-        aside = min(len(items) // 4, 200)
-        aside = aside if aside >= self._n else 0
-        self._items = {_HELD_OUT: items[:aside] if aside else items, _TRAINED: items[aside:]}
+        held_out = min(len(items) // 4, 200)
+        held_out = held_out if held_out >= self._n else 0
+        self._items = {_HELD_OUT: items[:held_out] if held_out else items, _TRAINED: items[held_out:]}
 
     def drawn(self, purpose: int, first: int, count: int) -> list[list[Example]]:
-        """So many lists from the `first` on, each as the examples that ask for its candidates."""
+        """`count` lists from number `first` on, each as the examples that ask for its candidates."""
         return [self._list(self._items[purpose], purpose, number) for number in range(first, first + count)]
 
     def _list(self, items: IntArray, purpose: int, number: int) -> list[Example]:
         chosen = items[shuffled(random_bits(purpose, number, 0), len(items))[0][: self._n]].tolist()
-        asked = shuffled(random_bits(purpose, number, 1), self._n)[0][: self._questions].tolist()
-        return [Example(NOBODY, (chosen[place],), tuple(chosen), place) for place in asked]
+        places = shuffled(random_bits(purpose, number, 1), self._n)[0][: self._questions].tolist()
+        return [Example(NOBODY, (chosen[place],), tuple(chosen), place) for place in places]
 
 
 class SkillLesson:
-    """One base, to be taught by all workers together, each of which takes some of a step's lists.
+    """Teaches one base on all workers together; each worker takes some of a step's lists.
 
     Args:
-        most_tokens: of a pass, with padding; None: as many as come.
-        most_rows: examples of a pass; None: as many as come.
-        check: called after each step on every worker; raises where the training is to end.
+        most_tokens: of a pass, with padding; None: no limit.
+        most_rows: examples of a pass; None: no limit.
+        check: called after each step on every worker; raises to end the training.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class SkillLesson:
         self.rows_of_pass = 1  # the last pass's examples
 
     def learn(self, base: PreTrainedModel) -> Skill:
-        """What to add to the base; nothing where it needs no such lesson, or the catalogue can't give one."""
+        """What to add to the base; nothing if it needs no lesson, or the catalogue is too small for one."""
         began = time.perf_counter()
         n, titles, automatic = self._config.candidates, self._lists.titles, self._config.skill_steps == "auto"
         if keeps_own_skill(self._config):
@@ -169,17 +169,19 @@ class SkillLesson:
         model = attach_lora(base.to(self._device), lesson_config(self._config))
         fuse(model)
         try:
-            before = self._look(model, 0)
-            if automatic and before >= _ENOUGH:
-                return Skill.none(f"untrained it finds {before:.0%} of candidates by their titles", found=before)
-            steps, found = self._train(model, _MOST if automatic else int(self._config.skill_steps), automatic)
+            found_before = self._look(model, 0)
+            if automatic and found_before >= _ENOUGH:
+                return Skill.none(
+                    f"untrained it finds {found_before:.0%} of candidates by their titles", found=found_before
+                )
+            steps, found_share = self._train(model, _MOST if automatic else int(self._config.skill_steps), automatic)
             seconds = time.perf_counter() - began
-            return Skill.of(model, {"steps": steps, "seconds": seconds, "before": before, "found": found})
+            return Skill.of(model, {"steps": steps, "seconds": seconds, "before": found_before, "found": found_share})
         finally:
             model.unload()
 
     def _train(self, model: PeftModel, most: int, automatic: bool) -> tuple[int, float]:
-        """The steps that were made, and the share that is found after them."""
+        """The number of steps, and the share found in held-out lists after them."""
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         rate = _RATE * math.sqrt(_WIDTH / model.get_input_embeddings().embedding_dim)
         optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
@@ -193,13 +195,13 @@ class SkillLesson:
             self._tell(f"teaching the base to name labels, step {step}: it finds {recent[-1]:.0%}")
             self._check()
             if automatic and step % _EVERY == 0 and sum(recent) >= _ENOUGH * _EVERY:
-                found = self._look(model, step)
-                if found >= _ENOUGH:
-                    return step, found
+                found_share = self._look(model, step)
+                if found_share >= _ENOUGH:
+                    return step, found_share
         return most, self._look(model, most)
 
     def _step(self, model: PeftModel, parameters: list[torch.nn.Parameter], step: int) -> float:
-        """Leave the clipped gradient of the mean loss; the share of the step's questions that is found."""
+        """Compute the clipped gradient of the mean loss; returns the share of right answers in the step."""
         model.train()
         count = workers() * math.ceil(LISTS / workers())
         lists = self._lists.drawn(_TRAINED, step * count, count)
@@ -220,7 +222,7 @@ class SkillLesson:
 
     @torch.no_grad()
     def _look(self, model: PeftModel, number: int) -> float:
-        """The share that is found in lists of titles that are not trained on."""
+        """The share found in held-out lists."""
         model.eval()
         lists = self._lists.drawn(_HELD_OUT, number * _LOOKS, _LOOKS)
         right = torch.zeros((), device=self._device)
@@ -231,14 +233,16 @@ class SkillLesson:
         return float(right) / sum(map(len, lists))
 
     def _passes(self, lists: list[list[Example]]) -> Iterator[Pass]:
-        """Of this worker's share of them, on its device."""
-        mine = lists[worker_rank() :: workers()]
+        """The passes of this worker's share of the lists, on its device."""
+        own_lists = lists[worker_rank() :: workers()]
         passes: Iterator[Pass] = iter(())
-        if self._shares and mine:
-            prompts = [self._encoder.encode_shared(some) for some in mine]
-            passes = shared_passes(self._encoder, mine, prompts, self._limits, self._uncorrected)
-        elif mine:
-            passes = plain_passes(self._encoder, self._encoder.encode([e for some in mine for e in some]), self._limits)
+        if self._shares and own_lists:
+            prompts = [self._encoder.encode_shared(examples) for examples in own_lists]
+            passes = shared_passes(self._encoder, own_lists, prompts, self._limits, self._uncorrected)
+        elif own_lists:
+            passes = plain_passes(
+                self._encoder, self._encoder.encode([e for examples in own_lists for e in examples]), self._limits
+            )
         for batch in passes:
             self.rows_of_pass = len(batch["targets"])
             yield on_device(batch, self._device)

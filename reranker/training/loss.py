@@ -1,4 +1,4 @@
-"""A pass of examples → its loss: over the labels where the answer begins, or over the answer's tokens as in plain SFT."""
+"""A pass of examples → its loss: over the labels at the answer's start, or over the answer's tokens as in plain SFT."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from reranker.prompting.prompts import PromptEncoder
 
 
 class Objective:
-    """The training objective of one configuration, for passes of `reranker.prompting.forward_passes` that are on the model's device."""
+    """One configuration's objective for passes of `reranker.prompting.forward_passes` on the model's device."""
 
     def __init__(self, encoder: PromptEncoder, device: torch.device) -> None:
         self._by_label = encoder.config.objective == "label_ce"
         self._label_ids = torch.tensor(encoder.label_ids, device=device)
         self._answers = torch.tensor(encoder.answer_ids, device=device)
-        self._positions = 1 if self._by_label else self._answers.shape[1] + 1  # of an answer, and before it
+        self._positions = 1 if self._by_label else self._answers.shape[1] + 1  # the answer's, and one before
 
     @contextlib.contextmanager
     def answering(self, model: PeftModel, batch: Pass) -> Iterator[None]:
-        """Meanwhile the model computes what the pass's answers need alone; its backward pass must lie within too."""
+        """Make the model compute only what the pass's answers need; run the backward pass inside this context too."""
         labels = self._label_ids if self._by_label else None
         with contextlib.ExitStack() as stack:
             if "layout" in batch:
@@ -39,40 +39,40 @@ class Objective:
             yield
 
     def logits(self, model: Any, batch: Pass) -> Tensor:
-        """Those before each token of the answer and after it, fp32 [examples, positions, labels or vocabulary].
+        """The logits before each token of the answer and after it, fp32 [examples, positions, labels or vocabulary].
 
-        What a shared list's `bias` says of the labels is added.
+        A shared list's `bias` is added to the labels' logits.
 
         Args:
-            model: as it was given to `answering`, or wrapped.
+            model: the one passed to `answering`, or a wrapper of it.
         """
         bias = batch.get("bias")
         if "layout" in batch:
             layout = Layout(**batch["layout"])
-            found: Tensor = model(
+            logits: Tensor = model(
                 input_ids=batch["input_ids"],
                 position_ids=layout.places,
                 layout=layout,
                 use_cache=False,
                 logits_to_keep=layout.ends(self._positions),
             ).logits
-            found = found.reshape(-1, self._positions, found.shape[-1]).float()
+            logits = logits.reshape(-1, self._positions, logits.shape[-1]).float()
         else:
             tokens = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
-            found = model(**tokens, use_cache=False, logits_to_keep=self._positions).logits.float()
+            logits = model(**tokens, use_cache=False, logits_to_keep=self._positions).logits.float()
         if bias is None:
-            return found
+            return logits
         if self._by_label:
-            return torch.add(found, bias[:, None])
-        return found.index_add(2, self._label_ids, F.pad(bias[:, None], (0, 0, 0, self._positions - 1)))
+            return torch.add(logits, bias[:, None])
+        return logits.index_add(2, self._label_ids, F.pad(bias[:, None], (0, 0, 0, self._positions - 1)))
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy over the list's labels where the answer begins; or over its tokens, as in plain SFT."""
+        """Mean cross-entropy over the list's labels at the answer's start, or over its tokens as in plain SFT."""
         if self._by_label:
             return F.cross_entropy(logits[:, -1], targets)
         return F.cross_entropy(logits[:, :-1].flatten(0, 1), self._answers[targets].flatten())
 
     def first(self, logits: Tensor) -> Tensor:
-        """The position of the label that stands first, int64 [examples]."""
-        begun = logits[:, 0].detach()
-        return (begun if self._by_label else begun[:, self._label_ids]).argmax(dim=1)
+        """The position of the highest-scored label, int64 [examples]."""
+        first_logits = logits[:, 0].detach()
+        return (first_logits if self._by_label else first_logits[:, self._label_ids]).argmax(dim=1)

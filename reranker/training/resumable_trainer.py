@@ -1,5 +1,5 @@
-"""trl's trainer with a state that is written when we say so: all that is reached of transformers' Trainer behind its public
-interface. `tests/training/test_resumable_trainer.py` says what an upgrade breaks.
+"""trl's trainer with a state that is written on request: the only use of transformers' Trainer behind its public
+interface. `tests/training/test_resumable_trainer.py` shows what an upgrade breaks.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from trl import SFTTrainer
 
 
 class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
-    """Its checkpoints hold everything that `train(resume_from_checkpoint=…)` goes on from, and nothing else."""
+    """A trainer whose checkpoints hold exactly what `train(resume_from_checkpoint=…)` needs."""
 
     def write_state(self, folder: Path) -> None:
-        """Adapter, optimiser, schedule and the trainer's own counts by the first rank, random numbers by each; for all ranks."""
+        """On the first rank adapter, optimiser, schedule and trainer state, on each its random states; call on all."""
         if self.is_world_process_zero():
             self.accelerator.unwrap_model(self.model).save_pretrained(str(folder))
             self.state.save_to_json(str(folder / "trainer_state.json"))
@@ -23,10 +23,10 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
 
     @abstractmethod
     def on_state_loaded(self, folder: Path) -> None:
-        """Called once, when the trainer goes on from a state."""
+        """Called once, when the trainer resumes from a state."""
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """What the trainer calls last of all when it goes on from a state."""
+        """The last method that the trainer calls when it resumes from a state."""
         super()._load_rng_state(checkpoint)
         if checkpoint is not None:
             self.on_state_loaded(Path(checkpoint))

@@ -1,4 +1,4 @@
-"""A TrialConfig and its data → a LoRA adapter, by trl's SFTTrainer, with a scored report after every epoch."""
+"""A TrialConfig and its data → a LoRA adapter, with trl's SFTTrainer and a scored report after every epoch."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def fine_tune(
     and the examples of a step are the same either way. The adapter of the best epoch so far is kept in `folder`.
 
     Args:
-        metric: which figure makes an epoch the best; losses are minimised, the rest maximised.
+        metric: the figure that decides which epoch is best; losses are minimised, the rest maximised.
         on_epoch: called on every worker; False ends the training after this epoch.
-        on_pulse: called on every worker, with what it does: at the start of each part, and every other second meanwhile.
-        should_stop: asked on every worker after each optimiser step, and must answer all of them alike.
-        micro_batch: the most examples per forward pass and worker, in the place of the configuration's.
-        resume: keep the training state in `folder` after each epoch, and go on from the one that is there. Epochs that
-            the folder has the figures of are not reported again.
-        bases: those that are loaded already, where trainings follow each other in one process.
+        on_status: called on every worker at the start of each stage, and every 2 seconds within it.
+        should_stop: called on every worker after each optimiser step; must return the same on all of them.
+        micro_batch: most examples per forward pass and worker; replaces that of the configuration.
+        resume: keep the training state in `folder` after each epoch, and resume from the one found there. Epochs with
+            figures in the folder are not reported again.
+        bases: already loaded models, if several trainings run in one process.
 
     Returns:
         The report of the best epoch.
@@ -63,9 +63,9 @@ def fine_tune(
     Raises:
         InputError: the configuration cannot work with this data, model or number of workers.
         TrainingError: the loss became non-finite.
-        OutOfMemory: a pass did not fit the device; the training can go on with a smaller micro batch.
-        TrainingStopped: `should_stop` said so.
-        EnvironmentFault: the model cannot be loaded or the folder not be written.
+        OutOfMemory: a pass did not fit the device; the training can resume with a smaller micro batch.
+        TrainingStopped: `should_stop` returned True.
+        EnvironmentFault: the model cannot be loaded, or the folder cannot be written.
     """
     started = time.perf_counter()
     device = training_device()
@@ -79,7 +79,7 @@ def fine_tune(
     state = folder.state_after() if folder and resume else None
     mixed = base_dtype(config, device) == torch.bfloat16
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)  # else an earlier training's peak would be told again
+        torch.cuda.reset_peak_memory_stats(device)  # else an earlier training's peak would be reported
     skill = _skill(
         config, data, bases, device, Limits(most_tokens, micro_batch or config.micro_batch), on_status, should_stop
     )
@@ -131,7 +131,7 @@ def _skill(
     on_status: Callable[[TrainingStatus], None],
     should_stop: Callable[[], bool],
 ) -> Skill | None:
-    """What the base is taught first; None where that is not asked for."""
+    """The skill that the base is taught first; None if the configuration has none."""
     if config.skill_steps == 0:
         return None
 

@@ -1,4 +1,4 @@
-"""trl's SFTTrainer with passes of our own, reports and a state after every epoch."""
+"""trl's SFTTrainer with our own forward passes, and a report and a saved state after every epoch."""
 
 from __future__ import annotations
 
@@ -38,24 +38,25 @@ from reranker.training.resumable_trainer import ResumableTrainer
 from reranker.training.training_status import TrainingStatus
 from reranker.trial_folder import TrialFolder
 
-warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # one option of theirs by another
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # on a deprecated option of its own
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 _COUNTED = ("seen", "tokens", "cut_prompts", "history_due", "history_dropped", "largest_pass")
-_TIDY_S = 20.0  # between two times that freed memory is given back
-_STATUS_S = 2.0  # between two words of what is being done; a step in the meantime costs a look at the clock
+_TIDY_S = 20.0  # between two returns of freed memory to the system
+_STATUS_S = 2.0  # between two status reports; a step in between only reads the clock
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What one epoch gave, the same on every worker.
+    """Results of one epoch, the same on every worker.
 
     Attributes:
-        figures: `epoch`, `train_loss`, those of `reranker.evaluation.evaluate`, `label_mass` (see `reranker.evaluation.scoring`),
-            `seconds_per_list` (scored by one worker), `seconds` (since the trial began), `train_seconds` (of them those of optimiser steps), `tokens_per_second` (trained, all
-            workers), `peak_memory_mb` (largest worker), and `applied/…`: what the optimiser really held.
-        evaluation: of the validation lists, in the order of the examples; None where there are none.
-        best: whether no earlier epoch was better by the study's metric; without validation lists every one is.
+        figures: `epoch`, `train_loss`, those of `reranker.evaluation.evaluate`, `label_mass` (see
+            `reranker.evaluation.scoring`), `seconds_per_list` (scored by one worker), `seconds` (since the trial
+            began), `train_seconds` (the part spent on optimiser steps), `tokens_per_second` (trained, all workers),
+            `peak_memory_mb` (largest worker), and `applied/…`: settings and counts as they really were.
+        evaluation: of the validation lists, in the order of the examples; None if there are none.
+        best: whether the epoch is the best so far by the study's metric; without validation lists every epoch is.
     """
 
     figures: dict[str, float]
@@ -65,6 +66,8 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class Job:
+    """What one training needs, see `reranker.training.sft.fine_tune`."""
+
     config: TrialConfig
     data: RerankingData
     encoder: PromptEncoder
@@ -79,7 +82,7 @@ class Job:
 
 
 class StopWatch(TrainerCallback):  # type: ignore[misc]
-    """Says now and then how far the training is, and ends it at the next optimiser step once it is asked to."""
+    """Reports progress at intervals, and ends the training at the next optimiser step when asked to."""
 
     def __init__(self, should_stop: Callable[[], bool], on_status: Callable[[TrainingStatus], None]) -> None:
         self._should_stop, self._on_status = should_stop, on_status
@@ -88,13 +91,20 @@ class StopWatch(TrainerCallback):  # type: ignore[misc]
         self.loss: Tensor | None = None  # of the last step
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Report the new epoch."""
         self._epoch = round(state.epoch or 0) + 1
         self._say(state)
 
     def score(self, state: Any, lists: int) -> None:
+        """Report that so many lists are being scored."""
         self._say(state, f"scoring {lists} lists")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Report and free memory when due.
+
+        Raises:
+            TrainingStopped: `should_stop` said so.
+        """
         now = time.monotonic()
         if now - self._said > _STATUS_S:
             self._say(state)
@@ -114,7 +124,7 @@ class StopWatch(TrainerCallback):  # type: ignore[misc]
 
 
 class RerankerTrainer(ResumableTrainer):
-    """SFTTrainer with the label objective, and with our scoring in the place of its evaluation."""
+    """SFTTrainer with the label objective, and our scoring in place of its evaluation."""
 
     def __init__(self, job: Job, model: Any, arguments: SFTConfig, started: float) -> None:
         rows = Dataset.from_dict({"position": list(range(len(job.collator.lists)))})
@@ -123,12 +133,12 @@ class RerankerTrainer(ResumableTrainer):
             model,
             arguments,
             train_dataset=rows,
-            eval_dataset=rows.select(range(1)),  # asked for by eval_strategy; `evaluate` scores the validation lists
+            eval_dataset=rows.select(range(1)),  # required by eval_strategy; `evaluate` scores the validation lists
             data_collator=job.collator,
             processing_class=job.encoder.tokenizer,
             callbacks=[job.collator, self._watch],
         )
-        self.remove_callback(PrinterCallback)  # the reports say it all
+        self.remove_callback(PrinterCallback)  # the reports replace it
         self.job = job
         self.best: EpochReport | None = None
         self.rows_of_pass = arguments.per_device_train_batch_size
@@ -143,7 +153,7 @@ class RerankerTrainer(ResumableTrainer):
         self._stored = job.folder.read_epochs() if job.folder and job.keeps_state else []
 
     def training_step(self, model: Any, inputs: dict[str, list[Pass]], num_items_in_batch: Any = None) -> Tensor:
-        """The gradient of the mean loss over a step's examples, gathered pass by pass."""
+        """Accumulate the gradient of the mean loss over a step's examples, pass by pass; returns that loss."""
         model.train()
         self._largest_rate = max(self._largest_rate, *(group["lr"] for group in self.optimizer.param_groups))
         passes, bare = self._prepare_inputs(inputs)["passes"], self.accelerator.unwrap_model(model)
@@ -167,50 +177,50 @@ class RerankerTrainer(ResumableTrainer):
     def compute_loss(
         self, model: Any, inputs: Pass, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
-        """That of the configuration's objective."""
+        """The loss of the configuration's objective."""
         return self._objective.loss(self._objective.logits(model, inputs), inputs["targets"])
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted: the trainer's rule knows nothing of what is left out."""
+        """Not counted: the trainer's formula ignores the work that our passes skip."""
         return 0
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Score the validation lists over all workers, keep the adapter if it is the best, report."""
+        """Score the validation lists over all workers, keep the adapter if it is the best, and report."""
         self._training_seconds += time.perf_counter() - self._epoch_started
         if self._validation:
             self._watch.score(self.state, len(self._validation))
-        evaluation, scored = self._evaluate_together() if self._validation else (None, {})
+        evaluation, scored_figures = self._evaluate_together() if self._validation else (None, {})
         train_loss = float(self.state.log_history[-1]["loss"])
         epoch = round(self.state.epoch or 0)
-        if not all(map(math.isfinite, (train_loss, *scored.values()))):
+        if not all(map(math.isfinite, (train_loss, *scored_figures.values()))):
             rate = self.job.config.learning_rate
             raise TrainingError(f"diverged in epoch {epoch}: the loss is not finite (learning_rate {rate:g})")
-        figures = {"epoch": epoch, "train_loss": train_loss, **scored, **self._resources(), **self._applied()}
+        figures = {"epoch": epoch, "train_loss": train_loss, **scored_figures, **self._resources(), **self._applied()}
         figures["seconds"] = time.perf_counter() - self._started
         best = self.best is None or evaluation is None or is_better(figures, self.best.figures, self.job.metric)
         report = EpochReport(figures, evaluation, best)
         if best:
             self.best = report
-        known = epoch <= len(self._stored)  # trained again because its state was lost, or never written
-        if self.job.folder is not None and self.is_world_process_zero() and not known:
+        is_repeated = epoch <= len(self._stored)  # trained again because its state was lost or never written
+        if self.job.folder is not None and self.is_world_process_zero() and not is_repeated:
             self._store(report)
         if self.job.keeps_state:
             self._keep_state(epoch)
-        if not known and not self.job.on_epoch(report):
+        if not is_repeated and not self.job.on_epoch(report):
             self.control.should_training_stop = True
         self._epoch_started = time.perf_counter()
         return {}
 
     def _keep_state(self, epoch: int) -> None:
-        """Everything that the training goes on from: adapter, optimiser, schedule, random numbers, counters."""
+        """Save what the training resumes from: adapter, optimiser, schedule, random states, counters."""
         assert self.job.folder is not None
-        first = self.is_world_process_zero()
-        beside = self.job.folder.path / "state.tmp"
-        with self.job.folder.keeping_state(epoch) if first else contextlib.nullcontext():
-            wait_for_all()  # until the folder is there
-            self.write_state(beside)
-            (beside / f"counters-{worker_rank()}.json").write_text(json.dumps(self._counters()), encoding="utf-8")
-            wait_for_all()  # until everybody has written
+        is_first = self.is_world_process_zero()
+        state_folder = self.job.folder.path / "state.tmp"
+        with self.job.folder.keeping_state(epoch) if is_first else contextlib.nullcontext():
+            wait_for_all()  # until the folder exists
+            self.write_state(state_folder)
+            (state_folder / f"counters-{worker_rank()}.json").write_text(json.dumps(self._counters()), encoding="utf-8")
+            wait_for_all()  # until every worker has written
 
     def _counters(self) -> dict[str, float]:
         collator = self.job.collator
@@ -224,7 +234,7 @@ class RerankerTrainer(ResumableTrainer):
         }
 
     def on_state_loaded(self, folder: Path) -> None:
-        """Where the counters stand is loaded with the state."""
+        """Restore the counters that were saved with the state."""
         path = folder / f"counters-{worker_rank()}.json"
         counters = json.loads(path.read_text(encoding="utf-8"))
         for name in _COUNTED:
@@ -244,23 +254,25 @@ class RerankerTrainer(ResumableTrainer):
         if report.best:
             model = self.accelerator.unwrap_model(self.model)
             self.job.folder.keep_adapter(model, self.job.config, epoch, self.job.skill)
-        if (found := report.evaluation) is not None:
+        if (evaluation := report.evaluation) is not None:
             users = [self.job.data.interactions.user_ids[e.user] for e in self._validation]
-            self.job.folder.keep_report(epoch, users, found.ranks, found.picks, best=report.best)
+            self.job.folder.keep_report(epoch, users, evaluation.ranks, evaluation.picks, best=report.best)
         self.job.folder.append_epoch(report.figures)
 
     def _evaluate_together(self) -> tuple[Evaluation, dict[str, float]]:
-        """The validation lists' evaluation, and its figures with the time and the mass of the labels."""
+        """The evaluation of the validation lists, and its figures plus the scoring time and the label mass."""
         model = self.accelerator.unwrap_model(self.model)
         began = time.perf_counter()
-        mine = inspect(model, self._lists, self._probes)
+        scored = inspect(model, self._lists, self._probes)
         passed = time.perf_counter() - began
-        found = evaluate(gathered(mine.scores, len(self._validation)), np.array([e.target for e in self._validation]))
-        return found, {
-            **found.figures,
-            **named_titles(mine),
-            "label_mass": sum(of_all(float(mine.mass.sum()))) / len(self._validation),
-            "seconds_per_list": max(of_all(passed / max(1, len(mine.scores)))),
+        evaluation = evaluate(
+            gathered(scored.scores, len(self._validation)), np.array([e.target for e in self._validation])
+        )
+        return evaluation, {
+            **evaluation.figures,
+            **named_titles(scored),
+            "label_mass": sum(of_all(float(scored.mass.sum()))) / len(self._validation),
+            "seconds_per_list": max(of_all(passed / max(1, len(scored.scores)))),
         }
 
     def _resources(self) -> dict[str, float]:
@@ -276,7 +288,7 @@ class RerankerTrainer(ResumableTrainer):
         }
 
     def _applied(self) -> dict[str, float]:
-        """What was really done so far, read off the optimiser, the trainer and the adapter."""
+        """Settings and counts so far, read from the optimiser, the trainer and the adapter."""
         trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         cost = {"applied/flops_per_list": self._flops()} if self._validation else {}
         skill = {} if self.job.skill is None else self.job.skill.facts
@@ -296,12 +308,13 @@ class RerankerTrainer(ResumableTrainer):
         }
 
     def _flops(self) -> float:
-        """Of a mean validation list, over all workers."""
-        own = len(self._lists.prompts)
-        total = flops_per_list(self.accelerator.unwrap_model(self.model), self._lists) * own if own else 0.0
-        return float(sum(of_all(total)) / sum(of_all(own)))
+        """FLOPs of a mean validation list, over all workers."""
+        own_lists = len(self._lists.prompts)
+        total = flops_per_list(self.accelerator.unwrap_model(self.model), self._lists) * own_lists if own_lists else 0.0
+        return float(sum(of_all(total)) / sum(of_all(own_lists)))
 
 
 def is_better(figures: dict[str, float], other: dict[str, float], metric: str) -> bool:
+    """Whether the figures beat the other ones by this metric; losses are minimised."""
     sign = -1 if is_loss(metric) else 1
     return sign * figures[metric] > sign * other[metric]

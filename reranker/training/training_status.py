@@ -1,4 +1,4 @@
-"""What a training is doing between two reports → a line of text."""
+"""What a training does between two reports → a line of text."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ class TrainingStatus:
     """What a training is doing now.
 
     Attributes:
-        doing: in words, where it is not an optimiser step.
-        epoch: under way, counted from 1; 0 before the first.
-        step, steps: how many of the epoch's optimiser steps are done, of how many.
-        loss: of the step that was done last, on the first worker; None where none was.
+        doing: the activity in words, if it is not an optimiser step.
+        epoch: the current one, counted from 1; 0 before the first.
+        step, steps: the epoch's optimiser steps, done and in total.
+        loss: of the last step, on the first worker; None before the first.
     """
 
     doing: str = ""
@@ -23,7 +23,7 @@ class TrainingStatus:
     loss: float | None = None
 
     def text(self, epochs: int) -> str:
-        """In a training of so many epochs."""
+        """The status as a line, in a training of so many epochs."""
         at = f"epoch {self.epoch}/{epochs}" if self.epoch else ""
         step = f"step {self.step}/{self.steps}" if self.steps else ""
         last = self.doing or (f"loss {self.loss:.3f}" if self.loss is not None else "")

@@ -1,1 +1,1 @@
-"""What is known of a study → findings in plain words."""
+"""A study's figures → findings in plain words."""

@@ -1,15 +1,13 @@
-"""What is known of a study → its findings, worst first.
+"""`DiagnosisInputs` → findings, worst first, which is the order in which to act.
 
-Findings come worst first, which is the order in which to act:
+1. symptom: nothing was learned. It names no cause, so it comes first and its causes follow.
+2. cause: something is broken, and the other figures mean little until it is fixed.
+3. limit: the training works, and this holds it back.
+4. doubt: the figures prove less than they seem to.
+5. aside: worth knowing, but changes nothing above.
 
-1. symptom: nothing was learned. It names no cause, so it stands first and its causes follow.
-2. cause: something is broken, and the other figures are worth little until it is mended.
-3. limit: the training works, and this holds it down.
-4. doubt: more may be read into the figures than they can tell.
-5. aside: worth knowing, and changes nothing of the above.
-
-Within a grade the surest comes first. A symptom or cause that is likely at least hides the causes that it explains, and all
-limits and doubts, which it may well have brought about. So mend the first, and diagnose again.
+Within a grade the surest comes first. A symptom or cause that is at least likely hides the causes that it explains. It
+also hides all limits and doubts, since it may have caused them. So fix the first finding, then diagnose again.
 """
 
 from __future__ import annotations
@@ -22,26 +20,28 @@ from results.diagnosis.finding import Confidence, Finding, Grade
 from results.diagnosis.findings import CHECKS, EXPLAINS
 
 
-def diagnose(diagnosis_inputs: DiagnosisInputs) -> list[Finding]:
-    """What explains the results, the worst first; nothing where all is well."""
-    checks = CHECKS if diagnosis_inputs.trials else (failures,)
-    found = [finding for check in checks if (finding := check(diagnosis_inputs))]
+def diagnose(inputs: DiagnosisInputs) -> list[Finding]:
+    """What explains the results, worst first; empty if all is well."""
+    checks = CHECKS if inputs.trials else (failures,)
+    findings = [finding for check in checks if (finding := check(inputs))]
     explained: set[str] = set()
-    for finding in found:
+    for finding in findings:
         if _weighs(finding) and finding.name not in explained:
             explained |= EXPLAINS.get(finding.name, set())
-    left = [finding for finding in found if finding.name not in explained]
-    hidden = {Grade.LIMIT, Grade.DOUBT} if any(map(_weighs, left)) else set()
-    return sorted((f for f in left if f.grade not in hidden), key=lambda f: f.order)
+    unexplained = [finding for finding in findings if finding.name not in explained]
+    hidden_grades = {Grade.LIMIT, Grade.DOUBT} if any(map(_weighs, unexplained)) else set()
+    return sorted(
+        (finding for finding in unexplained if finding.grade not in hidden_grades), key=lambda finding: finding.order
+    )
 
 
 def _weighs(finding: Finding) -> bool:
-    """Whether it is grave and sure enough to account for others."""
+    """Whether it is serious and sure enough to explain others."""
     return finding.grade <= Grade.CAUSE and finding.confidence is not Confidence.POSSIBLE
 
 
 def as_text(findings: list[Finding], width: int) -> str:
-    """For a terminal."""
+    """The findings as text for a terminal."""
     if not findings:
         return "Nothing found that explains weak results."
     lines = []

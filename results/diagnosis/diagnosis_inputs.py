@@ -1,4 +1,4 @@
-"""A study's folder, or a table of figures → `DiagnosisInputs`: what is known of a study, in the shape that findings ask for it."""
+"""A study's folder, or a table of figures → `DiagnosisInputs`, which the checks read."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 _RANKED_BY = ("ndcg_at_10", *(name for name in METRIC_NAMES if name != "ndcg_at_10"), "val_loss")
 _FIGURES = (*METRIC_NAMES, "train_loss", "val_loss", "label_mass", "titles_found", "titles_asked", "hit", "seconds")
-_TEXTS = ("rank", "name", "kind", "status", "epoch")  # of a leaderboard: to tell its rows, nothing to reckon with
+_TEXTS = ("rank", "name", "kind", "status", "epoch")  # columns of a leaderboard that identify a row and are no figures
 _APPLIED = {"optimizer_steps": "applied/optimizer_steps"}
 _GAINS: dict[str, Callable[[int], float]] = {
     "recall": lambda rank: 1.0,
     "ndcg": lambda rank: 1 / math.log2(rank + 1),
     "mrr": lambda rank: 1 / rank,
 }
-_RARE = 0.025  # how often luck alone may lift the best of all epochs above what counts as chance
+_RARE = 0.025  # how often luck may lift the best of all epochs above what counts as chance
 
 
 @dataclass(frozen=True)
 class Range:
-    """How a numeric knob was searched: its ends, and whether it varied evenly in the logarithm or among listed values."""
+    """The range of a numeric knob: its ends, and whether it was on a log scale or a list of values."""
 
     low: float
     high: float
@@ -42,32 +42,32 @@ class Range:
     listed: bool = False
 
     def end_at(self, value: float) -> str:
-        """ "low" or "high" where the value is that end, or within a tenth of the range from it; else nothing."""
+        """ "low" or "high" if the value is at that end or within a tenth of the range from it; else empty."""
         if self.listed:
-            place = {self.low: 0.0, self.high: 1.0}.get(value, 0.5)
+            position = {self.low: 0.0, self.high: 1.0}.get(value, 0.5)
         else:
-            low, high, at = (math.log(x) if self.log else x for x in (self.low, self.high, value))
-            place = (at - low) / (high - low)
-        return "low" if place <= 0.1 else "high" if place >= 0.9 else ""
+            low, high, scaled = (math.log(x) if self.log else x for x in (self.low, self.high, value))
+            position = (scaled - low) / (high - low)
+        return "low" if position <= 0.1 else "high" if position >= 0.9 else ""
 
 
 @dataclass(frozen=True)
 class DiagnosisInputs:
-    """What is known of a study. Figures that a table lacks are absent; findings that need them stay silent.
+    """What is known of a study. A table may lack figures; checks that need them find nothing.
 
     Attributes:
-        trials: those with at least one epoch that are no replicates, the best first.
+        trials: those with a finished epoch, without replicates, best first.
         users: how many lists were scored.
         candidates: how many items a list has.
         metric: the one that makes a trial the best.
-        chance: what guessing gets, by metric.
+        chance: the value of guessing, by metric.
         failed: the trials that failed.
-        references: the metrics of each baseline, and of an untrained model what else is known of it.
-        comparison: what the ranks prove; None without ranks.
-        picks: what the best trial put first.
-        kept_first: in what share of the lists that is what its model put first before the training.
+        references: the metrics of each baseline; for an untrained model, its other figures too.
+        comparison: the statistical tests; None without ranks.
+        picks: what the best trial ranked first.
+        kept_first: the share of lists whose first place is the untrained model's.
         best_reachable: Recall@1 of a ranker that knows how the data were made.
-        space: the numeric knobs that were searched.
+        space: the ranges of the searched numeric knobs.
         data: the study file's section of that name.
     """
 
@@ -87,15 +87,15 @@ class DiagnosisInputs:
 
     @staticmethod
     def of_study(
-        study: StudyFolder, found: Comparison | None = None, trials: Sequence[StoredTrial] | None = None
+        study: StudyFolder, comparison: Comparison | None = None, trials: Sequence[StoredTrial] | None = None
     ) -> DiagnosisInputs:
-        """Everything that is stored; `found` is the study's comparison and `trials` are its trials where they were read."""
+        """From a study's folder. Pass `comparison` and `trials` if they are known already."""
         manifest, trials = study.read_manifest(), list(study.trials()) if trials is None else trials
         metric = manifest["metric"]
-        found = found or compare(study)
+        comparison = comparison or compare(study)
         searched = [trial for trial in trials if trial.epochs and replicated(trial) is None]
-        first = found.winner.number if found else None
-        ranked = sorted(_best_first(searched, metric), key=lambda trial: trial.number != first)
+        winner_number = comparison.winner.number if comparison else None
+        ranked = sorted(_best_first(searched, metric), key=lambda trial: trial.number != winner_number)
         references = study.references()
         sections = study.read_sections()
         picks, kept_first = _picks(study, ranked[0]) if ranked else (None, None)
@@ -107,11 +107,11 @@ class DiagnosisInputs:
             references.pop("chance"),
             [trial for trial in trials if trial.status is TrialStatus.FAILED],
             {name: {**study.baseline(name).read_figures(), **figures} for name, figures in references.items()},
-            found,
+            comparison,
             picks,
             kept_first,
             manifest["best_reachable_recall_at_1"],
-            {knob: interval for knob, entry in sections.get("space", {}).items() if (interval := _range(entry))},
+            {knob: knob_range for knob, entry in sections.get("space", {}).items() if (knob_range := _range(entry))},
             sections.get("data", {}),
         )
 
@@ -119,9 +119,9 @@ class DiagnosisInputs:
     def of_table(
         rows: Sequence[dict[str, Any]], *, users: int, candidates: int, metric: str = "ndcg_at_10"
     ) -> DiagnosisInputs:
-        """From figures alone, a row a trial, named as a trial's epochs and knobs are.
+        """From a table with a row per trial, whose columns are named like a trial's figures and knobs.
 
-        Which epoch a row is of isn't known; so what is told from the first epoch, or from a course, stays untold.
+        The epoch of a row is unknown, so checks that need the first epoch or a curve find nothing.
         """
         trials = []
         for number, row in enumerate(rows):
@@ -130,11 +130,12 @@ class DiagnosisInputs:
             trials.append(StoredTrial(number, knobs, TrialStatus.COMPLETED, "", [figures]))
         ranked = _best_first(trials, metric)
         hit = ranked[0].epochs[0].get("hit", 1.0) if ranked else 1.0
-        guessed = {name: hit * value for name, value in chance(candidates).items()}
-        return DiagnosisInputs(ranked, users, candidates, metric, guessed)
+        chance_levels = {name: hit * value for name, value in chance(candidates).items()}
+        return DiagnosisInputs(ranked, users, candidates, metric, chance_levels)
 
     @property
     def winner(self) -> StoredTrial:
+        """The best trial."""
         return self.trials[0]
 
     @property
@@ -146,59 +147,62 @@ class DiagnosisInputs:
 
     @property
     def guessing(self) -> float:
-        """The loss of one who finds all candidates equally likely, in nats."""
+        """The loss of guessing: all candidates equally likely, in nats."""
         return math.log(self.candidates)
 
     @property
     def untrained(self) -> dict[str, Any]:
-        """The figures of the best trial's model without training; empty where they are not known."""
+        """The figures of the best trial's model without training; empty if unknown."""
         return self.references.get(f"{ZERO_SHOT}{self.winner.values.get('model')}", {})
 
     @property
     def hit(self) -> float:
-        """The share of lists that hold their target; 1 unless a retriever made them."""
+        """The share of lists that hold their target; 1 unless a retriever made the lists."""
         return float(self.best.get("hit", 1.0))
 
     @property
     def naming(self) -> Naming | None:
-        """How often the best trial names the label of a title; None where nothing is known of that."""
+        """How often the best trial names the label of a title; None if unknown."""
         return self.naming_of(self.winner)
 
     def naming_of(self, trial: StoredTrial) -> Naming | None:
+        """How often a trial names the label of a title; None if unknown."""
         untrained = self.references.get(f"{ZERO_SHOT}{trial.values.get('model')}", {})
-        candidates = {"candidates": self.candidates}  # which a table's rows lack
+        candidates = {"candidates": self.candidates}  # a table's rows lack them
         return Naming.of(replace(trial, values={**trial.values, **candidates}), self.metric, untrained, self.users)
 
     def losses(self, name: str) -> list[float]:
-        """A figure of the best trial, epoch by epoch."""
+        """A figure of the best trial, by epoch."""
         return [epoch[name] for epoch in self.winner.epochs if name in epoch]
 
     def error_of_chance(self, metric: str) -> float:
-        """The standard error that a metric has for one who guesses, with so many users."""
+        """The standard error of a metric's mean over users for a ranker that guesses."""
         _, k = METRICS[metric]
         gains = [_GAINS[metric.split("_")[0]](rank) for rank in range(1, min(k, self.candidates) + 1)]
-        square = self.hit * sum(gain**2 for gain in gains) / self.candidates
-        return math.sqrt((square - self.chance[metric] ** 2) / self.users)
+        mean_square = self.hit * sum(gain**2 for gain in gains) / self.candidates
+        return math.sqrt((mean_square - self.chance[metric] ** 2) / self.users)
 
     def is_chance(self, figures: dict[str, Any], of: int = 1) -> bool:
-        """Whether Recall@1 and NDCG@10 are what the best of so many guessing rankers may have, in 97.5 studies of 100."""
+        """Whether the best of `of` guessing rankers may reach this Recall@1 and NDCG@10, in 97.5 of 100 studies."""
         z = stats.norm.ppf(1 - _RARE / of)
-        known = [metric for metric in ("recall_at_1", "ndcg_at_10") if metric in figures]
-        return bool(known) and all(figures[m] < self.chance[m] + z * self.error_of_chance(m) for m in known)
+        metrics = [metric for metric in ("recall_at_1", "ndcg_at_10") if metric in figures]
+        return bool(metrics) and all(
+            figures[metric] < self.chance[metric] + z * self.error_of_chance(metric) for metric in metrics
+        )
 
     @property
     def one_answer(self) -> bool:
-        """Whether the same label stands first in all lists, whatever stands in them."""
+        """Whether the same label stands first in every list."""
         return self.picks is not None and len(self.picks.first) > 1 and bool(np.ptp(self.picks.first) == 0)
 
     @property
     def list_dependence(self) -> float:
-        """How much the answers depend on the lists: the spread of the first one's probability, relative to its mean."""
+        """How much the answers depend on the lists: the probability of first places, standard deviation over mean."""
         return float(self.picks.probability.std() / self.picks.probability.mean()) if self.picks else math.inf
 
     @property
     def at_chance(self) -> bool:
-        """Whether the best epoch of all trials is what guessing gives, or always puts the same label first."""
+        """Whether the best epoch of all trials is at the level of guessing, or always ranks the same label first."""
         return self.one_answer or self.is_chance(self.best, of=sum(len(trial.epochs) for trial in self.trials))
 
 
@@ -208,32 +212,32 @@ def _best_first(trials: list[StoredTrial], metric: str) -> list[StoredTrial]:
 
 
 def _picks(study: StudyFolder, best: StoredTrial) -> tuple[Picks | None, float | None]:
-    """What the trial put first, and in what share of the lists its untrained model did so too."""
+    """What the trial ranked first, and the share of lists in which its untrained model ranked the same first."""
     trained, (untrained, _) = study.trial(best.number), study.zero_shot(best.values["model"])
     picks = trained.read_picks() if trained.has_ranks else None
-    before = untrained.read_picks() if untrained.has_ranks else None
-    if picks is None or before is None or len(picks.first) != len(before.first):
+    untrained_picks = untrained.read_picks() if untrained.has_ranks else None
+    if picks is None or untrained_picks is None or len(picks.first) != len(untrained_picks.first):
         return picks, None
-    return picks, float((picks.first == before.first).mean())
+    return picks, float((picks.first == untrained_picks.first).mean())
 
 
 def _range(entry: dict[str, Any]) -> Range | None:
-    """The numeric range of an entry of a study file's space; None where it has no order, or depends on other knobs."""
+    """The numeric range of a knob in a study file; None if it has no order or depends on other knobs."""
     if "ratio_of" in entry or "when" in entry:
         return None
     if "choice" in entry:
         values = entry["choice"]
-        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-        return Range(min(values), max(values), listed=True) if numbers and len(values) > 2 else None
+        all_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        return Range(min(values), max(values), listed=True) if all_numbers and len(values) > 2 else None
     kind = next(kind for kind in ("int", "uniform", "log_uniform") if kind in entry)
     low, high = (float(end) for end in entry[kind])
     return Range(low, high, kind == "log_uniform" or bool(entry.get("log")))
 
 
 def read_table(path: Path, *, users: int, candidates: int) -> DiagnosisInputs:
-    """A CSV file, a row a run, with columns of `leaderboard.csv`, `optimizer_steps`, `label_mass`, `hit`, and knobs.
+    """A CSV file with a row per run: columns of `leaderboard.csv`, `optimizer_steps`, `label_mass`, `hit`, and knobs.
 
-    Rows of the kind `baseline` are what the runs are compared with; a run without the metric counts as failed.
+    Rows of the kind `baseline` are baselines. A run without the metric counts as failed.
 
     Raises:
         InputError: with every fault of the file.
@@ -243,15 +247,15 @@ def read_table(path: Path, *, users: int, candidates: int) -> DiagnosisInputs:
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             rows = [(table.line_num, row) for row in table]
-            names = list(table.fieldnames or [])
+            columns = list(table.fieldnames or [])
     except (OSError, UnicodeDecodeError) as error:
         raise EnvironmentFault(f"cannot read {path}: {error}") from error
     faults = [Fault("must be at least 1", field="--users", value=users)] if users < 1 else []
     faults += [Fault("must be at least 2", field="--candidates", value=candidates)] if candidates < 2 else []
-    faults += _table_faults(str(path), names, rows)
+    faults += _table_faults(str(path), columns, rows)
     if faults:
         raise InputError(faults)
-    metric = next(metric for metric in _RANKED_BY if metric in names)
+    metric = next(metric for metric in _RANKED_BY if metric in columns)
     runs, failed, baselines = [], [], {}
     for line, row in rows:
         figures = {_APPLIED.get(name, name): _value(name, text) for name, text in row.items() if text}
@@ -261,28 +265,35 @@ def read_table(path: Path, *, users: int, candidates: int) -> DiagnosisInputs:
             failed.append(StoredTrial(line, {}, TrialStatus.FAILED, "", []))
         elif row.get("kind") != "chance":
             runs.append(figures)
-    diagnosis_inputs = DiagnosisInputs.of_table(runs, users=users, candidates=candidates, metric=metric)
-    return replace(diagnosis_inputs, failed=failed, references=baselines)
+    inputs = DiagnosisInputs.of_table(runs, users=users, candidates=candidates, metric=metric)
+    return replace(inputs, failed=failed, references=baselines)
 
 
-def _table_faults(file: str, names: list[str], rows: list[tuple[int, dict[str, Any]]]) -> list[Fault]:
-    known = {*_FIGURES, *_APPLIED, *_APPLIED.values(), "applied/learning_rate", *_TEXTS, *TrialConfig.model_fields}
+def _table_faults(file: str, columns: list[str], rows: list[tuple[int, dict[str, Any]]]) -> list[Fault]:
+    known_columns = {
+        *_FIGURES,
+        *_APPLIED,
+        *_APPLIED.values(),
+        "applied/learning_rate",
+        *_TEXTS,
+        *TrialConfig.model_fields,
+    }
     faults = [
-        Fault("there is no such column", file, 1, name, hint=nearest(name, known))
-        for name in names
-        if name not in known
+        Fault("there is no such column", file, 1, name, hint=nearest(name, known_columns))
+        for name in columns
+        if name not in known_columns
     ]
-    if not set(_RANKED_BY) & set(names):
+    if not set(_RANKED_BY) & set(columns):
         faults.append(Fault(f"one of these columns must be there: {', '.join(_RANKED_BY)}", file, 1))
     if not rows:
         faults.append(Fault("there must be a row a run", file))
     for line, row in rows:
         if None in row or None in row.values():
-            faults.append(Fault(f"a row must have {len(names)} cells", file, line))
+            faults.append(Fault(f"a row must have {len(columns)} cells", file, line))
             continue
         for name, text in row.items():
-            number = name in {*_FIGURES, *_APPLIED, *_APPLIED.values(), "applied/learning_rate"}
-            if text and number and not isinstance(_value(name, text), float):
+            numeric = name in {*_FIGURES, *_APPLIED, *_APPLIED.values(), "applied/learning_rate"}
+            if text and numeric and not isinstance(_value(name, text), float):
                 faults.append(Fault("must be a finite number", file, line, name, text))
             elif text and name in {*METRIC_NAMES, "titles_found"} and not 0 <= float(text) <= 1:
                 faults.append(Fault("must be from 0 to 1, not in percent", file, line, name, text))
@@ -290,7 +301,7 @@ def _table_faults(file: str, names: list[str], rows: list[tuple[int, dict[str, A
 
 
 def _value(name: str, text: str) -> float | str:
-    """A cell as a number, where it is one."""
+    """A cell as a number if it is one, else as text."""
     try:
         number = float(text)
     except ValueError:

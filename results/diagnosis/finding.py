@@ -1,4 +1,4 @@
-"""What a check says when it finds something."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import IntEnum, StrEnum
 
 
 class Grade(IntEnum):
-    """The order in which to act; see `results.diagnose`."""
+    """The order in which to act; see `results.diagnosis.diagnosis`."""
 
     SYMPTOM = 1
     CAUSE = 2
@@ -17,7 +17,7 @@ class Grade(IntEnum):
 
 
 class Confidence(StrEnum):
-    """From the surest on."""
+    """How sure a finding is, surest first."""
 
     SURE = "sure"
     LIKELY = "likely"
@@ -26,10 +26,10 @@ class Confidence(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One reason, in words for whoever has to act on it.
+    """One reason for the results, in words for the person who acts on it.
 
     Attributes:
-        name: a few words that tell it from other findings.
+        name: a few words, unique among findings.
         seen: the figures.
         means: what they mean.
         next_step: what to change.
@@ -44,8 +44,9 @@ class Finding:
 
     @property
     def order(self) -> tuple[int, int]:
-        """Its place among the findings of a study: by grade, then the surest first."""
+        """The sort key: by grade, then the surest first."""
         return self.grade, list(Confidence).index(self.confidence)
 
     def as_dict(self) -> dict[str, str]:
+        """The finding as `results.diagnose --json` prints it."""
         return {**asdict(self), "confidence": self.confidence.value, "grade": self.grade.name.lower()}

@@ -1,4 +1,4 @@
-"""Which checks are made, in the order of their grades, and which findings explain which others."""
+"""All checks, ordered by grade, and which findings explain which others."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CHECKS: tuple[Callable[[DiagnosisInputs], Finding | None], ...] = (
     retriever_ceiling, easier_lists, still_learning, best_at_an_edge, too_few_users, seed_luck, failures,
 )  # fmt: skip
 _UNLEARNT = {"no better than untrained", "label prior", "labels are improbable"}
-EXPLAINS = {  # what else brings these about; what is explained itself explains nothing
+EXPLAINS = {  # a finding → the findings it explains; an explained finding explains nothing itself
     "at chance": {"no better than untrained"},
     "leaked target": {"leaked in training", "template mismatch", "label prior"},
     "leaked in training": {

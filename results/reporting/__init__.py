@@ -1,1 +1,1 @@
-"""What a study says → words, tables and pictures of its report."""
+"""A study → its report: text, tables and charts."""

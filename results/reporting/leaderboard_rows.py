@@ -1,4 +1,4 @@
-"""A study → the leaderboard as its report shows it, with intervals, and reruns beneath what they judge."""
+"""A study → the leaderboard of its report, with intervals, and replicates below their configuration."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Row:
 
     Attributes:
         kind: trial, replicate, baseline or chance.
-        place: winner, alike (can't be told from it), or empty.
+        place: winner, alike (in the tie set), or empty.
         value: the metric; None before the first epoch.
-        interval: of its mean over users, 95%; None without ranks.
-        note: what its reruns show, below the last of them.
+        interval: the 95% interval of its mean over users; None without ranks.
+        note: the summary of a configuration's replicates, in the last one's row.
     """
 
     kind: str
@@ -46,35 +46,40 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """The leaderboard. `columns` head the rows' cells; all values and intervals lie between `ends`."""
+    """The leaderboard. `columns` are the heads of the rows' cells; all values and intervals lie between `ends`."""
 
     metric: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     ends: tuple[float, float]
-    rerun: bool  # whether any configuration was
+    rerun: bool  # whether any configuration has replicates
 
 
 def board_of(
     study: StudyFolder,
     configuration_results: Sequence[ConfigurationResult],
-    found: Comparison | None,
+    comparison: Comparison | None,
     trials: Sequence[StoredTrial] | None = None,
 ) -> Board:
-    """Best first by the study's metric, configurations by their estimates; one that has several runs shows their mean."""
+    """The leaderboard, best first; configurations are sorted by their estimates and show the mean of their runs."""
     manifest = study.read_manifest()
-    metric = found.metric if found else manifest["metric"]
+    metric = comparison.metric if comparison else manifest["metric"]
     trials = standing(study, trials)
-    last = [trial.epochs[-1] for trial in trials if trial.epochs]
-    extra = [name for name in ("hit", f"retrieved/{metric}") if any(name in figures for figures in last)]
-    rest = [name for name in ("recall_at_1", "ndcg_at_10") if name != metric]
-    columns = [*rest, *extra, *manifest["knobs"], "train_loss", "val_loss", "epoch", "seconds"]
+    last_epochs = [trial.epochs[-1] for trial in trials if trial.epochs]
+    retriever_columns = [
+        name for name in ("hit", f"retrieved/{metric}") if any(name in figures for figures in last_epochs)
+    ]
+    other_metrics = [name for name in ("recall_at_1", "ndcg_at_10") if name != metric]
+    columns = [*other_metrics, *retriever_columns, *manifest["knobs"], "train_loss", "val_loss", "epoch", "seconds"]
     by_number = {c.trial.number: c for c in configuration_results}
-    tie_set = frozenset(trial.number for trial in found.tie_set) if found else frozenset[int]()
-    maker = _Maker(study, manifest["metric"], set(manifest["knobs"]), by_number, found, tie_set, metric, columns)
+    tie_set = frozenset(trial.number for trial in comparison.tie_set) if comparison else frozenset[int]()
+    maker = _Maker(study, manifest["metric"], set(manifest["knobs"]), by_number, comparison, tie_set, metric, columns)
     sign = 1 if manifest["metric"].endswith("_loss") else -1
-    found_of = estimates(configuration_results, manifest["metric"])
-    judged = {c.trial.number: estimate.value for c, estimate in zip(configuration_results, found_of, strict=True)}
+    configuration_estimates = estimates(configuration_results, manifest["metric"])
+    scores = {
+        c.trial.number: estimate.value
+        for c, estimate in zip(configuration_results, configuration_estimates, strict=True)
+    }
     reruns_of: dict[int | None, list[StoredTrial]] = {}
     for trial in trials:
         reruns_of.setdefault(replicated(trial), []).append(trial)
@@ -86,7 +91,7 @@ def board_of(
     numbers = {trial.number for trial in trials}
     for trial in trials:
         if replicated(trial) not in numbers:
-            score = judged.get(trial.number)
+            score = scores.get(trial.number)
             reruns = reruns_of.get(trial.number, [])
             groups.append((math.inf if score is None else sign * score, maker.configuration(trial, reruns)))
     groups.sort(key=lambda group: group[0])
@@ -105,16 +110,19 @@ def board_of(
 
 @dataclass(frozen=True)
 class _Maker:
+    """Makes the rows of a study's leaderboard."""
+
     study: StudyFolder
-    chosen_by: str  # the metric whose best report a trial's figures are from
+    chosen_by: str  # the metric that chooses a trial's best report
     knobs: set[str]
     configuration_results: dict[int, ConfigurationResult]
-    found: Comparison | None
+    comparison: Comparison | None
     tie_set: frozenset[int]
     metric: str
     columns: list[str]
 
     def reference(self, record: Mapping[Any, Any]) -> Row:
+        """The row of a baseline or of chance."""
         folder = self.study.baseline(record["name"])
         interval = (
             _interval(_values(folder, self.metric)) if record["kind"] == "baseline" and folder.has_ranks else None
@@ -124,15 +132,15 @@ class _Maker:
         return Row(record["kind"], masked(record["name"]), "", value, interval, self._cells(figures))
 
     def configuration(self, trial: StoredTrial, reruns: list[StoredTrial]) -> list[Row]:
-        """Its row and, where it was rerun, one for each run that it was made of."""
+        """A configuration's row; if it has replicates, also a row for each of its runs."""
         configuration_result = self.configuration_results.get(trial.number)
         if configuration_result is None:
             return [Row("trial", masked(trial.name), trial.status.value, None, None, self._cells(trial.values))]
         figures = self._figures(trial) | configuration_result.figures | {"seconds": trial.epochs[-1].get("seconds")}
         interval = _interval(configuration_result.values(self.metric)) if configuration_result.has_ranks else None
         place = ""
-        if self.found:
-            winner = trial.number == self.found.winner.number
+        if self.comparison:
+            winner = trial.number == self.comparison.winner.number
             place = "winner" if winner else "alike" if trial.number in self.tie_set else ""
         score = number(figures.get(self.metric))
         row = Row("trial", masked(trial.name), trial.status.value, score, interval, self._cells(figures), place=place)
@@ -151,7 +159,7 @@ class _Maker:
         )
 
     def _luck(self, configuration_result: ConfigurationResult) -> str:
-        """The spread between seeds, beside that of users."""
+        """The spread between seeds and between users, as text."""
         scores = configuration_result.scores(self.metric)
         if len(scores) < 2:
             return ""
@@ -173,26 +181,26 @@ class _Maker:
 
 
 def number(value: Any) -> float | None:
-    """Of a figure that may be missing, NA or infinite."""
+    """A figure as a number; None if it is missing, NA or infinite."""
     try:
-        known = float(value)
+        converted = float(value)
     except (TypeError, ValueError):
         return None
-    return known if math.isfinite(known) else None
+    return converted if math.isfinite(converted) else None
 
 
 def spelled(name: str, value: Any, *, exact: bool) -> str:
-    """As a cell shows it; `exact` is for what was set, not measured."""
+    """A value as a cell shows it; `exact` is for values that were set, not measured."""
     if isinstance(value, bool | str | list | dict):
         return masked(str(value))
-    known = number(value)
-    if known is None:
+    numeric = number(value)
+    if numeric is None:
         return ""
     if name == "seconds":
-        return f"{known:.0f}"
+        return f"{numeric:.0f}"
     if not exact:
-        return f"{known:.3f}"
-    return f"{value}" if isinstance(value, int) else f"{known:.1e}" if 0 < abs(known) < 0.01 else f"{known:.4g}"
+        return f"{numeric:.3f}"
+    return f"{value}" if isinstance(value, int) else f"{numeric:.1e}" if 0 < abs(numeric) < 0.01 else f"{numeric:.4g}"
 
 
 def _interval(values: FloatArray) -> tuple[float, float] | None:
@@ -200,6 +208,6 @@ def _interval(values: FloatArray) -> tuple[float, float] | None:
 
 
 def _values(folder: TrialFolder, metric: str) -> FloatArray:
-    """[users], in the order of their ids."""
+    """The metric of each user, [users] in the order of their ids."""
     users, ranks = folder.read_ranks()
     return values_of(ranks, metric)[np.argsort(users, kind="stable")]

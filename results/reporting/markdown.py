@@ -1,4 +1,4 @@
-"""What a report says → Markdown for a comment on GitHub, where no text of the study formats, links or mentions."""
+"""A report's content → Markdown for a GitHub comment. Texts from the study are escaped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONG = 1000  # characters of one text
 
 
 def to_markdown(content: Content) -> str:
-    """Verdict, what is proven, the sealed test, a short leaderboard, the diagnosis, and how to repeat it."""
+    """Verdict, what is proven, the sealed test, a short leaderboard, the diagnosis, and how to reproduce it."""
     parts = [
         f"## {escaped(content.study)}: {escaped(content.headline)}",
         " · ".join(escaped(fact) for fact in content.context),
@@ -41,15 +41,15 @@ def to_markdown(content: Content) -> str:
 
 
 def escaped(text: str) -> str:
-    """As it stands, on one line: no formatting, HTML, link, mention or reference comes of it."""
+    """The text on one line, escaped: no formatting, HTML, link, mention or reference."""
     text = re.sub(r"([\\`*_{}\[\]()<>#|~$!&])", r"\\\1", _short(re.sub(r"\s+", " ", text)))
-    text = re.sub(r"^(\d+)([.)])(?!\S)", r"\1\\\2", re.sub(r"^([-+=])(?!\d)", r"\\\1", text))  # would begin a list
+    text = re.sub(r"^(\d+)([.)])(?!\S)", r"\1\\\2", re.sub(r"^([-+=])(?!\d)", r"\\\1", text))  # would start a list
     text = re.sub(r":(?=[^\s\d])", r"\:", re.sub(r"(?i)\bwww\.", r"www\.", text))
     return re.sub(r"(?<![A-Za-z0-9])@(?=[A-Za-z0-9])", "@\u200b", re.sub(r"#(?=\d)", "#\u200b", text))
 
 
 def prose(text: str) -> str:
-    """A sentence in which `backticks` mark what is to be typed."""
+    """A sentence in which `backticks` mark code."""
     parts = _short(text).split("`")
     if len(parts) % 2 == 0:
         return escaped(text)
@@ -57,7 +57,7 @@ def prose(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """A code span that ends where it should, whatever it holds. Not for a table, where a pipe ends it."""
+    """A code span for any text. Not for a table, where a pipe would end it."""
     text = _short(" ".join(text.split()))
     fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
     padded = f" {text} " if text.startswith("`") or text.endswith("`") else text
@@ -69,14 +69,14 @@ def _short(text: str) -> str:
 
 
 def _cut(text: str) -> str:
-    """Whole lines only: half a code span would let act what it holds."""
-    kept: list[str] = []
+    """Cut to the limit at a line end: half a code span would leave its text unescaped."""
+    lines: list[str] = []
     size = 0
     for line in text.splitlines(keepends=True):
         size += len(line.encode())
         if size > _LIMIT:
-            return "".join([*kept, "\n… the rest is in report.html\n"])
-        kept.append(line)
+            return "".join([*lines, "\n… the rest is in report.html\n"])
+        lines.append(line)
     return text
 
 
@@ -96,8 +96,8 @@ def _step(step: Step) -> str:
     return prose(step.text) + (f" {code(step.command)}" if step.command else "")
 
 
-def _table(head: list[str], rows: list[list[str]], left: int) -> str:
-    lines = [head, [":--" if i < left else "--:" for i in range(len(head))], *rows]
+def _table(head: list[str], rows: list[list[str]], left_columns: int) -> str:
+    lines = [head, [":--" if i < left_columns else "--:" for i in range(len(head))], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -105,10 +105,19 @@ def _proven(content: Content) -> list[str]:
     if not content.proofs:
         return [escaped(line) for line in content.proven]
     rows = []
-    for p in content.proofs:
-        interval = f"{p.low:+.3f} to {p.high:+.3f}"
-        rows.append([escaped(p.baseline), f"{p.level:.3f}", f"{p.mean:+.3f}", interval, escaped(p.p), p.word])
-    table = _table(["against", escaped(content.board.metric), "difference", "95%", "p", "proven"], rows, left=1)
+    for proof in content.proofs:
+        interval = f"{proof.low:+.3f} to {proof.high:+.3f}"
+        rows.append(
+            [
+                escaped(proof.baseline),
+                f"{proof.level:.3f}",
+                f"{proof.mean:+.3f}",
+                interval,
+                escaped(proof.p),
+                proof.word,
+            ]
+        )
+    table = _table(["against", escaped(content.board.metric), "difference", "95%", "p", "proven"], rows, left_columns=1)
     return [table, " ".join(escaped(line) for line in content.proven)]
 
 
@@ -120,25 +129,25 @@ def _readings(content: Content) -> list[str]:
 
 
 def _reading(reading: Reading) -> str:
-    loud = f"**UNSEALED AGAIN**, given reason: {code(reading.unseal)}. " if reading.unseal else ""
+    warning = f"**UNSEALED AGAIN**, given reason: {code(reading.unseal)}. " if reading.unseal else ""
     head = ["", *(escaped(column) for column in reading.columns), "difference (95%)"]
-    table = _table(head, [[escaped(cell) for cell in row] for row in reading.rows], left=1)
-    return f"{loud}{escaped(reading.trial)}, {escaped(reading.time)} ({escaped(reading.record)})\n\n{table}"
+    table = _table(head, [[escaped(cell) for cell in row] for row in reading.rows], left_columns=1)
+    return f"{warning}{escaped(reading.trial)}, {escaped(reading.time)} ({escaped(reading.record)})\n\n{table}"
 
 
 def _board(board: Board) -> str:
-    """The best trials, and every baseline and chance."""
+    """The best trials, every baseline, and chance."""
     if not board.rows:
         return "No trial has started."
-    shown, trials = [], 0
+    rows, trials = [], 0
     for row in board.rows:
         trials += row.kind == "trial"
         if row.kind in ("baseline", "chance") or trials <= _ROWS:
-            shown.append(row)
+            rows.append(row)
     head = ["", "name", escaped(board.metric), "95%", "status", *(escaped(column) for column in board.columns)]
-    table = _table(head, [_line(row) for row in shown], left=2)
-    notes = [escaped(row.note) for row in shown if row.note]
-    left_out = len(board.rows) - len(shown)
+    table = _table(head, [_line(row) for row in rows], left_columns=2)
+    notes = [escaped(row.note) for row in rows if row.note]
+    left_out = len(board.rows) - len(rows)
     return "\n\n".join([table, *notes, *([f"{left_out} more in report.html"] if left_out else [])])
 
 
@@ -158,6 +167,7 @@ def _diagnosis(content: Content) -> str:
     if not content.findings:
         return "Nothing was found that explains weak results."
     return "\n".join(
-        f"{i}. **{escaped(f.name)}** ({f.confidence}): {prose(f.seen)}. {prose(f.means)}. Next: {prose(f.next_step)}."
-        for i, f in enumerate(content.findings, start=1)
+        f"{i}. **{escaped(finding.name)}** ({finding.confidence}): {prose(finding.seen)}. {prose(finding.means)}. "
+        f"Next: {prose(finding.next_step)}."
+        for i, finding in enumerate(content.findings, start=1)
     )

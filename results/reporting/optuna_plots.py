@@ -1,7 +1,7 @@
-"""Optuna's journal → Optuna's own plots of what the knobs do. The only module here that knows Optuna.
+"""Optuna's journal → Optuna's own plots of the knobs. The only module here that imports Optuna.
 
-A trial that was stopped early counts with its best epoch, as everywhere in a report; Optuna alone would leave it out,
-and show only what survived.
+A trial that was stopped early counts with its best epoch, as everywhere in a report. Optuna alone would leave it out
+and show only survivors.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from typing import Any
 
 import numpy as np
 
-from results.reporting.charts import BEYOND_NOISE, NOISE, Figure
-from results.reporting.svg import HEIGHT, SCALE, WIDTH, plain_ticks, style, to_svg, whole_numbers
+from results.reporting.chart_data import Figure
+from results.reporting.svg import HEIGHT, OTHER, SCALE, WIDTH, WIN, plain_ticks, style, to_svg, whole_numbers
 
 _PARALLEL, _IMPORTANCES = "The knobs of every trial", "Which knobs mattered"
-_FEWEST = 4  # trials whose lines between axes say something
-_FEWEST_TO_WEIGH = 8
-_TOP = 0.25  # of the trials are what PED-ANOVA explains; of a tenth, its default, a small search has one or two
+_FEWEST = 4  # trials needed for parallel coordinates
+_FEWEST_TO_WEIGH = 8  # trials needed for importances
+_TOP = 0.25  # the share of trials that PED-ANOVA explains; its default, a tenth, is one or two trials of a small search
 _SHUFFLES = 99
 
 
 def knob_figures(journal: Path, scores: Mapping[int, float], *, maximise: bool, label: str) -> list[Figure]:
-    """Parallel coordinates and importances; where there is too little to draw, why.
+    """Parallel coordinates and importances; if there is too little to draw, the reason.
 
     Args:
-        scores: of each trial that takes part, by its number in the journal.
-        label: the scores' name.
+        scores: the score of each trial to show, by its number in the journal.
+        label: the name of the scores.
     """
     if not journal.exists():
-        why = "The study's folder has no journal of Optuna's."
-        return [Figure("parallel", _PARALLEL, why), Figure("importances", _IMPORTANCES, why)]
+        reason = "The study's folder has no journal of Optuna's."
+        return [Figure("parallel", _PARALLEL, reason), Figure("importances", _IMPORTANCES, reason)]
     study = _scored(journal, scores, maximise)
-    seen: dict[str, set[Any]] = {}
+    values_by_knob: dict[str, set[Any]] = {}
     for trial in study.get_trials(deepcopy=False):
         for name, value in trial.params.items():
-            seen.setdefault(name, set()).add(value)
-    knobs = [name for name, values in seen.items() if len(values) > 1]
+            values_by_knob.setdefault(name, set()).add(value)
+    knobs = [name for name, values in values_by_knob.items() if len(values) > 1]
     return [_parallel(study, knobs, label), _importances(study, knobs, label)]
 
 
 def _scored(journal: Path, scores: Mapping[int, float], maximise: bool) -> Any:
-    """A study in memory that holds the journal's trials with these scores."""
+    """An in-memory Optuna study of the journal's trials with these scores."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -54,23 +54,27 @@ def _scored(journal: Path, scores: Mapping[int, float], maximise: bool) -> Any:
     stored = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(journal))))
     for trial in stored.get_trials(deepcopy=False):
         if trial.number in scores and trial.params:
-            kept = {"params": trial.params, "distributions": trial.distributions}
-            study.add_trial(optuna.trial.create_trial(**kept, value=scores[trial.number]))
+            parameters = {"params": trial.params, "distributions": trial.distributions}
+            study.add_trial(optuna.trial.create_trial(**parameters, value=scores[trial.number]))
     return study
 
 
 def _parallel(study: Any, knobs: list[str], label: str) -> Figure:
+    """Parallel coordinates: a line per trial across the knobs."""
     key, title, trials = "parallel", _PARALLEL, len(study.get_trials(deepcopy=False))
     if trials < _FEWEST or not knobs:
-        why = f"Needs {_FEWEST} scored trials; there are {trials}." if trials < _FEWEST else "No knob was varied."
-        return Figure(key, title, why)
+        reason = f"Needs {_FEWEST} scored trials; there are {trials}." if trials < _FEWEST else "No knob was varied."
+        return Figure(key, title, reason)
     with _plotting() as plt:
         from matplotlib.collections import LineCollection
         from optuna.distributions import CategoricalDistribution
         from optuna.visualization.matplotlib import plot_parallel_coordinate
 
-        drawn = [item for trial in study.get_trials(deepcopy=False) for item in trial.distributions.items()]
-        choices = {label, *(name for name, of in drawn if isinstance(of, CategoricalDistribution))}
+        distributions = [item for trial in study.get_trials(deepcopy=False) for item in trial.distributions.items()]
+        categorical = {
+            label,
+            *(name for name, distribution in distributions if isinstance(distribution, CategoricalDistribution)),
+        }
         canvas = plot_parallel_coordinate(study, params=knobs, target_name=label).figure
         try:
             for bar in [a for a in canvas.axes if a.get_label() == "<colorbar>"]:
@@ -84,7 +88,7 @@ def _parallel(study: Any, knobs: list[str], label: str) -> Figure:
                     plain_ticks(axes.yaxis)
                 elif (
                     all(type(trial.params.get(name, 0)) is int for trial in study.get_trials(deepcopy=False))
-                    and name not in choices
+                    and name not in categorical
                 ):
                     whole_numbers(axes.yaxis)
                 axes.spines[["left", "right"]].set_visible(True)
@@ -107,18 +111,19 @@ def _parallel(study: Any, knobs: list[str], label: str) -> Figure:
 
 
 def _importances(study: Any, knobs: list[str], label: str) -> Figure:
+    """The importance of each knob, with the level that noise reaches."""
     key, title, trials = "importances", _IMPORTANCES, len(study.get_trials(deepcopy=False))
     if trials < _FEWEST_TO_WEIGH:
         return Figure(key, title, f"Needs {_FEWEST_TO_WEIGH} scored trials; there are {trials}.")
     if len(knobs) < 2:
-        only = f"Only one knob was varied ({knobs[0]})" if knobs else "No knob was varied"
-        return Figure(key, title, f"{only}: there is nothing to weigh.")
+        varied_text = f"Only one knob was varied ({knobs[0]})" if knobs else "No knob was varied"
+        return Figure(key, title, f"{varied_text}: there is nothing to weigh.")
     with _plotting() as plt:
         from optuna.importance import PedAnovaImportanceEvaluator
         from optuna.visualization.matplotlib import plot_param_importances
 
         evaluator = PedAnovaImportanceEvaluator(target_quantile=_TOP)
-        noise = _of_noise(study, evaluator, knobs)
+        noise = _noise_levels(study, evaluator, knobs)
         canvas = plot_param_importances(study, evaluator=evaluator, params=knobs, target_name=label).figure
         try:
             (axes,) = canvas.axes
@@ -129,10 +134,10 @@ def _importances(study: Any, knobs: list[str], label: str) -> Figure:
             axes.grid(False)
             _restyle(axes)
             names = [text.get_text() for text in axes.get_yticklabels()]
-            real = []
+            significant = []
             for bar, name in zip(axes.patches, names, strict=True):
-                real += [name] if bar.get_width() > noise[name] else []
-                bar.set(color=BEYOND_NOISE if name in real else NOISE, height=0.55, y=bar.get_y() + 0.125)
+                significant += [name] if bar.get_width() > noise[name] else []
+                bar.set(color=WIN if name in significant else OTHER, height=0.55, y=bar.get_y() + 0.125)
                 middle = bar.get_y() + bar.get_height() / 2
                 axes.vlines(noise[name], middle - 0.4, middle + 0.4, color=style()["text.color"], linewidth=1.4)
             for text, bar, name in zip(axes.texts, axes.patches, names, strict=True):
@@ -141,31 +146,35 @@ def _importances(study: Any, knobs: list[str], label: str) -> Figure:
             svg = to_svg(canvas, key, title)
         finally:
             plt.close(canvas)
-    told = f"{', '.join(real)} stand{'s' * (len(real) == 1)} out" if real else "no knob stands out"
+    standouts = (
+        f"{', '.join(significant)} stand{'s' * (len(significant) == 1)} out" if significant else "no knob stands out"
+    )
     caption = (
         f"What tells the best quarter of {trials} trials from the rest (PED-ANOVA). Only what reaches beyond its mark "
-        f"is more than shuffled scores show in 95 of 100 cases: {told}."
+        f"is more than shuffled scores show in 95 of 100 cases: {standouts}."
     )
     return Figure(key, title, caption, svg)
 
 
 def _restyle(axes: Any) -> None:
-    """Undo the style that Optuna has set for this plot."""
-    wanted = style()
+    """Replace the style that Optuna set for this plot."""
+    house_style = style()
     for patch in (axes.figure.patch, axes.patch):
         patch.set_facecolor("none")
     axes.tick_params(axis="y", length=0)
-    axes.tick_params(labelsize=wanted["font.size"], labelcolor=wanted["xtick.labelcolor"], color=wanted["xtick.color"])
-    axes.spines["bottom"].set(visible=True, color=wanted["axes.edgecolor"])
-    axes.xaxis.label.set(size=wanted["font.size"], color=wanted["axes.labelcolor"])
+    axes.tick_params(
+        labelsize=house_style["font.size"], labelcolor=house_style["xtick.labelcolor"], color=house_style["xtick.color"]
+    )
+    axes.spines["bottom"].set(visible=True, color=house_style["axes.edgecolor"])
+    axes.xaxis.label.set(size=house_style["font.size"], color=house_style["axes.labelcolor"])
     for text in axes.texts:
-        text.set(size=wanted["font.size"], color=wanted["text.color"])
+        text.set(size=house_style["font.size"], color=house_style["text.color"])
 
 
-def _of_noise(study: Any, evaluator: Any, knobs: list[str]) -> dict[str, float]:
-    """What each knob's share is of, in 95% of cases, where the scores are shuffled among the trials.
+def _noise_levels(study: Any, evaluator: Any, knobs: list[str]) -> dict[str, float]:
+    """The 95% quantile of each knob's importance when scores are shuffled among trials.
 
-    Shares sum to 1, so one of them is always large; only this tells whether it means something.
+    Shares sum to 1, so one of them is always large. Only this level tells whether it is significant.
     """
     from optuna.importance import get_param_importances
 
@@ -173,21 +182,21 @@ def _of_noise(study: Any, evaluator: Any, knobs: list[str]) -> dict[str, float]:
     values = np.array([trial.value for trial in study.get_trials(deepcopy=False)])
     rows = []
     for shuffle in range(_SHUFFLES + 1):
-        drawn = sign * (rng.permutation(values) if shuffle else values)
-        target = {"target": lambda trial, drawn=drawn: drawn[trial.number]}
+        shuffled = sign * (rng.permutation(values) if shuffle else values)
+        target = {"target": lambda trial, shuffled=shuffled: shuffled[trial.number]}
         rows.append(get_param_importances(study, evaluator=evaluator, params=knobs, normalize=False, **target))
     total = sum(rows[0].values()) or 1.0
     levels = {knob: float(np.quantile([row[knob] for row in rows[1:]], 0.95)) / total for knob in knobs}
-    return {knob: min(1.0, level) for knob, level in levels.items()}  # more than all there is: nothing can stand out
+    return {knob: min(1.0, level) for knob, level in levels.items()}  # above 1, nothing can stand out
 
 
 @contextmanager
 def _plotting() -> Iterator[Any]:
-    """Optuna draws with pyplot and sets a style for good: both are put back."""
+    """Pyplot in the report's style. Optuna draws with pyplot and sets a global style; both are restored."""
     import matplotlib as mpl
     from matplotlib import pyplot as plt
 
     plt.switch_backend("agg")
     with mpl.rc_context(style()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # these plots are marked as experimental
+        warnings.simplefilter("ignore")  # Optuna marks these plots as experimental
         yield plt

@@ -1,17 +1,17 @@
-"""What a report says, without markup: the parts that its page and its Markdown are made of."""
+"""The content of a report without markup, for its page and its Markdown."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from results.diagnosis.finding import Finding
-from results.reporting.charts import Figure
+from results.reporting.chart_data import Figure
 from results.reporting.leaderboard_rows import Board
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A figure of the first screen, with what to hold it against."""
+    """A key figure of the first screen, with figures to compare it with."""
 
     label: str
     value: str
@@ -20,7 +20,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Proof:
-    """The best trial against a baseline: its level, the difference with its 95% interval, and what that proves."""
+    """The best trial against a baseline: its level, the difference with its 95% interval, and the result."""
 
     baseline: str
     level: float
@@ -33,7 +33,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class Step:
-    """What to do next, and the command for it."""
+    """A next step and its command."""
 
     text: str
     command: str = ""
@@ -53,7 +53,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Content:
-    """Everything that a report says, in the order in which it says it."""
+    """All content of a report, in order."""
 
     study: str
     made: str
@@ -62,21 +62,21 @@ class Content:
     headline: str
     tone: str  # good, open, bad
     lead: str
-    learned: str  # of naming labels, and of ranking, in a sentence; empty where the former is not known
+    learned: str  # what was learned of naming labels and of ranking, in a sentence; empty if the naming is unknown
     recipe: tuple[tuple[str, str], ...]  # the searched knobs of the best trial
     tiles: tuple[Tile, ...]
     proofs: tuple[Proof, ...]
-    proven: tuple[str, ...]  # what is proven besides, in sentences
+    proven: tuple[str, ...]  # what else is proven, in sentences
     steps: tuple[Step, ...]
-    sealed: bool  # nobody has read the test
+    sealed: bool  # whether the test was never read
     readings: tuple[Reading, ...]
     seal_command: str
     board: Board
-    lesson: str  # what teaching the base to name labels took, in a sentence, where it was taught
+    lesson: str  # what teaching the base to name labels took, in a sentence; empty if it was not taught
     failures: tuple[tuple[str, str], ...]
-    figures: dict[str, list[Figure]]  # of a section
+    figures: dict[str, list[Figure]]  # by section
     findings: tuple[Finding, ...]
     facts: tuple[tuple[str, str], ...]
     commands: tuple[Step, ...]
     files: tuple[tuple[str, str], ...]
-    trouble: tuple[str, ...]  # what could not be made, and why
+    trouble: tuple[str, ...]  # parts that could not be made, and why

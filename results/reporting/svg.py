@@ -1,4 +1,4 @@
-"""A drawing → SVG to put into a page, in the page's own colours and font."""
+"""A Matplotlib figure → SVG for a page, in the page's own colours and font."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:  # drawing takes half a second to import
 
 INK, MUTED, LINE, PAPER = "#0a0001", "#0a0002", "#0a0003", "#0a0004"
 WIN, ALIKE, OTHER, BASE = "#0a0005", "#0a0006", "#0a0007", "#0a0008"
+SCALE = ["#0a0011", "#0a0012", "#0a0013", "#0a0014", "#0a0015"]  # worst to best
 VARIABLES = {
     INK: "--ink", MUTED: "--muted", LINE: "--line", PAPER: "--paper", WIN: "--win", ALIKE: "--alike",
-    OTHER: "--other", BASE: "--base",
+    OTHER: "--other", BASE: "--base", **{colour: f"--scale-{i}" for i, colour in enumerate(SCALE, start=1)},
 }  # fmt: skip
-SCALE = ["#0a0011", "#0a0012", "#0a0013", "#0a0014", "#0a0015"]  # worst to best
+WIDTH, HEIGHT = 460, 300  # CSS pixels of a picture
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "reranker", "text.parse_math": False, "font.size": 11.5,
     "text.color": INK, "axes.labelcolor": MUTED, "axes.edgecolor": LINE, "axes.facecolor": "none",
@@ -35,7 +36,7 @@ SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 @contextmanager
 def drawing() -> Iterator[Callable[..., tuple[Canvas, Axes]]]:
-    """A function that makes a canvas, under the house's style; nothing global is left changed."""
+    """Yields a function that makes a canvas in the report's style; restores global settings."""
     import matplotlib as mpl
     from matplotlib.figure import Figure as Canvas
 
@@ -49,24 +50,26 @@ def drawing() -> Iterator[Callable[..., tuple[Canvas, Axes]]]:
 
 
 def style() -> dict[str, Any]:
-    """Matplotlib's settings for pictures that others draw."""
+    """The report's Matplotlib settings, for charts that other libraries draw."""
     return dict(_STYLE)
 
 
 def percent(axis: Any) -> None:
+    """Show ticks as percentages."""
     from matplotlib.ticker import FuncFormatter
 
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
 
 
 def whole_numbers(axis: Any) -> None:
+    """Put ticks at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(nbins=9, integer=True, min_n_ticks=1))
 
 
 def plain_ticks(axis: Any) -> None:
-    """Numbers as people write them; Matplotlib's own on a logarithmic axis are formulas, which stay unset here."""
+    """Show ticks as plain numbers; Matplotlib's own on a log axis are formulas, which are not rendered here."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     if axis.get_scale() == "log":
@@ -76,46 +79,48 @@ def plain_ticks(axis: Any) -> None:
 
 
 def clean(text: str) -> str:
-    """On one line and without characters that XML forbids."""
+    """The text on one line, without characters that XML forbids."""
     return "".join(
-        " " if c in "\n\r\t" else c for c in text if c in "\n\r\t" or unicodedata.category(c) not in ("Cc", "Cs", "Cn")
+        " " if character in "\n\r\t" else character
+        for character in text
+        if character in "\n\r\t" or unicodedata.category(character) not in ("Cc", "Cs", "Cn")
     )
 
 
 def to_svg(canvas: Canvas, key: str, title: str, notes: Mapping[str, str] | None = None) -> str:
-    """The picture for a page: ids that are its own, colours and font of the page, a name for who can't see it.
+    """The canvas as SVG for a page: unique ids, the page's colours and font, an accessible name.
 
     Args:
-        notes: gid of an artist → what is told of it when it is pointed at.
+        notes: gid of an artist → its tooltip.
     """
-    out = io.StringIO()
-    canvas.savefig(out, format="svg", metadata={"Date": None})
+    buffer = io.StringIO()
+    canvas.savefig(buffer, format="svg", metadata={"Date": None})
     ET.register_namespace("", SVG)
-    root = ET.fromstring(out.getvalue())
+    root = ET.fromstring(buffer.getvalue())
     for element in list(root):
         if element.tag == f"{{{SVG}}}metadata" or element.find(f"{{{SVG}}}style") is not None:
-            root.remove(element)  # a licence, and a style that would hold for all of the page
+            root.remove(element)  # a licence, and a style that would apply to the whole page
     for element in root.iter():
-        told = (notes or {}).get(element.get("id", ""))
+        note_text = (notes or {}).get(element.get("id", ""))
         for name, value in list(element.attrib.items()):
             element.attrib.pop(name)
             element.set(name.replace(f"{{{XLINK}}}", ""), _attribute(name, value, key))
         if "style" in element.attrib:
             element.set("style", _page_style(element.attrib["style"]))
-        if told is not None:
+        if note_text is not None:
             note = ET.Element(f"{{{SVG}}}title")
-            note.text = told
+            note.text = note_text
             element.insert(0, note)
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
-    root.set("style", f"max-width:{1.25 * float(root.get('viewBox', '').split()[2]):.0f}px")  # letters stay letters
+    root.set("style", f"max-width:{1.25 * float(root.get('viewBox', '').split()[2]):.0f}px")  # text stays readable
     root.set("role", "img")
     root.set("aria-label", title)
     return re.sub(r"\s*\n\s*", " ", ET.tostring(root, encoding="unicode"))
 
 
 def _attribute(name: str, value: str, key: str) -> str:
-    """Every id, and what points to one, begins with the picture's key: pages hold several."""
+    """Prefix ids and references with the chart's key, since a page holds several charts."""
     if name == "id":
         return f"{key}-{value}"
     if name.endswith("href"):
@@ -126,14 +131,8 @@ def _attribute(name: str, value: str, key: str) -> str:
 
 
 def _page_style(style: str) -> str:
+    """Use the page's font, and its CSS variables for placeholder colours."""
     style = re.sub(r"font-family:[^;]*;?\s*", "", style)
     return re.sub(
-        r"#[0-9a-f]{6}", lambda found: f"var({VARIABLES[found[0]]})" if found[0] in VARIABLES else found[0], style
+        r"#[0-9a-f]{6}", lambda match: f"var({VARIABLES[match[0]]})" if match[0] in VARIABLES else match[0], style
     )
-
-
-if TYPE_CHECKING:  # drawing takes half a second to import
-    from matplotlib.axes import Axes
-
-
-WIDTH, HEIGHT = 460, 300  # CSS pixels of one picture

@@ -1,4 +1,4 @@
-"""A study's folder → `report.html`, one file that needs nothing else, and `report.md` for a pull request."""
+"""A study's folder → `report.html`, a self-contained page, and `report.md` for a pull request."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from results.study.study_folder import StudyFolder
 
 
 def write_report(study: StudyFolder) -> Path:
-    """Write both reports, the leaderboard and the best configuration, whatever state the study is in; the path of the page.
+    """Write both reports, the leaderboard and the best configuration, in any state of the study; returns the page.
 
     Raises:
-        EnvironmentFault: they can't be written.
+        EnvironmentFault: the files can't be written.
     """
     return write_content(study, read_content(study))
 
 
 def read_content(study: StudyFolder) -> Content:
+    """Write the leaderboard and the best configuration, and read the report's content."""
     write_file(study.leaderboard, leaderboard(study).to_csv(index=False))
     if (best := winner(study)) is not None:
         study.write_best_config(best)
@@ -31,13 +32,14 @@ def read_content(study: StudyFolder) -> Content:
 
 
 def write_content(study: StudyFolder, content: Content) -> Path:
+    """Write both reports; returns the page's path."""
     write_file(study.report, to_html(content))
     write_file(study.report.with_suffix(".md"), to_markdown(content))
     return study.report
 
 
 def to_html(content: Content) -> str:
-    """The page. Whatever comes from the study is escaped; the page runs no script and loads nothing."""
+    """The page. Everything from the study is escaped; the page runs no script and loads nothing."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup, escape
 

@@ -1,1 +1,1 @@
-"""Per-user values → what differences prove; a configuration's runs → its mean over seeds."""
+"""Statistics of a study: paired tests on per-user values, and means over seeds."""

@@ -1,4 +1,4 @@
-"""Stored trials of one study, or of several on the same lists → what they prove."""
+"""Stored trials of one study, or of several on the same lists → tests of their differences."""
 
 from __future__ import annotations
 
@@ -33,33 +33,33 @@ from results.study.study_folder import StoredTrial, StudyFolder
 
 
 def winner(study: StudyFolder) -> StoredTrial | None:
-    """The trial of the configuration with the best estimate, pruned ones included; None if no epoch was finished."""
+    """The trial of the configuration with the best estimate, pruned ones included; None if no epoch finished."""
     ranked = configuration_results(study)
     return ranked[0].trial if ranked else None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What stored ranks prove, by the values of a metric for each user.
+    """What stored ranks prove, tested on the per-user values of a metric.
 
     Attributes:
-        metric: the study's, or NDCG@10 where that is a loss or where studies differ in it.
+        metric: the study's metric; NDCG@10 if that is a loss, or if studies have different ones.
         winner: the trial of the configuration with the best estimate.
-        interval: of its mean, 95%, by itself.
-        against: it and each baseline; p-values and intervals hold although it and its epoch are the best of many.
-        alike: the trials whose configurations can't be told from it, itself among them, best first.
-        cheapest: that of them with the fewest FLOPs a list, then with the fewest parameters.
-        detectable: the difference to a baseline that so many users and trials can prove, with 80% power.
-        users: how many lists there are.
-        scores: of each run of the configurations that have several, by trial.
-        ahead: trials not replicated yet whose one run scored more than the winner's mean, with that score.
+        interval: the 95% interval of its mean alone.
+        against: the winner's difference to each baseline; corrected for the choice of the winner and its epoch.
+        tie_set: trials that the winner is not proven better than, itself included, best first.
+        cheapest: the one in the tie set with the fewest FLOPs per list, then the fewest parameters.
+        detectable: the true difference to a baseline that is proven with 80% power.
+        users: the number of lists.
+        scores: one score per run of each replicated configuration, by trial.
+        ahead: unreplicated trials that scored more than the winner's mean, with their score.
         seed_spread: standard deviation between seeds of one configuration; None without replicates.
         seed_degrees: its degrees of freedom.
         user_error: standard error of the winner's mean over users.
-        studies: how many were compared.
-        configurations: how many were compared.
-        naming: how often the winner's model names the label of a title; None where that is not known.
-        lesson: what it took to teach the bases that, in a sentence; empty where none was taught.
+        studies: the number of compared studies.
+        configurations: the number of compared configurations.
+        naming: how often the winner's model names the label of a title; None if unknown.
+        lesson: what it took to teach the bases to name labels, in a sentence; empty if none was taught.
     """
 
     metric: str
@@ -82,52 +82,54 @@ class Comparison:
 
     @property
     def learned(self) -> str:
-        """What the winner has learned, in a line; empty where nothing is known of its naming."""
+        """What the winner has learned, in a line; empty if its naming is unknown."""
         return learned(self.naming, self.against)
 
 
 def compare(*studies: StudyFolder, ranked: Sequence[ConfigurationResult] | None = None) -> Comparison | None:
-    """Tests of every configuration against every baseline, and of the best among each other; None without ranks.
+    """Test every configuration against every baseline, and configurations against each other; None without ranks.
 
-    The best of many is good by luck as well: so every one takes part in the family of comparisons, whether or not it won.
+    The best of many is partly lucky, so every configuration is in the family of comparisons, not only the winner.
 
     Args:
-        ranked: the configurations of these studies, each study's best first, where they are known already.
+        ranked: the configurations of these studies, each study's best first, if known already.
 
     Raises:
         InputError: the studies did not rank the same lists.
     """
     _check_same_lists(studies)
     metric = common_metric(studies)
-    found = [c for study in studies for c in configuration_results(study)] if ranked is None else ranked
-    pooled = [configuration_result for configuration_result in found if configuration_result.has_ranks]
+    configurations = [c for study in studies for c in configuration_results(study)] if ranked is None else ranked
+    pooled = [configuration_result for configuration_result in configurations if configuration_result.has_ranks]
     if not pooled:
         return None
     if len(studies) > 1:
         pooled = best_first(pooled, metric)
     rankers = [configuration_result.ranker(metric) for configuration_result in pooled]
     baselines = _baselines(studies, metric)
-    told = tests(rankers, baselines, resamples=None, seed=0)
-    own = rankers[0].values
-    spreads = [float((own - of_baseline).std(ddof=1)) for of_baseline in baselines.values() if len(own) > 1]
-    several = [configuration_result for configuration_result in pooled if configuration_result.replicates]
+    test_results = tests(rankers, baselines, resamples=None, seed=0)
+    winner_values = rankers[0].values
+    spreads = [
+        float((winner_values - of_baseline).std(ddof=1)) for of_baseline in baselines.values() if len(winner_values) > 1
+    ]
+    with_replicates = [configuration_result for configuration_result in pooled if configuration_result.replicates]
     return Comparison(
         metric,
         pooled[0].trial,
-        mean_interval(own),
-        told.against,
-        [pooled[i].trial for i in told.tie_set],
-        min((pooled[i].trial for i in told.tie_set), key=cost_of),
-        smallest_detectable(max(spreads, default=0.0), len(own), told.reach),
-        len(own),
-        {name_of(c.trial, len(studies) > 1): c.scores(metric) for c in several},
+        mean_interval(winner_values),
+        test_results.against,
+        [pooled[i].trial for i in test_results.tie_set],
+        min((pooled[i].trial for i in test_results.tie_set), key=cost_of),
+        smallest_detectable(max(spreads, default=0.0), len(winner_values), test_results.reach),
+        len(winner_values),
+        {name_of(c.trial, len(studies) > 1): c.scores(metric) for c in with_replicates},
         [(c.trial, c.score(metric)) for c in not_replicated(pooled, metric)],
         seed_spread(pooled, metric),
-        sum(len(c.replicates) for c in several),
-        standard_error(own),
+        sum(len(c.replicates) for c in with_replicates),
+        standard_error(winner_values),
         len(studies),
         len(pooled),
-        _naming(pooled[0], len(own)),
+        _naming(pooled[0], len(winner_values)),
         lesson(run for configuration_result in pooled for run in configuration_result.runs),
     )
 
@@ -139,12 +141,12 @@ def _naming(best: ConfigurationResult, users: int) -> Naming | None:
 
 @dataclass(frozen=True)
 class Tests:
-    """What the permutation tests say of the first of several configurations.
+    """Results of the permutation tests for the first of several configurations, the winner.
 
     Attributes:
-        against: it and each baseline, among all configurations and baselines.
-        alike: places of the configurations that it is not proven better than, among all pairs; its own is the first.
-        reach: by how many standard errors the winner must stand out from a baseline to be proven better, see `Family`.
+        against: its difference to each baseline, corrected for all configurations and baselines.
+        tie_set: indices of the configurations that it is not proven better than, its own first; all pairs are tested.
+        reach: the lead over a baseline that is proven, in standard errors; see `Family`.
     """
 
     against: dict[str, Difference]
@@ -153,9 +155,9 @@ class Tests:
 
 
 def tests(rankers: Sequence[Ranker], baselines: Mapping[str, FloatArray], resamples: int | None, seed: int) -> Tests:
-    """Every configuration against every baseline, and all configurations among each other, each with all its reports.
+    """Test every configuration against every baseline, and all pairs of configurations, with all their reports.
 
-    Each of the two families has half of the level, so that a false claim of either kind is made in 5 studies of 100 at most.
+    Each of the two families has half of the level, so at most 5 of 100 studies make a false claim of either kind.
 
     Args:
         rankers: the configurations, the winner first.
@@ -176,44 +178,53 @@ def tests(rankers: Sequence[Ranker], baselines: Mapping[str, FloatArray], resamp
 
 def _check_same_lists(studies: Sequence[StudyFolder]) -> None:
     if len({study.read_manifest().get("lists", study.path) for study in studies}) > 1:
-        named = ", ".join(study.name for study in studies)
-        rule = f"{named} did not rank the same lists, so they can't be compared"
+        names = ", ".join(study.name for study in studies)
+        rule = f"{names} did not rank the same lists, so they can't be compared"
         hint = "studies must share their data, users, candidates and how those are drawn"
         raise InputError([Fault(rule, hint=hint)])
 
 
 def common_metric(studies: Sequence[StudyFolder]) -> str:
+    """The metric to compare studies by: theirs, or NDCG@10 if it is a loss or they have different ones."""
     metrics = {str(study.read_manifest()["metric"]) for study in studies}
     metric = metrics.pop()
     return "ndcg_at_10" if metrics or metric.endswith("_loss") else metric
 
 
 def _baselines(studies: Sequence[StudyFolder], metric: str) -> dict[str, FloatArray]:
-    """[users] each, in the order of their ids, so that what is paired belongs together."""
-    found = {}
+    """The values of each baseline, [users] in the order of their ids, so that pairs match."""
+    values = {}
     for study in studies:
-        for name, shown in baseline_names(study, studies).items():
+        for name, shown_name in baseline_names(study, studies).items():
             users, ranks = study.baseline(name).read_ranks()
-            found[shown] = values_of(ranks, metric)[np.argsort(users, kind="stable")]
-    return found
+            values[shown_name] = values_of(ranks, metric)[np.argsort(users, kind="stable")]
+    return values
 
 
 def baseline_names(study: StudyFolder, studies: Sequence[StudyFolder]) -> dict[str, str]:
-    """What a study's baselines are called beside those of others: with its name where they scored differently.
+    """The names of a study's baselines beside other studies: with the study's name if their scores differ.
 
-    An untrained model is asked in its study's own prompt, so two studies may have two of one name.
+    An untrained model is scored with its study's own prompt, so two studies may have two baselines of one name.
     """
-    shown = {}
+    shown_names = {}
     for name in study.baselines():
-        known = [summarise(other.baseline(name).read_ranks()[1]) for other in studies if name in other.baselines()]
-        shown[name] = name if all(figures == known[0] for figures in known) else f"{name} of {study.name}"
-    return shown
+        figures_by_study = [
+            summarise(other_study.baseline(name).read_ranks()[1])
+            for other_study in studies
+            if name in other_study.baselines()
+        ]
+        shown_names[name] = (
+            name if all(figures == figures_by_study[0] for figures in figures_by_study) else f"{name} of {study.name}"
+        )
+    return shown_names
 
 
 def cost_of(trial: StoredTrial) -> tuple[float, float]:
+    """(FLOPs per list, parameters); infinite if unknown."""
     last = trial.epochs[-1]
     return last.get("applied/flops_per_list", math.inf), last.get("applied/parameters", math.inf)
 
 
 def name_of(trial: StoredTrial, several: bool) -> str:
+    """A trial's name; with its study's if there are several studies."""
     return f"trial {trial.number}" + (f" of {trial.study}" if several else "")

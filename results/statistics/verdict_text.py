@@ -1,4 +1,4 @@
-"""What a comparison proves → sentences."""
+"""A comparison → sentences about what it proves."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ import numpy as np
 
 from results.leaderboard import PRETTY
 from results.statistics.comparison import Comparison, name_of
-from results.statistics.paired_tests import (
-    Difference,
-)
+from results.statistics.paired_tests import Difference
 from results.statistics.seed_averages import ConfigurationResult, configuration_results
 from results.study.study_folder import StoredTrial, StudyFolder
 
-_NAMED = 8  # trials in a sentence
-VAGUE = 0.05  # half a 95% interval of Recall@1, beyond which the verdict warns
+_NAMED = 8  # trials named in a sentence
+VAGUE = 0.05  # half-width of the 95% interval of Recall@1; the verdict warns of a wider one
 
 
 def verdict(study: StudyFolder, ranked: Sequence[ConfigurationResult] | None = None) -> str:
-    """What the search found, in one sentence.
+    """The result of a search, in one sentence.
 
     Args:
-        ranked: the study's configurations, best first, where they are known already.
+        ranked: the study's configurations, best first, if known already.
     """
     manifest, ranked = study.read_manifest(), configuration_results(study) if ranked is None else ranked
     if not ranked:
@@ -32,124 +30,140 @@ def verdict(study: StudyFolder, ranked: Sequence[ConfigurationResult] | None = N
     recall = best.score("recall_at_1")
     references = study.references()
     baselines = {name: row["recall_at_1"] for name, row in references.items() if name != "chance"}
-    others = []
+    reference_texts = []
     if baselines:
         strongest = max(baselines, key=lambda name: baselines[name])
-        others.append(f"the best baseline, {strongest}, {baselines[strongest]:.0%}")
-    others.append(f"chance {references['chance']['recall_at_1']:.0%}")
+        reference_texts.append(f"the best baseline, {strongest}, {baselines[strongest]:.0%}")
+    reference_texts.append(f"chance {references['chance']['recall_at_1']:.0%}")
     if (ceiling := manifest.get("ceiling")) is not None:
-        others.append(f"the retriever's ceiling {ceiling:.0%}")
+        reference_texts.append(f"the retriever's ceiling {ceiling:.0%}")
     if manifest["best_reachable_recall_at_1"] is not None:
-        others.append(f"best reachable {manifest['best_reachable_recall_at_1']:.0%}")
+        reference_texts.append(f"best reachable {manifest['best_reachable_recall_at_1']:.0%}")
     lists = manifest["plan"]["validation_lists"]
     half_width = 1.96 * math.sqrt(max(recall * (1 - recall), 1 / lists) / lists)
     if half_width > VAGUE:
-        others[-1] += (
+        reference_texts[-1] += (
             f". With {lists} lists that is uncertain by ±{half_width:.0%}: too few to tell configurations apart"
         )
-    who = f"The best trial (number {best.trial.number}, epoch {best.figures['epoch']}) ranks"
+    subject = f"The best trial (number {best.trial.number}, epoch {best.figures['epoch']}) ranks"
     if best.replicates:
-        who = f"The best configuration (trial {best.trial.number}, {number_of_seeds(len(best.runs))}) ranks"
-    sentence = f"{who} the true item first for {recall:.0%} of users; {', '.join(others)}."
+        subject = f"The best configuration (trial {best.trial.number}, {number_of_seeds(len(best.runs))}) ranks"
+    sentence = f"{subject} the true item first for {recall:.0%} of users; {', '.join(reference_texts)}."
     if left_out := study.left_out():
         sentence += f" Left out, since its files were damaged: {', '.join(f'trial {number}' for number in left_out)}."
     return sentence
 
 
-def findings(found: Comparison | None) -> list[str]:
-    """What a comparison proves and what not, in sentences; none without one."""
-    if found is None:
+def findings(comparison: Comparison | None) -> list[str]:
+    """What a comparison proves and what it does not, in sentences; empty without a comparison."""
+    if comparison is None:
         return []
-    several = found.studies > 1
-    name = PRETTY.get(found.metric, found.metric)
-    low, high = found.interval
-    lines = [f"Learned: {found.learned}."] if found.learned else []
-    lines.append(f"{name} of {name_of(found.winner, several)}: {low:.3f} to {high:.3f} (95%, {found.users} users).")
-    beaten: list[str] = []
-    for baseline, difference in sorted(found.against.items(), key=lambda item: item[1].mean):
+    several_studies = comparison.studies > 1
+    name = PRETTY.get(comparison.metric, comparison.metric)
+    low, high = comparison.interval
+    lines = [f"Learned: {comparison.learned}."] if comparison.learned else []
+    lines.append(
+        f"{name} of {name_of(comparison.winner, several_studies)}: {low:.3f} to {high:.3f} "
+        f"(95%, {comparison.users} users)."
+    )
+    wins: list[str] = []
+    for baseline, difference in sorted(comparison.against.items(), key=lambda item: item[1].mean):
         proof = f"{told_difference(difference)}, {p_value(difference.p)}"
         if not difference.proven:
             lines.append(f"Not proven different from {baseline}: {proof}.")
         elif difference.mean < 0:
             lines.append(f"WORSE than {baseline}: {proof}.")
-        elif not beaten:
-            beaten.append(f"Better than {baseline}: {proof}")
+        elif not wins:
+            wins.append(f"Better than {baseline}: {proof}")
         else:
-            beaten.append(f"than {baseline}: {proof}")
-    lines += [f"{'; '.join(beaten)}."] if beaten else []
-    if found.against:
-        lines.append(f"{corrected(found)} {power(found)}")
-    lines += [ties(found)] if found.configurations > 1 else []
-    lines += [found.lesson] if found.lesson else []
-    return [*lines, *_seed_findings(found)]
+            wins.append(f"than {baseline}: {proof}")
+    lines += [f"{'; '.join(wins)}."] if wins else []
+    if comparison.against:
+        lines.append(f"{corrected(comparison)} {power(comparison)}")
+    lines += [ties(comparison)] if comparison.configurations > 1 else []
+    lines += [comparison.lesson] if comparison.lesson else []
+    return [*lines, *_seed_findings(comparison)]
 
 
 def told_difference(difference: Difference) -> str:
-    """With its interval."""
+    """A difference with its interval."""
     return f"{difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
 
 
-def corrected(found: Comparison) -> str:
-    """What p-values and intervals allow for."""
-    if found.configurations == 1:
+def corrected(comparison: Comparison) -> str:
+    """What the p-values and intervals are corrected for."""
+    if comparison.configurations == 1:
         return "The p-values and intervals allow for all epochs and baselines being tested together."
     return (
-        f"The p-values and intervals allow for picking the best of {found.configurations} configurations and of their "
-        "epochs, and for all baselines being tested together."
+        f"The p-values and intervals allow for picking the best of {comparison.configurations} configurations and of "
+        "their epochs, and for all baselines being tested together."
     )
 
 
-def power(found: Comparison) -> str:
-    """What so many users can show."""
-    return f"With {found.users} users, this comparison has an 80% chance of proving a true difference of {found.detectable:.3f}."
+def power(comparison: Comparison) -> str:
+    """The difference that the comparison can detect with its users."""
+    return (
+        f"With {comparison.users} users, this comparison has an 80% chance of proving a true difference of "
+        f"{comparison.detectable:.3f}."
+    )
 
 
-def ties(found: Comparison) -> str:
-    """Which configurations may be as good as the winner, and the cheapest of them."""
-    several, others = found.studies > 1, found.tie_set[1:]
-    if not others:
-        rest = "the other configuration" if found.configurations == 2 else "every other configuration"
-        return f"{capital(name_of(found.winner, several))} is proven better than {rest}."
-    named = ", ".join(name_of(trial, several) for trial in others[:_NAMED])
-    named += f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-    which = "the winner itself" if found.cheapest is found.winner else name_of(found.cheapest, several)
-    return f"Not proven better than {named}. The cheapest of these is {which}{price_of(found.cheapest)}."
+def ties(comparison: Comparison) -> str:
+    """Configurations that the winner is not proven better than, and the cheapest of them."""
+    several_studies, tied_trials = comparison.studies > 1, comparison.tie_set[1:]
+    if not tied_trials:
+        opponents = "the other configuration" if comparison.configurations == 2 else "every other configuration"
+        return f"{capital(name_of(comparison.winner, several_studies))} is proven better than {opponents}."
+    names = ", ".join(name_of(trial, several_studies) for trial in tied_trials[:_NAMED])
+    names += f" and {len(tied_trials) - _NAMED} more" if len(tied_trials) > _NAMED else ""
+    cheapest = (
+        "the winner itself"
+        if comparison.cheapest is comparison.winner
+        else name_of(comparison.cheapest, several_studies)
+    )
+    return f"Not proven better than {names}. The cheapest of these is {cheapest}{price_of(comparison.cheapest)}."
 
 
-def _seed_findings(found: Comparison) -> list[str]:
-    """Luck with the seed, apart from luck with the users."""
+def _seed_findings(comparison: Comparison) -> list[str]:
+    """Scores by seed, unreplicated configurations, and the variance from seeds and users."""
     lines = []
-    for name, scores in found.scores.items():
-        shown = ", ".join(f"{score:.3f}" for score in scores)
-        lines.append(f"{capital(name)}, {len(scores)} seeds: mean {np.mean(scores):.3f} ({shown}).")
-    return [*lines, *unreplicated(found), *([seed_variance(found)] if found.seed_spread is not None else [])]
+    for name, scores in comparison.scores.items():
+        score_list = ", ".join(f"{score:.3f}" for score in scores)
+        lines.append(f"{capital(name)}, {len(scores)} seeds: mean {np.mean(scores):.3f} ({score_list}).")
+    return [
+        *lines,
+        *unreplicated(comparison),
+        *([seed_variance(comparison)] if comparison.seed_spread is not None else []),
+    ]
 
 
-def unreplicated(found: Comparison) -> list[str]:
-    """Which configurations have one run only and may be the best, where others have several."""
-    several = found.studies > 1
-    if found.ahead:
-        named = ", ".join(f"{name_of(trial, several)} ({score:.3f} in its one run)" for trial, score in found.ahead)
-        name, verb = name_of(found.winner, several), "is" if len(found.ahead) == 1 else "are"
-        mean = np.mean(found.scores[name])
-        who = f"{named} {verb} ahead of {name} (mean {mean:.3f})"
-        return [f"Not replicated yet: {who}. One run may owe that to luck; `--replicate` runs other seeds."]
-    if found.scores and name_of(found.winner, several) not in found.scores:
-        name = name_of(found.winner, several)
+def unreplicated(comparison: Comparison) -> list[str]:
+    """Configurations with a single run that may be the best although others have several runs."""
+    several_studies = comparison.studies > 1
+    if comparison.ahead:
+        names = ", ".join(
+            f"{name_of(trial, several_studies)} ({score:.3f} in its one run)" for trial, score in comparison.ahead
+        )
+        name, verb = name_of(comparison.winner, several_studies), "is" if len(comparison.ahead) == 1 else "are"
+        mean = np.mean(comparison.scores[name])
+        leaders = f"{names} {verb} ahead of {name} (mean {mean:.3f})"
+        return [f"Not replicated yet: {leaders}. One run may owe that to luck; `--replicate` runs other seeds."]
+    if comparison.scores and name_of(comparison.winner, several_studies) not in comparison.scores:
+        name = name_of(comparison.winner, several_studies)
         return [f"Not replicated yet: {name} leads by one run; `--replicate` runs other seeds."]
     return []
 
 
-def seed_variance(found: Comparison) -> str:
-    """How far seeds and users move a score, of a comparison with replicates."""
+def seed_variance(comparison: Comparison) -> str:
+    """How much seeds and users move a score; only for a comparison with replicates."""
     return (
-        f"Luck: a score varies by {found.seed_spread:.3f} from seed to seed, and by {found.user_error:.3f} with the users "
-        "that are drawn (standard deviations)."
+        f"Luck: a score varies by {comparison.seed_spread:.3f} from seed to seed, and by {comparison.user_error:.3f} "
+        "with the users that are drawn (standard deviations)."
     )
 
 
 def price_of(trial: StoredTrial) -> str:
-    """What using it costs, as far as it is known."""
+    """The cost of ranking with a trial's model, as far as known."""
     last = trial.epochs[-1]
     parts = []
     if (flops := last.get("applied/flops_per_list")) is not None:
@@ -160,18 +174,21 @@ def price_of(trial: StoredTrial) -> str:
 
 
 def spelled_flops(flops: float) -> str:
+    """FLOPs with a unit."""
     unit, name = next(((u, n) for u, n in ((1e12, "TFLOPs"), (1e9, "GFLOPs")) if flops >= u), (1e6, "MFLOPs"))
     return f"{flops / unit:.3g} {name}"
 
 
 def capital(text: str) -> str:
+    """The text with a capital first letter."""
     return text[:1].upper() + text[1:]
 
 
 def number_of_seeds(count: int) -> str:
+    """How many seeds a mean is over, as a phrase."""
     return f"mean of {count} seeds"
 
 
 def p_value(value: float) -> str:
-    """In words."""
+    """A p-value as text."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"

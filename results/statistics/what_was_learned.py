@@ -1,8 +1,8 @@
-"""A trial's figures → what its model has learned: to name labels, then to rank; and what teaching it the former took.
+"""A trial's figures → what its model has learned: to name labels, then to rank; and what teaching it labels took.
 
-A model ranks by the labels it names. So behind some validation lists it is asked for one of their own candidates by its
-title (`reranker.evaluation.title_probe`). That needs nothing of the data's rule: who can't do it can't rank, and who can may still
-not know the rule.
+A model ranks by the labels it names. So, after some validation lists, it is asked for the label of a candidate by its
+title (`reranker.evaluation.title_probe`). That needs no knowledge of users: a model that can't do it can't rank, and
+one that can may still rank badly.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 from results.statistics.paired_tests import Difference
 from results.study.study_folder import StoredTrial
 
-ZERO_SHOT = "zero-shot "  # begins the names of the baselines that are a model without training
-HALF = 0.5  # of the titles: below it most lists are answered wrongly, whatever the model knows of the data
-MOST = 0.8  # of the titles: from here on labels hold a ranking down by a fifth at most
+ZERO_SHOT = "zero-shot "  # prefix of the baselines that are an untrained model
+HALF = 0.5  # of the titles: below this, most lists are answered wrongly
+MOST = 0.8  # of the titles: from here on, wrong labels cost a ranking at most a fifth
 _BEYOND = 3.0  # standard errors
-_FALL = 0.3  # of the titles: a smaller one leaves most of what was known
-_LESSON_ASKED = 32  # titles that a lesson's own share is of, at least
-_TAUGHT = 0.3  # nats below the loss of guessing, where labels are named in training at least
-_TOY = "demo-"  # the demo's own bases know one prompt, and the probe is another
-_NAMED = 3  # baselines in a line
+_FALL = 0.3  # of the titles: a smaller fall leaves most of the skill
+_LESSON_ASKED = 32  # the least number of titles in a lesson's own share
+_TAUGHT = 0.3  # nats below the loss of guessing; from there on, the model names labels in training
+_TOY = "demo-"  # prefix of the demo's bases, which know one prompt only, and not the probe's
+_NAMED = 3  # baselines named in a line
 
 
 @dataclass(frozen=True)
 class Share:
-    """How often the label of a title was named; `when` as in "after epoch 2"."""
+    """The share of titles whose label was named; `when` is text such as "after epoch 2"."""
 
     found: float
     asked: float
@@ -36,19 +36,20 @@ class Share:
 
     @property
     def error(self) -> float:
-        """Standard error; see `_near`."""
-        return _near(self.found, self.asked)[1]
+        """Its standard error; see `_agresti_coull`."""
+        return _agresti_coull(self.found, self.asked)[1]
 
     @property
     def low(self) -> float:
         """The lower end of its 95% interval."""
-        near, error = _near(self.found, self.asked)
-        return near - 2 * error
+        middle, error = _agresti_coull(self.found, self.asked)
+        return middle - 2 * error
 
     @property
     def high(self) -> float:
-        near, error = _near(self.found, self.asked)
-        return near + 2 * error
+        """The upper end of its 95% interval."""
+        middle, error = _agresti_coull(self.found, self.asked)
+        return middle + 2 * error
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,11 @@ class Naming:
     """How often a trial's model names the label of a title.
 
     Attributes:
-        guessing: the share that one who guesses finds.
-        untrained: of the base as it is, where that was asked.
-        taught: of the base after its lesson, where there was one.
-        reports: of each report, in order.
-        best: of the report that stands for the trial.
+        guessing: the share for guessing.
+        untrained: the share of the untrained base, if it was asked.
+        taught: the share of the base after its lesson, if there was one.
+        reports: the share of each report, in order.
+        best: the share of the trial's best report.
     """
 
     guessing: float
@@ -71,34 +72,37 @@ class Naming:
 
     @staticmethod
     def of(trial: StoredTrial, metric: str, untrained: Mapping[str, Any], users: int) -> Naming | None:
-        """None where it was not asked, or where the answers tell nothing: the model ranks better than it names labels,
-        or its training loss shows that it names them. It doesn't understand the question then, or no longer does.
+        """None if the model was not asked, or if it does not understand the question.
+
+        It does not if it ranks better than it names labels, or if its training loss shows that it names labels.
 
         Args:
-            metric: the study's.
+            metric: the study's metric.
             untrained: the figures of the trial's base without training.
-            users: how many lists were scored.
+            users: the number of scored lists.
         """
         figures = trial.best(metric)
         best = _share(figures or {})
         if figures is None or best is None or str(trial.values.get("model", "")).startswith(_TOY):
             return None
-        of_base = _share(untrained, "untrained")
-        if _ranks_better(figures, best, users) or (of_base and _ranks_better(untrained, of_base, users)):
+        untrained_share = _share(untrained, "untrained")
+        if _ranks_better(figures, best, users) or (
+            untrained_share and _ranks_better(untrained, untrained_share, users)
+        ):
             return None
         candidates = trial.values.get("candidates") or 0
-        found = figures.get("applied/skill_found")
+        taught_share = figures.get("applied/skill_found")
         naming = Naming(
             1 / candidates if candidates else 0.0,
-            of_base,
-            None if found is None else Share(found, _LESSON_ASKED, "after its lesson"),
+            untrained_share,
+            None if taught_share is None else Share(taught_share, _LESSON_ASKED, "after its lesson"),
             tuple(share for epoch in trial.epochs if (share := _share(epoch))),
             best,
         )
         losses = [epoch["train_loss"] for epoch in trial.epochs if "train_loss" in epoch]
-        of_labels = trial.values.get("objective", "label_ce") == "label_ce" and not trial.values.get("skill_mix")
-        named = candidates and of_labels and min(losses, default=math.inf) < math.log(candidates) - _TAUGHT
-        return None if naming.guesses and named else naming
+        label_loss = trial.values.get("objective", "label_ce") == "label_ce" and not trial.values.get("skill_mix")
+        named_in_training = candidates and label_loss and min(losses, default=math.inf) < math.log(candidates) - _TAUGHT
+        return None if naming.guesses and named_in_training else naming
 
     @property
     def guesses(self) -> bool:
@@ -117,61 +121,65 @@ class Naming:
         return self.best.found >= MOST and self.best.low > HALF
 
     def fall(self, to: Share) -> Share | None:
-        """What was known before this report and is lost in it; None where nothing is."""
-        before = self.reports[: self.reports.index(to)]
-        peak = max((s for s in (self.untrained, self.taught, *before) if s), key=lambda s: s.found, default=to)
+        """The highest share before this report, if the report lost it; else None."""
+        earlier = self.reports[: self.reports.index(to)]
+        peak = max(
+            (share for share in (self.untrained, self.taught, *earlier) if share),
+            key=lambda share: share.found,
+            default=to,
+        )
         lost = peak.found - to.found
         return peak if peak.found >= HALF and lost > max(_FALL, _BEYOND * math.hypot(peak.error, to.error)) else None
 
     def told(self) -> str:
-        """What it was before the best report, and how little is left in the end where it was lost."""
-        known = [] if not self.fails else [f"guessing {self.guessing:.0%}"]
-        known += [f"untrained {self.untrained.found:.0%}"] if self.untrained else []
-        known += [f"taught {self.taught.found:.0%}"] if self.taught else []
+        """The shares before training, and the last one if the skill was lost, as a phrase."""
+        parts = [] if not self.fails else [f"guessing {self.guessing:.0%}"]
+        parts += [f"untrained {self.untrained.found:.0%}"] if self.untrained else []
+        parts += [f"taught {self.taught.found:.0%}"] if self.taught else []
         last = self.reports[-1]
-        known += [f"{last.found:.0%} {last.when}"] if last != self.best and self.fall(last) else []
-        return ", ".join(known)
+        parts += [f"{last.found:.0%} {last.when}"] if last != self.best and self.fall(last) else []
+        return ", ".join(parts)
 
 
 def learned(naming: Naming | None, against: Mapping[str, Difference]) -> str:
-    """What the best trial has learned, in a line; nothing where it is not known whether it names labels.
+    """What the best trial has learned, in a line; empty if its naming is unknown.
 
     Args:
-        against: it and each baseline.
+        against: its difference to each baseline.
     """
     if naming is None:
         return ""
-    simple = {name: d for name, d in against.items() if not name.startswith(ZERO_SHOT)} or against
-    better = [name for name, difference in simple.items() if difference.proven and difference.mean > 0]
-    other = [name for name in simple if name not in better]
-    share, told = f"{naming.best.found:.0%}", naming.told()
-    if other and not better and naming.knows:
-        known = ", ".join(part for part in (share, told) if part)
-        return f"names labels ({known}), but is not proven to rank better than {_joined(other)}"
-    names = f"names {'only ' if naming.fails else ''}{share} of labels" + (f" ({told})" if told else "")
+    opponents = {name: difference for name, difference in against.items() if not name.startswith(ZERO_SHOT)} or against
+    better = [name for name, difference in opponents.items() if difference.proven and difference.mean > 0]
+    unbeaten = [name for name in opponents if name not in better]
+    share, other_shares = f"{naming.best.found:.0%}", naming.told()
+    if unbeaten and not better and naming.knows:
+        shares = ", ".join(part for part in (share, other_shares) if part)
+        return f"names labels ({shares}), but is not proven to rank better than {_joined(unbeaten)}"
+    names = f"names {'only ' if naming.fails else ''}{share} of labels" + (f" ({other_shares})" if other_shares else "")
     if better:
-        rest = f", not proven better than {_joined(other)}" if other else ""
-        return f"{names} · ranks better than {_joined(better)} (proven){rest}"
-    return names + (f" · is not proven to rank better than {_joined(other)}" if other else "")
+        unbeaten_text = f", not proven better than {_joined(unbeaten)}" if unbeaten else ""
+        return f"{names} · ranks better than {_joined(better)} (proven){unbeaten_text}"
+    return names + (f" · is not proven to rank better than {_joined(unbeaten)}" if unbeaten else "")
 
 
 def lesson(trials: Iterable[StoredTrial]) -> str:
-    """What it took to teach the bases of these trials to name labels, in a sentence; nothing where none was taught."""
-    given = {
+    """What it took to teach the trials' bases to name labels, in a sentence; empty if none was taught."""
+    lessons = {
         (figures["applied/skill_steps"], figures.get("applied/skill_seconds", 0.0))
         for trial in trials
         for figures in trial.epochs[-1:]
         if figures.get("applied/skill_steps", 0) > 0
     }
-    if not given:
+    if not lessons:
         return ""
-    steps, seconds = sorted(steps for steps, _ in given), sum(seconds for _, seconds in given)
-    if len(given) == 1:
-        took = f"{steps[0]:.0f} step{'s' * (steps[0] != 1)} and {seconds:.0f} s"
-        return f"Teaching the base to name labels took {took}, once for the study's model."
-    each = f"{steps[0]:.0f}" if steps[0] == steps[-1] else f"{steps[0]:.0f} to {steps[-1]:.0f}"
-    took = f"{len(given)} lessons, {each} steps each and {seconds:.0f} s in all"
-    return f"Teaching the base to name labels took {took}; trials with the same model and prompt share one."
+    steps, seconds = sorted(steps for steps, _ in lessons), sum(seconds for _, seconds in lessons)
+    if len(lessons) == 1:
+        effort = f"{steps[0]:.0f} step{'s' * (steps[0] != 1)} and {seconds:.0f} s"
+        return f"Teaching the base to name labels took {effort}, once for the study's model."
+    step_range = f"{steps[0]:.0f}" if steps[0] == steps[-1] else f"{steps[0]:.0f} to {steps[-1]:.0f}"
+    effort = f"{len(lessons)} lessons, {step_range} steps each and {seconds:.0f} s in all"
+    return f"Teaching the base to name labels took {effort}; trials with the same model and prompt share one."
 
 
 def _share(figures: Mapping[str, Any], when: str = "") -> Share | None:
@@ -182,19 +190,22 @@ def _share(figures: Mapping[str, Any], when: str = "") -> Share | None:
 
 
 def _ranks_better(figures: Mapping[str, Any], share: Share, users: int) -> bool:
-    """Whether the right candidate stands first in clearly more lists than it can be found in by its title."""
-    right = figures.get("retrieved/recall_at_1", figures.get("recall_at_1"))
-    lists = users * figures.get("hit", 1.0)  # that hold their target
-    if right is None or not lists:
+    """Whether the model ranks the target first significantly more often than it names a title's label."""
+    recall = figures.get("retrieved/recall_at_1", figures.get("recall_at_1"))
+    lists = users * figures.get("hit", 1.0)  # lists that hold their target
+    if recall is None or not lists:
         return False
-    return bool(right - share.found > _BEYOND * math.hypot(share.error, _near(right, lists)[1]))
+    return bool(recall - share.found > _BEYOND * math.hypot(share.error, _agresti_coull(recall, lists)[1]))
 
 
-def _near(share: float, count: float) -> tuple[float, float]:
-    """The middle of a share's interval and its standard error: two hits and two misses are added, so that all of a few
-    are not certain (Agresti & Coull, American Statistician 52, 1998)."""
-    near = (share * count + 2) / (count + 4)
-    return near, math.sqrt(near * (1 - near) / (count + 4))
+def _agresti_coull(share: float, count: float) -> tuple[float, float]:
+    """The centre of a share's interval and its standard error.
+
+    Adds two hits and two misses, so that a share of 1 from few trials is not certain. Source: Agresti & Coull,
+    American Statistician 52, 1998.
+    """
+    middle = (share * count + 2) / (count + 4)
+    return middle, math.sqrt(middle * (1 - middle) / (count + 4))
 
 
 def _joined(names: Sequence[str]) -> str:

@@ -1,1 +1,1 @@
-"""A study on disk: its folder, its journal, their agreement, and the addresses kept in it. The search writes them."""
+"""A study on disk: its folder, its journal, their consistency, and the addresses it stores. The search writes them."""

@@ -1,4 +1,4 @@
-"""A study → the adapter to use, and the commands that rank with it and serve it."""
+"""A study → the adapter to use, and the commands to rank with it and serve it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _TITLES = "--history TITLE TITLE --candidates TITLE TITLE TITLE"
 
 @dataclass(frozen=True)
 class Usable:
-    """An adapter.
+    """An adapter that is ready to use.
 
     Attributes:
-        folder: of the trial or the refit, as `reranker.rank --adapter` takes it.
-        refit_of: the trial that a refit repeats; None of a trial's own adapter.
-        model: its address in MLflow's registry, empty where it has none.
+        folder: the folder of the trial or the refit, for `reranker.rank --adapter`.
+        refit_of: the trial that a refit repeats; None for a trial's own adapter.
+        model: its URI in MLflow's registry; empty if it is not registered.
     """
 
     folder: Path
@@ -30,7 +30,7 @@ class Usable:
 
 
 def usable(study: StudyFolder, best: int) -> Usable:
-    """The refit where there is one, whosever it is; else the best trial's own adapter."""
+    """The refit if there is one, of whichever trial; else the best trial's own adapter."""
     if not study.refit.adapter.exists():
         return Usable(study.trial(best).path, None, "")
     registered = study.refit.path / _REGISTERED
@@ -39,16 +39,17 @@ def usable(study: StudyFolder, best: int) -> Usable:
 
 
 def keep_registered(study: StudyFolder, model: str) -> None:
-    """Keep beside a refit under which address it is registered."""
+    """Store a refit's registry URI beside it."""
     write_json(study.refit.path / _REGISTERED, {"model": model})
 
 
 def rank_command(adapter: Usable, titles: str = _TITLES, python: str = "python") -> str:
+    """The command that ranks candidates with an adapter."""
     return f"{python} -m reranker.rank --adapter {shlex.quote(str(adapter.folder))} {titles}"
 
 
 def serve_command(study: StudyFolder, model: str, programs: str = ".venv/bin") -> str:
-    """MLflow starts uvicorn by its name, so the environment's programs must be on the path."""
+    """The command that serves a registered model. MLflow starts uvicorn by name, so `programs` must be on the path."""
     store = shlex.quote(tracking_uri_of(study))
     return (
         f"PATH={programs}:$PATH MLFLOW_TRACKING_URI={store} "

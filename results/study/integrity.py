@@ -1,8 +1,8 @@
-"""A study's folder, held against its journal and its manifest → what was rebuilt, or which file is damaged.
+"""Check a study's folder against its journal and manifest → what was rebuilt, or which files are damaged.
 
-A trial whose files are lost would simply not be there, and another one would win without a word. So every command opens a
-study here: what the journal knows must be in the folder. What other files still tell is rebuilt, and said; for the rest no
-verdict is given.
+A trial with lost files would silently be missing, and another one would win. So every command opens studies here:
+everything in the journal must be in the folder. Files that others can restore are rebuilt, with a message; if any other
+is damaged, there is no result.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from results.study.study_folder import StudyFolder, TrialStatus
 
 _STATUS = {"complete": TrialStatus.COMPLETED, "pruned": TrialStatus.PRUNED, "fail": TrialStatus.FAILED}
 _ROUNDING = 1e-6
-_SHOWN = 5  # faults that are told; of a study that is all damaged the rest say nothing new
+_SHOWN = 5  # faults that are shown; in a badly damaged study the rest add nothing
 
 
 def open_study(runs: Path, name: str, tell: Callable[[str], None] | None = None) -> StudyFolder:
-    """An existing study whose folder holds what its journal and manifest know.
+    """An existing study whose folder agrees with its journal and manifest.
 
     Args:
-        tell: what was rebuilt; by default standard error has it.
+        tell: receives a sentence for each rebuilt file; default: print to standard error.
 
     Raises:
         EnvironmentFault: there is none.
-        DamagedFile: something of it is lost.
+        DamagedFile, EnvironmentFault: one or several files are lost.
     """
     study = StudyFolder.open(runs, name)
     for sentence in check(study):
@@ -47,21 +47,24 @@ def open_study(runs: Path, name: str, tell: Callable[[str], None] | None = None)
 
 
 def check(study: StudyFolder) -> list[str]:
-    """Rebuild what other files still tell; the sentences that say what was rebuilt.
+    """Rebuild the files that others can restore; returns a sentence for each.
 
     Raises:
-        DamagedFile, EnvironmentFault: what is lost for good, every file of it.
+        DamagedFile, EnvironmentFault: one or several files are lost for good; names them.
     """
     return _Check(study).run()
 
 
 class _Check:
+    """One check of a study: what was rebuilt, and what is lost."""
+
     def __init__(self, study: StudyFolder) -> None:
         self.study = study
         self.rebuilt: list[str] = []
         self.lost: list[DamagedFile] = []
 
     def run(self) -> list[str]:
+        """Check every file; see `check`."""
         self.journal = Journal(self.study.journal)
         self.manifest = self._manifest()
         self._study_file()
@@ -88,14 +91,14 @@ class _Check:
         try:
             return self.study.read_manifest()
         except DamagedFile as damage:
-            if (known := self.journal.manifest) is None:
+            if (manifest := self.journal.manifest) is None:
                 raise
             self._rebuild(
                 damage,
                 "the journal",
-                lambda: self.study.write_manifest(known | {"name": known.get("name", self.study.path.name)}),
+                lambda: self.study.write_manifest(manifest | {"name": manifest.get("name", self.study.path.name)}),
             )
-            return known
+            return manifest
 
     def _study_file(self) -> None:
         try:
@@ -121,16 +124,16 @@ class _Check:
     # Trials
 
     def damage_of(self, number: int, record: TrialRecord) -> DamagedFile | None:
-        """What of a trial is lost for good."""
-        self.journal, before = Journal(self.study.journal), list(self.lost)
+        """The first file of a trial that is lost for good; None if the trial is sound."""
+        self.journal, lost_before = Journal(self.study.journal), list(self.lost)
         self.manifest = self._manifest()
         self._trial(number, record)
-        return next((fault for fault in self.lost if fault not in before), None)
+        return next((fault for fault in self.lost if fault not in lost_before), None)
 
     def _trial(self, number: int, record: TrialRecord) -> None:
         folder = self.study.trial(number)
         if not folder.path.exists() and not record.reports and record.state != "complete":
-            return  # not begun, or killed before its folder was made
+            return  # not started, or killed before its folder was made
         try:
             if not folder.path.exists():
                 raise DamagedFile(folder.path, "is missing")
@@ -142,9 +145,11 @@ class _Check:
             self.lost.append(DamagedFile(damage.path, damage.damage, remedy))
 
     def _status(self, number: int, record: TrialRecord) -> None:
-        known = _STATUS.get(record.state)
-        cause = record.cause or ("its cause was lost with its status.json" if known is TrialStatus.FAILED else "")
-        status = known or TrialStatus.CANCELLED
+        journal_status = _STATUS.get(record.state)
+        cause = record.cause or (
+            "its cause was lost with its status.json" if journal_status is TrialStatus.FAILED else ""
+        )
+        status = journal_status or TrialStatus.CANCELLED
 
         def write() -> None:
             self.study.write_status(number, status, cause, ours=record.ours, origin=record.origin)
@@ -154,9 +159,11 @@ class _Check:
         except DamagedFile as damage:
             self._rebuild(damage, "the journal", write)
             return
-        if known and stored in _STATUS.values() and stored is not known:
+        if journal_status and stored in _STATUS.values() and stored is not journal_status:
             path = self.study.trial(number).path / "status.json"
-            self._rebuild(DamagedFile(path, f"says {stored.value}, the journal {known.value}"), "the journal", write)
+            self._rebuild(
+                DamagedFile(path, f"says {stored.value}, the journal {journal_status.value}"), "the journal", write
+            )
 
     def _config(self, folder: TrialFolder) -> None:
         try:
@@ -170,7 +177,7 @@ class _Check:
             self._rebuild(damage, "its adapter", lambda: folder.write_config(config))
 
     def _epochs(self, folder: TrialFolder, record: TrialRecord) -> None:
-        """Its figures are the journal's, and each report whose figures count has its ranks."""
+        """The figures must be the journal's, and every report must have the ranks that give its figures."""
         path, metric = folder.path / "epochs.jsonl", self.manifest["metric"]
         stored = {int(figures["epoch"]): figures for figures in folder.read_epochs()}
         for epoch, value in record.reports.items():
@@ -187,22 +194,22 @@ class _Check:
         self._best_ranks(folder, int(chosen["epoch"]), running=record.state == "running")
 
     def _best_ranks(self, folder: TrialFolder, chosen: int, *, running: bool) -> None:
-        """`ranks.parquet` is the chosen report's; of a trial that runs it may be one that does not count yet."""
+        """`ranks.parquet` must be the chosen report's; in a running trial it may be a newer one."""
         ranks, picks = folder.read_report(chosen)
         path = folder.path / "ranks.parquet"
         try:
             _, stored = folder.read_ranks()
-            same = np.array_equal(stored.greater, ranks.greater) and np.array_equal(stored.ties, ranks.ties)
-            if not same and not running:
+            is_same = np.array_equal(stored.greater, ranks.greater) and np.array_equal(stored.ties, ranks.ties)
+            if not is_same and not running:
                 raise DamagedFile(path, f"is not that of epoch {chosen}, the best one")
         except DamagedFile as damage:
-            users = next((known for known in self._user_ids() if len(known) == len(ranks.greater)), [])
+            users = next((ids for ids in self._user_ids() if len(ids) == len(ranks.greater)), [])
             if not users:
                 raise
             self._rebuild(damage, "its reports", lambda: folder.keep_ranks(users, ranks, picks))
 
     def _user_ids(self) -> Iterator[list[str]]:
-        """Whose lists were ranked, as every baseline knows; they are the same for all."""
+        """The ids of the users with ranked lists, from each baseline; all are the same."""
         for name in self.study.baselines():
             with contextlib.suppress(DamagedFile):
                 yield self.study.baseline(name).read_user_ids()
@@ -210,8 +217,8 @@ class _Check:
     # Baselines and the sealed test
 
     def _baselines(self) -> None:
-        known = {**self.manifest["references"], **self.journal.baselines}
-        for name, figures in known.items():
+        reported = {**self.manifest["references"], **self.journal.baselines}
+        for name, figures in reported.items():
             if name == "chance":
                 continue
             try:
@@ -224,34 +231,34 @@ class _Check:
                 self.lost.append(damage)
 
     def _readings(self) -> None:
-        """The journal and the file remember every reading, so that none is forgotten with one of them."""
-        path, known = self.study.path / "test_readings.jsonl", self.journal.readings
+        """Both the journal and the file hold every reading, so that none is lost with one of them."""
+        path, recorded = self.study.path / "test_readings.jsonl", self.journal.readings
         try:
             stored = read_lines(path)
         except DamagedFile as damage:
-            if not known:
+            if not recorded:
                 self.lost.append(damage)
                 return
             stored = []
-        if len(stored) < len(known):
-            count = f"{len(known)} reading" + "s" * (len(known) != 1)
-            lacking = DamagedFile(path, f"lacks what the journal knows: {count} of the test")
-            lines = self.study.readings_text(known)
-            self._rebuild(lacking, "the journal", lambda: write_file(path, lines))
-        elif len(stored) > len(known):
+        if len(stored) < len(recorded):
+            count = f"{len(recorded)} reading" + "s" * (len(recorded) != 1)
+            missing = DamagedFile(path, f"lacks what the journal knows: {count} of the test")
+            lines = self.study.readings_text(recorded)
+            self._rebuild(missing, "the journal", lambda: write_file(path, lines))
+        elif len(stored) > len(recorded):
             self.lost.append(
                 DamagedFile(self.study.journal, "lacks a reading of the test that test_readings.jsonl has")
             )
 
     def _rebuild(self, damage: DamagedFile, source: str, write: Callable[[], None], instead: str = "") -> None:
-        """Write a file anew, unless a search is running, which may be at it."""
+        """Write a file again, unless a search is running, which may be writing it."""
         with self.study.locked():
             write()
         self.rebuilt.append(f"{damage.path} {damage.damage}; {instead or f'it was rebuilt from {source}'}")
 
 
 def _gives(ranks: Ranks, figures: Mapping[str, float]) -> bool:
-    """Whether they are the ranks that the figures were made of."""
+    """Whether the figures follow from these ranks."""
     if not len(ranks.greater):
         return False
     scored = summarise(ranks)
@@ -267,18 +274,18 @@ def _to_stderr(sentence: str) -> None:
 
 
 def leave_out(study: StudyFolder, number: int) -> None:
-    """Count a trial as if it had never been, if it is damaged: the results of a sound one are not to be chosen from.
+    """Exclude a damaged trial. Sound trials can't be excluded, since that would be picking results.
 
     Raises:
-        InputError: it is not damaged, or there is none of this number.
+        InputError: the trial is not damaged, or there is none with this number.
     """
     records = Journal(study.journal).trials()
     if number not in records:
         raise InputError([Fault("there is no such trial", field="--leave-out", value=number)])
     with study.locked():
         pass
-    inspected = _Check(study)
-    damage = inspected.damage_of(number, records[number])
+    inspection = _Check(study)
+    damage = inspection.damage_of(number, records[number])
     if damage is None:
         raise InputError([Fault("only a damaged trial can be left out", field="--leave-out", value=number)])
     study.leave_out(number, f"{damage.path.name} {damage.damage}")

@@ -1,6 +1,6 @@
-"""Optuna's journal of a study → what it remembers: trials and their reports, baselines, test readings, the manifest.
+"""Optuna's journal of a study → its trials and their reports, baselines, test readings and manifest.
 
-The search writes it before it shows anything, so it is what a study's folder is held against (`results.study.integrity`).
+The search writes it before it shows anything, so a study's folder is checked against it (`results.study.integrity`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 from reranker.storage.atomic_files import DamagedFile, cut_torn_line, writing
 from results.study.trial_origin import Origin, OriginKind
 
-ORIGIN = "origin"  # the attribute of a trial that says how it came to be
-ENDS = "ends"  # the attribute of a trial that shall end: its status, how many ended before it, the cause, whether it is ours
+ORIGIN = "origin"  # the attribute of a trial with its origin
+ENDS = "ends"  # the attribute of a trial that is about to end: (status, trials ended before it, cause, ours)
 _MANIFEST, _BASELINE, _READING = "manifest", "baseline/", "test_reading/"
 _REMEDY = "restore it from a copy: without it nobody can tell what was trained"
 
@@ -26,7 +26,8 @@ class TrialRecord:
     Attributes:
         state: running, complete, pruned, fail or waiting.
         reports: the study's metric by epoch.
-        cause: of a failure; `ours` where it is not the user's to mend.
+        cause: the cause of a failure.
+        ours: whether the user can't fix that cause.
     """
 
     state: str
@@ -37,8 +38,8 @@ class TrialRecord:
 
 
 def create_journal(path: Path, name: str, *, minimise: bool, manifest: dict[str, Any]) -> None:
-    """A new study's journal, which remembers its manifest."""
-    import optuna  # here, since whoever only reads a report need not wait for it
+    """Create a new study's journal and store its manifest in it."""
+    import optuna  # imported late, so that reading a report does not wait for it
 
     with writing(path):
         study = optuna.create_study(
@@ -48,9 +49,9 @@ def create_journal(path: Path, name: str, *, minimise: bool, manifest: dict[str,
 
 
 def repair(path: Path) -> None:
-    """After a kill: remove Optuna's lock, which nobody holds any more, and a last line that was cut short.
+    """Clean up after a kill: remove Optuna's stale lock and a torn last line.
 
-    For whoever has the study's lock.
+    Only the holder of the study's lock may call this.
     """
     lock = f"{path}.lock"
     with writing(path):
@@ -71,49 +72,55 @@ class Journal:
     def __init__(self, path: Path) -> None:
         import optuna
 
-        if not path.is_file():  # Optuna would make a new one
+        if not path.is_file():  # Optuna would create a new one
             raise DamagedFile(path, "is missing", _REMEDY)
         try:
             self._study = optuna.load_study(study_name=None, storage=_storage(path))
-        except Exception as error:  # noqa: BLE001  (Optuna replays whatever the lines say, and fails in as many ways)
+        except Exception as error:  # noqa: BLE001  (Optuna replays the lines, and may raise anything)
             damage = "is empty" if not path.stat().st_size else f"is damaged ({type(error).__name__} in Optuna)"
             raise DamagedFile(path, damage, _REMEDY) from None
         self._attributes: dict[str, Any] = self._study.user_attrs
 
     @property
     def manifest(self) -> dict[str, Any] | None:
-        """As it was when the study began; None in a journal that was made without one."""
+        """The manifest from the start of the study; None if the journal has none."""
         return self._attributes.get(_MANIFEST)
 
     @property
     def baselines(self) -> dict[str, dict[str, float]]:
-        """The metrics of each baseline that was scored while the search ran."""
-        return {k.removeprefix(_BASELINE): v for k, v in self._attributes.items() if k.startswith(_BASELINE)}
+        """The metrics of each baseline that was scored during the search."""
+        return {
+            key.removeprefix(_BASELINE): value for key, value in self._attributes.items() if key.startswith(_BASELINE)
+        }
 
     @property
     def readings(self) -> list[dict[str, Any]]:
         """Every time that the test split was scored, in order."""
-        found = {int(k.removeprefix(_READING)): v for k, v in self._attributes.items() if k.startswith(_READING)}
-        return [found[number] for number in sorted(found)]
+        readings = {
+            int(key.removeprefix(_READING)): value
+            for key, value in self._attributes.items()
+            if key.startswith(_READING)
+        }
+        return [readings[number] for number in sorted(readings)]
 
     def trials(self) -> dict[int, TrialRecord]:
-        """By number, without those that were taken over from another study."""
+        """The trials by number, without those taken from another study."""
         trials = self._study.get_trials(deepcopy=False)
-        return {t.number: _record(t) for t in trials if origin_of(t).kind is not OriginKind.WARM_START}
+        return {trial.number: _record(trial) for trial in trials if origin_of(trial).kind is not OriginKind.WARM_START}
 
     def remember_reading(self, reading: dict[str, Any]) -> None:
-        """For whoever has the study's lock."""
+        """Store a test reading. Only the holder of the study's lock may call this."""
         self._study.set_user_attr(f"{_READING}{len(self.readings) + 1}", reading)
         self._attributes = self._study.user_attrs
 
 
 def baseline_attribute(name: str) -> str:
-    """Under which the journal of a running search remembers a baseline's metrics."""
+    """The attribute for a baseline's metrics in the journal of a running search."""
     return f"{_BASELINE}{name}"
 
 
 def origin_of(trial: Any) -> Origin:
-    """How one of Optuna's trials came to be."""
+    """The origin of an Optuna trial."""
     return Origin.parse(str(trial.user_attrs.get(ORIGIN, "")))
 
 

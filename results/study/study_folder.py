@@ -1,4 +1,4 @@
-"""A study on disk: which files it has, and what they say. The search writes them, everything else reads them."""
+"""A study on disk: its files and their content. The search writes them, everything else reads them."""
 
 from __future__ import annotations
 
@@ -38,31 +38,31 @@ from reranker.storage.yaml_lines import dump
 from reranker.trial_folder import TrialFolder
 from results.study.trial_origin import DRAWN, Origin
 
-RUNS = Path(__file__).resolve().parents[2] / "results" / "runs"
-
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}")
 _OLD_S = 3600.0
 
 
 class StudyBusy(EnvironmentFault):
-    """Another process searches in the folder."""
+    """Another process is searching in the folder."""
 
 
 class TrialStatus(StrEnum):
+    """The status of a trial, as stored and shown."""
+
     RUNNING = "running"
     COMPLETED = "completed"
-    PRUNED = "pruned"  # stopped before its last epoch, by the scheduler or by hand
+    PRUNED = "pruned"  # stopped before its last epoch by the scheduler or by hand
     FAILED = "failed"
     CANCELLED = "interrupted"  # the search ended while it ran
 
     @classmethod
     def _missing_(cls, value: object) -> TrialStatus | None:
-        return cls.CANCELLED if value == "cancelled" else None  # as older studies say
+        return cls.CANCELLED if value == "cancelled" else None  # older studies' name for it
 
 
 @dataclass(frozen=True)
 class StoredTrial:
-    """What is known of a trial. `epochs` holds the figures of each finished epoch, in order."""
+    """A trial as stored. `epochs` holds the figures of each finished epoch, in order."""
 
     number: int
     values: dict[str, Any]
@@ -70,15 +70,16 @@ class StoredTrial:
     cause: str
     epochs: list[dict[str, Any]]
     origin: Origin = DRAWN
-    notes: tuple[str, ...] = ()  # what happened to it and its figures don't tell
-    study: str = ""  # whose it is
+    notes: tuple[str, ...] = ()  # events that its figures don't show
+    study: str = ""  # the study's name
 
     @property
     def name(self) -> str:
+        """The trial's number and origin."""
         return f"trial {self.number}" + ("" if self.origin == DRAWN else f" ({self.origin})")
 
     def best(self, metric: str) -> dict[str, Any] | None:
-        """The figures of its best epoch (the first one among equals); None before the first."""
+        """The figures of its best epoch, the first one among ties; None before the first epoch."""
         sign = -1 if is_loss(metric) else 1
         return max(self.epochs, key=lambda figures: sign * figures[metric], default=None)
 
@@ -91,16 +92,16 @@ class StudyFolder:
 
     @staticmethod
     def create(runs: Path, name: str, fill: Callable[[StudyFolder], None] = lambda folder: None) -> StudyFolder:
-        """A new folder: `name`, or `name-2`, `name-3` … where that is taken; safe when two searches start at once.
+        """Create a folder: `name`, or `name-2`, `name-3` … if that is taken. Safe if two searches start at once.
 
-        It comes into being whole: made under a hidden name, filled, and renamed. What a start leaves that was killed
-        meanwhile is no study, and is removed by a later one.
+        The folder appears complete: it is made under a hidden name, filled, and renamed. If the process is killed
+        meanwhile, a later start removes the remains.
 
         Args:
-            fill: writes what the study begins with. Where that includes a manifest, it gets the folder's name.
+            fill: writes the initial files. A manifest among them gets the folder's name.
 
         Raises:
-            EnvironmentFault: no permission, or no space; nothing is left.
+            EnvironmentFault: no permission or no space; nothing is left behind.
         """
         with writing(runs / name):
             runs.mkdir(parents=True, exist_ok=True)
@@ -117,7 +118,7 @@ class StudyFolder:
                 raise
 
     def _take_a_name(self, name: str) -> Path:
-        """Rename a filled folder to the first name that is free."""
+        """Rename a filled folder to the first free name."""
         attempt = 0
         while True:
             attempt += 1
@@ -131,45 +132,47 @@ class StudyFolder:
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise
-                continue  # another search has taken it meanwhile
+                continue  # another search took it meanwhile
             sync_folder(path.parent)
             return path
 
     @staticmethod
     def check_place(runs: Path, name: str) -> None:
-        """Try whether a study of this name can be made, and leave nothing.
+        """Check that a study of this name can be created; leaves nothing behind.
 
         Raises:
-            EnvironmentFault: it can't.
+            EnvironmentFault: it can't be.
         """
         with writing(runs / name):
             existing = next(path for path in (runs, *runs.absolute().parents) if os.path.lexists(path))
             if not existing.is_dir():
                 raise EnvironmentFault(f"cannot write {runs / name}: {existing} is no folder")
-            trial = existing / f".{uuid.uuid4().hex}.tmp"
-            trial.mkdir()
+            probe = existing / f".{uuid.uuid4().hex}.tmp"
+            probe.mkdir()
             try:
-                (trial / f"{name}-99").mkdir()
-                (trial / f"{name}-99").rmdir()
+                (probe / f"{name}-99").mkdir()
+                (probe / f"{name}-99").rmdir()
             finally:
-                trial.rmdir()
+                probe.rmdir()
 
     @staticmethod
     def open(runs: Path, study: str) -> StudyFolder:
         """An existing study, by name or by path.
 
         Raises:
-            EnvironmentFault: there is none; lists those that exist.
+            EnvironmentFault: there is none; the message lists those that exist.
         """
         for path in (Path(study).expanduser(), runs / study):
-            if any(os.path.isfile(path / name) for name in ("manifest.json", "optuna.log")):  # either can be lost
+            if any(os.path.isfile(path / name) for name in ("manifest.json", "optuna.log")):  # either may be lost
                 return StudyFolder(path.resolve())
-        known = sorted(p.parent.name for p in runs.glob("[!.]*/manifest.json")) if os.path.isdir(runs) else []
-        raise EnvironmentFault(f"there is no study {study!r} in {runs}; there are: {', '.join(known) or 'none'}")
+        names = (
+            sorted(manifest.parent.name for manifest in runs.glob("[!.]*/manifest.json")) if os.path.isdir(runs) else []
+        )
+        raise EnvironmentFault(f"there is no study {study!r} in {runs}; there are: {', '.join(names) or 'none'}")
 
     @property
     def name(self) -> str:
-        """The study's own, whatever its folder is called by now."""
+        """The study's own name, even if its folder was renamed."""
         try:
             return str(self.read_manifest().get("name", self.path.name))
         except DamagedFile:
@@ -177,40 +180,45 @@ class StudyFolder:
 
     @property
     def leaderboard(self) -> Path:
+        """The leaderboard as CSV."""
         return self.path / "leaderboard.csv"
 
     @property
     def report(self) -> Path:
+        """The report's page; the Markdown report lies beside it."""
         return self.path / "report.html"
 
     @property
     def best_config(self) -> Path:
+        """The winner's configuration."""
         return self.path / "best_config.yaml"
 
     @property
     def study_file(self) -> Path:
+        """The resolved study file."""
         return self.path / "study.yaml"
 
     @property
     def journal(self) -> Path:
+        """Optuna's journal."""
         return self.path / "optuna.log"
 
     @property
     def control(self) -> Path:
-        """Where requests to the running search are left; see `tune/searching/stop_pause_requests.py`."""
+        """The folder of requests to the running search; see `tune/searching/stop_pause_requests.py`."""
         return self.path / "control"
 
     @property
     def paused(self) -> Path:
-        """Exists while no trial may begin, nor go on to its next epoch."""
+        """Exists while no trial may start or continue with its next epoch."""
         return self.control / "paused"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """The right to search in this folder, which the system takes back when the process ends, however it ends.
+        """Hold the lock of the search. The system releases it when the process ends, even if killed.
 
         Raises:
-            StudyBusy: another process has it.
+            StudyBusy: another process holds it.
             EnvironmentFault: the folder can't be written.
         """
         with writing(self.path):
@@ -225,14 +233,14 @@ class StudyFolder:
             yield
 
     def is_searched(self) -> bool:
-        """Whether a search is running here now.
+        """Whether a search is running in this folder.
 
         Raises:
-            EnvironmentFault: that can't be told.
+            EnvironmentFault: the lock can't be read.
         """
         path = self.path / "search.lock"
         try:
-            with path.open() as file:  # for reading, which a copy that can't be written allows as well
+            with path.open() as file:  # for reading, so that it works in a read-only copy too
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False
@@ -243,47 +251,49 @@ class StudyFolder:
         return False
 
     def trial(self, number: int) -> TrialFolder:
+        """The folder of a trial."""
         return TrialFolder(self.path / "trials" / f"{number:03d}")
 
     @property
     def refit(self) -> TrialFolder:
-        """Where the winner's adapter is that was trained on the validation items as well."""
+        """The folder of the refit: the winner's adapter, trained on the validation items too."""
         return TrialFolder(self.path / "refit")
 
     def baseline(self, name: str) -> TrialFolder:
-        """Where the ranks of a baseline on the validation lists are, as those of a trial; any text is a name."""
+        """The folder of a baseline's ranks on the validation lists, in a trial's format. Any text is a valid name."""
         return TrialFolder(self.path / "baselines" / quote(name, safe=" ,"))
 
     def zero_shot(self, model: str) -> tuple[TrialFolder, TrialFolder]:
-        """The baselines that are the untrained model: as it is, and with its label prior divided out."""
+        """The folders of the untrained model's two baselines: plain, and with its label prior divided out."""
         plain, without_prior = self.zero_shot_names(model)
         return self.baseline(plain), self.baseline(without_prior)
 
     @staticmethod
     def zero_shot_names(model: str) -> tuple[str, str]:
+        """The names of the untrained model's two baselines: plain, and with its label prior divided out."""
         return f"zero-shot {model}", f"zero-shot {model}, no prior"
 
     def baselines(self) -> list[str]:
-        """Those that have ranks, the zero-shot models last."""
+        """The names of the baselines with stored ranks, zero-shot models last."""
         names = [unquote(path.parent.name) for path in (self.path / "baselines").glob("*/ranks.parquet")]
         return sorted(names, key=lambda name: (name.startswith("zero-shot"), name))
 
     def references(self) -> dict[str, dict[str, float]]:
-        """The metrics of every baseline, and of chance."""
-        known = {name: summarise(self.baseline(name).read_ranks()[1]) for name in self.baselines()}
-        return {**self.read_manifest()["references"], **known}
+        """The metrics of every baseline and of chance."""
+        metrics = {name: summarise(self.baseline(name).read_ranks()[1]) for name in self.baselines()}
+        return {**self.read_manifest()["references"], **metrics}
 
     def readings(self) -> list[dict[str, Any]]:
-        """Every time that the test split was scored, in order."""
+        """Every reading of the test split, in order."""
         return read_lines(self.path / "test_readings.jsonl")
 
     @staticmethod
     def readings_text(readings: Sequence[dict[str, Any]]) -> str:
-        """What the file of the readings holds."""
+        """The content of the file of readings."""
         return "".join(as_line(reading) for reading in readings)
 
     def start_trial(self, number: int, config: TrialConfig, origin: Origin = DRAWN) -> None:
-        """Also called for a trial that goes on: what it has already is kept."""
+        """Prepare a trial's folder. A resumed trial keeps its files."""
         folder = self.trial(number)
         with writing(folder.path):
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -294,63 +304,65 @@ class StudyFolder:
     def write_status(
         self, number: int, status: TrialStatus, cause: str = "", ours: bool = False, origin: Origin | None = None
     ) -> None:
-        """`ours` marks a failure that is not the user's to mend; `origin` stays what it was unless given."""
-        known = self.read_status(number).get("origin", "") if origin is None else str(origin)
-        facts = {"status": status.value, "cause": cause, "ours": ours, "origin": known}
+        """Store a trial's status. `ours` marks a failure that the user can't fix; `origin` None keeps the old one."""
+        origin_text = self.read_status(number).get("origin", "") if origin is None else str(origin)
+        facts = {"status": status.value, "cause": cause, "ours": ours, "origin": origin_text}
         write_json(self.trial(number).path / "status.json", facts)
 
     def ask_to_stop(self, number: int, status: TrialStatus, cause: str = "") -> None:
-        """Leave word for a running trial to end soon, and what it shall count as then."""
+        """Ask a running trial to end soon, with this status and cause."""
         write_json(self._stop_file(number), {"status": status.value, "cause": cause})
 
     def asked_to_stop(self, number: int) -> tuple[TrialStatus, str] | None:
-        """(status, cause) of a trial that shall end, None if it may go on."""
+        """(status, cause) if the trial was asked to end, else None."""
         if not self._stop_file(number).exists():
             return None
-        asked = read_json(self._stop_file(number))
-        return TrialStatus(asked["status"]), asked["cause"]
+        request = read_json(self._stop_file(number))
+        return TrialStatus(request["status"]), request["cause"]
 
     def _stop_file(self, number: int) -> Path:
         return self.trial(number).path / "stop.json"
 
     def record_act(self, text: str) -> None:
-        """Something that was done to the search: by hand, by a budget, by a signal."""
+        """Record an action on the search: by hand, by a budget, by a signal."""
         append_line(self.path / "acts.jsonl", {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "act": text})
 
     def acts(self) -> list[dict[str, str]]:
+        """The recorded actions on the search, in order."""
         return read_lines(self.path / "acts.jsonl")
 
     def write_ending(self, reason: str, complete: bool) -> None:
-        """Why the search ended, and whether nothing is left to resume."""
+        """Store why the search ended, and whether it is complete, with nothing left to resume."""
         write_json(self.path / "ending.json", {"reason": reason, "complete": complete})
 
     def read_ending(self) -> dict[str, Any]:
-        """`reason` and `complete`; of a search that runs, or died, the reason is empty."""
+        """`reason` and `complete`; the reason is empty if the search is running or died."""
         path = self.path / "ending.json"
         return read_json(path) if path.exists() else {"reason": "", "complete": False}
 
     def read_status(self, number: int) -> dict[str, Any]:
+        """A trial's status, cause, origin and `ours`."""
         return read_json(self.trial(number).path / "status.json")
 
     def numbers(self) -> list[int]:
-        """Of the trials that were started, but for those that were left out."""
+        """The numbers of all started trials that are not left out."""
         folders = [path.parent.name for path in (self.path / "trials").glob("*/status.json")]
         return sorted({int(name) for name in folders if name.isdecimal()} - self.left_out().keys())
 
     def running(self) -> list[int]:
-        """Trials that run, or did when a search was killed."""
-        return [n for n in self.numbers() if self.read_status(n)["status"] == TrialStatus.RUNNING]
+        """The numbers of trials that are running, or were when a search was killed."""
+        return [number for number in self.numbers() if self.read_status(number)["status"] == TrialStatus.RUNNING]
 
     def leave_out(self, number: int, why: str) -> None:
-        """Count a trial as if it had never been, for good: its files are damaged."""
+        """Exclude a trial with damaged files for good."""
         append_line(self.path / "left_out.jsonl", {"trial": number, "why": why})
 
     def left_out(self) -> dict[int, str]:
-        """Why, by number."""
+        """The reason for each excluded trial, by number."""
         return {int(line["trial"]): str(line["why"]) for line in read_lines(self.path / "left_out.jsonl")}
 
     def trials(self) -> Iterator[StoredTrial]:
-        """Every trial that was started, in the order of their numbers."""
+        """Every started trial, by number."""
         for number in self.numbers():
             folder, status = self.trial(number), self.read_status(number)
             values = folder.read_config().model_dump(mode="json")
@@ -366,14 +378,15 @@ class StudyFolder:
             )
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
-        """Versions, command, data fingerprint, metric, searched knobs, and the scores of baselines and chance."""
+        """Store versions, command, data fingerprint, metric, searched knobs, and the scores of baselines and chance."""
         write_json(self.path / "manifest.json", manifest)
 
     def read_manifest(self) -> dict[str, Any]:
+        """What `write_manifest` stored."""
         return read_json(self.path / "manifest.json")
 
     def read_data_config(self) -> DataConfig:
-        """What the study's trials were trained and scored on."""
+        """The data that the study's trials were trained and scored on."""
         try:
             config: DataConfig = TypeAdapter(DataConfig).validate_python(self.read_sections()["data"])
         except (KeyError, ValidationError):
@@ -381,18 +394,18 @@ class StudyFolder:
         return config
 
     def read_sections(self) -> dict[str, Any]:
-        """The study file as it was resolved, section by section."""
+        """The resolved study file, by section."""
         return read_yaml(self.study_file)
 
     def write_best_config(self, trial: StoredTrial) -> None:
-        """The winner's configuration, every knob, and the study's data, as `python -m reranker.train --config` takes it."""
+        """Write the winner's knobs and the study's data, for `python -m reranker.train --config`."""
         head = f"# Trial {trial.number} of the study {self.name}: every knob, resolved, and the study's data.\n"
         data = self.read_data_config().model_dump(mode="json")
         write_file(self.best_config, head + dump({**trial.values, "data": data}))
 
 
 def _remove_leftovers(runs: Path) -> None:
-    """What starts that were killed have left: hidden, old, and locked by nobody."""
+    """Remove what killed starts left: hidden, old and unlocked folders."""
     for path in runs.iterdir():
         try:
             if _LEFTOVER.fullmatch(path.name) and time.time() - path.stat().st_mtime > _OLD_S:

@@ -1,4 +1,4 @@
-"""How a trial came to be: drawn by the sampler, or for which other reason."""
+"""The origin of a trial: drawn by the sampler, or another reason."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from enum import StrEnum
 
 
 class OriginKind(StrEnum):
-    """The text of each kind in a study's files, before the number of a trial where one belongs to it."""
+    """The text of each kind in a study's files; a trial's number may follow."""
 
     DRAWN = ""
     START_FROM = "start_from"
     ADDED = "added"
     RETRY = "retry of"
     REPLICATE = "replicate of"  # the same configuration with another seed
-    EARLIER_BEST = "of"  # among the best of an earlier study, whose scores can't be compared
-    WARM_START = "warm start"  # another study's trial, of which only this one's sampler knows
-    OTHER = "other"  # a text that no version writes
+    EARLIER_BEST = "of"  # one of the best of an earlier study with incomparable scores
+    WARM_START = "warm start"  # another study's trial, known to this study's sampler only
+    OTHER = "other"  # text that no version writes
 
 
 _WITH_A_TRIAL = {OriginKind.RETRY, OriginKind.REPLICATE, OriginKind.EARLIER_BEST}
@@ -25,11 +25,13 @@ _WITH_A_TRIAL = {OriginKind.RETRY, OriginKind.REPLICATE, OriginKind.EARLIER_BEST
 
 @dataclass(frozen=True)
 class Origin:
-    """
+    """Where a trial comes from.
+
     Attributes:
-        trial: that it repeats or is like.
-        study: whose that is, if it is another one's.
-        text: of the kind OTHER.
+        kind: the reason.
+        trial: the trial that it repeats or copies.
+        study: that trial's study, if it is another one.
+        text: the stored text if the kind is OTHER.
     """
 
     kind: OriginKind
@@ -38,14 +40,14 @@ class Origin:
     text: str = ""
 
     def __str__(self) -> str:
-        """As it is stored and shown: `start_from`, `retry of 3`, `of earlier-study 3`."""
+        """The stored and shown text: `start_from`, `retry of 3`, `of earlier-study 3`."""
         if self.kind is OriginKind.OTHER:
             return self.text
         return " ".join(filter(None, (self.kind.value, self.study, "" if self.trial is None else str(self.trial))))
 
     @staticmethod
     def parse(text: str) -> Origin:
-        """Back from the stored text, whatever it is: files are read that somebody has edited."""
+        """Parse the stored text. Accepts any text, since people may edit the files."""
         for kind in OriginKind:
             if kind is OriginKind.OTHER:
                 continue

@@ -23,7 +23,7 @@ from reranker.data.assemble import RerankingData
 from reranker.data.sources.demo import TITLES
 from reranker.errors import EnvironmentFault, InputError, TrainingError
 from reranker.metrics import ranks_of_target
-from reranker.modeling.checkpoints import BUNDLED
+from reranker.modeling.model_files import BUNDLED
 from reranker.ranker import Reranker
 from reranker.training.sft import fine_tune
 from reranker.trial_folder import TrialFolder

@@ -16,7 +16,8 @@ from reranker.data.sources import demo as world
 from reranker.errors import InputError
 from reranker.evaluation.scoring import EncodedLists, score
 from reranker.metrics import ranks_of_target, summarise
-from reranker.modeling.checkpoints import BUNDLED, load_base, load_tokenizer
+from reranker.modeling.checkpoints import load_base, load_tokenizer
+from reranker.modeling.model_files import BUNDLED
 from reranker.prompting.prompts import PromptEncoder
 
 MODELS = ["demo-tiny", "demo-small"]

@@ -28,7 +28,7 @@ from reranker.data.assemble import RerankingData
 from reranker.data.leak_guard import check_no_leak
 from reranker.errors import EnvironmentFault, InputError
 from reranker.metrics import chance
-from reranker.modeling.checkpoints import BUNDLED
+from reranker.modeling.model_files import BUNDLED
 from reranker.ranker import Reranker
 from reranker.storage.atomic_files import write_yaml
 from reranker.training.sft import fine_tune

@@ -43,8 +43,9 @@ from results.study.tracking_address import tracking_uri_of
 from results.study.trial_origin import Origin
 from tune.mlflow_tracking import moved_store
 from tune.mlflow_tracking.run_tags import searched, trial_note
+from tune.mlflow_tracking.store_address import ui_command
 from tune.mlflow_tracking.tracker import Tracker
-from tune.mlflow_tracking.trials_to_runs import StudyMirror, ui_command
+from tune.mlflow_tracking.trials_to_runs import StudyMirror
 
 USERS = [f"u{i:03d}" for i in range(300)]
 numbers = itertools.count()

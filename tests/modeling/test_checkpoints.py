@@ -13,18 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, InputError
-from reranker.modeling.checkpoints import (
-    BUNDLED,
-    MODELS,
-    base_dtype,
-    check_base,
-    check_name,
-    load_base,
-    load_tokenizer,
-    local_folder,
-    resolve,
-)
+from reranker.modeling.checkpoints import base_dtype, check_base, load_base, load_tokenizer
 from reranker.modeling.lora import attach_lora
+from reranker.modeling.model_files import BUNDLED, local_folder, resolve
+from reranker.modeling.model_names import MODELS, check_name
 
 
 @pytest.mark.parametrize(
@@ -243,7 +235,7 @@ def test_without_a_network_a_hub_id_gets_a_remedy_at_once():
 @pytest.mark.usefixtures("no_hub")
 def test_a_hub_that_is_switched_off_is_not_asked(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("reranker.modeling.checkpoints.urlopen", lambda *_, **__: pytest.fail("the network was asked"))
+    monkeypatch.setattr("reranker.modeling.model_files.urlopen", lambda *_, **__: pytest.fail("the network was asked"))
     with pytest.raises(EnvironmentFault, match="is switched off by HF_HUB_OFFLINE"):
         load_tokenizer("qwen3-0.6b")
 

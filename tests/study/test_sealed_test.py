@@ -104,7 +104,7 @@ def test_poisoned_test_items_change_the_test_lists_and_no_other(whole):
 
 def test_the_search_seals_its_data(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(run_search, "check_models", lambda study, data, fetch: seen.append(data) or [])
+    monkeypatch.setattr("tune.check.check_models", lambda study, data, fetch: seen.append(data) or [])
     assert run_search.main([str(PROJECT / "search_spaces" / "quick.yaml"), "--check", "--runs", str(tmp_path)]) == 0
     (data,) = seen
     assert data.split.is_sealed

@@ -14,8 +14,7 @@ import yaml
 
 from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError
-from reranker.modeling.checkpoints import check_name
-from tune.searching.schedulers import rungs
+from reranker.modeling.model_names import check_name
 from tune.study_file.loading import load
 from tune.study_file.study import Study
 
@@ -411,7 +410,7 @@ def test_a_fault_of_an_override_cites_it(tmp_path, override, field, text):
 def test_rungs_are_epochs_or_with_a_decaying_schedule_shares_of_a_trial_s_own(study_of, fixed, clock, expected):
     study = study_of(f"fixed: {{schedule: {fixed}}}\nspace: {{epochs: {{int: [2, 27]}}}}\n")
     assert study.clock == clock
-    assert rungs(study) == pytest.approx(expected)
+    assert study.rungs == pytest.approx(expected)
 
 
 def test_a_grid_holds_every_combination_once(study_of):

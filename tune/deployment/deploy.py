@@ -92,13 +92,13 @@ def example_of(data: RerankingData, config: TrialConfig) -> dict[str, list[str]]
 
 def _rank(study: StudyFolder, trial: int, example: dict[str, list[str]]) -> str:
     titles = {name: shlex.join(texts[-3:]) for name, texts in example.items()}
-    asked = f"--history {titles['history']} --candidates {titles['candidates']}"
-    return f"rank a list:   {rank_command(usable(study, trial), asked, shlex.quote(sys.executable))}"
+    question = f"--history {titles['history']} --candidates {titles['candidates']}"
+    return f"rank a list:   {rank_command(usable(study, trial), question, shlex.quote(sys.executable))}"
 
 
 def _serve(study: StudyFolder, model: str, tracking_uri: str, example: dict[str, list[str]]) -> list[str]:
-    some = {name: texts[-3:] for name, texts in example.items()}
-    body = shlex.quote(json.dumps({"dataframe_records": [some]}, ensure_ascii=False))
+    record = {name: texts[-3:] for name, texts in example.items()}
+    body = shlex.quote(json.dumps({"dataframe_records": [record]}, ensure_ascii=False))
     programs = shlex.quote(str(Path(sys.executable).parent))
     return [
         f"load it:       mlflow.set_tracking_uri({masked(tracking_uri)!r}); mlflow.pyfunc.load_model({model!r})",

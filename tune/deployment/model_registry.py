@@ -25,7 +25,8 @@ import reranker
 from reranker.command_line.redaction import masked
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
-from reranker.modeling.checkpoints import BUNDLED, MODELS, resolve
+from reranker.modeling.model_files import BUNDLED, resolve
+from reranker.modeling.model_names import MODELS
 from reranker.trial_folder import TrialFolder
 from results.statistics.verdict_text import verdict
 from results.study.study_folder import StudyFolder
@@ -120,7 +121,7 @@ def _facts(study: StudyFolder, adapter: TrialFolder) -> dict[str, Any]:
         "epochs": recipe.epochs,
         f"validation/{recipe.metric}": recipe.value,
         **manifest["tags"],
-        "base": (known.hub if (known := MODELS.get(config.model)) else None) or config.model,
+        "base": (model.hub if (model := MODELS.get(config.model)) else None) or config.model,
         "config": config.model_dump(mode="json"),
         "plan": manifest["plan"],
         "versions": manifest["versions"],

@@ -20,6 +20,7 @@ class ServedReranker(PythonModel):  # type: ignore[misc]
     """`reranker.rank` as MLflow asks it."""
 
     def load_context(self, context: PythonModelContext) -> None:
+        """Load the adapter and its base from the model's artifacts."""
         self._reranker = Reranker.load(context.artifacts["adapter"], base=context.artifacts.get("base"))
 
     def predict(

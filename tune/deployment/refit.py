@@ -68,9 +68,11 @@ class Recipe:
 
     @staticmethod
     def read(folder: TrialFolder) -> Recipe:
+        """What `write` wrote."""
         return Recipe(**read_json(folder.path / _FILE))
 
     def write(self, folder: TrialFolder) -> None:
+        """Keep it beside the adapter."""
         write_json(folder.path / _FILE, dataclasses.asdict(self))
 
 
@@ -90,7 +92,7 @@ def refit(
         data: the search's.
         resources: of a trial of the search.
         on_epoch: told the figures of each; there are no scores among them, since nothing is left to score on.
-        on_pulse: told what is being done in between.
+        on_status: told what is being done in between.
 
     Raises:
         InputError: there is no winner, or it cannot be trained with this data.

@@ -74,6 +74,7 @@ def root(error: BaseException) -> BaseException:
 
 
 def first_line(error: BaseException) -> str:
+    """The exception's type and the first line of its message."""
     return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
 
 
@@ -81,11 +82,11 @@ def memory_kills() -> int:
     """How many processes the system has killed so far for want of memory: in our control group, else on the host."""
     for path in _counters():
         try:
-            found = re.search(r"^oom_kill (\d+)$", path.read_text(encoding="ascii"), re.MULTILINE)
+            count = re.search(r"^oom_kill (\d+)$", path.read_text(encoding="ascii"), re.MULTILINE)
         except OSError:
             continue
-        if found:
-            return int(found[1])
+        if count:
+            return int(count[1])
     return 0
 
 

@@ -41,6 +41,7 @@ from reranker.errors import EnvironmentFault, RerankerError
 from tune.execution import ray_private
 from tune.execution.cluster_address import find_cluster
 from tune.execution.failure_cause import EndsAtOnce, cluster_fault
+from tune.execution.port import check_port
 
 _LOOK_S = 0.2  # how often Ray's processes are looked at
 _GRACE_S = 20.0  # for whoever looks by itself; 60 s after its loss Ray ends the process without a word
@@ -81,8 +82,8 @@ def cluster(address: str | None, dashboard_port: int | None, dashboard: bool = T
             with _terminal_of_its_own():
                 context = _start(dashboard_port, dashboard, runtime_env)
         else:
-            found = find_cluster(address)
-            context = ray.init(address=found, log_to_driver=False, logging_level="ERROR", runtime_env=runtime_env)
+            head = find_cluster(address)
+            context = ray.init(address=head, log_to_driver=False, logging_level="ERROR", runtime_env=runtime_env)
     except EnvironmentFault:
         raise
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -116,17 +117,6 @@ def _terminal_of_its_own() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
-def check_port(port: int) -> None:
-    """
-    Raises:
-        EnvironmentFault: it is taken.
-    """
-    if _is_taken(port):
-        raise EnvironmentFault(
-            f"port {port} on 127.0.0.1 is in use; name a free one with --dashboard-port, or leave it out"
-        )
-
-
 def _start(dashboard_port: int | None, dashboard: bool, runtime_env: dict[str, Any]) -> Any:
     """A Ray whose ports are on the loopback interface, and whose files and token nobody else can read."""
     if dashboard_port is not None:
@@ -150,8 +140,8 @@ def _private_folder() -> Path:
     folder = Path(ray_private.temporary_folder()) / f"reranker-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-        if found.st_uid == os.getuid() and folder.is_dir() and not folder.is_symlink():
+        status = folder.lstat()
+        if status.st_uid == os.getuid() and folder.is_dir() and not folder.is_symlink():
             folder.chmod(0o700)
             return folder
     except FileExistsError:
@@ -226,13 +216,3 @@ class _Watch:
         except OSError:
             return False
         return True
-
-
-def _is_taken(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False

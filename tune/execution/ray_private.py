@@ -56,10 +56,9 @@ def own_dashboard() -> str:
     from ray._private import ray_constants
 
     gcs = ray._private.worker.global_worker.gcs_client
-    known = gcs.internal_kv_get(
-        ray_constants.DASHBOARD_ADDRESS.encode(), ray_constants.KV_NAMESPACE_DASHBOARD, timeout=5
-    )
-    return known.decode() if known else ""
+    key, namespace = ray_constants.DASHBOARD_ADDRESS.encode(), ray_constants.KV_NAMESPACE_DASHBOARD
+    address = gcs.internal_kv_get(key, namespace, timeout=5)
+    return address.decode() if address else ""
 
 
 def token() -> str | None:
@@ -123,5 +122,5 @@ def node_addresses(channel: Any, metadata: Any, timeout_s: float) -> set[str]:
     from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 
     stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
-    told = stub.GetAllNodeInfo(gcs_service_pb2.GetAllNodeInfoRequest(), timeout=timeout_s, metadata=metadata)
-    return {node.node_manager_address for node in told.node_info_list if node.state == gcs_pb2.GcsNodeInfo.ALIVE}
+    reply = stub.GetAllNodeInfo(gcs_service_pb2.GetAllNodeInfoRequest(), timeout=timeout_s, metadata=metadata)
+    return {node.node_manager_address for node in reply.node_info_list if node.state == gcs_pb2.GcsNodeInfo.ALIVE}

@@ -34,10 +34,12 @@ class Assignment:
 
     @property
     def as_tune_config(self) -> TuneConfig:
+        """In the form that Tune carries."""
         return {"assignment": self}
 
     @staticmethod
     def of(tune_config: TuneConfig) -> Assignment:
+        """Back from the form that Tune carries."""
         assignment = tune_config["assignment"]
         assert isinstance(assignment, Assignment)
         return assignment
@@ -59,13 +61,14 @@ class Ending:
 
     @property
     def as_result(self) -> TuneResult:
+        """As the last result that Tune is given."""
         return {"done": True, "ended": self.status.value, **{name: getattr(self, name) for name in _OF_AN_ENDING}}
 
     @staticmethod
     def of(result: TuneResult) -> Ending:
         """Of a trial's last result; one that says nothing of an end was stopped by the scheduler."""
-        told = {name: result[name] for name in _OF_AN_ENDING if name in result}
-        return Ending(TrialStatus(result.get("ended", TrialStatus.PRUNED)), **told)
+        details = {name: result[name] for name in _OF_AN_ENDING if name in result}
+        return Ending(TrialStatus(result.get("ended", TrialStatus.PRUNED)), **details)
 
 
 _OF_AN_ENDING = [field.name for field in fields(Ending) if field.name != "status"]

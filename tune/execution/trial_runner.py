@@ -58,6 +58,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
         base: TrialConfig,
         resources: TrialResources,
     ) -> None:
+        """Take the first trial; Tune calls it once an actor."""
         os.environ["RAY_TRAIN_ENABLE_STATE_TRACKING"] = "1"  # Train runs appear in the dashboard
         self._study, self._data, self._metric, self._base, self._resources = study, data[0], metric, base, resources
         self._group: WorkerGroup | None = None
@@ -67,6 +68,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
         self._take(config)
 
     def reset_config(self, new_config: TuneConfig) -> bool:
+        """Take the next trial in the same actor."""
         self._leave()
         self._take(new_config)
         return True
@@ -89,9 +91,9 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
             return epoch_result(self._stored[self._replayed - 1], self._config.epochs, replayed=True)
         if not self._training or self._waited_for:
             self._wait_while_paused()
-        if (asked := self._study.asked_to_stop(self._number)) is not None:
+        if (to_stop := self._study.asked_to_stop(self._number)) is not None:
             self._leave()
-            return Ending(*asked).as_result
+            return Ending(*to_stop).as_result
         if self._group is None:
             self._group = WorkerGroup(self._study, self._data, self._resources)
             return status_result(TrainingStatus("starting its workers"))
@@ -104,17 +106,17 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
                 self._waited_for = True
                 return epoch_result(event.figures, self._config.epochs, replayed=False)
             if event is not None and event.kind == "training_status":
-                if asked is None:
+                if to_stop is None:
                     return status_result(event.training_status)
                 continue
-            if asked is None and (asked := self._study.asked_to_stop(self._number)) is not None:
+            if to_stop is None and (to_stop := self._study.asked_to_stop(self._number)) is not None:
                 self._group.stop()
                 deadline = time.monotonic() + LEAVE_S
-            if asked is not None and (event is not None or time.monotonic() > (deadline or 0)):
+            if to_stop is not None and (event is not None or time.monotonic() > (deadline or 0)):
                 self._training = False
                 if event is None or self._is_lost(event):
                     self._drop_group()
-                return Ending(*asked).as_result
+                return Ending(*to_stop).as_result
             if event is not None:
                 self._training = False
                 if self._is_lost(event):
@@ -127,6 +129,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
                 self._go_on()
 
     def cleanup(self) -> None:
+        """Let go of the trial and of the workers."""
         self._leave()
         self._drop_group()
 

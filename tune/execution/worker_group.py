@@ -32,10 +32,12 @@ class TrialResources:
 
     @property
     def cpus(self) -> int:
+        """Of all workers together."""
         return self.workers * self.cpus_per_worker
 
     @property
     def gpus(self) -> float:
+        """Of all workers together."""
         return self.workers * self.gpus_per_worker
 
 
@@ -71,12 +73,15 @@ class WorkerGroup:
         self._thread.start()
 
     def send(self, job: WorkerJob) -> None:
+        """Give the workers their next job."""
         self._mailbox.send.remote(job)
 
     def answer(self, go_on: bool) -> None:
+        """Answer a report: whether the job goes on."""
         self._mailbox.answer.remote(go_on)
 
     def stop(self) -> None:
+        """Ask the running job to end at its next optimiser step."""
         self._mailbox.stop.remote()
 
     def event(self, timeout_s: float) -> Event | None:

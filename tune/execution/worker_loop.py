@@ -104,8 +104,8 @@ def _train(job: WorkerJob, data: RerankingData, bases: BaseModels, mailbox: Any)
         except Exception as error:  # noqa: BLE001  (whatever it is, it is this job's end and not the group's)
             traceback.print_exc()
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            known = isinstance(error, RerankerError)
-            cause = first_line if known else f"{type(error).__name__}: {first_line}"
+            says_it_all = isinstance(error, RerankerError)
+            cause = first_line if says_it_all else f"{type(error).__name__}: {first_line}"
             machine = str(error) if isinstance(error, DamagedFile) else disk_fault(error)
             return Event("failed", cause=cause, ours=getattr(error, "exit_code", 1) == 1, machine=machine)
         finally:

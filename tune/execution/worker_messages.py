@@ -67,9 +67,11 @@ class Mailbox:
         await self._jobs.put(job)
 
     async def job(self) -> WorkerJob | None:
+        """The next job, once there is one; None sends the workers home."""
         return await self._jobs.get()
 
     async def tell(self, event: Event) -> None:
+        """Hand over an event that waits for no answer."""
         await self._events.put(event)
 
     async def report(self, event: Event) -> bool:
@@ -78,9 +80,11 @@ class Mailbox:
         return await self._answers.get()
 
     async def event(self) -> Event:
+        """The next event, once there is one."""
         return await self._events.get()
 
     async def answer(self, go_on: bool) -> None:
+        """Answer the report that waits."""
         await self._answers.put(go_on)
 
     async def stop(self) -> None:
@@ -88,5 +92,6 @@ class Mailbox:
         self._stop.set()
 
     async def stopped(self) -> bool:
+        """True, once the running job is asked to end."""
         await self._stop.wait()
         return True

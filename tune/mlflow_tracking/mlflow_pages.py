@@ -29,21 +29,24 @@ class Links:
         self._experiment, self._parent, self._runs = experiment, parent, runs
 
     def study(self, artifact: str = "") -> str:
+        """The study's own run, or one of its artifacts."""
         return self._page(self._parent, f"/artifacts/{quote(artifact)}" if artifact else "")
 
     def run(self, key: str) -> str:
+        """The run of a trial or a baseline; the study's own where there is none."""
         return self._page(self._runs[key]) if key in self._runs else self._page(self._parent)
 
     def view(self, key: str) -> str:
+        """The list of runs in a saved view."""
         mode = "CHART" if key == "charts" else "TABLE"
         return f"#/experiments/{self._experiment}/runs?{_TRAINING}&viewStateShareKey={key}&compareRunsMode={mode}"
 
     def compare(self) -> str:
         """The compare page of the trials alone: it draws the parameters and metrics that all of its runs have."""
         trials = [run for name, run in self._runs.items() if name.isdecimal()][:_COMPARED]
-        asked = {"runs": trials, "experiments": [self._experiment]}
-        given = "&".join(f"{key}={quote(json.dumps(ids, separators=(',', ':')))}" for key, ids in asked.items())
-        return f"#/compare-runs?{given}&{_TRAINING}"  # the page wants the runs first
+        query = {"runs": trials, "experiments": [self._experiment]}
+        arguments = "&".join(f"{key}={quote(json.dumps(ids, separators=(',', ':')))}" for key, ids in query.items())
+        return f"#/compare-runs?{arguments}&{_TRAINING}"  # the page wants the runs first
 
     def _page(self, run: str, below: str = "") -> str:
         return f"#/experiments/{self._experiment}/runs/{run}{below}?{_TRAINING}"
@@ -117,8 +120,8 @@ def _charts(metric: str, axes: Sequence[str]) -> dict[str, Any]:
             {"uuid": frame, "name": title, "display": True, "isReordered": True, "deleted": False, "columns": columns}
         )
         for j, card in enumerate(cards):
-            known = {"uuid": f"chart-{i}-{j}", "metricSectionId": frame, "deleted": False, "isGenerated": False}
-            charts.append({"runsCountToCompare": 20, **known, **card})
+            common = {"uuid": f"chart-{i}-{j}", "metricSectionId": frame, "deleted": False, "isGenerated": False}
+            charts.append({"runsCountToCompare": 20, **common, **card})
     return {"compareRunSections": frames, "compareRunCharts": charts}
 
 

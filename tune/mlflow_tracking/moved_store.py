@@ -46,8 +46,8 @@ def _follow(connection: sqlite3.Connection, study: StudyFolder) -> int:
     if not _columns(connection, "experiments"):
         return 0
     now, changed = artifacts_of(study), 0
-    known = connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
-    former = [place for (place,) in known if place and place != now and _is_ours(place)]
+    locations = connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
+    former = [place for (place,) in locations if place and place != now and _is_ours(place)]
     if not former:
         return 0
     connection.execute("BEGIN IMMEDIATE")

@@ -34,6 +34,7 @@ class Tracker:
         return self._mirror.leaderboard_link
 
     def start(self) -> None:
+        """Begin to bring MLflow up to the folder, in a thread of its own."""
         quieten()
         self._thread.start()
 

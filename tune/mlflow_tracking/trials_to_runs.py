@@ -8,8 +8,6 @@ by their tags, and so never makes a second run for the same trial. While the sto
 from __future__ import annotations
 
 import logging
-import shlex
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -46,6 +44,7 @@ from tune.mlflow_tracking.run_tags import (
     text,
     trial_note,
 )
+from tune.mlflow_tracking.store_address import ui_address
 
 _ENDED = {
     TrialStatus.COMPLETED: "FINISHED",
@@ -57,26 +56,11 @@ _FINAL = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)  # an i
 _LEADERBOARD = (*METRIC_NAMES, "train_loss", "val_loss")
 _APPLIED = "applied/"
 _EPOCHS_A_BATCH = 20  # MLflow takes 1000 metrics at once
-_PORT = 5000
 _GREYS = ("#b4b4b4", "#8a8a8a", "#9c8f80", "#7d8a99", "#a89fb0", "#8fa08f", "#6f6f6f", "#b0a090")  # of baselines
 
 
-def ui_command(uri: str) -> str:
-    """What to type to see the runs of this store; of a server its address."""
-    if _is_server(uri):
-        return masked(uri)
-    return f"{shlex.quote(sys.executable)} -m mlflow ui --backend-store-uri {shlex.quote(masked(uri))} --port {_PORT}"
-
-
-def _ui_address(uri: str) -> str:
-    return masked(uri).rstrip("/") if _is_server(uri) else f"http://127.0.0.1:{_PORT}"
-
-
-def _is_server(uri: str) -> bool:
-    return uri.startswith(("http://", "https://"))
-
-
 def quieten() -> None:
+    """Keep MLflow's own messages out of the terminal."""
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -138,7 +122,7 @@ class StudyMirror:
         """Where MLflow's UI shows the leaderboard, once its server runs; empty before the study is in the store."""
         if not self._parent:
             return ""
-        return f"{_ui_address(self.uri)}/{Links(self._experiment, self._parent, {}).view('leaderboard')}"
+        return f"{ui_address(self.uri)}/{Links(self._experiment, self._parent, {}).view('leaderboard')}"
 
     # The study
 
@@ -147,9 +131,9 @@ class StudyMirror:
         self._experiment = self._find_or_make_experiment(client)
         kind = "tags.kind = 'study'"
         query = f"{kind} and tags.study_id = '{manifest['study_id']}'"
-        found = client.search_runs([self._experiment], query, order_by=["attributes.start_time ASC"])
-        if found:
-            parent = str(found[0].info.run_id)
+        parents = client.search_runs([self._experiment], query, order_by=["attributes.start_time ASC"])
+        if parents:
+            parent = str(parents[0].info.run_id)
             if reopen:
                 client.update_run(parent, status="RUNNING")
             for child in list(self._children(client, parent)):
@@ -158,7 +142,7 @@ class StudyMirror:
             tags = {"kind": "study", "study": name, "study_id": manifest["study_id"], **manifest["tags"]}
             began = _written(self.study.path / "manifest.json")
             parent = str(client.create_run(self._experiment, began, run_name=f"study {name}", tags=tags).info.run_id)
-        if not found or "chance/recall_at_1" not in found[0].data.metrics:  # the last that a new parent gets
+        if not parents or "chance/recall_at_1" not in parents[0].data.metrics:  # the last that a new parent gets
             params = [Param(f"plan/{key}", str(value)) for key, value in manifest["plan"].items()]
             client.log_batch(parent, params=params)
             client.log_artifact(parent, str(self.study.study_file))
@@ -169,11 +153,11 @@ class StudyMirror:
 
     def _find_or_make_experiment(self, client: MlflowClient) -> str:
         name = self.study.name
-        if (known := client.get_experiment_by_name(name)) is None:
+        if (existing := client.get_experiment_by_name(name)) is None:
             local = moved_store.artifacts_of(self.study) if self.uri.startswith("sqlite") else None
             experiment, tags = str(client.create_experiment(name, artifact_location=local)), {}
         else:
-            experiment, tags = str(known.experiment_id), known.tags
+            experiment, tags = str(existing.experiment_id), existing.tags
         knobs, shown = self._manifest["knobs"], list(self._axes.values())
         views = mlflow_pages.saved_views(self._manifest["metric"], knobs, shown, _now())
         tagged = {mlflow_pages.view_tag(key): view for key, view in views.items()}
@@ -287,8 +271,8 @@ class StudyMirror:
             return
         references = self.study.references()
         for name in names:
-            known = {} if name == "chance" else self.study.baseline(name).read_figures()
-            figures = {**references[name], **{key: value for key, value in known.items() if _is_number(value)}}
+            measured = {} if name == "chance" else self.study.baseline(name).read_figures()
+            figures = {**references[name], **{key: value for key, value in measured.items() if _is_number(value)}}
             if name not in self._reach:
                 self._reach[name] = self._find_or_make_ranker(client, name, figures)
             if self._reach[name] < longest:

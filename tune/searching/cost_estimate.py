@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import optuna
 
-from tune.searching.schedulers import rungs
 from tune.study_file.study import Study
 
 _DRAWS = 400
@@ -44,7 +43,7 @@ def _expected_epochs(study: Study, epochs: int) -> float:
     kind, reduction = study.settings.scheduler, study.settings.asha.reduction
     if kind == "none":
         return epochs
-    marks = [mark if study.clock == "epoch" else math.ceil(mark * epochs / 100 - 1e-6) for mark in rungs(study)]
+    marks = [mark if study.clock == "epoch" else math.ceil(mark * epochs / 100 - 1e-6) for mark in study.rungs]
     if kind == "median":
         marks, reduction = marks[:1], 2
     expected, share, at = 0.0, 1.0, 0.0

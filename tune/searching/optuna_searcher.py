@@ -44,6 +44,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         self._numbers: dict[str, int] = {}  # of the trials that Tune runs
 
     def suggest(self, trial_id: str) -> TuneConfig | str | None:
+        """The next assignment; None while none may begin; FINISHED once there are no more."""
         self._stop_rules.poll()
         ending = self._stop_rules.ending
         if ending and not (self._replication and self._stop_rules.out_of_patience):
@@ -64,10 +65,12 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         return assignment.as_tune_config
 
     def on_trial_result(self, trial_id: str, result: TuneResult) -> None:
+        """Take an epoch's metric into the journal."""
         if self.metric in result:
             self._trial_life.report(self._numbers[trial_id], result["epoch"], result[self.metric])
 
     def on_trial_complete(self, trial_id: str, result: TuneResult | None = None, error: bool = False) -> None:
+        """Take how the trial ended into the journal and the folder."""
         number = self._numbers.pop(trial_id, None)
         if number is None:
             return
@@ -81,9 +84,10 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         return {}  # for Tune's own snapshots, which are not what a study is resumed from
 
     def save(self, checkpoint_path: str) -> None:
-        pass
+        """Nothing: the journal is the state."""
 
     def restore(self, checkpoint_path: str) -> None:
+        """Refused: a study is resumed from its journal."""
         raise NotImplementedError("a study is resumed from its journal")
 
 

@@ -25,6 +25,7 @@ class OpenAsha(AsyncHyperBandScheduler):  # type: ignore[misc]
 
     @property
     def time_attribute(self) -> str:
+        """The key of results that is the clock."""
         return str(self._time_attr)
 
     def cutoff(self, trial_id: str) -> float:
@@ -57,7 +58,9 @@ class OpenMedianRule(MedianStoppingRule):  # type: ignore[misc]
     """The median rule, whose memory of a trial's results can be read and set."""
 
     def results(self, trial: Any) -> list[TuneResult]:
+        """Those that it has heard of a trial."""
         return list(self._results.get(trial, []))
 
     def remember(self, trial: Any, results: list[TuneResult]) -> None:
+        """Have it know these results of a trial."""
         self._results[trial] = results

@@ -34,11 +34,11 @@ class Replication:
         if self._done:
             return 0
         self._done = True
-        asked = {number: len(seeds) for number, (seeds, _) in trial_store.replicates().items()}
+        seeds_so_far = {number: len(seeds) for number, (seeds, _) in trial_store.replicates().items()}
         wanted = [
             configuration_result.trial
             for configuration_result in _candidates(configuration_results(self.folder))
-            if asked.get(configuration_result.trial.number, 0) < self.seeds
+            if seeds_so_far.get(configuration_result.trial.number, 0) < self.seeds
             or configuration_result.trial.number in self._unfinished
         ][: self.top]
         new = {trial.number: trial_store.replicate(trial, self.seeds) for trial in wanted}

@@ -31,7 +31,7 @@ def make_scheduler(study: Study, ceiling: float | None = None) -> TrialScheduler
     kind, settings = study.settings.scheduler, study.settings.asha
     if kind == "none":
         return FIFOScheduler()
-    marks = rungs(study)
+    marks = study.rungs
     common = {"time_attr": study.clock, "metric": study.metric, "mode": study.mode}
     if kind == "median":
         return _Median(**common, grace_period=marks[0] if marks else WHOLE, min_time_slice=math.inf)
@@ -54,15 +54,6 @@ def _at_chance(study: Study, ceiling: float) -> float:
     """The metric of a model that knows nothing. The loss is of those lists alone that hold their target."""
     candidates = study.base().candidates
     return math.log(candidates) if study.metric == "val_loss" else ceiling * chance(candidates)[study.metric]
-
-
-def rungs(study: Study) -> list[float]:
-    """Where ASHA compares trials, on the study's clock: epochs, or percentages of a trial's own epochs."""
-    grace, reduction = study.grace, study.settings.asha.reduction
-    count = math.ceil(math.log(study.max_epochs / grace, reduction) - 1e-9) if study.max_epochs > grace else 0
-    if study.clock == "epoch":
-        return [grace * reduction**k for k in range(count)]
-    return [WHOLE / reduction**k for k in range(count, 0, -1)]
 
 
 def replay(scheduler: TrialScheduler, trials: Iterable[PastTrial]) -> None:
@@ -149,8 +140,8 @@ class _Median(OpenMedianRule):
 
     def on_trial_add(self, controller: Any, trial: Any) -> None:
         super().on_trial_add(controller, trial)
-        if not _goes_to_the_end(trial) and (known := _known(trial, self.metric)):
-            self.remember(trial, known)
+        if not _goes_to_the_end(trial) and (earlier := _known(trial, self.metric)):
+            self.remember(trial, earlier)
 
     def on_trial_result(self, controller: Any, trial: Any, result: TuneResult) -> str:
         if not _is_judged(trial, result):

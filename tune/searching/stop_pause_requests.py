@@ -66,6 +66,7 @@ def answer(folder: StudyFolder, request: Request, text: str, accepted: bool = Tr
 
 
 def refusal(rule: str) -> InputError:
+    """The error of a request that breaks a rule."""
     return InputError([Fault(rule)])
 
 

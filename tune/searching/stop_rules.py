@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
 
-from reranker.command_line.output_streams import leave
 from reranker.errors import EnvironmentFault, InputError
 from reranker.metrics import per_list
 from results.study.study_folder import StudyFolder, TrialStatus
@@ -23,6 +19,7 @@ from tune.execution.failure_cause import MACHINE, SLOT_GONE, EndsAtOnce, cluster
 from tune.execution.trial_messages import Assignment
 from tune.execution.worker_group import LEAVE_S
 from tune.searching import stop_pause_requests
+from tune.searching.stop_signals import handling
 from tune.searching.trial_store import TrialStore
 from tune.study_file.study import Study
 
@@ -63,12 +60,15 @@ class StopRules:
 
     @property
     def paused(self) -> bool:
+        """Whether no trial may begin, nor go on to its next epoch."""
         return self._folder.paused.exists()
 
     def origin(self, number: int) -> Origin:
+        """How a trial came to be."""
         return self._origins.get(number, DRAWN)
 
     def starts(self, assignment: Assignment, origin: Origin) -> None:
+        """Count a trial among those that run."""
         self._running.add(assignment.number)
         self._origins[assignment.number] = origin
 
@@ -209,32 +209,3 @@ class StopRules:
         )
         shown = ", ".join(f"{knob}={value}" for knob, value in request.values.items())
         return f"added, to be tried next: {shown}"
-
-
-def end_at_once(number: int, frame: FrameType | None) -> None:
-    """What a signal does before and after the search itself."""
-    raise KeyboardInterrupt
-
-
-@contextmanager
-def handling(on_signal: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Every signal that asks for an end, handled by this; but for a hang-up that `nohup` has us ignore.
-
-    After a hang-up nothing is written to the terminal any more, which is gone.
-    """
-    terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
-
-    def on_hang_up(number: int, frame: FrameType | None) -> None:
-        for descriptor in terminals:
-            leave(descriptor)
-        on_signal(number, frame)
-
-    asked: dict[signal.Signals, Any] = {signal.SIGINT: on_signal, signal.SIGTERM: on_signal}
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        asked[signal.SIGHUP] = on_hang_up
-    before = {number: signal.signal(number, handler) for number, handler in asked.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

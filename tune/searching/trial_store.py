@@ -84,8 +84,8 @@ class TrialStore:
         if self._study.settings.sampler == "grid":
             points += [(point, DRAWN) for point in self._study.grid() if point not in self._study.start_points]
         trials = self._optuna.get_trials(deepcopy=False)
-        known = sum("fixed_params" in t.system_attrs and not t.user_attrs.get(_EXTRA) for t in trials)
-        for point, origin in points[known:]:
+        enqueued = sum("fixed_params" in t.system_attrs and not t.user_attrs.get(_EXTRA) for t in trials)
+        for point, origin in points[enqueued:]:
             self.enqueue(point, origin)
 
     def interrupted(self) -> list[int]:
@@ -131,6 +131,7 @@ class TrialStore:
         return sum(not trial.user_attrs.get(_EXTRA) for trial in self._optuna.get_trials(deepcopy=False))
 
     def waiting(self) -> int:
+        """How many trials are enqueued."""
         return len(self._in_state(TrialState.WAITING))
 
     def ask(self, number: int | None = None) -> tuple[Assignment, Origin]:
@@ -205,9 +206,9 @@ class TrialStore:
         """Enqueue a trial's parameters with the next `seeds` seeds, but for those that were asked for; how many are new."""
         origin = Origin(OriginKind.REPLICATE, original.number)
         trials = self._optuna.get_trials(deepcopy=False)
-        asked = {trial.user_attrs[_SEED] for trial in trials if origin_of(trial) == origin}
+        seeds_so_far = {trial.user_attrs[_SEED] for trial in trials if origin_of(trial) == origin}
         first = original.values["seed"] + 1
-        new = [seed for seed in range(first, first + seeds) if seed not in asked]
+        new = [seed for seed in range(first, first + seeds) if seed not in seeds_so_far]
         for seed in new:
             attributes = {ORIGIN: str(origin), _EXTRA: True, _SEED: seed}
             self._optuna.enqueue_trial(trials[original.number].params, user_attrs=attributes)
@@ -215,22 +216,24 @@ class TrialStore:
 
     def replicates(self) -> dict[int, tuple[set[int], bool]]:
         """Of each trial that is replicated: the seeds that were asked for, and whether one of them is not finished."""
-        found: dict[int, tuple[set[int], bool]] = {}
+        replicates: dict[int, tuple[set[int], bool]] = {}
         for trial in self._optuna.get_trials(deepcopy=False):
             if _SEED in trial.user_attrs:
                 original = origin_of(trial).trial
                 assert original is not None
-                seeds, unfinished = found.get(original, (set(), False))
-                found[original] = (
+                seeds, unfinished = replicates.get(original, (set(), False))
+                replicates[original] = (
                     seeds | {trial.user_attrs[_SEED]},
                     unfinished or not trial.state.is_finished(),
                 )
-        return found
+        return replicates
 
     def origin(self, number: int) -> Origin:
+        """How a trial came to be."""
         return origin_of(self._trial(number))
 
     def is_replicate(self, number: int) -> bool:
+        """Whether it repeats another trial with another seed."""
         return _SEED in self._trial(number).user_attrs
 
     def take_over(self, trial: StoredTrial, parameters: Parameters) -> None:
@@ -242,6 +245,7 @@ class TrialStore:
         self.end(assignment.number, trial.status)
 
     def taken_over(self) -> int:
+        """How many trials of another study the sampler knows."""
         trials = self._optuna.get_trials(deepcopy=False)
         return sum(origin_of(trial).kind is OriginKind.WARM_START for trial in trials)
 

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 from reranker.errors import InputError
-from results.study.integrity import open_study
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.trial_origin import Origin, OriginKind
 from tune.searching.trial_store import TrialStore
 from tune.study_file.study import Study
 
 _BEST_TO_TRY = 3  # of a study whose scores can't be compared
-
-
-def earlier_study(runs: Path, name: str) -> StudyFolder:
-    """A study whose trials can be taken over.
-
-    Raises:
-        EnvironmentFault: there is none, or it can't be read.
-    """
-    return open_study(runs, name)
 
 
 def warm_start(study: Study, trial_store: TrialStore, earlier: StudyFolder, data_fingerprint: str) -> str:

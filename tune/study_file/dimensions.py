@@ -30,6 +30,7 @@ class Dimension:
         return other | set(self.when)
 
     def applies(self, drawn: Mapping[str, Any]) -> bool:
+        """Whether its condition holds for the knobs drawn so far."""
         return all(drawn[knob] in allowed for knob, allowed in self.when.items())
 
     def assign(self, value: Any) -> dict[str, Any]:
@@ -48,6 +49,7 @@ def size_of(value: Any) -> tuple[bool, Any]:
 
 
 def is_number(value: object) -> bool:
+    """Whether it is an int or a float, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -75,5 +77,6 @@ def reach(knob: str, fixed: dict[str, Any], dimensions: tuple[Dimension, ...]) -
 
 
 def mapping_of(values: dict[str, Any], section: str) -> dict[str, Any]:
-    found = values.get(section)
-    return found if isinstance(found, dict) else {}
+    """A section of the study file; empty where it is missing or no mapping."""
+    mapping = values.get(section)
+    return mapping if isinstance(mapping, dict) else {}

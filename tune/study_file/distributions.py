@@ -22,10 +22,12 @@ class Choice:
     options: tuple[Any, ...]
 
     def sample(self, trial: optuna.Trial, name: str, drawn: Mapping[str, Any]) -> Any:
+        """The value that the trial draws."""
         labels = [_label(option) for option in self.options]
         return self.options[labels.index(trial.suggest_categorical(name, labels))]
 
     def ends(self, drawn: Mapping[str, Any]) -> list[Any]:
+        """Every choice."""
         return list(self.options)
 
     all = ends
@@ -53,9 +55,11 @@ class IntRange:
     log: bool = False
 
     def sample(self, trial: optuna.Trial, name: str, drawn: Mapping[str, Any]) -> int:
+        """The value that the trial draws."""
         return int(trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log))
 
     def ends(self, drawn: Mapping[str, Any]) -> list[Any]:
+        """Both ends."""
         return [self.low, self.high]
 
     def all(self, drawn: Mapping[str, Any]) -> list[Any]:
@@ -64,9 +68,11 @@ class IntRange:
 
     @property
     def count(self) -> int:
+        """How many values a grid has of it."""
         return (self.high - self.low) // self.step + 1
 
     def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Parameter:
+        """What Optuna stores for this value; ValueError says why it cannot be drawn."""
         if (
             isinstance(value, bool)
             or not isinstance(value, int)
@@ -87,19 +93,24 @@ class FloatRange:
     log: bool
 
     def sample(self, trial: optuna.Trial, name: str, drawn: Mapping[str, Any]) -> float:
+        """The value that the trial draws."""
         return float(trial.suggest_float(name, self.low, self.high, log=self.log))
 
     def ends(self, drawn: Mapping[str, Any]) -> list[Any]:
+        """Both ends."""
         return [self.low, self.high]
 
     def all(self, drawn: Mapping[str, Any]) -> list[Any]:
+        """Every value, for a grid."""
         raise ValueError("a range of real numbers has no list of values")
 
     @property
     def count(self) -> int:
+        """How many values a grid has of it."""
         raise ValueError("a range of real numbers has no list of values")
 
     def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Parameter:
+        """What Optuna stores for this value; ValueError says why it cannot be drawn."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             raise ValueError(f"must be a number from {self.low:g} to {self.high:g}")
         return float(value)
@@ -114,18 +125,22 @@ class RatioOf:
     whole: bool  # the knob takes whole numbers
 
     def sample(self, trial: optuna.Trial, name: str, drawn: Mapping[str, Any]) -> Any:
+        """The value that the trial draws."""
         return self._times(trial.suggest_categorical(name, list(self.factors)), drawn)
 
     def ends(self, drawn: Mapping[str, Any]) -> list[Any]:
+        """What each factor gives."""
         return [self._times(factor, drawn) for factor in self.factors]
 
     all = ends
 
     @property
     def count(self) -> int:
+        """How many values a grid has of it."""
         return len(self.factors)
 
     def parameter(self, value: Any, drawn: Mapping[str, Any]) -> Parameter:
+        """What Optuna stores for this value; ValueError says why it cannot be drawn."""
         for factor in self.factors:
             if self._times(factor, drawn) == value:
                 return factor

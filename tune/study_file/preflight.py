@@ -13,18 +13,11 @@ from reranker.data.assemble import RerankingData
 from reranker.data.example import NOBODY, Example
 from reranker.data.item_token_cache import Catalogue
 from reranker.errors import InputError
-from reranker.modeling.checkpoints import (
-    MODELS,
-    TOYS,
-    check_base,
-    in_bf16,
-    is_hub_id,
-    load_tokenizer,
-    local_folder,
-    shape_of,
-)
+from reranker.modeling.checkpoints import check_base, in_bf16, load_tokenizer
 from reranker.modeling.label_skill import keeps_own_skill
 from reranker.modeling.memory_estimate import GIB, MemoryEstimate, PassSize, device_memory, estimate
+from reranker.modeling.model_files import local_folder, shape_of
+from reranker.modeling.model_names import MODELS, TOYS, is_hub_id
 from reranker.prompting.prompts import FIND, PromptEncoder
 from reranker.training.batch_plan import PASS_TOKENS, examples_of_a_list, largest_pass, share_of_batch
 from reranker.training.label_skill_lesson import LISTS, lesson_config
@@ -161,10 +154,10 @@ def _device() -> tuple[str, float, bool]:
 
 
 def _describe_order(checks: list[ModelCheck]) -> list[str]:
-    known = [check.own_lists for check in checks if check.own_lists is not None]
-    if not known:
+    ratios = [check.own_lists for check in checks if check.own_lists is not None]
+    if not ratios:
         return []
-    times, together = max(known)
+    times, together = max(ratios)
     shared = f"candidates_first with list_sharing {together}"
     return [f"history_first: each example computes its own list, {times:.1f} times the tokens of {shared}"]
 

@@ -28,6 +28,8 @@ class Asha(StrictModel):
 
 
 class StudySettings(StrictModel):
+    """The section `study`: how the search is run."""
+
     name: str = Field(max_length=100)
     metric: Literal[
         "recall_at_1", "recall_at_5", "recall_at_10", "ndcg_at_5", "ndcg_at_10", "mrr_at_10", "val_loss"
@@ -66,6 +68,8 @@ class StudySettings(StrictModel):
 
 
 class Resources(StrictModel):
+    """The section `resources`: what each trial takes of the machine."""
+
     workers: int = Field(1, ge=1, le=10_000, description="distributed processes a trial")
     cpus_per_worker: Annotated[Literal["auto"] | int, auto_or_int(1, 10_000)] = Field(
         "auto", description="each with a thread; auto: one, or for a real model without a GPU up to four"
@@ -85,6 +89,8 @@ class Resources(StrictModel):
 
 
 class StudyFile(StrictModel):
+    """A study file's sections that do not depend on the space."""
+
     study: StudySettings
     data: DataConfig
     resources: Resources = Resources()

@@ -36,6 +36,7 @@ _MODIFIERS = {
 
 
 def read_dimension(document: Document, name: str) -> Dimension | None:
+    """One entry of the space; None, and its faults in the document, where it breaks a rule."""
     at: Location = ("space", name)
     entry = document.values["space"][name]
     before = len(document.faults)

@@ -15,8 +15,8 @@ from tune.study_file.distributions import Parameters
 def points_of(document: Document) -> list[tuple[Location, dict[str, Any]]]:
     """The configurations to start from, each with its place."""
     points = mapping_of(document.values, "study").get("start_from")
-    found = enumerate(points if isinstance(points, list) else [])
-    return [(("study", "start_from", i), point) for i, point in found if isinstance(point, dict)]
+    numbered = enumerate(points if isinstance(points, list) else [])
+    return [(("study", "start_from", i), point) for i, point in numbered if isinstance(point, dict)]
 
 
 def read_start_point(
@@ -24,7 +24,7 @@ def read_start_point(
 ) -> Parameters:
     """A configuration to start from as Optuna's parameters; a fault for each value that is not in the space."""
     parameters: Parameters = {}
-    known, given = with_defaults(fixed), dict(fixed)
+    values_so_far, given = with_defaults(fixed), dict(fixed)
     drawn: set[str] = set()  # knobs that the search will draw, since the point leaves them out
     faulty = {knob for name in mapping_of(document.values, "space") for knob in names_of(name)}
     faulty -= {knob for dimension in sound for knob in dimension.knobs}
@@ -35,7 +35,7 @@ def read_start_point(
         if dimension.needs() & faulty:
             settled |= set(dimension.knobs)
             continue
-        if not drawn & dimension.when.keys() and not dimension.applies(known):
+        if not drawn & dimension.when.keys() and not dimension.applies(values_so_far):
             continue
         settled |= set(dimension.knobs)
         named = [knob for knob in dimension.knobs if knob in point]
@@ -50,11 +50,11 @@ def read_start_point(
         values = [point[knob] for knob in dimension.knobs]
         value = values if len(values) > 1 else values[0]
         try:
-            parameters[dimension.name] = dimension.distribution.parameter(value, known)
+            parameters[dimension.name] = dimension.distribution.parameter(value, values_so_far)
         except ValueError as error:
             document.faults.append(document.fault((*at, named[0]), str(error), value))
         else:
-            known |= dimension.assign(value)
+            values_so_far |= dimension.assign(value)
             given |= dimension.assign(value)
     for knob, value in point.items():
         if knob not in KNOBS:

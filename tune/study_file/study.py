@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +14,7 @@ import optuna
 from reranker.config import DataConfig, TrialConfig
 from reranker.errors import InputError
 from reranker.storage.yaml_lines import Document, dump
+from tune.study_file.clock import WHOLE
 from tune.study_file.dimensions import Dimension, names_of, reach, size_of, with_defaults
 from tune.study_file.distributions import Parameters
 from tune.study_file.settings import DURATION, Resources, StudySettings
@@ -35,18 +37,22 @@ class Study:
 
     @property
     def name(self) -> str:
+        """As the study's folder and MLflow experiment are called."""
         return self.settings.name
 
     @property
     def metric(self) -> str:
+        """What trials are ranked by."""
         return self.settings.metric
 
     @property
     def mode(self) -> Literal["min", "max"]:
+        """Whether less or more of the metric is better."""
         return "min" if self.metric.endswith("_loss") else "max"
 
     @property
     def time_budget_s(self) -> float | None:
+        """Seconds after which the search ends; None: no limit."""
         if self.settings.time_budget is None:
             return None
         match = DURATION.fullmatch(self.settings.time_budget)
@@ -70,6 +76,15 @@ class Study:
         return self.settings.asha.grace or max(1, self.max_epochs // 9)
 
     @property
+    def rungs(self) -> list[float]:
+        """Where ASHA compares trials, on the study's clock: epochs, or percentages of a trial's own epochs."""
+        grace, reduction = self.grace, self.settings.asha.reduction
+        count = math.ceil(math.log(self.max_epochs / grace, reduction) - 1e-9) if self.max_epochs > grace else 0
+        if self.clock == "epoch":
+            return [grace * reduction**k for k in range(count)]
+        return [WHOLE / reduction**k for k in range(count, 0, -1)]
+
+    @property
     def clock(self) -> Literal["epoch", "progress"]:
         """What trials are compared on: a rate that decays towards a trial's own end makes its epochs its own too."""
         return "progress" if DECAYING & set(reach("schedule", self.fixed, self.dimensions)) else "epoch"
@@ -82,8 +97,8 @@ class Study:
     @property
     def fingerprint(self) -> str:
         """Equal for studies whose trials can be compared and share a sampler: same data, metric, fixed knobs, space."""
-        asked = [self.metric, self.data.model_dump(mode="json"), self.fixed, self.source["space"]]
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+        compared = [self.metric, self.data.model_dump(mode="json"), self.fixed, self.source["space"]]
+        return hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()[:16]
 
     def draw(self, trial: optuna.Trial) -> TrialConfig:
         """The searched knobs from the trial, the others fixed or default."""

@@ -58,8 +58,8 @@ class DriverLog:
         self._undo.close()
         with suppress(OSError):
             self._file.close()
-        told = isinstance(error, RerankerError) and error.__cause__ is None  # in full
-        if self._temporary and (kind is None or told):
+        fully_told = isinstance(error, RerankerError) and error.__cause__ is None  # in full
+        if self._temporary and (kind is None or fully_told):
             self.path.unlink(missing_ok=True)
 
     def keep_in(self, folder: Path) -> None:

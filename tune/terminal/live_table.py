@@ -16,7 +16,6 @@ from reranker.training.training_status import TrainingStatus
 from results.study.study_folder import TrialStatus
 from results.study.trial_origin import DRAWN, Origin
 from tune.execution.trial_messages import Assignment, TuneResult
-from tune.searching.schedulers import rungs
 from tune.study_file.study import Study
 
 _COLOURS = {
@@ -79,7 +78,7 @@ class Progress:
         quiet: bool = False,
     ) -> None:
         self._trials, self._metric, self._console = study.settings.trials, study.metric, console
-        self._fidelity, self._marks, self._mode = study.clock, rungs(study), study.mode
+        self._fidelity, self._marks, self._mode = study.clock, study.rungs, study.mode
         self._done, self._best, self._quiet = done, best, quiet
         self._summary_s, self._pulse_s = summary_s, pulse_s
         self._is_live = console.is_terminal and not quiet
@@ -119,6 +118,7 @@ class Progress:
             self.say(self._summary())
 
     def started(self, assignment: Assignment, knobs: list[str], origin: Origin = DRAWN) -> None:
+        """A trial begins."""
         number, config = assignment.number, assignment.config
         values = config.model_dump(mode="json")
         shown = ", ".join(f"{knob} {_short(values[knob])}" for knob in knobs)
@@ -126,6 +126,7 @@ class Progress:
         self._say(f"trial {number}{'' if origin == DRAWN else f' ({origin})'} started: {shown}")
 
     def reported(self, number: int, figures: TuneResult) -> None:
+        """A trial has ended an epoch."""
         row = self._rows[number]
         row.figures, row.elapsed_at_report = figures, row.elapsed
         row.doing, row.said = "", time.monotonic()
@@ -144,6 +145,7 @@ class Progress:
         self._tell_doing(number)
 
     def ended(self, number: int, status: TrialStatus, cause: str = "") -> None:
+        """A trial has ended."""
         if (row := self._rows.get(number)) is not None:  # none of a trial of an earlier launch that did not go on
             row.status, row.ended, row.cause, row.doing = status, time.monotonic(), cause, ""
         self._say(f"trial {number} {status.value}" + (f": {cause}" if cause else ""))

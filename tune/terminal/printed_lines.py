@@ -7,49 +7,12 @@ import sys
 from pathlib import Path
 
 from reranker.command_line.redaction import masked
-from reranker.data.assemble import RerankingData
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from tune.execution.ray_cluster import Cluster
-from tune.mlflow_tracking.trials_to_runs import ui_command
-from tune.searching.cost_estimate import estimate_cost
-from tune.searching.schedulers import rungs
-from tune.study_file.preflight import ModelCheck, describe_compute, describe_memory
+from tune.mlflow_tracking.store_address import ui_command
 from tune.study_file.study import Study
 
 _ENDED = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)
-
-
-def plan(study: Study, data: RerankingData | None, checks: list[ModelCheck]) -> str:
-    """What will be searched, on what, and what it takes; without `data` where they are not here yet."""
-    config = study.base()
-    lines = [
-        f"study {study.name}: {study.settings.trials} trials by {study.metric}, searching {', '.join(study.knobs)}",
-        f"  sampler {study.settings.sampler}, {_early_stopping(study)}",
-        data.describe(config) if data else f"data: {study.data.source}, not here yet, fetched when the search begins",
-        f"cost: {estimate_cost(study)}",
-        describe_compute(study),
-        *describe_memory(study, checks),
-    ]
-    return "\n".join(lines)
-
-
-def _early_stopping(study: Study) -> str:
-    kind, reduction = study.settings.scheduler, study.settings.asha.reduction
-    if kind == "none":
-        return "no trial is stopped early"
-    by_epoch = study.clock == "epoch"
-    marks = [f"{mark:g}" if by_epoch else f"{mark:.0f}" for mark in rungs(study)]
-    if not marks:
-        return "no trial is stopped early, since all are as short as the first comparison"
-    if kind == "median":
-        first = f"epoch {marks[0]}" if by_epoch else f"{marks[0]} % of its epochs"
-        return f"from {first} on, a trial below the median of the others is stopped"
-    listed = " and ".join(filter(None, [", ".join(marks[:-1]), marks[-1]]))
-    where = f"epoch{'s' * (len(marks) > 1)} {listed}" if by_epoch else f"{listed} % of its epochs"
-    name = "ASHA" if kind == "asha" else "asynchronous Hyperband"
-    best = {2: "half", 3: "third", 4: "quarter"}.get(reduction, f"1/{reduction:g}")
-    slow = ", unless it is catching up" if study.settings.asha.pace else ""
-    return f"{name} compares trials after {where}, and stops each that is not among the best {best}{slow}"
 
 
 def goes_on(study: Study, folder: StudyFolder, replicate: int, top: int) -> str:
@@ -83,6 +46,7 @@ def _ray() -> str:
 
 
 def resume_command(folder: StudyFolder) -> str:
+    """What to type to go on with the study."""
     return shlex.join([sys.executable, str(Path(__file__).parents[1] / "run_search.py"), "--resume", str(folder.path)])
 
 
@@ -115,7 +79,7 @@ def where_it_is(folder: StudyFolder, tracking_uri: str, best: StoredTrial | None
     if trouble:
         lines += [
             f"MLflow does not have everything ({masked(trouble)}); nothing is lost. To deliver it:",
-            f"               {shlex.join([sys.executable, '-m', 'tune.mlflow_tracking.trials_to_runs', str(folder.path)])}",
+            f"               {shlex.join([sys.executable, '-m', 'tune.tracking', str(folder.path)])}",
         ]
     lines.append(f"MLflow:        {masked(ui_command(tracking_uri))}")
     if link:

@@ -1,4 +1,4 @@
-"""A data configuration → filtered interactions, by the importer of its source."""
+"""A data configuration → filtered interactions, read by the module for its source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def load(config: DataConfig) -> Interactions:
     """Read the tables of the configured source, filter them, and order each user's items by time.
 
     Raises:
-        InputError: the files or the filters' result break a rule.
+        InputError: the files or the filtered interactions break a rule.
         EnvironmentFault: a file cannot be read or fetched.
     """
     if isinstance(config, DemoData):

@@ -1,8 +1,8 @@
-"""A seed → a generated catalogue's interactions that follow a known rule, and the best score that the rule allows.
+"""A seed → interactions with a generated catalogue by a known rule, and the best score that the rule allows.
 
-Each of 12 genres has 25 items. The next item's genre is the one that usually follows the last item's genre with
-probability .65, the last item's own genre with .25, and any of the 12 with .10. Within its genre an item is drawn by
-Zipf's law (weight 1 / rank^0.7), among those that the user hasn't had yet.
+Each of 12 genres has 25 items. The next item's genre is the last item's follower genre with probability .65, the same
+genre with .25, and any of the 12 with .10. Within its genre an item is drawn by Zipf's law (weight 1 / rank^0.7), from
+those that the user hasn't had yet.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from reranker.config import DemoData
 from reranker.data.example import Example
 from reranker.errors import Fault, InputError
 
-FOLLOWS, STAYS, ANY = 0.65, 0.25, 0.10  # probabilities of the three ways to the next genre
-ZIPF = 0.7  # with 1 the few popular items recur so often that counting pairs of items nearly finds the rule
-_BLOCK = 2048  # rows of probabilities over the whole catalogue that are held at a time, 5 MB
+FOLLOWS, STAYS, ANY = 0.65, 0.25, 0.10  # probabilities of the three ways to choose the next genre
+ZIPF = 0.7  # with 1 the popular items recur so often that counting pairs of items nearly finds the rule
+_BLOCK = 2048  # rows of probabilities over the whole catalogue in memory at a time, 5 MB
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -37,7 +37,7 @@ class Genre:
     nouns: tuple[str, ...]
 
     def titles(self) -> list[str]:
-        """From the most to the least popular: all titles on a noun before those on the next."""
+        """The titles from most to least popular: all with one noun before those with the next."""
         return [f"{adjective} {noun}" for noun in self.nouns for adjective in self.adjectives]
 
 
@@ -81,13 +81,13 @@ def popularity() -> FloatArray:
 
 
 def read(config: DemoData) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Draw the users' sequences: the same for the same seed, and no item twice for one user.
+    """Draw the users' sequences, without repeats within a user; deterministic in the seed.
 
     Returns:
         Interactions (user_id, item_id, timestamp: position in the user's sequence) and all items (item_id, text).
 
     Raises:
-        InputError: a user would need more items than there are.
+        InputError: a user would need more items than the catalogue has.
     """
     if config.interactions_per_user > len(TITLES):
         rule = f"the demo has {len(TITLES)} items, and no user gets one twice"
@@ -109,20 +109,20 @@ def read(config: DemoData) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def oracle_scores(item_ids: Sequence[str], examples: Sequence[Example]) -> FloatArray:
-    """How probable it is that each candidate is the target, for one who knows the rule: [lists, candidates].
+    """The probability that each candidate is the target, for a ranker that knows the rule: [lists, candidates].
 
-    With uniform negatives the list says nothing about its target, so by Bayes the posterior of candidate c is
+    With uniform negatives the list reveals nothing about its target, so by Bayes the posterior of candidate c is
     p(c | history) / Σ p(c' | history) over the list's c', where
 
         p(c | history) = T[genre of the last item, genre of c] · z(c) / Σ z(i) over the unseen items i of c's genre
 
-    with T of `transitions` and z of `popularity`: exactly the rule by which `read` draws, given the whole history.
-    (Negatives are drawn from what the user *never* touches, hence not from what comes after the target either. That
-    last trace, worth under .01 of Recall@1, is left out: it is no knowledge about the user.)
+    with T from `transitions` and z from `popularity`: exactly the rule of `read`, given the whole history.
+    (Negatives are items that the user *never* touches, so they also exclude what comes after the target. This small
+    leak, worth under .01 of Recall@1, is ignored: it is no knowledge about the user.)
 
     Args:
-        item_ids: the catalogue that the examples' item codes are positions in; a subset of `ITEM_IDS`.
-        examples: at least one, all with the same number of candidates and with their uncut history.
+        item_ids: the catalogue; the examples' item codes are positions in it; a subset of `ITEM_IDS`.
+        examples: at least one, all with the same number of candidates and with uncut histories.
     """
     code_of = {item_id: code for code, item_id in enumerate(ITEM_IDS)}
     codes = np.array([code_of[item_id] for item_id in item_ids], dtype=np.int64)
@@ -142,13 +142,13 @@ def oracle_scores(item_ids: Sequence[str], examples: Sequence[Example]) -> Float
 def best_reachable(item_ids: Sequence[str], examples: Sequence[Example]) -> float:
     """Expected Recall@1 of the best possible ranker on lists with uniform negatives: the mean of the largest posterior.
 
-    Where several candidates tie for it, each would be the target equally often, so a tie changes nothing.
+    If several candidates tie for it, each is the target equally often, so ties change nothing.
     """
     return float(oracle_scores(item_ids, examples).max(axis=1).mean())
 
 
 def _draw(rng: np.random.Generator, users: int, length: int) -> IntArray:
-    """Item codes [users, length] without repeats in a row."""
+    """Item codes [users, length], without repeats within a row."""
     everyone = np.arange(users)
     sequences = np.empty((users, length), dtype=np.int64)
     seen = np.zeros((users, len(TITLES)), dtype=np.bool_)
@@ -165,9 +165,9 @@ def _draw(rng: np.random.Generator, users: int, length: int) -> IntArray:
 
 
 def _next_item(last: IntArray, seen: BoolArray) -> FloatArray:
-    """Probability of each item of the catalogue to come next, [rows, items], after the item `last` [rows].
+    """Probability that each item of the catalogue comes next, [rows, items], after the item `last` [rows].
 
-    A genre of which a user has seen everything is out, and the others share its probability.
+    If a user has seen a whole genre, the other genres share its probability.
     """
     share = np.where(seen, 0.0, popularity())
     in_genre = np.add.reduceat(share, np.flatnonzero(np.diff(GENRE_OF_ITEM, prepend=-1)), axis=1)

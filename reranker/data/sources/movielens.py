@@ -1,4 +1,4 @@
-"""A MovieLens folder or zip → the tables of interactions and items; `ml-latest-small` is fetched when none is given."""
+"""A MovieLens folder or zip → the tables of interactions and items; fetches `ml-latest-small` if none is given."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from reranker.storage.cache_folder import cache_folder
 
 ADDRESS = "https://files.grouplens.org/datasets/movielens/ml-latest-small.zip"
 SHA256 = "696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436"
-_MOST_BYTES = 4 << 30  # of an unpacked file; the largest published one, of ml-32m, has 0.9 GB
-_MOST_RATIO = 100  # published ones unpack to five times their size
+_MOST_BYTES = 4 << 30  # of an unpacked file; the largest published one, in ml-32m, has 0.9 GB
+_MOST_RATIO = 100  # unpacked to packed size; published files unpack to five times their size
 _TIMEOUT = 30  # seconds without an answer
 _PROJECT = Path(__file__).resolve().parents[3]
 
@@ -66,13 +66,13 @@ _LAYOUTS = (
 
 
 def read(config: MovieLensData) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Ratings and titles; the articles that MovieLens puts last come first: "Matrix, The (1999)" → "The Matrix (1999)".
+    """Ratings and titles; articles move from the end to the front: "Matrix, The (1999)" → "The Matrix (1999)".
 
     Two movies may have the same title: they are different items.
 
     Raises:
-        InputError: the place holds no MovieLens data, or its files break the rules of `reranker.data.sources.tables`.
-        EnvironmentFault: no place is given, none was found, and the download failed; or a file may not be read.
+        InputError: the path holds no MovieLens data, or its files break the rules of `reranker.data.sources.tables`.
+        EnvironmentFault: no path is given, none was found, and the download failed; or a file may not be read.
     """
     path = config.path if config.path is not None else find_small()
     try:
@@ -81,14 +81,14 @@ def read(config: MovieLensData) -> tuple[pd.DataFrame, pd.DataFrame]:
         raise EnvironmentFault(f"cannot read {path}: no permission") from error
     except OSError as error:
         raise EnvironmentFault(f"cannot read {path}: {error.strerror or error}") from error
-    of_ratings, of_movies = FaultList(f"{path}/{layout.ratings}"), FaultList(f"{path}/{layout.movies}")
+    rating_faults, movie_faults = FaultList(f"{path}/{layout.ratings}"), FaultList(f"{path}/{layout.movies}")
     ratings = read_interactions(
-        layout.ratings_text(of_ratings.file, files[0]), of_ratings, {"user_id": "userId", "item_id": "movieId"}
+        layout.ratings_text(rating_faults.file, files[0]), rating_faults, {"user_id": "userId", "item_id": "movieId"}
     )
     movies = read_items(
-        layout.movies_text(of_movies.file, files[1]), of_movies, {"item_id": "movieId", "text": "title"}
+        layout.movies_text(movie_faults.file, files[1]), movie_faults, {"item_id": "movieId", "text": "title"}
     )
-    raise_faults(of_ratings, of_movies)
+    raise_faults(rating_faults, movie_faults)
     return ratings, movies.assign(text=movies["text"].map(readable_title))
 
 
@@ -97,7 +97,7 @@ _ARTICLE_LAST = re.compile(rf"(^|\()((?:a\.k\.a\. )?)([^()]+), ({_ARTICLES})(?=\
 
 
 def readable_title(title: str) -> str:
-    """The title with its articles in front, in each part: the title itself and the ones in brackets."""
+    """The title with articles in front, also in the alternative titles in brackets."""
 
     def in_front(match: re.Match[str]) -> str:
         opening, alias, name, article = match.groups()
@@ -107,17 +107,17 @@ def readable_title(title: str) -> str:
 
 
 def find_small() -> Path:
-    """The zip or folder of `ml-latest-small`: in a known place, or fetched into the cache.
+    """The zip or folder of `ml-latest-small`: in a known location, or fetched into the cache.
 
     Raises:
         InputError: the zip that was found isn't the published one.
-        EnvironmentFault: there is none, and it could not be fetched.
+        EnvironmentFault: it was not found, and could not be fetched.
     """
     return find_local() or _fetch(cache_folder() / "ml-latest-small.zip", _places())
 
 
 def find_local() -> Path | None:
-    """The zip or folder of `ml-latest-small` in a known place, None if it is in none.
+    """The zip or folder of `ml-latest-small` in a known location; None if not found.
 
     Raises:
         InputError: the zip that was found isn't the published one.
@@ -127,17 +127,17 @@ def find_local() -> Path | None:
             return place / "ml-latest-small"
         archive = place / "ml-latest-small.zip"
         if archive.is_file():
-            if (found := hashlib.sha256(archive.read_bytes()).hexdigest()) != SHA256:
+            if (checksum := hashlib.sha256(archive.read_bytes()).hexdigest()) != SHA256:
                 rule = f"the file must be the published one, with SHA-256 {SHA256}"
                 hint = "remove it to have it fetched again, or name it as data.path to use it as it is"
-                raise InputError([Fault(rule, str(archive), value=found, hint=hint)])
+                raise InputError([Fault(rule, str(archive), value=checksum, hint=hint)])
             return archive
     return None
 
 
 def _places() -> list[Path]:
-    own = os.environ.get("RERANKER_DATA")
-    places = [Path(own).expanduser()] if own else []
+    data_folder = os.environ.get("RERANKER_DATA")
+    places = [Path(data_folder).expanduser()] if data_folder else []
     return [*places, Path("data"), _PROJECT / "data", cache_folder()]
 
 
@@ -152,21 +152,21 @@ def _fetch(target: Path, searched: list[Path]) -> Path:
             data: bytes = answer.read()
     except (OSError, http.client.HTTPException) as error:
         raise EnvironmentFault(advice.format(cause=error)) from error
-    if (found := hashlib.sha256(data).hexdigest()) != SHA256:
-        raise EnvironmentFault(advice.format(cause=f"its SHA-256 is {found} and not {SHA256}"))
+    if (checksum := hashlib.sha256(data).hexdigest()) != SHA256:
+        raise EnvironmentFault(advice.format(cause=f"its SHA-256 is {checksum} and not {SHA256}"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            beside = Path(scratch) / target.name
-            beside.write_bytes(data)
-            os.replace(beside, target)
+            temporary = Path(scratch) / target.name
+            temporary.write_bytes(data)
+            os.replace(temporary, target)
     except OSError as error:
         raise EnvironmentFault(f"cannot write {target}: {error}") from error
     return target
 
 
 def _open(path: Path) -> tuple[_Layout, tuple[bytes, bytes]]:
-    """The layout and the content of its two files."""
+    """The layout, and the content of its ratings and movies files."""
     if path.is_dir():
         inside = {file.name: file for file in [*sorted(path.glob("*/*")), *sorted(path.glob("*"))] if file.is_file()}
         layout = _layout(path, inside)
@@ -186,13 +186,16 @@ def _open(path: Path) -> tuple[_Layout, tuple[bytes, bytes]]:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """The content of one file, checked by what the zip claims of it; it is never unpacked beyond that."""
+    """The content of one file; the size that the zip claims is checked first, and unpacking stops there."""
     facts = archive.getinfo(name)
     rule = ""
     if facts.flag_bits & 1:
         rule = "a zip must not be encrypted; unpack it and name the folder"
     elif facts.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
-        rule = f"a zip's files must be deflated, this one is packed by method {facts.compress_type}; unpack it and name the folder"
+        rule = (
+            f"a zip's files must be deflated, this one is packed by method {facts.compress_type}; "
+            "unpack it and name the folder"
+        )
     elif facts.file_size > _MOST_BYTES or facts.file_size > _MOST_RATIO * max(facts.compress_size, 1 << 16):
         rule = f"a zip's files must unpack to at most {_MOST_BYTES >> 30} GiB, and {_MOST_RATIO} times their size"
     if rule:
@@ -205,16 +208,16 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
         raise zipfile.BadZipFile(str(error)) from error
 
 
-def _layout(path: Path, inside: dict[str, Path] | dict[str, str]) -> _Layout:
+def _layout(path: Path, files: dict[str, Path] | dict[str, str]) -> _Layout:
     for layout in _LAYOUTS:
-        if layout.ratings in inside and layout.movies in inside:
+        if layout.ratings in files and layout.movies in files:
             return layout
     pairs = " or ".join(f"{layout.ratings} and {layout.movies}" for layout in _LAYOUTS)
     raise InputError([Fault(f"a MovieLens folder or zip must hold {pairs}", str(path), field="data.path")])
 
 
 def _utf8(data: bytes) -> bytes:
-    """The older sets are in Latin-1, but for ml-10m."""
+    """Convert to UTF-8 if need be: the older sets are in Latin-1, except ml-10m."""
     try:
         data.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""CSV or Parquet files → the tables of interactions and items, or every fault of both files in one error."""
+"""CSV or Parquet files → the tables of interactions and items, or one error with every fault of both files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reranker.errors import EnvironmentFault, Fault, InputError, nearest
 
 _SHOWN_FAULTS = 20
 _LONGEST_FIELD = 2**31 - 1  # characters; Python's own limit of 131,072 holds for quoted line breaks only
-_MOST_ROWS = 200_000_000  # a Parquet file of a few kilobytes can claim billions
+_MOST_ROWS = 200_000_000  # a Parquet file of a few kilobytes can claim billions of rows
 _INTERACTIONS = ("user_id", "item_id", "timestamp")
 _ITEMS = ("item_id", "text")
 _Mask = NDArray[np.bool_]
@@ -32,9 +32,9 @@ class TextFile:
     """Delimited text in memory, UTF-8.
 
     Attributes:
-        name: how errors call it.
-        header: its columns, where the file has no header line; else empty.
-        quoted: whether a field may stand in double quotes.
+        name: used in errors.
+        header: its columns if the file has no header line; else empty.
+        quoted: whether a field may be in double quotes.
     """
 
     name: str
@@ -46,19 +46,20 @@ class TextFile:
 
 @dataclass
 class FaultList:
-    """The faults of one file: the first 20 by line, and the count of all."""
+    """The faults of one file: the first 20 by line, and the total count."""
 
     file: str
     shown: list[Fault] = field(default_factory=list)
     total: int = 0
 
     def add(self, rule: str, line: int | None = None, column: str = "", value: object = None, hint: str = "") -> None:
+        """Add one fault, see `Fault`."""
         self._keep([Fault(rule, self.file, line, column, value, hint)], 1)
 
     def add_rows(self, rule: str, column: str, values: pd.Series[Any], bad: _Mask) -> None:
-        """A fault for each bad row; the index of `values` holds the lines."""
-        found = values[bad].iloc[:_SHOWN_FAULTS]
-        rows = [Fault(rule, self.file, int(str(line)), column, value) for line, value in found.items()]
+        """Add a fault for each bad row; the index of `values` holds the lines."""
+        bad_values = values[bad].iloc[:_SHOWN_FAULTS]
+        rows = [Fault(rule, self.file, int(str(line)), column, value) for line, value in bad_values.items()]
         self._keep(rows, int(bad.sum()))
 
     def _keep(self, faults: list[Fault], count: int) -> None:
@@ -70,23 +71,23 @@ def read(config: TablesData) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both tables, see `read_interactions` and `read_items`.
 
     Raises:
-        InputError: with the first 20 faults of each file, and the count of all.
+        InputError: with the first 20 faults of each file, and the total count.
         EnvironmentFault: a file may not be read.
     """
-    of_interactions, of_items = FaultList(str(config.interactions)), FaultList(str(config.items))
-    interactions = read_interactions(config.interactions, of_interactions)
-    items = read_items(config.items, of_items)
-    if config.min_rating is not None and not of_interactions.total and "rating" not in interactions:
-        of_interactions.add("min_rating needs a column 'rating'", column="data.min_rating", value=config.min_rating)
-    raise_faults(of_interactions, of_items)
+    interaction_faults, item_faults = FaultList(str(config.interactions)), FaultList(str(config.items))
+    interactions = read_interactions(config.interactions, interaction_faults)
+    items = read_items(config.items, item_faults)
+    if config.min_rating is not None and not interaction_faults.total and "rating" not in interactions:
+        interaction_faults.add("min_rating needs a column 'rating'", column="data.min_rating", value=config.min_rating)
+    raise_faults(interaction_faults, item_faults)
     return interactions, items
 
 
 def raise_faults(*lists: FaultList) -> None:
-    """Raise what the lists hold together, if anything.
+    """Raise the faults of all lists, if any.
 
     Raises:
-        InputError: with the faults shown of every list, and the total.
+        InputError: with the shown faults of every list, and the total count.
     """
     shown = [fault for faults in lists for fault in faults.shown]
     if shown:
@@ -98,13 +99,13 @@ def read_interactions(
 ) -> pd.DataFrame:
     """Columns user_id, item_id (text, as written), timestamp, and rating (float64) where the file has it.
 
-    Timestamps are all numbers (of any unit, kept as they are, int64 or float64) or all ISO 8601 dates (turned into
-    int64 microseconds since 1970; without a zone: UTC). The index holds the line of each row, 1-based, with the header
-    counted; in a Parquet file the number of the row.
+    Timestamps are all numbers (of any unit, unchanged, int64 or float64) or all ISO 8601 dates (converted to int64
+    microseconds since 1970; UTC if there is no zone). The index is each row's line, 1-based and counting the header; in
+    a Parquet file it is the number of the row.
 
     Args:
-        faults: takes up what is wrong; the table is of use only if nothing was added.
-        names: how the file calls the columns, where it calls them otherwise.
+        faults: collects the faults; the table is usable only if none was added.
+        names: our column name → the file's, where they differ.
     """
     names = dict(names or {})
     table = _read(source, _INTERACTIONS, ("rating",), names, faults)
@@ -136,7 +137,7 @@ def read_items(source: Path | TextFile, faults: FaultList, names: Mapping[str, s
 def _read(
     source: Path | TextFile, required: Sequence[str], optional: Sequence[str], names: dict[str, str], faults: FaultList
 ) -> pd.DataFrame:
-    """The wanted columns under our names; no rows where the file as a whole is unfit."""
+    """The wanted columns under our names; no rows if the file as a whole is unusable."""
     if isinstance(source, TextFile):
         table = _read_text(source, required, optional, names, faults)
     else:
@@ -169,7 +170,7 @@ def _present(
     faults: FaultList,
     line: int | None,
 ) -> list[str]:
-    """The wanted columns that the header has, by our names; empty after a fault."""
+    """The wanted columns that the header has, under our names; empty after a fault."""
     before = faults.total
     for column in required:
         name = names.get(column, column)
@@ -208,7 +209,7 @@ def _read_text(
 
 
 def _read_regular(file: TextFile, columns: list[str]) -> pd.DataFrame | None:
-    """A file with one whole record on each line, fast; None for any other."""
+    """Read a file with one complete record per line, fast; None for any other file."""
     try:
         table = pyarrow.csv.read_csv(
             pa.BufferReader(file.data),
@@ -226,16 +227,16 @@ def _read_regular(file: TextFile, columns: list[str]) -> pd.DataFrame | None:
         return None
     first = 1 if file.header else 2
     lines = file.data.count(b"\n") + (not file.data.endswith(b"\n"))
-    if table.num_rows + first - 1 != lines:  # blank lines, or quotes that reach over several, perhaps by mistake
+    if table.num_rows + first - 1 != lines:  # blank lines, or quotes that span several, perhaps by mistake
         return None
     frame: pd.DataFrame = table.to_pandas()
     return frame.set_axis(pd.RangeIndex(first, first + len(frame)), axis=0)
 
 
 def _read_by_line(file: TextFile, header: list[str], columns: list[str], faults: FaultList) -> pd.DataFrame:
-    """Any file, some seconds for a million rows: good rows with the line that each begins on, and faults for the others.
+    """Read any file, in some seconds per million rows: good rows indexed by their first line, and faults for the rest.
 
-    After a quote that is never closed, the lines up to where reading can go on count as one faulty row.
+    After an unclosed quote, the lines up to where reading can resume count as one faulty row.
     """
     reader = csv.reader(
         _decoded(file),
@@ -288,7 +289,7 @@ def _read_parquet(
             faults.add(f"a table must have at most {_MOST_ROWS:,} rows", value=facts.num_rows)
             return pd.DataFrame()
         table = pyarrow.parquet.read_table(path, columns=[names.get(column, column) for column in columns])
-        table.validate(full=True)  # text that is no UTF-8, among others
+        table.validate(full=True)  # finds text that is not UTF-8, among others
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, PermissionError):
             raise
@@ -296,15 +297,15 @@ def _read_parquet(
         return pd.DataFrame()
     series = {}
     for column, values in zip(columns, table.columns, strict=True):
-        plain = values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
-        kind = plain.type
+        decoded = values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
+        kind = decoded.type
         is_id = column in ("user_id", "item_id")
         if _is_text(kind) or (is_id and pa.types.is_integer(kind)):
-            series[column] = plain.cast(pa.string()).to_pandas().astype("str").fillna("")
+            series[column] = decoded.cast(pa.string()).to_pandas().astype("str").fillna("")
         elif column == "timestamp" and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
-            series[column] = plain.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_pandas()
+            series[column] = decoded.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_pandas()
         elif column in ("timestamp", "rating") and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            series[column] = plain.to_pandas()
+            series[column] = decoded.to_pandas()
         else:
             name, fitting = names.get(column, column), _FITTING_TYPES[column]
             faults.add(f"the column must hold {fitting}", column=name, value=str(kind))
@@ -347,16 +348,18 @@ def _timestamps(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Se
     if pd.api.types.is_numeric_dtype(values):
         faults.add_rows(rule, column, values, ~is_number)
         return numbers
-    others = values[~is_number]
-    dated = others.where(others.str.match(r"\s*\d{4}-?\d"))  # "now" and "today" are words
+    not_numbers = values[~is_number]
+    dated = not_numbers.where(not_numbers.str.match(r"\s*\d{4}-?\d"))  # pandas would parse "now" and "today"
     dates = pd.to_datetime(dated, format="ISO8601", errors="coerce", utc=True)
     is_date = np.zeros(len(values), dtype=bool)
     is_date[~is_number] = dates.notna().to_numpy()
     faults.add_rows(rule, column, values, ~is_number & ~is_date)
     if is_number.any():
-        most, few, bad = ("numbers", "a date", is_date)
+        majority, minority, is_minority = ("numbers", "a date", is_date)
         if is_date.sum() > is_number.sum():
-            most, few, bad = ("ISO dates", "a number", is_number)
-        faults.add_rows(f"timestamps must be of one kind: most are {most}, this is {few}", column, values, bad)
+            majority, minority, is_minority = ("ISO dates", "a number", is_number)
+        faults.add_rows(
+            f"timestamps must be of one kind: most are {majority}, this is {minority}", column, values, is_minority
+        )
         return numbers
     return dates.dt.as_unit("us").astype("int64") if is_date.all() else numbers

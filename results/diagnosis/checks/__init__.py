@@ -1,1 +1,1 @@
-"""One function for each thing that can be wrong with a study: evidence → one finding or none."""
+"""One function for each possible fault of a study: `DiagnosisInputs` → a finding or None."""

@@ -1,4 +1,4 @@
-"""Figures and thresholds that several checks ask for."""
+"""Figures and thresholds that several checks share."""
 
 from __future__ import annotations
 
@@ -17,206 +17,241 @@ from results.statistics.verdict_text import p_value
 from results.statistics.what_was_learned import ZERO_SHOT
 from results.study.study_folder import StoredTrial
 
-FEW_STEPS = 60  # of the optimiser; a LoRA adapter begins at nothing, and each step moves a weight by the rate at most
-PLATEAU = 300  # steps that a base may stay at guessing until it names labels (a toy needed 275: docs/LOG.md)
-AT_GUESSING = 0.08  # nats between a loss and that of guessing, below which nothing is left of what the base knew
-SAME = 0.9  # share of lists in which a training that changed nothing leaves the first place as it was
-ONE_LABEL = 0.8  # share of first places of one label, beyond which two models that prefer it agree anyway
-FLAT = 0.02  # of a loss, an epoch, as a part of it: below this nothing was learned
-BOLD = 1e-2  # a learning rate beyond what adapters are known to bear
-HEEDLESS = 0.002  # dependence of the answers on the lists (`DiagnosisInputs.list_dependence`), below which a model is out of order
-HARDLY = 0.015  # likewise, below which it may be; where labels are random it has still learned to heed little
-EASIER = 0.5  # nats by which training may be easier than validation in an epoch whose examples are all new
-BELOW_GUESSING = 0.3  # nats below the loss of guessing, where something has surely been learned
-WORSE = 0.1  # nats by which a loss changes when what is learned no longer holds for others
-STILL_LEARNING = 0.05  # of the validation loss, as a part of it: epochs that brought more should not be the last
-LEANING = 0.15  # share of first places that would have to move for no label to be preferred
-MATTERS = 0.02  # of the metric: a smaller gain is none
-VAGUE = 0.05  # half an interval of a difference, beyond which it says nothing
+FEW_STEPS = 60  # optimiser steps; a LoRA adapter starts at zero, and a step moves a weight by at most the rate
+PLATEAU = 300  # steps that a base may stay at the loss of guessing before it names labels (a toy took 275: docs/LOG.md)
+AT_GUESSING = 0.08  # nats from the loss of guessing; closer than this, the base has lost what it knew
+SAME = 0.9  # share of lists with the same first place as before training, from which on training changed nothing
+ONE_LABEL = 0.8  # share of first places with one label, from which on two models that prefer that label agree anyway
+FLAT = 0.02  # relative change of a loss per epoch; below this, nothing was learned
+BOLD = 1e-2  # a learning rate above what adapters are known to tolerate
+HEEDLESS = 0.002  # `DiagnosisInputs.list_dependence` below which the model is broken
+HARDLY = (
+    0.015  # likewise, below which it may be broken; a model trained on random labels also learns to ignore the list
+)
+EASIER = 0.5  # nats by which training may be easier than validation in an epoch of new examples only
+BELOW_GUESSING = 0.3  # nats below the loss of guessing; from there on, the model has certainly learned something
+WORSE = 0.1  # nats by which a loss changes when the model overfits
+STILL_LEARNING = 0.05  # relative fall of the validation loss; if the last epoch brought more, training should go on
+LEANING = 0.15  # share of first places that would have to move so that no label is preferred
+MATTERS = 0.02  # of the metric; a smaller gain does not count
+VAGUE = 0.05  # half-width of a difference's interval; a wider interval says nothing
 SHUFFLES = 2000
 LOST, CANNOT = "knew how to name labels and lost it", "cannot name labels yet"
 RULELESS = "names labels but does not know the rule"
 
 
 def steps_of(trial: StoredTrial) -> float:
-    """Optimiser steps of a trial; infinite where they are not known."""
+    """A trial's optimiser steps; infinite if unknown."""
     return float(trial.epochs[-1].get("applied/optimizer_steps", math.inf))
 
 
-def limit_or_cause(e: DiagnosisInputs) -> Grade:
-    """What holds a training down is a cause where the result is that of guessing."""
-    return Grade.CAUSE if e.at_chance else Grade.LIMIT
+def limit_or_cause(inputs: DiagnosisInputs) -> Grade:
+    """The grade of what holds training back: a cause if the result is at chance, else a limit."""
+    return Grade.CAUSE if inputs.at_chance else Grade.LIMIT
 
 
-def gain_of(e: DiagnosisInputs, trial: StoredTrial) -> float:
-    """A trial's best figure of the study's metric, the higher the better."""
-    figures = trial.best(e.metric)
+def gain_of(inputs: DiagnosisInputs, trial: StoredTrial) -> float:
+    """A trial's best value of the study's metric, with the sign that makes higher better."""
+    figures = trial.best(inputs.metric)
     assert figures is not None
-    return float(figures[e.metric]) * (-1 if e.metric.endswith("_loss") else 1)
+    return float(figures[inputs.metric]) * (-1 if inputs.metric.endswith("_loss") else 1)
 
 
-def simple_baselines(e: DiagnosisInputs) -> dict[str, dict[str, Any]]:
+def simple_baselines(inputs: DiagnosisInputs) -> dict[str, dict[str, Any]]:
     """The baselines that need no language model."""
-    return {name: row for name, row in e.references.items() if not name.startswith(ZERO_SHOT)}
+    return {name: row for name, row in inputs.references.items() if not name.startswith(ZERO_SHOT)}
 
 
-def first_epoch(e: DiagnosisInputs) -> dict[str, Any] | None:
-    """The best trial's first epoch, if its two losses are known and measure the same."""
-    first = e.winner.epochs[0]
+def first_epoch(inputs: DiagnosisInputs) -> dict[str, Any] | None:
+    """The best trial's first epoch, if both losses are known and comparable."""
+    first = inputs.winner.epochs[0]
     return (
         first
-        if not other_loss(e.winner) and first.get("epoch") == 1 and {"train_loss", "val_loss"} <= first.keys()
+        if not other_loss(inputs.winner) and first.get("epoch") == 1 and {"train_loss", "val_loss"} <= first.keys()
         else None
     )
 
 
-def most_by_seed(e: DiagnosisInputs) -> float:
-    """By what part of it a validation loss may move from epoch to epoch by luck: two standard errors, where the losses of
-    single lists change by half of what they are."""
-    return 1 / math.sqrt(e.users)
+def most_by_seed(inputs: DiagnosisInputs) -> float:
+    """The relative change of a validation loss between epochs that luck explains.
 
-
-def much_easier(e: DiagnosisInputs, epoch: dict[str, Any]) -> bool:
-    """Whether the training loss of an epoch is so far below the validation loss that no luck explains it.
-
-    Losses of single lists are taken to spread as widely as their mean is high.
+    Two standard errors, if the losses of single lists change by half their value.
     """
-    examples = epoch.get("applied/examples", e.users) / epoch["epoch"]
-    noise = math.hypot(epoch["train_loss"] / math.sqrt(examples), epoch["val_loss"] / math.sqrt(e.users))
+    return 1 / math.sqrt(inputs.users)
+
+
+def much_easier(inputs: DiagnosisInputs, epoch: dict[str, Any]) -> bool:
+    """Whether an epoch's training loss is further below its validation loss than luck explains.
+
+    Assumes that the losses of single lists have a standard deviation equal to their mean.
+    """
+    examples = epoch.get("applied/examples", inputs.users) / epoch["epoch"]
+    noise = math.hypot(epoch["train_loss"] / math.sqrt(examples), epoch["val_loss"] / math.sqrt(inputs.users))
     return bool(epoch["val_loss"] > epoch["train_loss"] + EASIER + 2 * noise)
 
 
 def new_examples(first: dict[str, Any]) -> str:
+    """The two losses of epoch 1, as a phrase."""
     return (
-        f"in epoch 1, whose examples are all new to the model, the training loss was {first['train_loss']:.2f} nats; on the "
-        f"validation lists it was {first['val_loss']:.2f} after it"
+        f"in epoch 1, whose examples are all new to the model, the training loss was {first['train_loss']:.2f} nats; "
+        f"on the validation lists it was {first['val_loss']:.2f} after it"
     )
 
 
-def other_lists(e: DiagnosisInputs) -> str:
-    """In what the scored lists are known to differ from those that are trained on."""
-    mix = e.winner.values.get("negatives") or {}
-    if e.data.get("candidate_mode") == "retrieval" and mix.get("retriever", 0) < 1:
-        return f"the scored lists come from a retriever, {mix.get('retriever', 0):.0%} of the training negatives do"
-    scored = e.data.get("evaluation_negatives", "uniform")
-    if scored != "uniform" and mix.get(scored, 0) < 1:
-        return f"the scored lists have negatives by {scored}, as have {mix.get(scored, 0):.0%} of those trained on"
+def other_lists(inputs: DiagnosisInputs) -> str:
+    """The known difference between scored and training lists, as a phrase; empty if there is none."""
+    negatives = inputs.winner.values.get("negatives") or {}
+    if inputs.data.get("candidate_mode") == "retrieval" and negatives.get("retriever", 0) < 1:
+        return (
+            f"the scored lists come from a retriever, {negatives.get('retriever', 0):.0%} of the training negatives do"
+        )
+    scored_negatives = inputs.data.get("evaluation_negatives", "uniform")
+    if scored_negatives != "uniform" and negatives.get(scored_negatives, 0) < 1:
+        return (
+            f"the scored lists have negatives by {scored_negatives}, as have {negatives.get(scored_negatives, 0):.0%} "
+            "of those trained on"
+        )
     return ""
 
 
 def other_loss(trial: StoredTrial) -> bool:
-    """Whether its training loss is of all the answer's tokens, or of titles to be found as well.
+    """Whether the training loss covers all tokens of the answer, or title questions too.
 
-    It says nothing then beside the validation loss.
+    It can't be compared with the validation loss then.
     """
     return trial.values.get("objective") == "token_ce" or bool(trial.values.get("skill_mix"))
 
 
 def is_bold(trial: StoredTrial) -> bool:
+    """Whether the learning rate is above `BOLD`."""
     return bool(trial.values.get("learning_rate", 0.0) > BOLD)
 
 
-def label_at(e: DiagnosisInputs, place: int) -> str:
-    return LETTERS[place] if e.winner.values.get("label_style") == "letters" else f"{place + 1}"
+def label_at(inputs: DiagnosisInputs, place: int) -> str:
+    """The label of a position in the prompt, counted from 0."""
+    return LETTERS[place] if inputs.winner.values.get("label_style") == "letters" else f"{place + 1}"
 
 
-def preferred_label(e: DiagnosisInputs, picks: Picks) -> tuple[str, float, float]:
-    """The label that stands first more often than it is right, and the shares of lists in which it does and is."""
-    held = picks.target >= 0
-    first, right = (np.bincount(x[held], minlength=e.candidates) / held.sum() for x in (picks.first, picks.target))
-    place = int((first - right).argmax())
-    return label_at(e, place), float(first[place]), float(right[place])
+def preferred_label(inputs: DiagnosisInputs, picks: Picks) -> tuple[str, float, float]:
+    """The most over-ranked label: (label, share of lists that rank it first, share of lists where it is right)."""
+    listed = picks.target >= 0
+    first_shares, right_shares = (
+        np.bincount(x[listed], minlength=inputs.candidates) / listed.sum() for x in (picks.first, picks.target)
+    )
+    place = int((first_shares - right_shares).argmax())
+    return label_at(inputs, place), float(first_shares[place]), float(right_shares[place])
 
 
-def unmoved(e: DiagnosisInputs) -> bool:
-    """Whether the answers are the untrained model's; where one label is nearly all of them, the loss must be too."""
-    if e.kept_first is None or e.kept_first < SAME:
+def unmoved(inputs: DiagnosisInputs) -> bool:
+    """Whether the answers are the untrained model's. If one label dominates them, the loss must be unchanged too."""
+    if inputs.kept_first is None or inputs.kept_first < SAME:
         return False
-    before, after = e.untrained.get("val_loss"), e.best.get("val_loss")
-    one = e.picks is not None and bool(np.bincount(e.picks.first).max() >= ONE_LABEL * len(e.picks.first))
-    if not one or before is None or after is None:
+    loss_before, loss_after = inputs.untrained.get("val_loss"), inputs.best.get("val_loss")
+    one_label = inputs.picks is not None and bool(
+        np.bincount(inputs.picks.first).max() >= ONE_LABEL * len(inputs.picks.first)
+    )
+    if not one_label or loss_before is None or loss_after is None:
         return True
-    return bool(abs(after - before) < STILL_LEARNING * before)
+    return bool(abs(loss_after - loss_before) < STILL_LEARNING * loss_before)
 
 
-def collapsed(e: DiagnosisInputs) -> bool:
-    """Validation at the loss of guessing, and training not below it."""
-    last = e.winner.epochs[-1]
+def collapsed(inputs: DiagnosisInputs) -> bool:
+    """Whether the validation loss is at guessing and the training loss not below it."""
+    last = inputs.winner.epochs[-1]
     loss = last.get("val_loss", last.get("train_loss", 0.0))
-    enough = FEW_STEPS <= steps_of(e.winner) < math.inf
-    return enough and abs(loss - e.guessing) < 0.15 and last.get("train_loss", loss) > e.guessing - AT_GUESSING
+    enough_steps = FEW_STEPS <= steps_of(inputs.winner) < math.inf
+    return (
+        enough_steps
+        and abs(loss - inputs.guessing) < 0.15
+        and last.get("train_loss", loss) > inputs.guessing - AT_GUESSING
+    )
 
 
-def beats_all(e: DiagnosisInputs) -> bool:
-    against = e.comparison.against.values() if e.comparison else ()
+def beats_all(inputs: DiagnosisInputs) -> bool:
+    """Whether the best trial is proven better than every baseline."""
+    against = inputs.comparison.against.values() if inputs.comparison else ()
     return bool(against) and all(difference.proven and difference.mean > 0 for difference in against)
 
 
-def not_beaten(e: DiagnosisInputs) -> list[str]:
-    """The baselines without a language model that the best trial is not proven better than, where that can be told."""
-    if e.comparison is None:  # from figures alone
-        return [name for name, row in simple_baselines(e).items() if row.get(e.metric, -math.inf) >= e.best[e.metric]]
-    against = {name: d for name, d in e.comparison.against.items() if not name.startswith(ZERO_SHOT)}
-    return [n for n, d in against.items() if not (d.proven and d.mean > 0) and not is_undecided(e, n)]
+def not_beaten(inputs: DiagnosisInputs) -> list[str]:
+    """Simple baselines that the best trial is not proven better than; undecided ones are left out."""
+    if inputs.comparison is None:  # the inputs are a table
+        return [
+            name
+            for name, row in simple_baselines(inputs).items()
+            if row.get(inputs.metric, -math.inf) >= inputs.best[inputs.metric]
+        ]
+    against = {
+        name: difference for name, difference in inputs.comparison.against.items() if not name.startswith(ZERO_SHOT)
+    }
+    return [
+        name
+        for name, difference in against.items()
+        if not (difference.proven and difference.mean > 0) and not is_undecided(inputs, name)
+    ]
 
 
-def told_beaten(e: DiagnosisInputs, beaten: list[str]) -> str:
-    """How far the best trial is from these baselines."""
-    if e.comparison is None:
-        told = "; ".join(f"{name} has {e.references[name][e.metric]:.3f}" for name in beaten)
-        return f"the best trial has {pretty_metric(e.metric)} {e.best[e.metric]:.3f}; {told}"
-    metric = e.comparison.metric
-    return f"the best trial has {pretty_metric(metric)} {e.best[metric]:.3f}; {how_far_it_leads(e, beaten)}"
+def told_beaten(inputs: DiagnosisInputs, names: list[str]) -> str:
+    """How the best trial compares with these baselines, as a phrase."""
+    if inputs.comparison is None:
+        baseline_scores = "; ".join(f"{name} has {inputs.references[name][inputs.metric]:.3f}" for name in names)
+        return f"the best trial has {pretty_metric(inputs.metric)} {inputs.best[inputs.metric]:.3f}; {baseline_scores}"
+    metric = inputs.comparison.metric
+    return f"the best trial has {pretty_metric(metric)} {inputs.best[metric]:.3f}; {how_far_it_leads(inputs, names)}"
 
 
-def is_poor(e: DiagnosisInputs) -> bool:
-    """Whether the ranking leaves something to be explained."""
-    return e.at_chance or bool(not_beaten(e))
+def is_poor(inputs: DiagnosisInputs) -> bool:
+    """Whether the ranking is at chance or does not beat a simple baseline."""
+    return inputs.at_chance or bool(not_beaten(inputs))
 
 
-def is_undecided(e: DiagnosisInputs, name: str) -> bool:
-    """Whether a baseline may as well be clearly better as clearly worse than the best trial, or just ahead by luck."""
-    assert e.comparison is not None
-    difference = e.comparison.against[name]
+def is_undecided(inputs: DiagnosisInputs, name: str) -> bool:
+    """Whether the lead over a baseline is unproven but may be real: it is large, or its interval is wide."""
+    assert inputs.comparison is not None
+    difference = inputs.comparison.against[name]
     wide = (difference.high - difference.low) / 2 > VAGUE
     return not difference.proven and difference.high > MATTERS and (difference.mean > MATTERS or wide)
 
 
-def how_far_it_leads(e: DiagnosisInputs, names: list[str]) -> str:
-    """By how much the best trial is ahead of baselines, with 95% intervals."""
-    assert e.comparison is not None
-    told = []
+def how_far_it_leads(inputs: DiagnosisInputs, names: list[str]) -> str:
+    """The lead of the best trial over baselines, with 95% intervals, as a phrase."""
+    assert inputs.comparison is not None
+    leads = []
     for name in names:
-        found = e.comparison.against[name]
-        told.append(f"over {name} is {found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}, {p_value(found.p)})")
-    return f"the lead of the best trial in {pretty_metric(e.comparison.metric)} {', '.join(told)}"
+        difference = inputs.comparison.against[name]
+        leads.append(
+            f"over {name} is {difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f}, "
+            f"{p_value(difference.p)})"
+        )
+    return f"the lead of the best trial in {pretty_metric(inputs.comparison.metric)} {', '.join(leads)}"
 
 
 def leaning(picks: Picks, candidates: int) -> tuple[float, float]:
-    """By how much the labels put first are other ones than the right ones: (share of lists beyond chance, p).
+    """How much the labels ranked first differ from the right ones: (share of lists beyond chance, p).
 
-    The share is the total variation distance of the two histograms, less what it is on average where first and right
-    label of each list are swapped by a coin: then no label is preferred, and the ranker is right as often as before.
+    The share is the total variation distance between the two histograms, minus its mean under the null: a coin swaps
+    the first and the right label of each list. Then no label is preferred, and the ranker is right just as often.
     """
-    held = picks.target >= 0
-    first, right = picks.first[held], picks.target[held]
+    listed = picks.target >= 0
+    first, right = picks.first[listed], picks.target[listed]
     rows = np.flatnonzero(first != right)
     if not len(rows):
         return 0.0, 1.0
     moves = np.zeros((len(rows), candidates))
     moves[np.arange(len(rows)), first[rows]] += 1
     moves[np.arange(len(rows)), right[rows]] -= 1
-    seen = np.abs(moves.sum(axis=0)).sum() / 2
+    observed = np.abs(moves.sum(axis=0)).sum() / 2
     signs = np.random.default_rng(0).integers(0, 2, (SHUFFLES, len(rows))) * 2.0 - 1.0
-    drawn = np.abs(signs @ moves).sum(axis=1) / 2
-    return float(seen - drawn.mean()) / len(first), float(((drawn >= seen).sum() + 1) / (SHUFFLES + 1))
+    swapped = np.abs(signs @ moves).sum(axis=1) / 2
+    return float(observed - swapped.mean()) / len(first), float(((swapped >= observed).sum() + 1) / (SHUFFLES + 1))
 
 
-def most_by_chance(e: DiagnosisInputs, level: float) -> float:
-    """What the best of all epochs would have at most, in 995 studies of 1000, were this the expected Recall@1."""
-    z = stats.norm.ppf(1 - 0.005 / sum(len(trial.epochs) for trial in e.trials))
-    return level + float(z) * math.sqrt(level * (1 - level) / e.users)
+def most_by_chance(inputs: DiagnosisInputs, level: float) -> float:
+    """The most that the best of all epochs reaches in 995 of 1000 studies if the expected Recall@1 is `level`."""
+    z = stats.norm.ppf(1 - 0.005 / sum(len(trial.epochs) for trial in inputs.trials))
+    return level + float(z) * math.sqrt(level * (1 - level) / inputs.users)
 
 
 def pretty_metric(metric: str) -> str:
+    """A metric's name as people write it."""
     return PRETTY.get(metric, metric)

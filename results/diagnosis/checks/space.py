@@ -1,4 +1,4 @@
-"""The space that was searched, and how its trials ended."""
+"""Checks of the search space and of failed trials."""
 
 from __future__ import annotations
 
@@ -11,42 +11,46 @@ from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Confidence, Finding, Grade
 
 
-def best_at_an_edge(e: DiagnosisInputs) -> Finding | None:
-    """All that can't be told from the best lie at the same end, others do not, and the way there goes uphill."""
-    tie_set = [trial.number for trial in (e.comparison.tie_set if e.comparison else [])]
-    found = {}
-    for knob, searched in e.space.items():
-        ends = {trial.number: searched.end_at(trial.values[knob]) for trial in e.trials}
-        end = ends[e.winner.number]
-        inside = [trial for trial in e.trials if ends[trial.number] != end]
-        if not end or len(inside) < 2 or not tie_set or any(ends[number] != end for number in tie_set):
+def best_at_an_edge(inputs: DiagnosisInputs) -> Finding | None:
+    """The whole tie set lies at one end of a range, other trials do not, and the score rises towards that end."""
+    tied_numbers = [trial.number for trial in (inputs.comparison.tie_set if inputs.comparison else [])]
+    edges = {}
+    for knob, knob_range in inputs.space.items():
+        ends = {trial.number: knob_range.end_at(trial.values[knob]) for trial in inputs.trials}
+        end = ends[inputs.winner.number]
+        elsewhere = [trial for trial in inputs.trials if ends[trial.number] != end]
+        if not end or len(elsewhere) < 2 or not tied_numbers or any(ends[number] != end for number in tied_numbers):
             continue
-        values = [trial.values[knob] for trial in e.trials]
-        scores = [gain_of(e, trial) for trial in e.trials]
+        values = [trial.values[knob] for trial in inputs.trials]
+        scores = [gain_of(inputs, trial) for trial in inputs.trials]
         uphill = stats.spearmanr(values, scores).statistic if len(set(values)) > 2 and len(set(scores)) > 1 else 0.0
         if uphill * (1 if end == "high" else -1) >= 0.5:
-            found[knob] = (end, inside[0])
-    if not found:
+            edges[knob] = (end, elsewhere[0])
+    if not edges:
         return None
-    told = [
-        f"{knob} = {e.winner.values[knob]:g}, the {end} end of {e.space[knob].low:g} to {e.space[knob].high:g} "
-        f"(best elsewhere: {other.values[knob]:g} with {abs(gain_of(e, other)):.3f})"
-        for knob, (end, other) in found.items()
+    edge_texts = [
+        f"{knob} = {inputs.winner.values[knob]:g}, the {end} end of {inputs.space[knob].low:g} to "
+        f"{inputs.space[knob].high:g} (best elsewhere: {best_elsewhere.values[knob]:g} with {abs(gain_of(inputs, best_elsewhere)):.3f})"
+        for knob, (end, best_elsewhere) in edges.items()
     ]
     return Finding(
-        "the best is at an end of its range", f"{pretty_metric(e.metric)} {e.best[e.metric]:.3f} at {'; '.join(told)}",
-        "the trials get better towards that end, so better ones may lie beyond it", f"widen the range of {', '.join(found)}",
-        Confidence.LIKELY if len(e.trials) >= 8 else Confidence.POSSIBLE, Grade.LIMIT,
+        "the best is at an end of its range",
+        f"{pretty_metric(inputs.metric)} {inputs.best[inputs.metric]:.3f} at {'; '.join(edge_texts)}",
+        "the trials get better towards that end, so better ones may lie beyond it",
+        f"widen the range of {', '.join(edges)}",
+        Confidence.LIKELY if len(inputs.trials) >= 8 else Confidence.POSSIBLE, Grade.LIMIT,
     )  # fmt: skip
 
 
-def failures(e: DiagnosisInputs) -> Finding | None:
-    if not e.failed:
+def failures(inputs: DiagnosisInputs) -> Finding | None:
+    """Some trials failed."""
+    if not inputs.failed:
         return None
-    causes = Counter(trial.cause for trial in e.failed).most_common(3)
-    told = "; ".join(f"{cause or 'no cause is known'} ({count}×)" for cause, count in causes)
+    causes = Counter(trial.cause for trial in inputs.failed).most_common(3)
+    cause_counts = "; ".join(f"{cause or 'no cause is known'} ({count}×)" for cause, count in causes)
     return Finding(
-        "trials failed", f"{len(e.failed)} of {len(e.failed) + len(e.trials)}: {told}",
-        "these configurations were not compared", "see their train.log; `--resume STUDY --retry-failed` tries them again",
-        Confidence.SURE, Grade.ASIDE if e.trials else Grade.CAUSE,
+        "trials failed", f"{len(inputs.failed)} of {len(inputs.failed) + len(inputs.trials)}: {cause_counts}",
+        "these configurations were not compared",
+        "see their train.log; `--resume STUDY --retry-failed` tries them again",
+        Confidence.SURE, Grade.ASIDE if inputs.trials else Grade.CAUSE,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What so few users and seeds can tell."""
+"""Checks of statistical power: too few users, too few seeds."""
 
 from __future__ import annotations
 
@@ -12,37 +12,45 @@ from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Confidence, Finding, Grade
 
 
-def too_few_users(e: DiagnosisInputs) -> Finding | None:
-    against = e.comparison.against if e.comparison else {}
-    undecided = [name for name in against if is_undecided(e, name)]
-    if e.comparison is None or not undecided:
+def too_few_users(inputs: DiagnosisInputs) -> Finding | None:
+    """Some baseline may be clearly better or clearly worse than the best trial."""
+    against = inputs.comparison.against if inputs.comparison else {}
+    undecided = [name for name in against if is_undecided(inputs, name)]
+    if inputs.comparison is None or not undecided:
         return None
     return Finding(
-        "too few users", f"{how_far_it_leads(e, undecided)}; with {e.users} users this comparison has an 80% chance of proving a true "
-        f"lead of {e.comparison.detectable:.3f}",
+        "too few users",
+        f"{how_far_it_leads(inputs, undecided)}; with {inputs.users} users this comparison has an 80% chance of "
+        f"proving a true lead of {inputs.comparison.detectable:.3f}",
         "the difference may be as large as it looks or nothing at all: so few users can't tell",
         "score more users (evaluation_users: null takes all; min_user lets more in), and compare fewer trials",
         Confidence.SURE, Grade.DOUBT,
     )  # fmt: skip
 
 
-def seed_luck(e: DiagnosisInputs) -> Finding | None:
-    """The two best configurations that were run with several seeds: is their distance more than that of seeds?
+def seed_luck(inputs: DiagnosisInputs) -> Finding | None:
+    """The lead of the best replicated configuration over the next is within seed variance.
 
-    By the t distribution with the degrees of freedom of the pooled spread, which are few."""
-    scores = {name: runs for name, runs in (e.comparison.scores if e.comparison else {}).items() if runs}
-    spread = e.comparison.seed_spread if e.comparison else None
+    Tested with the t distribution, since the pooled spread has few degrees of freedom.
+    """
+    scores = {name: runs for name, runs in (inputs.comparison.scores if inputs.comparison else {}).items() if runs}
+    spread = inputs.comparison.seed_spread if inputs.comparison else None
     if spread is None or len(scores) < 2:
         return None
-    (first, ours), (second, theirs), *_ = sorted(scores.items(), key=lambda item: -float(np.mean(item[1])))
-    lead = float(np.mean(ours) - np.mean(theirs))
-    assert e.comparison is not None
-    reach = float(stats.t.ppf(0.975, e.comparison.seed_degrees))
-    if lead >= reach * spread * math.sqrt(1 / len(ours) + 1 / len(theirs)):
+    (first, first_scores), (second, second_scores), *_ = sorted(
+        scores.items(), key=lambda item: -float(np.mean(item[1]))
+    )
+    lead = float(np.mean(first_scores) - np.mean(second_scores))
+    assert inputs.comparison is not None
+    critical_t = float(stats.t.ppf(0.975, inputs.comparison.seed_degrees))
+    if lead >= critical_t * spread * math.sqrt(1 / len(first_scores) + 1 / len(second_scores)):
         return None
     return Finding(
-        "seed luck", f"{first} leads {second} by {lead:.4f} {pretty_metric(e.comparison.metric)}, averaged over {len(ours)} and "
-        f"{len(theirs)} seeds; two seeds of one configuration are {math.sqrt(2) * spread:.4f} apart, typically",
-        "with other seeds the second might as well stand first", "take the cheaper of the two, or run more seeds (--replicate)",
+        "seed luck",
+        f"{first} leads {second} by {lead:.4f} {pretty_metric(inputs.comparison.metric)}, averaged over "
+        f"{len(first_scores)} and {len(second_scores)} seeds; two seeds of one configuration are "
+        f"{math.sqrt(2) * spread:.4f} apart, typically",
+        "with other seeds the second might as well stand first",
+        "take the cheaper of the two, or run more seeds (--replicate)",
         Confidence.LIKELY, Grade.DOUBT,
     )  # fmt: skip

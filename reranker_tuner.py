@@ -1,0 +1,84 @@
+"""The command `reranker-tuner`: one name for all that the packages `tune`, `results` and `reranker` can be asked for.
+
+reranker-tuner search my_study.yaml
+reranker-tuner COMMAND --help
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parent
+COMMANDS = {
+    "search": ("tune.run_search", "search for the configuration that makes a good reranker"),
+    "check": ("tune.run_search", "read a study file and print its plan, or every fault; starts nothing"),
+    "control": ("tune.control", "stop, add, pause or resume while a search runs"),
+    "track": ("tune.tracking", "bring MLflow up to a study's folder"),
+    "train": ("reranker.train", "train one configuration, without a search"),
+    "rank": ("reranker.rank", "rank candidates with a trained adapter"),
+    "compare": ("results.compare", "which configurations are proven better"),
+    "diagnose": ("results.diagnose", "what holds the best one back"),
+    "report": ("results.report", "write a study's report anew"),
+    "seal": ("results.seal", "score the winner on the test split, once"),
+    "integrity": ("results.integrity", "hold a study's files against its journal"),
+}
+_IMPLIED = {"check": ["--check"]}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["--version"]:
+        print(f"reranker-tuner {importlib.metadata.version('reranker-tuner')}")
+        return 0
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if words else 2
+    name, *rest = words
+    if name not in COMMANDS:
+        print(f"error: there is no command {name!r}; reranker-tuner --help lists them", file=sys.stderr)
+        return 2
+    if foreign := _foreign_packages():
+        print(f"error: {foreign}", file=sys.stderr)
+        return 2
+    sys.argv[0] = f"reranker-tuner {name}"  # what usage lines begin with
+    code: int = importlib.import_module(COMMANDS[name][0]).main([*_IMPLIED.get(name, []), *rest])
+    return code
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: reranker-tuner COMMAND …",
+            "",
+            "Tune an LLM reranker: find the LoRA fine-tuning that works, and know why.",
+            "",
+            *lines,
+            "",
+            "reranker-tuner COMMAND --help says what a command takes; reranker-tuner --version the version.",
+        ]
+    )
+
+
+def _foreign_packages() -> str:
+    """Which package of the same name as one of ours Python would import in its place, as a sentence; empty if none."""
+    for package in ("reranker", "results", "tune"):
+        found = sys.modules.get(package) or PathFinder.find_spec(package)
+        origin = getattr(found, "__file__", None) or getattr(found, "origin", None)
+        if origin is None or Path(origin).resolve().parent != HOME / package:
+            where = f"Python finds {origin}" if origin else "Python finds none"
+            return (
+                f"the package {package!r} must be the one in {HOME}, but {where} first: another distribution has that "
+                "name too. Use a virtual environment without it, or another working folder"
+            )
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

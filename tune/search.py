@@ -1,0 +1,187 @@
+"""A study that has been read → check it, search, report: the main path. Takes seconds to import."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from tune.execution.ray_cluster import cluster  # isort: skip  (before ray: sets what Ray reads on import)
+
+import ray
+from ray import tune as ray_tune
+
+from reranker.command_line.printable_text import Terminal
+from reranker.command_line.redaction import masked
+from reranker.data.assemble import RerankingData
+from results.diagnosis.diagnosis import as_text, diagnose
+from results.diagnosis.diagnosis_inputs import DiagnosisInputs
+from results.leaderboard import leaderboard, pretty
+from results.reporting.write_report import write_report
+from results.statistics.comparison import compare, winner
+from results.statistics.verdict_text import findings, verdict
+from results.study.study_folder import StoredTrial, StudyFolder
+from results.study.tracking_address import tracking_uri_of
+from tune.callbacks import SearchCallbacks
+from tune.deployment.deploy import refit_and_register
+from tune.execution.failure_cause import MACHINE, machine_fault
+from tune.execution.trial_messages import Assignment
+from tune.execution.trial_resources import concurrent_trials, trial_resources
+from tune.execution.trial_runner import make_trainable
+from tune.execution.worker_group import TrialResources
+from tune.launch import Launch, begin_study
+from tune.mlflow_tracking.tracker import Tracker
+from tune.searching.optuna_searcher import OptunaSearcher, make_sampler
+from tune.searching.replicates import Replication
+from tune.searching.schedulers import make_scheduler, replay
+from tune.searching.stop_rules import StopRules
+from tune.searching.trial_life import TrialLife
+from tune.searching.trial_store import TrialStore
+from tune.searching.warm_start import warm_start
+from tune.study_file.manifest import check_same
+from tune.study_file.preflight import check_models, gpu_part
+from tune.study_file.study import Study
+from tune.terminal.exit_status import exit_code, tell_webhook
+from tune.terminal.live_table import Progress
+from tune.terminal.printed_lines import goes_on, how_to_resume, where_it_is, where_to_look
+from tune.terminal.printed_plan import plan
+
+_REASONS = 3  # of the diagnosis that are printed; the report has all
+
+
+def search(
+    study: Study,
+    folder: StudyFolder | None,
+    earlier: StudyFolder | None,
+    args: argparse.Namespace,
+    console: Terminal,
+) -> int:
+    """The exit code of the command.
+
+    Args:
+        folder: of a study that goes on; None begins a new one.
+        earlier: whose finished trials the sampler begins with.
+        args: as `tune.arguments` gives them.
+    """
+    say: Callable[[str], None] = (lambda line: None) if args.quiet else console.say
+
+    # Check
+    say("preparing the data …")
+    data = RerankingData.prepare(study.data).sealed()
+    say("loading the models' tokenizers …")
+    models = check_models(study, data, fetch=True)
+    if not args.quiet:
+        console.say(goes_on(study, folder, args.replicate, args.top) if folder else plan(study, data, models))
+    if folder:
+        check_same(folder, study, data)
+
+    with Launch() as launch:
+        if folder:
+            launch.hold(folder)
+        say("starting Ray …")
+        with cluster(args.address, args.dashboard_port, dashboard=not args.no_dashboard) as ray_cluster:
+            resources = trial_resources(study, gpu_part(study, models))
+            if folder is None:
+                folder = begin_study(study, data, args.runs, tracking_uri=args.tracking_uri or "", command=args.command)
+                launch.hold(folder)
+            launch.begin(study)
+            tracker = Tracker(folder, tracking_uri_of(folder))
+            tracker.start()
+            say(where_to_look(folder, ray_cluster, tracking_uri_of(folder)))
+
+            # Search
+            ending = _run_trials(study, data, folder, tracker, args, console, resources, earlier)
+
+            # Report
+            best = None
+            try:
+                best = _report(study, folder, tracker, console, say)
+            except Exception as error:
+                if not (ending.startswith(MACHINE) and machine_fault(error)):
+                    raise  # else it is the same fault again, which is told below
+            if args.refit and best is not None and not ending:
+                uri = tracking_uri_of(folder)
+                used = refit_and_register(data, folder, resources, name=study.name, tracking_uri=uri, say=say)
+                console.say(masked(used))
+            say("shutting Ray down …")
+    if ending:
+        console.say(how_to_resume(folder, ending))
+    tell_webhook(args.webhook, folder)
+    return exit_code(folder, ending)
+
+
+def _run_trials(
+    study: Study,
+    data: RerankingData,
+    folder: StudyFolder,
+    tracker: Tracker,
+    args: argparse.Namespace,
+    console: Terminal,
+    resources: TrialResources,
+    earlier: StudyFolder | None,
+) -> str:
+    """Why the search ended before all trials did; empty if none is left."""
+    trial_store = TrialStore(study, folder, lambda number: make_sampler(study, number))
+    trial_life = TrialLife(trial_store, folder, study.metric)
+    trial_life.reconcile()
+    past = trial_store.past()
+    progress = Progress(
+        study, console, done=len(past), best=trial_store.best(), summary_s=60 * args.summary_minutes, quiet=args.quiet
+    )
+    tracker.say = progress.say
+    stop_rules = StopRules(study, folder, trial_store, progress.say)
+    if earlier is not None:
+        progress.say(warm_start(study, trial_store, earlier, data.interactions.fingerprint))
+    trial_store.enqueue_first()
+    if args.retry_failed:
+        progress.say(f"tried again: {', '.join(f'trial {n}' for n in trial_store.retry_failed()) or 'none had failed'}")
+    scheduler = make_scheduler(study, folder.read_manifest()["ceiling"])
+    replay(scheduler, past)
+    replication = Replication(folder, args.top, args.replicate, progress.say) if args.replicate else None
+    callbacks = SearchCallbacks(trial_life, progress, tracker, stop_rules, study.knobs)
+    with progress, stop_rules.listening():
+        try:
+            with stop_rules.minding_the_machine():
+                ray_tune.Tuner(
+                    make_trainable(folder.path, ray.put(data), study, resources),
+                    tune_config=ray_tune.TuneConfig(
+                        search_alg=OptunaSearcher(study, trial_store, trial_life, stop_rules, replication),
+                        scheduler=scheduler,
+                        num_samples=-1,  # the searcher says when there are no more
+                        max_concurrent_trials=min(study.settings.concurrency or 10**6, concurrent_trials(resources)),
+                        trial_dirname_creator=lambda trial: f"{Assignment.of(trial.config).number:03d}",
+                        reuse_actors=study.resources.isolation == "slot",
+                    ),
+                    run_config=ray_tune.RunConfig(
+                        name="tune",
+                        storage_path=str(folder.path / "ray"),
+                        callbacks=[callbacks],
+                        failure_config=ray_tune.FailureConfig(fail_fast="raise"),
+                        checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),
+                        verbose=0,
+                    ),
+                ).fit()
+        finally:
+            callbacks.close()
+    return stop_rules.close()
+
+
+def _report(
+    study: Study, folder: StudyFolder, tracker: Tracker, console: Terminal, say: Callable[[str], None]
+) -> StoredTrial | None:
+    """Write and print what was found; the winner, if there is one."""
+    say("comparing, and writing the report …")
+    table = leaderboard(folder)
+    best = winner(folder)
+    write_report(folder)
+    say("delivering to MLflow …")
+    delivered = tracker.finish()
+    comparison = compare(folder)
+    console.print(pretty(table, study.knobs))
+    console.print(f"\n{verdict(folder)}", style="bold")
+    console.say("\n".join(f"  {finding}" for finding in findings(comparison)))
+    if reasons := diagnose(DiagnosisInputs.of_study(folder, comparison))[:_REASONS]:
+        console.print("\nWhat holds it back, the worst first:")
+        console.print(as_text(reasons, console.width))
+    trouble = "" if delivered else tracker.trouble
+    console.say(where_it_is(folder, tracking_uri_of(folder), best, trouble, tracker.leaderboard_link))
+    return best

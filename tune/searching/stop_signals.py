@@ -1,0 +1,41 @@
+"""Ctrl-C, SIGTERM and a closed terminal → what the search does about them. Light: no Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from reranker.command_line.output_streams import leave
+
+
+def end_at_once(number: int, frame: FrameType | None) -> None:
+    """What a signal does before and after the search itself."""
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def handling(on_signal: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Every signal that asks for an end, handled by this; but for a hang-up that `nohup` has us ignore.
+
+    After a hang-up nothing is written to the terminal any more, which is gone.
+    """
+    terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
+
+    def on_hang_up(number: int, frame: FrameType | None) -> None:
+        for descriptor in terminals:
+            leave(descriptor)
+        on_signal(number, frame)
+
+    handlers: dict[signal.Signals, Any] = {signal.SIGINT: on_signal, signal.SIGTERM: on_signal}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        handlers[signal.SIGHUP] = on_hang_up
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
