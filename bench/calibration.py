@@ -2,16 +2,18 @@
 
     python -m bench.calibration [--quick]
 
-Searches are simulated by their per-user values; nothing is trained. They go through the comparison's own code: the estimate
-that orders configurations (`results.statistics.seed_averages`) and the families of tests (`results.compare.tests`). Each has 600 users,
-lists of 20, 8 or 64 trials, and four baselines. The noise of two rankers correlates by .6, that of two reports of a trial
-by .92, which leaves them .8 of what a trial does not share with others. In a search with ASHA a trial goes on beyond epochs 1, 3
-and 9 if it is among the best third so far; with replicates the best five are run with three other seeds; with a retriever
-three lists of ten lack their target, for every ranker alike.
+Searches are simulated by their per-user values; nothing is trained. They go through the comparison's own code: the
+estimate that orders configurations (`results.statistics.seed_averages`) and the families of tests
+(`results.compare.tests`). Each has 600 users, lists of 20, 8 or 64 trials, and four baselines. The noise of two rankers
+correlates by .6, that of two reports of a trial by .92, which leaves them .8 of what a trial does not share with
+others. In a search with ASHA a trial goes on beyond epochs 1, 3 and 9 if it is among the best third so far; with
+replicates the best five are run with three other seeds; with a retriever three lists of ten lack their target, for
+every ranker alike.
 
-On pure noise all rankers are equally good, and a claim is wrong if it says that the winner beats a baseline, or that it beats
-another trial. Where a difference is planted, every report of one trial is better than all others and all baselines by 1.5
-times the difference that the comparison calls detectable; found means that it is the winner and better than every baseline.
+On pure noise all rankers are equally good, and a claim is wrong if it says that the winner beats a baseline, or that it
+beats another trial. Where a difference is planted, every report of one trial is better than all others and all
+baselines by 1.5 times the difference that the comparison calls detectable; found means that it is the winner and better
+than every baseline.
 """
 
 from __future__ import annotations

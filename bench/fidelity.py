@@ -1,4 +1,5 @@
-"""Synthetic learning curves: does early stopping find the best configuration sooner, and does it compare like with like?
+"""Synthetic learning curves: does early stopping find the best configuration sooner, and does it compare like with
+like?
 
     python -m bench.fidelity [--seeds 200]
 

@@ -2,11 +2,11 @@
 
     python -m bench.gpu [--quick] [--shapes qwen3-0.6b …]
 
-The peak is that of a bf16 product of 8192³, measured here. Useful FLOPs of a step: 4 × parameters without embeddings + 7 ×
-length × (query heads × head size) × layers + 6 × LoRA's parameters, a token (forward, and backward without the gradients of
-frozen weights). The bases are random, of Qwen3's shapes; the loop is a plain one: forward, backward, fused AdamW. Each
-figure is the median of 20 steps, or of as many as 3 s take, 5 at least. Compiled is measured last, at one size. On a
-machine without a GPU tiny shapes run in fp32, to show that the bench works: those figures mean nothing.
+The peak is that of a bf16 product of 8192³, measured here. Useful FLOPs of a step: 4 × parameters without embeddings +
+7 × length × (query heads × head size) × layers + 6 × LoRA's parameters, a token (forward, and backward without the
+gradients of frozen weights). The bases are random, of Qwen3's shapes; the loop is a plain one: forward, backward, fused
+AdamW. Each figure is the median of 20 steps, or of as many as 3 s take, 5 at least. Compiled is measured last, at one
+size. On a machine without a GPU tiny shapes run in fp32, to show that the bench works: those figures mean nothing.
 """
 
 from __future__ import annotations

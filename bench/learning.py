@@ -3,8 +3,8 @@
     python -m bench.learning [--quick] [--data movielens | shop] [--examples 6000] [--ways both skill shared plain …]
     python -m bench.learning --ways both --set learning_rate=1e-3 lora_rank=8
 
-Each way is a process of its own. It trains on prefixes of all users in a drawn order, no prefix twice, and scores validation
-lists now and then; seconds are those of training, the skill's included, without scoring. `shop` is made by
+Each way is a process of its own. It trains on prefixes of all users in a drawn order, no prefix twice, and scores
+validation lists now and then; seconds are those of training, the skill's included, without scoring. `shop` is made by
 `bench.shop`.
 """
 

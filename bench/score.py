@@ -2,10 +2,10 @@
 
     python -m bench.score [--quick]
 
-Full logits: the adapter beside the base, passes of 8 prompts as they come, logits of every position. Generating: the same
-passes, `generate` of the whole answer (label and end of turn) by greedy decoding, which tells the first place alone; for
-all places a label and a separator for each candidate. Each measurement is a process of its own with one thread; the ways take turns. Agreement is the share of lists whose first place
-is the same.
+Full logits: the adapter beside the base, passes of 8 prompts as they come, logits of every position. Generating: the
+same passes, `generate` of the whole answer (label and end of turn) by greedy decoding, which tells the first place
+alone; for all places a label and a separator for each candidate. Each measurement is a process of its own with one
+thread; the ways take turns. Agreement is the share of lists whose first place is the same.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""A generated shop with the statistics of dense product reviews: its titles can be read, and say in part what comes next.
+"""A generated shop with the statistics of dense product reviews: its titles can be read, and say in part what comes
+next.
 
     python -m bench.shop FOLDER
 
-671 users and 498 products, each bought some 27 times. After a product comes another of its brand and kind (30 %), one of the
-kind that goes with it, of any brand (15 %), or anything. So a ranker that counts pairs finds some of what comes next, and one
-that reads titles and learns what goes with what can find more.
+671 users and 498 products, each bought some 27 times. After a product comes another of its brand and kind (30 %), one
+of the kind that goes with it, of any brand (15 %), or anything. So a ranker that counts pairs finds some of what comes
+next, and one that reads titles and learns what goes with what can find more.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@
 The first table is of separate prompts, the second one (alone with --shared) of sixteen examples behind each list, which
 plain trains on as sixteen prompts over the same candidates.
 
-Plain is trl's SFTTrainer on prompt and completion, with its own collator, loss (of the completion) and padding, in passes
-of 4, and in fp32 (its own default is bf16, which is slower on most CPUs). Each measurement is a process of its own with
-one thread; the two alternate. Speed is prompt tokens without padding, or examples, a second after the first step; memory is
-what the process's peak lies above what it held before training.
+Plain is trl's SFTTrainer on prompt and completion, with its own collator, loss (of the completion) and padding, in
+passes of 4, and in fp32 (its own default is bf16, which is slower on most CPUs). Each measurement is a process of its
+own with one thread; the two alternate. Speed is prompt tokens without padding, or examples, a second after the first
+step; memory is what the process's peak lies above what it held before training.
 """
 
 from __future__ import annotations

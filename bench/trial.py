@@ -2,9 +2,9 @@
 
     python -m bench.trial [--quick]
 
-The first table runs the search itself, one trial at a time with four optimiser steps each, in both isolations, and takes
-from the journal how long trials were under way (the first of a slot apart). The second trains again and again in one
-process, as a slot does, and compares the last trainings with the first ones: time to the first step, and memory.
+The first table runs the search itself, one trial at a time with four optimiser steps each, in both isolations, and
+takes from the journal how long trials were under way (the first of a slot apart). The second trains again and again in
+one process, as a slot does, and compares the last trainings with the first ones: time to the first step, and memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An adapter, a history and candidates → the candidates in order, for one list or a stream of them.
 
-python -m reranker.rank --adapter results/runs/demo/refit --history "Dusty Saddle" --candidates "Silly Clown" "Lunar Comet"
-python -m reranker.rank --adapter results/runs/demo/refit --jsonl lists.jsonl > ranked.jsonl
+python -m reranker.rank --adapter results/runs/demo/refit --history "Dusty Saddle" --candidates "Silly Clown" "Lunar
+Comet" python -m reranker.rank --adapter results/runs/demo/refit --jsonl lists.jsonl > ranked.jsonl
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reranker.metrics import METRIC_NAMES
+from results.study.search_state import SearchState, Stage
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 PRETTY = {
@@ -53,16 +54,17 @@ def standing(study: StudyFolder, trials: Iterable[StoredTrial] | None = None) ->
 
 def unfinished(study: StudyFolder) -> str:
     """That a search is still running or can be resumed, in a sentence; empty if it is complete."""
-    ending = study.read_ending()
-    if ending["complete"]:
+    state = SearchState.of(study)
+    if state.stage is Stage.COMPLETE:
         return ""
-    if study.is_searched():
+    if state.stage is Stage.RUNNING:
         return "The search is still running: these are the figures so far."
+    if state.stage is Stage.UNKNOWN:
+        return f"The search is {state}: these are the figures so far."
     numbers = [trial.number for trial in standing(study) if trial.status is TrialStatus.CANCELLED]
     during = f" during trial{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}" if numbers else ""
-    ending_text = (
-        f"ended early ({ending['reason']})" if ending["reason"] not in ("", "interrupted") else "was interrupted"
-    )
+    early = state.reason if state.stage is Stage.ENDED_EARLY and state.reason != "interrupted" else ""
+    ending_text = f"ended early ({early})" if early else "was interrupted"
     return (
         f"The search {ending_text}{during}; to go on: python tune/run_search.py --resume {shlex.quote(str(study.path))}"
     )

@@ -1,4 +1,5 @@
-"""Ray Tune's events → the live table and the tracker. By then the journal and the folder know (`tune.searching.trial_life`)."""
+"""Ray Tune's events → the live table and the tracker. By then the journal and the folder know
+(`tune.searching.trial_life`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A study that has been read → its plan, or what any of its trials would stumble over. Starts nothing, fetches nothing."""
+"""A study that has been read → its plan, or what any of its trials would stumble over. Starts nothing, fetches
+nothing."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from results.reporting.report_content import Content, Reading, Step
 from results.reporting.report_header import ReportHeader, difference_text
 from results.statistics.seed_averages import replicated
 from results.statistics.verdict_text import verdict
+from results.study.search_state import Stage
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.tracking_address import tracking_uri_of
 
@@ -44,7 +45,7 @@ class _Report(ReportHeader):
         return Content(
             study=self.study.name,
             made=time.strftime("%Y-%m-%d %H:%M"),
-            state=self.state,
+            state=str(self.state),
             context=self._context(),
             headline=headline,
             tone=tone,
@@ -181,7 +182,7 @@ class _Report(ReportHeader):
             )
         usage_steps = (
             [step for step in self._use("") if step.command]
-            if self.best is not None and self.state == "complete"
+            if self.best is not None and self.state.stage is Stage.COMPLETE
             else []
         )
         return [*steps, *usage_steps, Step("This report", f"python -m results.report {self.study_argument}")]

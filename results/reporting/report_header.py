@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from reranker.command_line.redaction import masked
-from reranker.errors import EnvironmentFault, RerankerError
+from reranker.errors import RerankerError
 from reranker.storage.atomic_files import DamagedFile
 from results.diagnosis.diagnosis import diagnose
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
@@ -28,6 +28,7 @@ from results.statistics.verdict_text import (
 )
 from results.study.adapter_usage import rank_command, serve_command, usable
 from results.study.runs_home import runs_home
+from results.study.search_state import SearchState, Stage
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 Part = TypeVar("Part")
@@ -61,7 +62,7 @@ class ReportHeader:
             self.trials[0].values["candidates"] if self.trials else 2
         )
         self.study_argument = shlex.quote(study.name if study.path.parent == runs_home() else str(study.path))
-        self.state = _state(study)
+        self.state = SearchState.of(study)
         self.proofs = self._proofs()
 
     def attempt(self, part: str, build: Callable[[], Part], fallback: Part) -> Part:
@@ -83,7 +84,7 @@ class ReportHeader:
             _count(len(self.trials), "trial") + (f" ({status_counts})" if status_counts else ""),
             f"{PRETTY.get(self.metric, self.metric)} on validation",
             f"{plan['validation_lists']} users, {self.candidates} candidates each",
-            self.state,
+            str(self.state),
         )
 
     def _headline(self) -> tuple[str, str]:
@@ -96,8 +97,7 @@ class ReportHeader:
                     "The only trial failed" if len(self.trials) == 1 else f"All {len(self.trials)} trials failed"
                 ), "bad"
             return "No trial has finished an epoch", "open"
-        ended = self.state not in ("still running", "interrupted")
-        name, so_far = f"trial {self.best.number}", "" if ended else "so far, "
+        name, so_far = f"trial {self.best.number}", "" if self.state.has_ended else "so far, "
         if any(finding.name == "at chance" for finding in self.findings):
             if self.comparison and self.comparison.naming and self.comparison.naming.knows:
                 return capital(
@@ -152,7 +152,10 @@ class ReportHeader:
         """The first reading of the sealed test; later readings are not independent."""
         if not self.readings:
             return []
-        metric, first_reading = self.comparison.metric if self.comparison else self.metric, self.readings[0]
+        first_reading = self.readings[0]
+        metric = self.comparison.metric if self.comparison else self.metric
+        if metric not in first_reading["figures"]:  # a loss, which is not read
+            metric = "ndcg_at_10"
         notes = [f"{PRETTY.get(metric, metric)} of trial {first_reading['trial']}"]
         levels = {
             name: row[metric]
@@ -220,15 +223,14 @@ class ReportHeader:
     def _steps(self) -> list[Step]:
         """What to do next, most useful first."""
         state, resume = self.state, f"python tune/run_search.py --resume {self.study_argument}"
-        ended = state not in ("still running", "interrupted")
         steps = []
-        if state == "still running":
+        if state.stage is Stage.RUNNING:
             steps.append(Step("Wait: the search is running, and this is what is known so far."))
-        elif state != "complete":
-            reason = (
-                "it was interrupted" if state == "interrupted" else state.replace("ended early:", "it ended early:")
+        elif state.stage is not Stage.COMPLETE:
+            reason = {Stage.INTERRUPTED: "it was interrupted", Stage.ENDED_EARLY: f"it {state}"}.get(
+                state.stage, str(state)
             )
-            steps.append(Step(f"Go on with the search: {masked(reason)}.", resume))
+            steps.append(Step(f"Go on with the search: {reason}.", resume))
         advice = [Step(f"{capital(finding.name)}: {finding.next_step}.") for finding in self._serious()[:2]]
         if self.best is None:
             retry = Step("See below why trials failed, mend it, and try them again.", f"{resume} --retry-failed")
@@ -236,7 +238,9 @@ class ReportHeader:
         proofs = self.proofs
         if not (proofs and all(proof.word == "better" for proof in proofs)):
             more = Step("More trials would look further.", f"{resume} --trials {2 * max(4, len(self.trials))}")
-            usage_steps = self._use(f"{resume} --refit") if ended and self.study.refit.adapter.exists() else []
+            usage_steps = (
+                self._use(f"{resume} --refit") if state.has_ended and self.study.refit.adapter.exists() else []
+            )
             return [*steps, *usage_steps, *advice] or [more]
         if self.comparison and self.comparison.cheapest.number != self.comparison.winner.number:
             costs = _costs(self.comparison.cheapest, self.best)
@@ -246,7 +250,7 @@ class ReportHeader:
             )
             steps.append(Step(f"{cheaper_text} ({costs})." if costs else f"{cheaper_text}."))
         if (
-            state == "complete"
+            state.stage is Stage.COMPLETE
             and self.sealed
             and self.comparison
             and (unreplicated(self.comparison) or not self.comparison.scores)
@@ -255,7 +259,7 @@ class ReportHeader:
                 "Train the best again with other seeds: what is picked for its score owes some of it to luck."
             )
             steps.append(Step(replicate_text, f"{resume} --replicate 3 --top 5"))
-        if not ended:
+        if not state.has_ended:
             return [*steps, *advice]
         if self.sealed:
             seal_text = "Open the sealed test, once, when nothing else is to be tried."
@@ -297,19 +301,6 @@ class ReportHeader:
             for finding in self.findings
             if finding.confidence != "possible" and not (few_failed and finding.name == "trials failed")
         ]
-
-
-def _state(study: StudyFolder) -> str:
-    """The state of the search, in words."""
-    ending = study.read_ending()
-    if ending["complete"]:
-        return "complete"
-    if ending["reason"]:
-        return f"ended early: {masked(ending['reason'])}"
-    try:
-        return "still running" if study.is_searched() else "interrupted"
-    except EnvironmentFault as fault:
-        return f"unfinished; {masked(str(fault))}"
 
 
 def difference_text(difference: dict[str, float]) -> str:

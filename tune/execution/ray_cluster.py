@@ -56,7 +56,8 @@ class RayLost(RerankerError, ConnectionError):
 
 @dataclass(frozen=True)
 class Cluster:
-    """`dashboard` is a URL, empty where there is none; `logs` is where Ray's processes write; `token` whether it asks."""
+    """`dashboard` is a URL, empty where there is none; `logs` is where Ray's processes write; `token` whether it
+    asks."""
 
     dashboard: str
     logs: str

@@ -1,4 +1,5 @@
-"""All that is reached of Ray behind its public interface. `tests/execution/test_ray_private.py` says what an upgrade breaks.
+"""All that is reached of Ray behind its public interface. `tests/execution/test_ray_private.py` says what an upgrade
+breaks.
 
 Imports within functions: a worker process imports this module first of all, for `own_dashboard` alone.
 """

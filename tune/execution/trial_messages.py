@@ -1,4 +1,5 @@
-"""What goes between Tune's loop and a trial's slot: assignments one way, results the other. Tune carries both as dicts."""
+"""What goes between Tune's loop and a trial's slot: assignments one way, results the other. Tune carries both as
+dicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A study and the cluster → what each trial takes of it, and how many run at once. Of the driver alone: slots start without it."""
+"""A study and the cluster → what each trial takes of it, and how many run at once. Of the driver alone: slots start
+without it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """A Tune trial → a job for a slot: a worker group that outlives the trial, a report an epoch, a cause when it fails.
 
 `make_trainable` is the whole interface between the search and the way in which a trial is run: the search gets a Tune
-trainable that takes an assignment and reports the figures of an epoch (`tune.execution.trial_messages`). Workers wait at each epoch's end until Tune says that the trial goes on, so what is reported never depends on who is faster.
+trainable that takes an assignment and reports the figures of an epoch (`tune.execution.trial_messages`). Workers wait
+at each epoch's end until Tune says that the trial goes on, so what is reported never depends on who is faster.
 
-The last report says how the trial ended; a trial that Tune itself stops has no such report. Between two epochs there are
-reports without figures, of what the workers are doing.
+The last report says how the trial ended; a trial that Tune itself stops has no such report. Between two epochs there
+are reports without figures, of what the workers are doing.
 """
 
 from __future__ import annotations

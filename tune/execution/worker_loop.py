@@ -35,9 +35,9 @@ def serve(loop_config: dict[str, Any]) -> None:
     """The loop of a Ray Train worker: take a job, train it, tell of it, until there is none.
 
     Args:
-        loop_config: `mailbox`; `data`, a list of one reference to the study's `RerankingData` in Ray's object store; `threads` of
-            each worker (more than the CPUs assigned to it slow all of them down many times); `device_share`, the part of
-            a device's memory that is this worker's.
+        loop_config: `mailbox`; `data`, a list of one reference to the study's `RerankingData` in Ray's object store;
+            `threads` of each worker (more than the CPUs assigned to it slow all of them down many times);
+            `device_share`, the part of a device's memory that is this worker's.
     """
     mailbox = loop_config["mailbox"]
     torch.set_num_threads(loop_config["threads"])

@@ -34,11 +34,12 @@ class Event:
     """What became of a job so far.
 
     Attributes:
-        kind: `report` is the end of an epoch, after which the workers wait for an answer; `training_status` says what they are
-            doing, now and then, and waits for nothing; the others end the job.
+        kind: `report` is the end of an epoch, after which the workers wait for an answer; `training_status` says what
+            they are doing, now and then, and waits for nothing; the others end the job.
         figures: of the epoch, as in `EpochReport`, and `best`.
         cause: of a failure, in one sentence; `ours` where it is not the user's to mend.
-        machine: what of the machine has failed, where the failure says nothing of the job; see `tune.execution.failure_cause`.
+        machine: what of the machine has failed, where the failure says nothing of the job; see
+            `tune.execution.failure_cause`.
         micro_batch: that did not fit the memory.
     """
 

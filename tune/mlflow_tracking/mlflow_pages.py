@@ -1,4 +1,5 @@
-"""What MLflow's web pages understand beyond its public interface: their tags, their addresses, and views as people save them.
+"""What MLflow's web pages understand beyond its public interface: their tags, their addresses, and views as people save
+them.
 
 MLflow documents none of it. `tests/mlflow_tracking/test_mlflow_pages.py` says what an upgrade breaks.
 """

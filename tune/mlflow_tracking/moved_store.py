@@ -1,4 +1,5 @@
-"""A study's own MLflow store whose folder was moved or copied → the same store, with the new places of its artifacts."""
+"""A study's own MLflow store whose folder was moved or copied → the same store, with the new places of its
+artifacts."""
 
 from __future__ import annotations
 

@@ -73,8 +73,8 @@ def axes(study: StudyFolder) -> dict[str, str]:
 
 
 def searched(values: Mapping[str, Any], axes: Mapping[str, str]) -> dict[str, str]:
-    """The searched knobs of a trial, as `axes` names them; without one that is 0 where its condition does not hold, which
-    has no place on a logarithmic axis."""
+    """The searched knobs of a trial, as `axes` names them; without one that is 0 where its condition does not hold,
+    which has no place on a logarithmic axis."""
     logs = {knob for knob, name in axes.items() if name.endswith(" log10")}
     return {
         name: f"{math.log10(values[knob]):.3f}" if knob in logs else text(values[knob])
@@ -150,7 +150,8 @@ def _how_it_ended(trial: StoredTrial) -> str:
 
 
 def experiment_note(study: StudyFolder, links: Links) -> str:
-    """What stands above MLflow's list of runs: where to look, and the verdict. One line, since that is all that shows."""
+    """What stands above MLflow's list of runs: where to look, and the verdict. One line, since that is all that
+    shows."""
     where = {
         "Leaderboard": links.view("leaderboard"),
         "Charts": links.view("charts"),

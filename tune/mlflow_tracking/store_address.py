@@ -18,6 +18,7 @@ def ui_command(uri: str) -> str:
 
 
 def ui_address(uri: str) -> str:
+    """Where its pages are, once its server runs."""
     return masked(uri).rstrip("/") if _is_server(uri) else f"http://127.0.0.1:{_PORT}"
 
 

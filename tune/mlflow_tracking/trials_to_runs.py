@@ -265,7 +265,8 @@ class StudyMirror:
     # Baselines and chance
 
     def _send_rankers(self, client: MlflowClient, longest: int) -> None:
-        """What the trials must beat, as runs beside them: a level line from before the first epoch to the last of all."""
+        """What the trials must beat, as runs beside them: a level line from before the first epoch to the last of
+        all."""
         names = ["chance", *self.study.baselines()]
         if all(self._reach.get(name, 0) >= longest for name in names):
             return

@@ -1,4 +1,5 @@
-"""All that is reached of Optuna behind its public interface. `tests/searching/test_optuna_private.py` says what an upgrade breaks."""
+"""All that is reached of Optuna behind its public interface. `tests/searching/test_optuna_private.py` says what an
+upgrade breaks."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
 
     Ray's own OptunaSearch tells Optuna that a trial stopped by ASHA is complete with a partial score and leaves out the
     report that it was stopped at. Here a trial's value is its best epoch, a stopped one is pruned with all its reports,
-    and a failed one is failed. Steps are epochs. A suggestion is an `Assignment`, in the form that Tune takes: interrupted trials of an earlier launch come first, then those that wait, then new ones, and when all are done the
+    and a failed one is failed. Steps are epochs. A suggestion is an `Assignment`, in the form that Tune takes:
+    interrupted trials of an earlier launch come first, then those that wait, then new ones, and when all are done the
     replicates of the best, which alone begin once the search is out of patience.
     """
 

@@ -45,7 +45,8 @@ class OpenAsha(AsyncHyperBandScheduler):  # type: ignore[misc]
 
     @contextmanager
     def drawing(self, *seed: int) -> Iterator[None]:
-        """The bracket that a trial is added to meanwhile depends on the seed alone: ASHA draws it with numpy's global state."""
+        """The bracket that a trial is added to meanwhile depends on the seed alone: ASHA draws it with numpy's global
+        state."""
         before = np.random.get_state()
         np.random.seed(list(seed))
         try:

@@ -12,7 +12,8 @@ from tune.searching.trial_store import TrialStore
 
 @dataclass
 class Replication:
-    """What is repeated once the search has ended: up to `top` configurations that could be the best, with `seeds` other seeds.
+    """What is repeated once the search has ended: up to `top` configurations that could be the best, with `seeds` other
+    seeds.
 
     Those that have so many already are left alone, so that asking again brings others their turn. A launch that goes on
     with what an earlier one was kept from finishing counts that towards its `top`.

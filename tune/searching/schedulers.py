@@ -79,8 +79,8 @@ def _goes_to_the_end(trial: Any) -> bool:
 
 
 def _is_judged(trial: Any, result: TuneResult) -> bool:
-    """Whether a result is for a scheduler to decide on: not one between two epochs, nor of an earlier launch, nor any of
-    a trial that goes on to its end."""
+    """Whether a result is for a scheduler to decide on: not one between two epochs, nor of an earlier launch, nor any
+    of a trial that goes on to its end."""
     before = {epoch for epoch, _ in Assignment.of(trial.config).reports}
     return "epoch" in result and result["epoch"] not in before and not _goes_to_the_end(trial)
 
@@ -89,8 +89,9 @@ class _Asha(OpenAsha):
     """Ray's, which gives slow learners a chance and whose draw of a bracket depends on the seed and the trial alone.
 
     Plain ASHA keeps whoever is ahead at a rung. In fine-tuning that is the higher rate, which is ahead for the first
-    epochs and ends lower (docs/LOG.md). So a trial that is behind goes on if it would be at the cutoff by the next rung,
-    were each doubling of its epochs to bring `pace` times what the last one has brought, counted from chance at 0.
+    epochs and ends lower (docs/LOG.md). So a trial that is behind goes on if it would be at the cutoff by the next
+    rung, were each doubling of its epochs to bring `pace` times what the last one has brought, counted from chance at
+    0.
     """
 
     def __init__(self, seed: int, start: float, pace: float, **options: Any) -> None:

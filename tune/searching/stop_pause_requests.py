@@ -1,4 +1,5 @@
-"""Requests to a running search, left as files in its study's folder, and their answers. Its command is `tune.control`."""
+"""Requests to a running search, left as files in its study's folder, and their answers. Its command is
+`tune.control`."""
 
 from __future__ import annotations
 

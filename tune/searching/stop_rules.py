@@ -1,4 +1,5 @@
-"""Ctrl-C, budgets, and what is asked by `control` → which trials may begin, which must stop, and when the search ends."""
+"""Ctrl-C, budgets, and what is asked by `control` → which trials may begin, which must stop, and when the search
+ends."""
 
 from __future__ import annotations
 
@@ -86,7 +87,8 @@ class StopRules:
     def minding_the_machine(self) -> Iterator[None]:
         """Around Tune's loop: a fault of the machine ends the search and shuts Ray down, whoever comes upon it.
 
-        Tune raises what a slot's process has died of. Nothing of a trial runs in there, so it is never the trial's fault.
+        Tune raises what a slot's process has died of. Nothing of a trial runs in there, so it is never the trial's
+        fault.
         """
         try:
             yield

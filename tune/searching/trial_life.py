@@ -1,10 +1,11 @@
-"""A trial begins, reports and ends: the one place that tells Optuna's journal and the study's folder of it, in this order.
+"""A trial begins, reports and ends: the one place that tells Optuna's journal and the study's folder of it, in this
+order.
 
-    what happens         journal                  folder                    a kill in between leaves
-    it is asked for      RUNNING, its knobs       status "running"          RUNNING without a folder: it is asked for again
-    an epoch ends        the metric               figures (by its worker)   figures without a report: they are replayed
-    it has to end        how, and why             -                         RUNNING, decided: `reconcile` ends it
-    it has ended         COMPLETE, PRUNED, FAIL   its status and cause      "running" in the folder: `reconcile` writes it
+    what happens         journal                  folder                    a kill in between leaves it is asked for
+    RUNNING, its knobs       status "running"          RUNNING without a folder: it is asked for again an epoch ends
+    the metric               figures (by its worker)   figures without a report: they are replayed it has to end
+    how, and why             -                         RUNNING, decided: `reconcile` ends it it has ended
+    COMPLETE, PRUNED, FAIL   its status and cause      "running" in the folder: `reconcile` writes it
 
 MLflow follows the folder (`tune.mlflow_tracking`), so it is told of nothing that could be lost.
 """

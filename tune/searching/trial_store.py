@@ -2,7 +2,8 @@
 
 A trial is RUNNING in the journal from the moment it is asked for until it is complete, pruned or failed. So what a
 launch finds running there is what an earlier one was kept from finishing, and has to go on. Nothing else is needed to
-resume: draws depend on the seed, the trial's number and the finished trials only (`tune.searching.optuna_searcher.make_sampler`).
+resume: draws depend on the seed, the trial's number and the finished trials only
+    (`tune.searching.optuna_searcher.make_sampler`).
 """
 
 from __future__ import annotations
@@ -152,7 +153,8 @@ class TrialStore:
         return self._assignment(trial.number, config), self.origin(trial.number)
 
     def report(self, number: int, epoch: int, value: float) -> None:
-        """Epochs that the journal knows are left as they are. What was scored as a baseline by then it remembers as well."""
+        """Epochs that the journal knows are left as they are. What was scored as a baseline by then it remembers as
+        well."""
         if epoch not in self._reports(number):
             self._trials[number].report(value, epoch)
         for name in self._folder.baselines():
@@ -161,7 +163,8 @@ class TrialStore:
                 self._remembered.add(attribute)
 
     def decide(self, number: int, status: TrialStatus, cause: str = "", ours: bool = False) -> None:
-        """Write down how a trial shall end, so that a kill before `end`, or before the folder knows, leaves no doubt."""
+        """Write down how a trial shall end, so that a kill before `end`, or before the folder knows, leaves no
+        doubt."""
         if ENDS not in self._trial(number).user_attrs:
             self._trials[number].set_user_attr(ENDS, [status.value, len(self.ended()), cause, ours])
 
@@ -203,7 +206,8 @@ class TrialStore:
         return any(_lasting(other) == _of_retry(trial) for other in later)
 
     def replicate(self, original: StoredTrial, seeds: int) -> int:
-        """Enqueue a trial's parameters with the next `seeds` seeds, but for those that were asked for; how many are new."""
+        """Enqueue a trial's parameters with the next `seeds` seeds, but for those that were asked for; how many are
+        new."""
         origin = Origin(OriginKind.REPLICATE, original.number)
         trials = self._optuna.get_trials(deepcopy=False)
         seeds_so_far = {trial.user_attrs[_SEED] for trial in trials if origin_of(trial) == origin}

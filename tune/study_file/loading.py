@@ -1,4 +1,5 @@
-"""A study file → a `Study`, or every fault of it in one error: file, line, field, rule, value and the nearest valid name."""
+"""A study file → a `Study`, or every fault of it in one error: file, line, field, rule, value and the nearest valid
+name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A study and its data → faults that any trial would meet, and what trials will need, before any resource is asked for."""
+"""A study and its data → faults that any trial would meet, and what trials will need, before any resource is asked
+for."""
 
 from __future__ import annotations
 
@@ -38,9 +39,10 @@ class ModelCheck:
         whole_prompts: whether its tokens reach over the ends of titles, so that each prompt is tokenised as a whole.
         listed: tokens of the longest list, where examples share theirs; else 0.
         question: tokens of the longest question behind such a list, with its answer where that is trained on.
-        by_title: tokens of the longest question that asks for a candidate by its title, where the base may be taught so; else 0.
-        own_lists: how many times as many tokens an example takes with history_first as where lists are shared automatically,
-            and how many examples then share one; None where that was not asked for, or is not known.
+        by_title: tokens of the longest question that asks for a candidate by its title, where the base may be taught
+            so; else 0.
+        own_lists: how many times as many tokens an example takes with history_first as where lists are shared
+            automatically, and how many examples then share one; None where that was not asked for, or is not known.
     """
 
     config: TrialConfig
@@ -106,7 +108,8 @@ def cpus_per_worker(study: Study, cores: int, *, on_gpu: bool) -> int:
 
 
 def gpu_part(study: Study, checks: list[ModelCheck]) -> float:
-    """The part of a GPU that the study's largest model needs; 1 without a GPU, and where a model's shape is not known."""
+    """The part of a GPU that the study's largest model needs; 1 without a GPU, and where a model's shape is not
+    known."""
     _, capacity, on_gpu = _device()
     needs = _needs(study, checks, on_gpu)
     if not on_gpu or any(check.config.model not in needs for check in checks):
@@ -121,7 +124,8 @@ def part_of(capacity: float, needed: float) -> float:
 
 
 def describe_memory(study: Study, checks: list[ModelCheck]) -> list[str]:
-    """What history_first costs; for each model, what its most demanding configuration needs, and whether there is that much."""
+    """What history_first costs; for each model, what its most demanding configuration needs, and whether there is that
+    much."""
     device, capacity, on_gpu = _device()
     if on_gpu and study.resources.gpus_per_trial != "auto":
         capacity *= min(1.0, study.resources.gpus_per_trial / study.resources.workers)
@@ -186,7 +190,8 @@ def _with_and_without_sharing(study: Study, check: ModelCheck) -> Iterator[Model
 
 
 def _largest_passes(check: ModelCheck, workers: int, device: str) -> list[tuple[TrialConfig, PassSize]]:
-    """One worker's in training, and in the lesson before it, where all lists, and all questions, are as long as the longest."""
+    """One worker's in training, and in the lesson before it, where all lists, and all questions, are as long as the
+    longest."""
     config, listed, most = check.config, check.listed, PASS_TOKENS[device]
     if not listed:
         return [(config, PassSize(largest_pass(config, workers, check.longest, device), check.longest))]

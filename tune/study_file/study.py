@@ -124,7 +124,8 @@ class Study:
         return parameters
 
     def grid(self) -> list[Parameters]:
-        """Every configuration of a space of lists, as Optuna's parameters, the last knob of the file varying fastest."""
+        """Every configuration of a space of lists, as Optuna's parameters, the last knob of the file varying
+        fastest."""
         points: list[tuple[Parameters, dict[str, Any]]] = [({}, with_defaults(self.fixed))]
         for dimension in self.dimensions:
             longer = []

@@ -18,8 +18,8 @@ _WEBHOOK_S = 10.0
 
 
 def exit_code(folder: StudyFolder, ending: str) -> int:
-    """130 after Ctrl-C; 1 after a fault of the machine; 0 if any trial finished an epoch; else, or after too many failures,
-    1 if ours, 2 if yours."""
+    """130 after Ctrl-C; 1 after a fault of the machine; 0 if any trial finished an epoch; else, or after too many
+    failures, 1 if ours, 2 if yours."""
     if ending == INTERRUPTED:
         return 130
     if ending.startswith(MACHINE):
