@@ -24,6 +24,7 @@ COMMANDS = {
     "diagnose": ("results.diagnose", "what holds the best one back"),
     "report": ("results.report", "write a study's report anew"),
     "seal": ("results.seal", "score the winner on the test split, once"),
+    "doctor": ("tune.doctor", "what this machine can do, and how to mend what is missing"),
     "integrity": ("results.integrity", "hold a study's files against its journal"),
 }
 _IMPLIED = {"check": ["--check"]}

@@ -108,6 +108,15 @@ def cluster(address: str | None, dashboard_port: int | None, dashboard: bool = T
         ray.shutdown()
 
 
+def try_task(timeout_s: float = 60) -> None:
+    """Have a worker of the running Ray do something.
+
+    Raises:
+        ray.exceptions.RayError: it did not, or not in this time.
+    """
+    ray.get(ray.remote(lambda: os.getpid()).remote(), timeout=timeout_s)
+
+
 @contextmanager
 def _terminal_of_its_own() -> Iterator[None]:
     """What is started meanwhile outlives a closed terminal, as it does Ctrl-C: it is for us to end it."""
