@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import sys
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 HOME = Path(__file__).resolve().parent
 COMMANDS = {
     "search": ("tune.run_search", "search for the configuration that makes a good reranker"),
     "check": ("tune.run_search", "read a study file and print its plan, or every fault; starts nothing"),
+    "init": ("tune.init", "your tables and this machine: a study file to start from"),
     "control": ("tune.control", "stop, add, pause or resume while a search runs"),
     "track": ("tune.tracking", "bring MLflow up to a study's folder"),
     "train": ("reranker.train", "train one configuration, without a search"),
@@ -70,7 +71,7 @@ def _help() -> str:
 def _foreign_packages() -> str:
     """Which package of the same name as one of ours Python would import in its place, as a sentence; empty if none."""
     for package in ("reranker", "results", "tune"):
-        found = sys.modules.get(package) or PathFinder.find_spec(package)
+        found = sys.modules.get(package) or importlib.util.find_spec(package)
         origin = getattr(found, "__file__", None) or getattr(found, "origin", None)
         if origin is None or Path(origin).resolve().parent != HOME / package:
             where = f"Python finds {origin}" if origin else "Python finds none"

@@ -193,6 +193,22 @@ class MovieLensData(_DataBase):
     min_rating: float = Field(0.0, ge=0, le=5, description="lower ratings are no interactions")
 
 
+class InteractionColumns(StrictModel):
+    """What the columns of the table of interactions are called."""
+
+    user_id: str = Field("user_id", min_length=1)
+    item_id: str = Field("item_id", min_length=1)
+    timestamp: str = Field("timestamp", min_length=1)
+    rating: str = Field("rating", min_length=1)
+
+
+class ItemColumns(StrictModel):
+    """What the columns of the table of items are called."""
+
+    item_id: str = Field("item_id", min_length=1)
+    text: str = Field("text", min_length=1)
+
+
 class TablesData(_DataBase):
     """Your own tables, CSV or Parquet: interactions (user_id, item_id, timestamp) and items (item_id, text)."""
 
@@ -200,6 +216,8 @@ class TablesData(_DataBase):
     interactions: UserPath = Field(description="CSV or Parquet with user_id, item_id, timestamp and perhaps rating")
     items: UserPath = Field(description="CSV or Parquet with item_id and text")
     min_rating: float | None = Field(None, description="lower ratings are no interactions; null: all are")
+    interaction_columns: InteractionColumns = Field(InteractionColumns(), description="names that differ from these")
+    item_columns: ItemColumns = Field(ItemColumns(), description="names that differ from these")
 
 
 DataConfig = Annotated[DemoData | MovieLensData | TablesData, Field(discriminator="source")]

@@ -75,10 +75,12 @@ def read(config: TablesData) -> tuple[pd.DataFrame, pd.DataFrame]:
         EnvironmentFault: a file may not be read.
     """
     interaction_faults, item_faults = FaultList(str(config.interactions)), FaultList(str(config.items))
-    interactions = read_interactions(config.interactions, interaction_faults)
-    items = read_items(config.items, item_faults)
+    columns = config.interaction_columns
+    interactions = read_interactions(config.interactions, interaction_faults, columns.model_dump())
+    items = read_items(config.items, item_faults, config.item_columns.model_dump())
     if config.min_rating is not None and not interaction_faults.total and "rating" not in interactions:
-        interaction_faults.add("min_rating needs a column 'rating'", column="data.min_rating", value=config.min_rating)
+        rule = f"min_rating needs a column {columns.rating!r}"
+        interaction_faults.add(rule, column="data.min_rating", value=config.min_rating)
     raise_faults(interaction_faults, item_faults)
     return interactions, items
 
