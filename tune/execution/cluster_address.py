@@ -19,7 +19,7 @@ from reranker.errors import EnvironmentFault
 from tune.execution import ray_private
 
 _ANSWER_S = 4.0
-_NODE_S = 6.0  # that a head's own node may take to join it
+_NODE_S = 15.0  # that a head's own node may take to join it, on a machine that is busy
 _HEAD = "its head is started with: ray start --head"
 
 
