@@ -7,16 +7,18 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
 from reranker.errors import Fault, InputError
 from reranker.storage.atomic_files import write_file
 from reranker.storage.cache_folder import cache_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase  # takes half a second
 
 FORMS = ("{}:", " {}\n", " {}\n\n")  # forms of a title in a prompt, up to the start of the next piece
 EMPTY_TITLE = "a title must be more than control tokens"

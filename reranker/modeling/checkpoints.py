@@ -16,15 +16,14 @@ from transformers.utils import logging as transformers_logging
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, Fault, InputError, first_line
 from reranker.modeling.lora_targets import LORA_TARGETS
-from reranker.modeling.model_files import hub_answers, local_folder, resolve, shape_of, weight_files
+from reranker.modeling.model_files import hub_answers, local_folder, resolve, weight_files
 
 if TYPE_CHECKING:
     from peft import PeftModel  # takes seconds
 
 transformers_logging.disable_progress_bar()  # for loading and converting; downloads from the Hub still show theirs
+from reranker.modeling.precision import in_bf16
 
-
-_WIDE = 256  # hidden size from which bf16 saves time on a CPU that supports it
 FAMILIES = "Llama, SmolLM, Mistral, Qwen2, Qwen3, Gemma, OLMo, Granite and others that are built like Llama"
 
 
@@ -126,17 +125,6 @@ def base_dtype(config: TrialConfig, device: torch.device) -> torch.dtype:
     if config.precision == "auto" and device.type != "cpu":
         half = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return torch.bfloat16 if half else torch.float32
-
-
-def in_bf16(config: TrialConfig, *, on_gpu: bool) -> bool:
-    """Whether the base is in bf16, on this machine's CPU or on a GPU that supports bf16.
-
-    A CPU without instructions for bf16 is 8 to 15 times slower with it, and a narrow model is not faster on any.
-    """
-    if config.precision != "auto" or on_gpu:
-        return config.precision != "fp32"
-    cpu, shape = torch.cpu.get_capabilities(), shape_of(config.model)
-    return any(cpu.get(name) for name in ("avx512_bf16", "amx_bf16")) and (shape is None or shape.hidden >= _WIDE)
 
 
 def base_fingerprint(model: PreTrainedModel | PeftModel) -> str:

@@ -22,9 +22,7 @@ from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from reranker.config import TrialConfig
 from reranker.modeling.fused_lora import LowRank, fuse
-from reranker.modeling.model_names import TOYS
 from reranker.storage.atomic_files import write_file
 
 _PEFT = "base_model.model."
@@ -88,11 +86,6 @@ def _checksum(tensors: dict[str, Tensor]) -> int:
     for name in sorted(tensors):
         checksum = zlib.crc32(tensors[name].numpy().tobytes(), checksum)
     return checksum
-
-
-def keeps_own_skill(config: TrialConfig) -> bool:
-    """Whether the base is a toy that gets no lesson: it was made with its own skill, which a lesson would destroy."""
-    return config.skill_steps == "auto" and config.model in TOYS
 
 
 @contextmanager

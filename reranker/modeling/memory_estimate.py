@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import psutil
 
 from reranker.config import TrialConfig
-from reranker.modeling.checkpoints import in_bf16
 from reranker.modeling.model_shape import Shape
+from reranker.modeling.precision import in_bf16
 
 GIB = 2**30
 _CUDA_CONTEXT = 0.8 * GIB  # of the driver and its libraries, per process

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
+from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError, nearest
 from reranker.modeling.gguf import check_gguf
 from reranker.modeling.model_shape import Shape
@@ -109,6 +110,11 @@ def check_name(model: str) -> None:
         raise InputError([Fault("there is no such model folder or .gguf file", field="model", value=model)])
     if not is_hub_id(model):
         raise InputError([Fault(_NO_MODEL, field="model", value=model, hint=_nearest_model(model))])
+
+
+def keeps_own_skill(config: TrialConfig) -> bool:
+    """Whether the base is a toy that gets no lesson: it was made with its own skill, which a lesson would destroy."""
+    return config.skill_steps == "auto" and config.model in TOYS
 
 
 def is_hub_id(model: str) -> bool:

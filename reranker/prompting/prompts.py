@@ -6,15 +6,18 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
 from reranker.config import LETTERS, TrialConfig
 from reranker.data.example import Example
 from reranker.data.item_token_cache import FORMS, Catalogue, Titles
 from reranker.errors import Fault, InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase  # takes half a second
 
 _AT_ONCE = 64  # examples
 _SHORTEST_TITLE = 4  # tokens; a shorter title says nothing

@@ -25,20 +25,20 @@ from reranker.data.item_token_cache import Catalogue
 from reranker.hash_random import IntArray, random_bits, shuffled
 from reranker.modeling.checkpoints import base_dtype, base_fingerprint
 from reranker.modeling.fused_lora import fuse
-from reranker.modeling.label_skill import Skill, keeps_own_skill
+from reranker.modeling.label_skill import Skill
 from reranker.modeling.lora import attach_lora
+from reranker.modeling.model_names import keeps_own_skill
 from reranker.process_group import add_up, of_first, worker_rank, workers
 from reranker.prompting.forward_passes import Limits, Pass, on_device, plain_passes, shared_passes
 from reranker.prompting.prompts import FIND, PromptEncoder
 from reranker.storage.cache_folder import cache_folder
+from reranker.training.lesson_plan import LISTS, RANK, lesson_config
 from reranker.training.loss import Objective
 
 _VERSION = 1  # of the lesson: a stored skill of another version is not used
-_RANK = 16
 _RATE = 1e-3  # for a base of SmolLM2-135M's width; wider ones get less
 _WIDTH = 576
 _WARMUP = 5  # steps
-LISTS = 2  # per step, over all workers
 _ALONE = 8  # questions per list if each needs its own prompt
 _ENOUGH = 0.95  # share of candidates found in held-out lists
 _MOST = 300  # steps, if their number is automatic
@@ -56,15 +56,9 @@ def skill_key(config: TrialConfig, catalogue: Catalogue, base: PreTrainedModel) 
     """A hash of what the skill depends on: base, tokenised catalogue, and the knobs of prompt and answer."""
     knobs = {name: getattr(config, name) for name in _KNOBS}
     titles = catalogue.fingerprint(config.max_title_tokens)
-    settings = [_VERSION, _RANK, _RATE, _WARMUP, LISTS, _ALONE, _ENOUGH, _MOST, _EVERY, _LOOKS]
+    settings = [_VERSION, RANK, _RATE, _WARMUP, LISTS, _ALONE, _ENOUGH, _MOST, _EVERY, _LOOKS]
     inputs = json.dumps([settings, base_fingerprint(base), str(base.dtype), titles, knobs])
     return hashlib.sha256(inputs.encode()).hexdigest()[:32]
-
-
-def lesson_config(config: TrialConfig) -> TrialConfig:
-    """The same with the lesson's adapter in place of the trial's."""
-    lora = {"lora_rank": _RANK, "lora_alpha": 2 * _RANK, "lora_targets": "all_linear", "lora_dropout": 0.0}
-    return config.model_copy(update={**lora, "gradient_checkpointing": False})
 
 
 def kept_skill(key: str, learn: Callable[[], Skill], check: Callable[[], None], tell: Callable[[str], None]) -> Skill:

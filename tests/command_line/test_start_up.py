@@ -58,3 +58,12 @@ def test_a_check_imports_neither_ray_nor_mlflow_nor_a_trainer():
     code, modules, printed = run("check", "search_spaces/quick.yaml")
     assert (code, modules & {"ray", "mlflow", "trl", "matplotlib"}) == (0, set()), printed
     assert "study quick: 6 trials by ndcg_at_10" in printed
+
+
+def test_a_check_of_models_that_are_not_here_does_without_transformers_and_peft(tmp_path):
+    file = tmp_path / "absent.yaml"
+    study = "study: {name: absent, trials: 3}\ndata: {source: demo}\nfixed: {model: nobody/absent-1}\n"
+    file.write_text(study + "space: {lora_rank: {choice: [4, 8]}}\n", encoding="utf-8")
+    code, modules, printed = run("check", str(file))
+    assert (code, modules & {"transformers", "peft", "ray", "mlflow", "trl"}) == (0, set()), printed
+    assert "nobody/absent-1" in printed

@@ -14,14 +14,13 @@ from reranker.data.assemble import RerankingData
 from reranker.data.example import NOBODY, Example
 from reranker.data.item_token_cache import Catalogue
 from reranker.errors import InputError
-from reranker.modeling.checkpoints import check_base, in_bf16, load_tokenizer
-from reranker.modeling.label_skill import keeps_own_skill
 from reranker.modeling.memory_estimate import GIB, MemoryEstimate, PassSize, device_memory, estimate
 from reranker.modeling.model_files import local_folder, shape_of
-from reranker.modeling.model_names import MODELS, TOYS, is_hub_id
+from reranker.modeling.model_names import MODELS, TOYS, is_hub_id, keeps_own_skill
+from reranker.modeling.precision import in_bf16
 from reranker.prompting.prompts import FIND, PromptEncoder
 from reranker.training.batch_plan import PASS_TOKENS, examples_of_a_list, largest_pass, share_of_batch
-from reranker.training.label_skill_lesson import LISTS, lesson_config
+from reranker.training.lesson_plan import LISTS, lesson_config
 from tune.study_file.study import Study
 
 _MOST_ON_A_GPU = 4  # trials; more would wait for each other
@@ -70,6 +69,8 @@ def check_models(study: Study, data: RerankingData | None, *, fetch: bool) -> li
     for config in study.extremes():
         check = _unread(study, config)
         if check.here or fetch:
+            from reranker.modeling.checkpoints import check_base  # takes seconds
+
             try:
                 check_base(config)
                 if data is not None:
@@ -242,6 +243,8 @@ def _unread(study: Study, config: TrialConfig) -> ModelCheck:
 
 def _read(study: Study, check: ModelCheck, data: RerankingData) -> ModelCheck:
     """With the tokens of the longest prompts, lists and questions."""
+    from reranker.modeling.checkpoints import load_tokenizer
+
     config, texts = check.config, data.interactions.item_texts
     encoder = PromptEncoder(Catalogue(load_tokenizer(config.model), texts), config)
     encoder.catalogue.check(config.model)

@@ -1,0 +1,14 @@
+"""What a lesson in naming labels takes, known without giving it. Light: no torch."""
+
+from __future__ import annotations
+
+from reranker.config import TrialConfig
+
+RANK = 16  # of the lesson's adapter
+LISTS = 2  # per step, over all workers
+
+
+def lesson_config(config: TrialConfig) -> TrialConfig:
+    """The same with the lesson's adapter in place of the trial's."""
+    lora = {"lora_rank": RANK, "lora_alpha": 2 * RANK, "lora_targets": "all_linear", "lora_dropout": 0.0}
+    return config.model_copy(update={**lora, "gradient_checkpointing": False})
