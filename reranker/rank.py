@@ -1,7 +1,7 @@
 """An adapter, a history and candidates → the candidates in order, for one list or a stream of them.
 
-python -m reranker.rank --adapter results/runs/demo/refit --history "Dusty Saddle" --candidates "Silly Clown" "Lunar
-Comet" python -m reranker.rank --adapter results/runs/demo/refit --jsonl lists.jsonl > ranked.jsonl
+python -m reranker.rank --adapter results/runs/demo/refit --history "Dusty Saddle" --candidates "Silly Clown" "Odd Moon"
+python -m reranker.rank --adapter results/runs/demo/refit --jsonl lists.jsonl > ranked.jsonl
 """
 
 from __future__ import annotations
@@ -9,19 +9,22 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from reranker.command_line.entry_point import Parser, a_path, at_least_one, last_net
 from reranker.command_line.printable_text import say
 from reranker.errors import EnvironmentFault
-from reranker.rank_stream import RankStream
-from reranker.ranker import Reranker
+
+if TYPE_CHECKING:
+    from reranker.ranker import Reranker
 
 
 @last_net
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 ranked, 2 something was refused, 130 after Ctrl-C."""
     args = _arguments(argv)
+    from reranker.ranker import Reranker  # takes seconds
+
     reranker = Reranker.load(args.adapter, args.device, args.base)
     if args.jsonl:
         return _rank_stream(reranker, args)
@@ -46,6 +49,8 @@ def _shown(text: str) -> str:
 
 
 def _rank_stream(reranker: Reranker, args: argparse.Namespace) -> int:
+    from reranker.rank_stream import RankStream
+
     stream = RankStream(reranker, args.permutations)
     try:
         if args.jsonl == Path("-"):

@@ -13,9 +13,6 @@ import textwrap
 
 from reranker.command_line.entry_point import Parser, a_path, at_least_one, last_net, not_empty, working_on
 from reranker.command_line.printable_text import say
-from results.diagnosis.diagnosis import as_text, diagnose
-from results.diagnosis.diagnosis_inputs import DiagnosisInputs, read_table
-from results.leaderboard import unfinished
 from results.study.integrity import open_study
 from results.study.runs_home import runs_home
 
@@ -24,6 +21,11 @@ from results.study.runs_home import runs_home
 def main(argv: list[str] | None = None) -> int:
     """Print the findings. Exit code: 0; 2 if there is nothing to diagnose or the table has faults."""
     args = _arguments(argv)
+
+    from results.diagnosis.diagnosis import as_text, diagnose  # takes a second
+    from results.diagnosis.diagnosis_inputs import DiagnosisInputs, read_table
+    from results.leaderboard import unfinished
+
     note = ""
     if args.table:
         inputs = read_table(args.table, users=args.users, candidates=args.candidates)

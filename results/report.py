@@ -9,7 +9,6 @@ import sys
 
 from reranker.command_line.entry_point import Parser, a_path, last_net, not_empty, working_on
 from reranker.command_line.printable_text import say
-from results.reporting.write_report import read_content, write_content
 from results.study.integrity import open_study
 from results.study.runs_home import runs_home
 
@@ -23,6 +22,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     study = open_study(args.runs, args.study)
     working_on(study.path / "driver.log")
+
+    from results.reporting.write_report import read_content, write_content  # takes a second
+
     content = read_content(study)
     page = write_content(study, content)
     for line in content.trouble:

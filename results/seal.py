@@ -9,8 +9,6 @@ import sys
 
 from reranker.command_line.entry_point import Parser, a_path, last_net, not_empty, working_on
 from reranker.command_line.printable_text import Terminal, say
-from results.reporting.write_report import write_report
-from results.sealed_test import read_test, show
 from results.study.integrity import open_study
 from results.study.runs_home import runs_home
 
@@ -28,6 +26,10 @@ def main(argv: list[str] | None = None) -> int:
     working_on(study.path / "driver.log")
     if args.unseal and not study.readings():
         say("the test was not read yet: --unseal is not needed and not recorded", error=True)
+
+    from results.reporting.write_report import write_report  # takes seconds
+    from results.sealed_test import read_test, show
+
     reading = read_test(study, args.unseal)
     show(reading, console)
     console.say(f"\nreport:  {write_report(study)}")

@@ -10,7 +10,6 @@ from results.study.integrity import open_study
 from results.study.runs_home import runs_home
 from results.study.tracking_address import tracking_uri_of
 from tune.mlflow_tracking.store_address import ui_command
-from tune.mlflow_tracking.tracker import brought_up
 
 
 @last_net
@@ -22,6 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tracking-uri", help="default: the store that the study was tracked in")
     args = parser.parse_args(argv)
     study = open_study(args.runs, args.study)
+
+    from tune.mlflow_tracking.tracker import brought_up  # takes seconds
+
     uri = args.tracking_uri or tracking_uri_of(study)
     mirror = brought_up(study, uri)
     say(f"{study.name} is in MLflow; to see it: {ui_command(uri)}")

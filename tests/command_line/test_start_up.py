@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from reranker_tuner import COMMANDS
+
 PROJECT = Path(__file__).resolve().parents[2]
 HEAVY = {"datasets", "matplotlib", "mlflow", "pandas", "peft", "ray", "scipy", "torch", "transformers", "trl"}
 LOOK = """
@@ -40,7 +42,7 @@ def run(*words: str) -> tuple[int, set[str], str]:
         (("--version",), 0, "reranker-tuner 0."),
         (("serach",), 2, "there is no command 'serach'"),
         (("search", "--help"), 0, "--warm-start"),
-        (("control", "--help"), 0, "stop"),
+        *(((name, "--help"), 0, "usage: reranker-tuner " + name) for name in COMMANDS),
         (("search", "--trials", "none"), 2, "error: "),
         (("search", "nowhere.yaml"), 2, "nowhere.yaml"),
         (("search", "tests/broken_studies/study_fields.yaml"), 2, "study_fields.yaml"),

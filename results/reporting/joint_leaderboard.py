@@ -1,0 +1,31 @@
+"""Studies on the same lists → one leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from results.leaderboard import leaderboard
+from results.statistics.comparison import baseline_names, common_metric
+from results.study.study_folder import StoredTrial, StudyFolder
+
+
+def joint_leaderboard(studies: Mapping[StudyFolder, Sequence[StoredTrial]]) -> tuple[pd.DataFrame, list[str]]:
+    """(leaderboard, searched knobs); with several studies, each trial is named with its study."""
+    if len(studies) == 1:
+        ((study, trials),) = studies.items()
+        return leaderboard(study, trials), study.read_manifest()["knobs"]
+    tables = []
+    for study, trials in studies.items():
+        table = leaderboard(study, trials)
+        table.loc[table["kind"] == "trial", "name"] += f" of {study.name}"
+        table["name"] = table["name"].replace(baseline_names(study, list(studies)))
+        tables.append(table)
+    metric = common_metric(list(studies))
+    knobs = list(dict.fromkeys(knob for study in studies for knob in study.read_manifest()["knobs"]))
+    table = pd.concat(tables).drop_duplicates(["kind", "name"]).sort_values(metric, ascending=False)
+    table["rank"] = pd.array(
+        [i + 1 if has_score else None for i, has_score in enumerate(table[metric].notna())], dtype="Int64"
+    )
+    return table.reset_index(drop=True), knobs
