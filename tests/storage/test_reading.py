@@ -17,6 +17,7 @@ from reranker.metrics import summarise
 from reranker.ranker import Reranker
 from reranker.storage.atomic_files import write_file, write_yaml
 from results import seal
+from results.reporting.write_report import write_report
 from results.sealed_test import read_test
 from results.study.study_folder import StudyFolder
 
@@ -66,7 +67,7 @@ def test_a_second_reading_needs_a_reason_and_stays_on_record(study):
     second = read_test(study, unseal="the first one was of another base")
     assert study.readings()[before] == json.loads(json.dumps(second))
     assert second["unseal"] == "the first one was of another base"
-    report = (seal.write_report(study)).read_text(encoding="utf-8")
+    report = write_report(study).read_text(encoding="utf-8")
     assert "the first one was of another base" in report
 
 
