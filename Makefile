@@ -31,7 +31,7 @@ install: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 …" >&2; exit 2; }
-	@echo "installing PyTorch and what else is needed into .venv, once: some minutes, 2 GB (8 GB with CUDA); log: .venv/install.log"
+	@echo "installing PyTorch and what else is needed into .venv, once: some minutes, over 2 GB, with CUDA several times that; log: .venv/install.log"
 	@$(PYTHON) -m venv .venv
 	@{ if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1 || [ "$$(uname)" != Linux ]; then \
 	  $(PIP) install "torch==$(TORCH),!=$(TORCH)+cpu"; \

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reranker.metrics import METRIC_NAMES
+from results.study.runs_home import search_command
 from results.study.search_state import SearchState, Stage
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 
@@ -65,9 +66,7 @@ def unfinished(study: StudyFolder) -> str:
     during = f" during trial{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}" if numbers else ""
     early = state.reason if state.stage is Stage.ENDED_EARLY and state.reason != "interrupted" else ""
     ending_text = f"ended early ({early})" if early else "was interrupted"
-    return (
-        f"The search {ending_text}{during}; to go on: python tune/run_search.py --resume {shlex.quote(str(study.path))}"
-    )
+    return f"The search {ending_text}{during}; to go on: {search_command()} --resume {shlex.quote(str(study.path))}"
 
 
 def leaderboard(study: StudyFolder, trials: Iterable[StoredTrial] | None = None) -> pd.DataFrame:

@@ -21,9 +21,11 @@ from pathlib import Path
 
 import psutil
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from reranker.command_line.entry_point import Parser, last_net
 from reranker.command_line.printable_text import Terminal
+from reranker.modeling.memory_estimate import GIB
 from reranker.modeling.model_files import hub_answers, local_folder
 from reranker.modeling.model_names import MODELS
 from reranker.storage.cache_folder import cache_folder
@@ -31,7 +33,6 @@ from results.study.runs_home import runs_home
 from tune.execution.port import is_taken
 
 _DISTRIBUTION = "reranker-tuner"
-_GIB = 2**30
 _MEMORY_GIB = 4  # of a search of the demo; a worker of SmolLM2-135M takes some 3 to 5
 _DISK_GIB = 5
 _PORTS = {8265: "Ray's dashboard", 5000: "MLflow's pages"}
@@ -102,7 +103,7 @@ def examine(*, start_services: bool) -> Iterator[Finding]:
 def _python() -> Finding:
     found = f"{platform.python_version()} at {sys.executable}"
     required = importlib.metadata.metadata(_DISTRIBUTION)["Requires-Python"]
-    good = Requirement(f"python{required}").specifier.contains(platform.python_version(), prereleases=True)
+    good = SpecifierSet(required).contains(platform.python_version(), prereleases=True)
     return Finding("Python", Verdict.GOOD if good else Verdict.BAD, found, "" if good else f"use Python {required}")
 
 
@@ -139,8 +140,8 @@ def _processor() -> Finding:
 
 def _memory() -> Finding:
     memory = psutil.virtual_memory()
-    text = f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB are free"
-    if memory.available >= _MEMORY_GIB * _GIB:
+    text = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB are free"
+    if memory.available >= _MEMORY_GIB * GIB:
         return Finding("memory", Verdict.GOOD, text)
     return Finding("memory", Verdict.NOTE, text, f"end other programs: the demo takes {_MEMORY_GIB} GiB")
 
@@ -150,7 +151,7 @@ def _gpu() -> Finding:
 
     if torch.cuda.is_available():
         cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-        listed = ", ".join(f"{card.name} ({card.total_memory / _GIB:.0f} GiB)" for card in cards)
+        listed = ", ".join(f"{card.name} ({card.total_memory / GIB:.0f} GiB)" for card in cards)
         return Finding("GPU", Verdict.GOOD, f"{listed}; torch {torch.__version__}")
     if shutil.which("nvidia-smi"):
         remedy = f"{sys.executable} -m pip install --force-reinstall torch (the build with CUDA), or renew the driver"
@@ -166,10 +167,10 @@ def _gpu() -> Finding:
 def _disk(name: str, folder: Path, variable: str) -> Finding:
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    text = f"{folder}, {free / _GIB:.0f} GiB free"
+    text = f"{folder}, {free / GIB:.0f} GiB free"
     if not os.access(existing, os.W_OK):
         return Finding(name, Verdict.BAD, f"{text}, and {existing} can't be written", f"export {variable}=FOLDER")
-    if free < _DISK_GIB * _GIB:
+    if free < _DISK_GIB * GIB:
         return Finding(name, Verdict.NOTE, text, f"make room, or export {variable}=FOLDER on another disk")
     return Finding(name, Verdict.GOOD, text)
 

@@ -16,13 +16,14 @@ import psutil
 from reranker.command_line.entry_point import Parser, a_path, last_net
 from reranker.command_line.printable_text import Terminal
 from reranker.errors import EnvironmentFault
+from reranker.modeling.memory_estimate import GIB
 from reranker.modeling.model_names import check_name
 from reranker.storage.atomic_files import write_file
+from results.study.runs_home import search_command
 from tune.study_file import loading
 from tune.study_file.column_names import INTERACTION_COLUMNS, ITEM_COLUMNS, recognised
 
 _PART_OF_MEMORY = 0.2
-GIB = 2**30
 
 
 @last_net
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
     console = Terminal()
     check(study, None, console)
-    console.say(f"\nwritten: {args.output}\nnext:    {_next(args.output)}")
+    console.say(f"\nwritten: {args.output}\nnext:    {search_command()} {shlex.quote(str(args.output))}")
     return 0
 
 
@@ -59,12 +60,6 @@ def _check_size(file: Path) -> None:
             f"{file} has {file.stat().st_size / GIB:.0f} GiB and this machine {memory / GIB:.0f} GiB of memory; make a smaller "
             "table first: the columns that are needed alone, as Parquet, of a sample of the users"
         )
-
-
-def _next(file: Path) -> str:
-    program = Path(sys.argv[0]).name.split()[0]
-    command = "reranker-tuner search" if program == "reranker-tuner" else "python tune/run_search.py"
-    return f"{command} {shlex.quote(str(file))}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,6 +18,7 @@ from results.reporting.report_content import Content, Reading, Step
 from results.reporting.report_header import ReportHeader, difference_text
 from results.statistics.seed_averages import replicated
 from results.statistics.verdict_text import verdict
+from results.study.runs_home import search_command
 from results.study.search_state import Stage
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.tracking_address import tracking_uri_of
@@ -174,7 +175,7 @@ class _Report(ReportHeader):
     def _commands(self) -> list[Step]:
         steps = []
         if command := self.manifest.get("command"):
-            steps.append(Step("The search", f"python {masked_command(command)}"))
+            steps.append(Step("The search", f"{search_command()} {masked_command(command[1:])}".rstrip()))
         if self.best is not None and self.study.best_config.exists():
             config = shlex.quote(str(self.study.best_config))
             steps.append(

@@ -27,7 +27,7 @@ from results.statistics.verdict_text import (
     unreplicated,
 )
 from results.study.adapter_usage import rank_command, serve_command, usable
-from results.study.runs_home import runs_home
+from results.study.runs_home import runs_home, search_command
 from results.study.search_state import SearchState, Stage
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 
@@ -222,7 +222,7 @@ class ReportHeader:
 
     def _steps(self) -> list[Step]:
         """What to do next, most useful first."""
-        state, resume = self.state, f"python tune/run_search.py --resume {self.study_argument}"
+        state, resume = self.state, f"{search_command()} --resume {self.study_argument}"
         steps = []
         if state.stage is Stage.RUNNING:
             steps.append(Step("Wait: the search is running, and this is what is known so far."))

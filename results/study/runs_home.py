@@ -1,4 +1,4 @@
-"""Where studies are kept unless a command is told otherwise. Light."""
+"""What depends on whether this is a checkout or an installed package: where studies are kept, how a search is begun. Light."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ def runs_home() -> Path:
     """`$RERANKER_TUNER_HOME/runs`; else `results/runs` of the checkout; of an installed package `runs` where one is."""
     if home := os.environ.get(HOME):
         return Path(home).expanduser().absolute() / "runs"
-    if (_PROJECT / "pyproject.toml").is_file():
-        return _PROJECT / "results" / "runs"
-    return Path.cwd() / "runs"
+    return _PROJECT / "results" / "runs" if _is_checkout() else Path.cwd() / "runs"
+
+
+def search_command() -> str:
+    """The words that begin a search or go on with one."""
+    return "python tune/run_search.py" if _is_checkout() else "reranker-tuner search"
+
+
+def _is_checkout() -> bool:
+    return (_PROJECT / "pyproject.toml").is_file()

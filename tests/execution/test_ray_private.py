@@ -5,10 +5,9 @@ What a running Ray says is tested in `test_ray_cluster.py`, `test_lost_ray.py` a
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import ray
+from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 from ray._private import ray_constants
 from ray.train import WorkerGroupError
 
@@ -43,10 +42,13 @@ def test_a_token_is_found_where_ray_looks_for_it(monkeypatch):
     assert ray_private.token() == "ab" * 32, CHANGED + "the loader of tokens"
 
 
-def test_settings_are_read_again():
-    before = dict(os.environ)
+def test_settings_are_read_again_by_a_call_that_ray_has():
+    assert callable(getattr(ray._raylet.Config, "initialize", None)), CHANGED + "how settings are read"
     ray_private.read_settings_again()
-    assert dict(os.environ) == before
+
+
+def test_the_head_has_a_resource_of_its_own():
+    assert ray_private.HEAD_NODE == HEAD_NODE_RESOURCE_NAME, CHANGED + "the name of the head's resource"
 
 
 def test_before_ray_is_started_no_process_is_missed():

@@ -8,7 +8,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from tune.searching.optuna_private import go_on_with
+from tune.searching.optuna_private import go_on_with, is_enqueued
 
 CHANGED = f"Optuna {optuna.__version__} has changed what tune/searching/optuna_private.py reaches: "
 
@@ -17,6 +17,13 @@ CHANGED = f"Optuna {optuna.__version__} has changed what tune/searching/optuna_p
 def study(tmp_path) -> optuna.Study:
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal")))
     return optuna.create_study(storage=storage)
+
+
+def test_an_enqueued_trial_is_told_from_a_drawn_one(study):
+    study.enqueue_trial({"x": 1})
+    study.ask()
+    study.ask()
+    assert [is_enqueued(trial) for trial in study.trials] == [True, False], CHANGED + "the mark of an enqueued trial"
 
 
 def test_the_second_of_two_waiting_trials_can_be_run_first(study):

@@ -13,6 +13,7 @@ from typing import Any
 import ray
 
 API_SERVER = "RAY_API_SERVER_ADDRESS"  # the variable that Ray's state API reads
+HEAD_NODE = "node:__internal_head__"  # a resource that the head has one of
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from reranker.config import TrialConfig
 from reranker.training.training_status import TrainingStatus
 from reranker.trial_folder import TrialFolder
 from results.study.study_folder import StudyFolder, TrialStatus
+from tune.execution import ray_private
 from tune.execution.failure_cause import first_line, machine_fault
 from tune.execution.trial_messages import Assignment, Ending, TuneConfig, TuneResult, epoch_result, status_result
 from tune.execution.worker_group import LEAVE_S, TrialResources, WorkerGroup
@@ -42,7 +43,7 @@ def make_trainable(study_folder: Path, data: Any, study: Study, resources: Trial
         "resources": resources,
     }  # fmt: skip
     # The slot itself only waits for its workers: a sliver of the head node, or it would take the CPU they need.
-    sliver = ray_tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}])
+    sliver = ray_tune.PlacementGroupFactory([{ray_private.HEAD_NODE: 0.001}])
     return ray_tune.with_resources(ray_tune.with_parameters(TrialRunner, **given), sliver)
 
 

@@ -9,6 +9,11 @@ import optuna
 from optuna.trial import TrialState
 
 
+def is_enqueued(trial: Any) -> bool:
+    """Whether the trial's parameters were enqueued, not drawn."""
+    return "fixed_params" in trial.system_attrs
+
+
 def go_on_with(study: optuna.Study, trial: Any) -> optuna.Trial:
     """A trial of the study that runs already, or that waits to; `ask` only gives the next one, which may be another.
 

@@ -26,7 +26,7 @@ from results.study.optuna_journal import ENDS, ORIGIN, baseline_attribute, origi
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.trial_origin import DRAWN, Origin, OriginKind
 from tune.execution.trial_messages import Assignment, Ending, TuneConfig
-from tune.searching.optuna_private import go_on_with
+from tune.searching.optuna_private import go_on_with, is_enqueued
 from tune.study_file.distributions import Parameters
 from tune.study_file.study import Study
 
@@ -85,7 +85,7 @@ class TrialStore:
         if self._study.settings.sampler == "grid":
             points += [(point, DRAWN) for point in self._study.grid() if point not in self._study.start_points]
         trials = self._optuna.get_trials(deepcopy=False)
-        enqueued = sum("fixed_params" in t.system_attrs and not t.user_attrs.get(_EXTRA) for t in trials)
+        enqueued = sum(is_enqueued(t) and not t.user_attrs.get(_EXTRA) for t in trials)
         for point, origin in points[enqueued:]:
             self.enqueue(point, origin)
 
