@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 HOME = "RERANKER_TUNER_HOME"
@@ -17,8 +18,9 @@ def runs_home() -> Path:
 
 
 def search_command() -> str:
-    """The words that begin a search or go on with one."""
-    return "python tune/run_search.py" if _is_checkout() else "reranker-tuner search"
+    """The words that begin a search or go on with one: those of a checkout, unless the command was called by its name."""
+    by_name = sys.argv[0].startswith("reranker-tuner ")
+    return "python tune/run_search.py" if _is_checkout() and not by_name else "reranker-tuner search"
 
 
 def _is_checkout() -> bool:

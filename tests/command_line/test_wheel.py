@@ -47,7 +47,9 @@ def test_presets_are_there_and_studies_go_where_the_command_is_run(site, tmp_pat
     done = command(site, tmp_path, "search", quick, "--trials", "1", "--no-dashboard", "--set", "data.users=64")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"folder:        {tmp_path}/runs/quick" in done.stdout
-    assert (tmp_path / "runs" / "quick" / "report.html").is_file()
+    report = (tmp_path / "runs" / "quick" / "report.md").read_text(encoding="utf-8")
+    assert "reranker-tuner search" in report
+    assert "tune/run_search.py" not in report
     ranked = command(site, tmp_path, "compare", "quick")
     assert ranked.returncode == 0, ranked.stderr
     assert "trial 0" in ranked.stdout
