@@ -6,7 +6,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 ARGS ?=
 
-.PHONY: search test test-all check lint install clean
+.PHONY: search test test-all check lint coverage docs lock install clean
 search: .venv/.installed
 	$(PY) tune/run_search.py $(ARGS)
 
@@ -23,6 +23,20 @@ lint: .venv/.installed
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+coverage: .venv/.installed
+	$(PY) -m pytest -n 2 -m "not slow" --cov=reranker --cov=results --cov=tune --cov-report=term:skip-covered $(ARGS)
+
+docs: .venv/.installed
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+	@echo "the site: site/index.html"
+
+# Every package with the hashes of its files: uv.lock as from PyPI, with CUDA (uv sync --locked); requirements-cpu.txt
+# without torch and CUDA, to be installed after PyTorch's own CPU build.
+lock: .venv/.installed
+	$(PIP) install --quiet uv
+	.venv/bin/uv lock --quiet
+	.venv/bin/uv export --quiet --locked --no-dev --no-emit-project --no-header --prune torch --output-file requirements-cpu.txt
 
 install: .venv/.installed
 

@@ -1,7 +1,13 @@
-"""The command `reranker-tuner`: one name for all that the packages `tune`, `results` and `reranker` can be asked for.
+"""The command `reranker-tuner`, and what it does for Python: one name for the packages `tune`, `results` and `reranker`.
 
 reranker-tuner search my_study.yaml
 reranker-tuner COMMAND --help
+
+    import reranker_tuner as rt
+
+    result = rt.search(rt.Study.load("my_study.yaml"))
+    result.leaderboard()
+    result.reranker().rank(["The Matrix (1999)"], ["Heat (1995)", "Alien (1979)"])
 """
 
 from __future__ import annotations
@@ -11,6 +17,7 @@ import importlib.metadata
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 HOME = Path(__file__).resolve().parent
 COMMANDS = {
@@ -26,9 +33,34 @@ COMMANDS = {
     "report": ("results.report", "write a study's report anew"),
     "seal": ("results.seal", "score the winner on the test split, once"),
     "doctor": ("tune.doctor", "what this machine can do, and how to mend what is missing"),
+    "completion": ("tune.completion", "a script with which your shell completes all of these"),
     "integrity": ("results.integrity", "hold a study's files against its journal"),
 }
+_PUBLIC = {
+    "Study": "tune.study_file.study",
+    "SearchOptions": "tune.search_options",
+    "search": "tune.search",
+    "StudyResult": "results.study_result",
+    "Reranker": "reranker.ranker",
+    "TrialConfig": "reranker.config",
+    "InputError": "reranker.errors",
+    "EnvironmentFault": "reranker.errors",
+}
+__all__ = list(_PUBLIC)
 _IMPLIED = {"check": ["--check"]}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from its module, which is imported now: some take seconds."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if foreign := _foreign_packages():
+        raise ImportError(foreign)
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])
 
 
 def main(argv: list[str] | None = None) -> int:

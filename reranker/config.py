@@ -113,6 +113,10 @@ class TrialConfig(StrictModel):
         "all_linear", description="layers that get an adapter: all linear ones, q k v o, or q and v"
     )
     # The answer
+    collaborative_scores: Literal["auto", "none", "counts"] = Field(
+        "auto",
+        description="counts: what users did next and together is added to the labels' logits; auto: not for the demo",
+    )
     permutations: int = Field(1, ge=1, le=20, description="candidate orders averaged at inference")
     seed: int = Field(0, ge=0, lt=2**31, description="of the adapter, the negatives and the orders")
 

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from reranker.config import LETTERS, TrialConfig, build_trial_config, validation_faults
+from reranker.data.collaborative import TitleScores
 from reranker.data.example import Example
 from reranker.data.item_token_cache import EMPTY_TITLE, PassingTitles
 from reranker.errors import EnvironmentFault, Fault, InputError, TrainingError, first_line
@@ -28,7 +29,7 @@ from reranker.modeling.checkpoints import base_fingerprint, load_base, load_toke
 from reranker.modeling.fused_lora import fuse
 from reranker.prompting.prompts import PromptEncoder
 from reranker.storage.atomic_files import DamagedFile
-from reranker.trial_folder import ADAPTER_FACTS, TrialFolder, check_adapter
+from reranker.trial_folder import ADAPTER_FACTS, TrialFolder, check_adapter, read_title_scores
 
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # on a deprecated option of its own
 
@@ -59,9 +60,15 @@ class Reranker:
         device: where the model is.
     """
 
-    def __init__(self, model: PreTrainedModel | PeftModel, config: TrialConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        config: TrialConfig,
+        device: torch.device,
+        title_scores: TitleScores | None = None,
+    ) -> None:
         self.config, self.device = config, device
-        self._model = model
+        self._model, self._title_scores = model, title_scores
         self._titles = PassingTitles(load_tokenizer(config.model))
         self._encoders: dict[tuple[int, int], PromptEncoder] = {}
         self._alone = threading.Lock()  # scoring changes the model temporarily, and servers use several threads
@@ -98,7 +105,7 @@ class Reranker:
         final = adapted.merge_and_unload() if in_fp32 else adapted
         if not in_fp32:
             fuse(adapted)
-        return Reranker(final.to(target_device).eval(), config, target_device)
+        return Reranker(final.to(target_device).eval(), config, target_device, read_title_scores(folder))
 
     def rank(self, history: Titles, candidates: Titles, permutations: int | None = None) -> Ranking:
         """Order the candidates by how probable each is to come next.
@@ -130,11 +137,18 @@ class Reranker:
                 raise InputError(faults)
             started = time.perf_counter()
             scores = self.scores([(h[-config.history_length :], c) for h, c in lists], config)
+            if self._title_scores is not None:
+                scores = [
+                    model_scores + self._title_scores.of([history], [candidates])[0].astype(np.float32)
+                    for model_scores, (history, candidates) in zip(scores, lists, strict=True)
+                ]
             seconds = (time.perf_counter() - started) / max(1, len(lists))
         return [_ranking(row, seconds) for row in scores]
 
     def scores(self, lists: Sequence[tuple[Titles, Titles]], config: TrialConfig | None = None) -> list[FloatArray]:
-        """Log-probabilities of each list's candidates; does not check the titles.
+        """The model's log-probabilities of each list's candidates, without collaborative scores.
+
+        The titles are not checked.
 
         Args:
             config: replaces that of the training.

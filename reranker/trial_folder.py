@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,10 +42,12 @@ from reranker.storage.atomic_files import (
 if TYPE_CHECKING:  # reading a folder need not wait for torch
     from peft import PeftModel
 
+    from reranker.data.collaborative import TitleScores
     from reranker.modeling.label_skill import Skill
 
 ADAPTER_FACTS = "reranker.json"  # in an adapter's folder: what is needed to use it besides the base model
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_COUNTS = "collaborative.npz"  # in the folder of an adapter whose labels' logits they are added to
 _LIBRARIES = ("torch", "transformers", "peft", "trl")
 _FILES = "files.json"  # in a training state: the checksum of every other file
 _RANKS = ["greater", "ties"]
@@ -208,11 +211,19 @@ class TrialFolder:
         path = self.path / "figures.json"
         return read_json(path) if path.exists() else {}
 
-    def keep_adapter(self, model: PeftModel, config: TrialConfig, epoch: int, skill: Skill | None = None) -> None:
+    def keep_adapter(
+        self,
+        model: PeftModel,
+        config: TrialConfig,
+        epoch: int,
+        skill: Skill | None = None,
+        title_scores: TitleScores | None = None,
+    ) -> None:
         """Replace the kept adapter, file by file: safetensors, peft's configuration, and our `reranker.json`.
 
         Args:
             skill: the part added to the base's weights in training; the stored adapter then includes it.
+            title_scores: what was added to the labels' logits in training.
         """
         from reranker.modeling.checkpoints import base_fingerprint
         from reranker.modeling.label_skill import put_beside
@@ -229,6 +240,10 @@ class TrialFolder:
                     put_beside(temporary, skill)
                     facts["skill"] = skill.facts
                 _name_base(temporary / "adapter_config.json", config.model)
+                if title_scores is not None:
+                    content = title_scores.to_bytes()
+                    facts["counts"] = zlib.crc32(content)
+                    (temporary / ADAPTER_COUNTS).write_bytes(content)
                 facts["weights"] = zlib.crc32(read_bytes(temporary / ADAPTER_WEIGHTS))
                 (temporary / ADAPTER_FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
                 self.adapter.mkdir(exist_ok=True)
@@ -245,9 +260,26 @@ def check_adapter(folder: Path) -> None:
     """
     _object(folder / "adapter_config.json")
     facts = folder / ADAPTER_FACTS
-    weights = _object(facts).get("weights") if facts.exists() else None
-    if weights is not None and zlib.crc32(read_bytes(folder / ADAPTER_WEIGHTS)) != weights:
-        raise DamagedFile(folder / ADAPTER_WEIGHTS, "is damaged: it is not what was written")
+    checksums = _object(facts) if facts.exists() else {}
+    for name, checksum in ((ADAPTER_WEIGHTS, checksums.get("weights")), (ADAPTER_COUNTS, checksums.get("counts"))):
+        if checksum is not None and zlib.crc32(read_bytes(folder / name)) != checksum:
+            raise DamagedFile(folder / name, "is damaged: it is not what was written")
+
+
+def read_title_scores(folder: Path) -> TitleScores | None:
+    """What an adapter's folder holds to add to its scores; None if nothing.
+
+    Raises:
+        DamagedFile: it cannot be read.
+    """
+    from reranker.data.collaborative import TitleScores
+
+    if not (folder / ADAPTER_COUNTS).exists():
+        return None
+    try:
+        return TitleScores.from_bytes(read_bytes(folder / ADAPTER_COUNTS))
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile):
+        raise DamagedFile(folder / ADAPTER_COUNTS, "is damaged: it is not what was written") from None
 
 
 def _object(path: Path) -> dict[str, Any]:

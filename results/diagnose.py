@@ -13,7 +13,6 @@ import textwrap
 
 from reranker.command_line.entry_point import Parser, a_path, at_least_one, last_net, not_empty, working_on
 from reranker.command_line.printable_text import say
-from results.study.integrity import open_study
 from results.study.runs_home import runs_home
 
 
@@ -23,23 +22,24 @@ def main(argv: list[str] | None = None) -> int:
     args = _arguments(argv)
 
     from results.diagnosis.diagnosis import as_text, diagnose  # takes a second
-    from results.diagnosis.diagnosis_inputs import DiagnosisInputs, read_table
+    from results.diagnosis.diagnosis_inputs import read_table
     from results.leaderboard import unfinished
+    from results.study_result import StudyResult
 
-    note = ""
+    note, learned, width = "", "", min(100, shutil.get_terminal_size((100, 24)).columns)
     if args.table:
-        inputs = read_table(args.table, users=args.users, candidates=args.candidates)
+        findings = diagnose(read_table(args.table, users=args.users, candidates=args.candidates))
     else:
-        study = open_study(args.runs, args.study)
-        working_on(study.path / "driver.log")
-        inputs, note = DiagnosisInputs.of_study(study), unfinished(study)
-    findings, width = diagnose(inputs), min(100, shutil.get_terminal_size((100, 24)).columns)
+        result = StudyResult.open(args.study, args.runs)
+        working_on(result.folder.path / "driver.log")
+        findings, note = result.diagnose(), unfinished(result.folder)
+        learned = comparison.learned if (comparison := result.compare()) else ""
     if args.json:
         print(json.dumps([finding.as_dict() for finding in findings], indent=2, ensure_ascii=False))
     else:
         if note:
             say(note)
-        if inputs.comparison and (learned := inputs.comparison.learned):
+        if learned:
             say(textwrap.fill(f"Learned: {learned}.", max(40, width), subsequent_indent=" " * 9))
         say(as_text(findings, width))
     return 0

@@ -63,7 +63,7 @@ def _check(study: StudyFolder, best: StoredTrial | None, unseal: str) -> None:
 
 def _reading(study: StudyFolder, best: StoredTrial, unseal: str) -> dict[str, Any]:
     from reranker.data.assemble import RerankingData
-    from reranker.evaluation.evaluate import evaluate
+    from reranker.evaluation.evaluate import collaborative_scores, evaluate
     from reranker.modeling.model_cache import BaseModels  # imported late: torch and transformers take seconds
     from reranker.ranker import Reranker
     from reranker.zero_shot import zero_shot
@@ -76,7 +76,8 @@ def _reading(study: StudyFolder, best: StoredTrial, unseal: str) -> dict[str, An
     lists, texts = data.test(config), data.interactions.item_texts
     titles = [([texts[i] for i in example.history], [texts[i] for i in example.candidates]) for example in lists]
     scores = np.array(Reranker.load(study.trial(best.number).path).scores(titles))
-    evaluation = evaluate(scores, np.array([example.target for example in lists]))
+    targets = np.array([example.target for example in lists])
+    evaluation = evaluate(scores, targets, collaborative_scores(lists))
     untrained = zero_shot(config, data, lists, BaseModels())
     plain, without_prior = study.zero_shot_names(config.model)
     baselines = data.baselines(config, "test")

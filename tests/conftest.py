@@ -31,6 +31,7 @@ torch.set_num_threads(1)
 # They start Ray, wait for processes and kill some: one after the other.
 RAY = {
     "test_lost_ray",
+    "test_notebook",
     "test_ray_cluster",
     "test_refit",
     "test_resume",

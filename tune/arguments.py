@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from reranker.command_line.entry_point import Parser, a_path, at_least_one, not_empty
 from reranker.command_line.redaction import HIDDEN, without_secrets
 from results.study.runs_home import runs_home
+from tune.search_options import SearchOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "search_spaces" / "demo.yaml"
@@ -45,6 +46,15 @@ def overrides(args: argparse.Namespace) -> list[str]:
         "resources.isolation": args.isolation,
     }
     return [*(f"{key}={value}" for key, value in named.items() if value is not None), *args.set]
+
+
+def options(args: argparse.Namespace) -> SearchOptions:
+    """What is asked besides the study."""
+    return SearchOptions(
+        args.runs, args.tracking_uri or "", args.address, args.dashboard_port, not args.no_dashboard,
+        args.replicate or 0, args.top, args.refit, args.retry_failed, args.quiet, args.summary_minutes,
+        args.webhook or "", args.command,
+    )  # fmt: skip
 
 
 def _contradictions(args: argparse.Namespace) -> list[str]:

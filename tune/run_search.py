@@ -59,8 +59,11 @@ def _run(args: argparse.Namespace, console: Terminal) -> int:
     if not args.quiet:
         console.say("starting …")
     from tune.search import search
+    from tune.terminal.exit_status import exit_code
 
-    return search(study, folder, earlier, args, console)
+    options = arguments.options(args)
+    result = search(study, resume=folder, warm_start=earlier, options=options, console=console)
+    return exit_code(result.folder, result.ending)
 
 
 if __name__ == "__main__":

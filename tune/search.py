@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 from tune.execution.ray_cluster import cluster  # isort: skip  (before ray: sets what Ray reads on import)
 
 import ray
 from ray import tune as ray_tune
 
+from reranker.command_line.output_streams import outliving
 from reranker.command_line.printable_text import Terminal
 from reranker.command_line.redaction import masked
 from reranker.data.assemble import RerankingData
@@ -19,8 +20,10 @@ from results.leaderboard import leaderboard, pretty
 from results.reporting.write_report import write_report
 from results.statistics.comparison import compare, winner
 from results.statistics.verdict_text import findings, verdict
+from results.study.integrity import open_study
 from results.study.study_folder import StoredTrial, StudyFolder
 from results.study.tracking_address import tracking_uri_of
+from results.study_result import StudyResult
 from tune.callbacks import SearchCallbacks
 from tune.deployment.deploy import refit_and_register
 from tune.execution.failure_cause import MACHINE, machine_fault
@@ -30,6 +33,7 @@ from tune.execution.trial_runner import make_trainable
 from tune.execution.worker_group import TrialResources
 from tune.launch import Launch, begin_study
 from tune.mlflow_tracking.tracker import Tracker
+from tune.search_options import SearchOptions
 from tune.searching.optuna_searcher import OptunaSearcher, make_sampler
 from tune.searching.replicates import Replication
 from tune.searching.schedulers import make_scheduler, replay
@@ -40,7 +44,8 @@ from tune.searching.warm_start import warm_start
 from tune.study_file.manifest import check_same
 from tune.study_file.preflight import check_models, gpu_part
 from tune.study_file.study import Study
-from tune.terminal.exit_status import exit_code, tell_webhook
+from tune.terminal.driver_log import own_stdout
+from tune.terminal.exit_status import tell_webhook
 from tune.terminal.live_table import Progress
 from tune.terminal.printed_lines import goes_on, how_to_resume, where_it_is, where_to_look
 from tune.terminal.printed_plan import plan
@@ -50,27 +55,53 @@ _REASONS = 3  # of the diagnosis that are printed; the report has all
 
 def search(
     study: Study,
-    folder: StudyFolder | None,
-    earlier: StudyFolder | None,
-    args: argparse.Namespace,
-    console: Terminal,
-) -> int:
-    """The exit code of the command.
+    *,
+    resume: StudyFolder | str | Path | None = None,
+    warm_start: StudyFolder | str | Path | None = None,
+    options: SearchOptions | None = None,
+    console: Terminal | None = None,
+) -> StudyResult:
+    """Search a study's space, on a Ray of its own or one that runs; trains, scores, tracks, compares and reports.
+
+    Must be called from the main thread: it minds Ctrl-C and SIGTERM, after which `StudyResult.state` says how it ended.
 
     Args:
-        folder: of a study that goes on; None begins a new one.
-        earlier: whose finished trials the sampler begins with.
-        args: as `tune.arguments` gives them.
+        study: see `Study.load`.
+        resume: a study to go on with, by its name or folder; None begins a new one.
+        warm_start: an earlier study, whose finished trials the sampler begins with.
+        options: what is asked besides the study.
+        console: where to report; None: standard output.
+
+    Raises:
+        InputError: data or models break a rule, or differ from those that the study to go on with began with.
+        EnvironmentFault: the machine lacks something, such as a file or a free port; what was trained is kept.
     """
-    say: Callable[[str], None] = (lambda line: None) if args.quiet else console.say
+    options = options or SearchOptions()
+    folder, earlier = (
+        given if given is None or isinstance(given, StudyFolder) else open_study(options.runs, str(given))
+        for given in (resume, warm_start)
+    )
+    if folder is None:
+        StudyFolder.check_place(options.runs, study.name)
+    return _search(study, folder, earlier, options, console or Terminal(outliving(own_stdout())))
+
+
+def _search(
+    study: Study,
+    folder: StudyFolder | None,
+    earlier: StudyFolder | None,
+    options: SearchOptions,
+    console: Terminal,
+) -> StudyResult:
+    say: Callable[[str], None] = (lambda line: None) if options.quiet else console.say
 
     # Check
     say("preparing the data …")
     data = RerankingData.prepare(study.data).sealed()
     say("loading the models' tokenizers …")
     models = check_models(study, data, fetch=True)
-    if not args.quiet:
-        console.say(goes_on(study, folder, args.replicate, args.top) if folder else plan(study, data, models))
+    if not options.quiet:
+        console.say(goes_on(study, folder, options.replicate, options.top) if folder else plan(study, data, models))
     if folder:
         check_same(folder, study, data)
 
@@ -78,10 +109,12 @@ def search(
         if folder:
             launch.hold(folder)
         say("starting Ray …")
-        with cluster(args.address, args.dashboard_port, dashboard=not args.no_dashboard) as ray_cluster:
+        with cluster(options.address, options.dashboard_port, dashboard=options.dashboard) as ray_cluster:
             resources = trial_resources(study, gpu_part(study, models))
             if folder is None:
-                folder = begin_study(study, data, args.runs, tracking_uri=args.tracking_uri or "", command=args.command)
+                folder = begin_study(
+                    study, data, options.runs, tracking_uri=options.tracking_uri, command=options.command
+                )
                 launch.hold(folder)
             launch.begin(study)
             tracker = Tracker(folder, tracking_uri_of(folder))
@@ -89,7 +122,7 @@ def search(
             say(where_to_look(folder, ray_cluster, tracking_uri_of(folder)))
 
             # Search
-            ending = _run_trials(study, data, folder, tracker, args, console, resources, earlier)
+            ending = _run_trials(study, data, folder, tracker, options, console, resources, earlier)
 
             # Report
             best = None
@@ -98,15 +131,15 @@ def search(
             except Exception as error:
                 if not (ending.startswith(MACHINE) and machine_fault(error)):
                     raise  # else it is the same fault again, which is told below
-            if args.refit and best is not None and not ending:
+            if options.refit and best is not None and not ending:
                 uri = tracking_uri_of(folder)
                 used = refit_and_register(data, folder, resources, name=study.name, tracking_uri=uri, say=say)
                 console.say(masked(used))
             say("shutting Ray down …")
     if ending:
         console.say(how_to_resume(folder, ending))
-    tell_webhook(args.webhook, folder)
-    return exit_code(folder, ending)
+    tell_webhook(options.webhook, folder)
+    return StudyResult(folder, ending)
 
 
 def _run_trials(
@@ -114,7 +147,7 @@ def _run_trials(
     data: RerankingData,
     folder: StudyFolder,
     tracker: Tracker,
-    args: argparse.Namespace,
+    options: SearchOptions,
     console: Terminal,
     resources: TrialResources,
     earlier: StudyFolder | None,
@@ -125,18 +158,23 @@ def _run_trials(
     trial_life.reconcile()
     past = trial_store.past()
     progress = Progress(
-        study, console, done=len(past), best=trial_store.best(), summary_s=60 * args.summary_minutes, quiet=args.quiet
+        study,
+        console,
+        done=len(past),
+        best=trial_store.best(),
+        summary_s=60 * options.summary_minutes,
+        quiet=options.quiet,
     )
     tracker.say = progress.say
     stop_rules = StopRules(study, folder, trial_store, progress.say)
     if earlier is not None:
         progress.say(warm_start(study, trial_store, earlier, data.interactions.fingerprint))
     trial_store.enqueue_first()
-    if args.retry_failed:
+    if options.retry_failed:
         progress.say(f"tried again: {', '.join(f'trial {n}' for n in trial_store.retry_failed()) or 'none had failed'}")
     scheduler = make_scheduler(study, folder.read_manifest()["ceiling"])
     replay(scheduler, past)
-    replication = Replication(folder, args.top, args.replicate, progress.say) if args.replicate else None
+    replication = Replication(folder, options.top, options.replicate, progress.say) if options.replicate else None
     callbacks = SearchCallbacks(trial_life, progress, tracker, stop_rules, study.knobs)
     with progress, stop_rules.listening():
         try:

@@ -27,6 +27,13 @@ _NO_MEMORY = ("cannot allocate memory", "can't allocate memory", "not enough mem
 _NO_SPACE = ("no space left", "disk is full", "os error 28")
 
 
+class ParserFound(BaseException):
+    """Carries a command's parser to `parser_of`."""
+
+    def __init__(self, parser: Parser) -> None:
+        self.parser = parser
+
+
 class Parser(argparse.ArgumentParser):
     """Takes no abbreviated options; errors are one sentence without secrets. Every command has `--debug`."""
 
@@ -38,6 +45,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as usual, but refuse NUL characters."""
+        if _place.only_parser:
+            raise ParserFound(self)
         words = sys.argv[1:] if args is None else list(args)
         if any("\0" in word for word in words):
             self.error("an argument must not have a NUL character in it")
@@ -51,10 +60,11 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass
 class _Place:
-    """Where this process's command writes traces, and how to go on after a fault."""
+    """Where this process's command writes traces, and how to go on after a fault; whether only its parser is asked."""
 
     log: Path | None = None
     go_on: str = ""
+    only_parser: bool = False
 
 
 _place = _Place()
@@ -90,6 +100,18 @@ def last_net(main: _Main) -> _Main:
             return _told(error, debug="--debug" in words)
 
     return guarded
+
+
+def parser_of(main: _Main) -> Parser:
+    """A command's parser, from a call of the command that ends where it would parse."""
+    _place.only_parser = True
+    try:
+        main([])
+    except ParserFound as found:
+        return found.parser
+    finally:
+        _place.only_parser = False
+    raise TypeError(f"{main.__module__} parses nothing")
 
 
 def cause_of(error: BaseException) -> tuple[str, int]:

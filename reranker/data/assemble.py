@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reranker.config import DataConfig, DemoData, TrialConfig
+from reranker.config import DataConfig, DemoData, NegativesMix, TrialConfig
 from reranker.data import sources
-from reranker.data.baseline_ranks import baseline_ranks
+from reranker.data.baseline_ranks import COLLABORATIVE, baseline_ranks
 from reranker.data.candidate_lists import CandidateSampler, training_prefixes
-from reranker.data.example import MISSING, Example
+from reranker.data.collaborative import HISTORY, CollaborativeScores, ItemCounts, TitleScores
+from reranker.data.example import MISSING, Evaluated, Example, Part
 from reranker.data.interactions import Interactions, Split, split
 from reranker.data.sources import demo
 from reranker.metrics import Ranks, ranks_of_target
+
+_FITTED_ON = 3  # latest examples of each user
+_FITTED_USERS = 5_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +35,7 @@ class RerankingData:
     split: Split
     sampler: CandidateSampler
     validates: bool = True
+    _fitted: dict[tuple[Evaluated, int], CollaborativeScores] = field(default_factory=dict)
 
     @staticmethod
     def prepare(config: DataConfig) -> RerankingData:
@@ -60,23 +65,29 @@ class RerankingData:
 
     def training_examples(self, config: TrialConfig, epoch: int) -> list[Example]:
         """The lists of one epoch (counted from 0). Epochs differ in their prefixes, negatives and order."""
-        return self.sampler.training_examples(config, self._prefixes(config, epoch), epoch)
+        examples = self.sampler.training_examples(config, self._prefixes(config, epoch), epoch)
+        return self._with_collaborative(examples, config, "train")
 
     def shared_examples(self, config: TrialConfig, epoch: int, together: int) -> list[list[Example]]:
         """The examples of one epoch, up to `together` per list; see `CandidateSampler.shared_examples`."""
-        return self.sampler.shared_examples(config, self._prefixes(config, epoch), epoch, together)
+        lists = self.sampler.shared_examples(config, self._prefixes(config, epoch), epoch, together)
+        scored = iter(self._with_collaborative([example for group in lists for example in group], config, "train"))
+        return [[next(scored) for _ in group] for group in lists]
 
-    def list_correction(self, config: TrialConfig, epoch: int, together: int) -> NDArray[np.float32]:
+    def list_correction(self, config: TrialConfig, together: int) -> NDArray[np.float32]:
         """What to add to each item's logit in shared lists, [items]; see `CandidateSampler.list_correction`."""
-        return self.sampler.list_correction(config, self._prefixes(config, epoch), together)
+        prefixes = training_prefixes(self.split, None, self.config.training_users, self.config.seed)
+        return self.sampler.list_correction(config, prefixes, together)
 
     def _prefixes(self, config: TrialConfig, epoch: int) -> NDArray[np.int64]:
         users, seed = self.config.training_users, self.config.seed
         return training_prefixes(self.split, config.examples_per_user, users, seed, epoch)
 
     def validation(self, config: TrialConfig) -> list[Example]:
-        """The lists that the search uses; only `candidates` of the configuration matters."""
-        return self._evaluation("validation", config.candidates) if self.validates else []
+        """The lists that the search uses; of the configuration, `candidates` and `collaborative_scores` matter."""
+        if not self.validates:
+            return []
+        return self._with_collaborative(self._evaluation("validation", config.candidates), config, "validation")
 
     def test(self, config: TrialConfig) -> list[Example]:
         """The lists for scoring the winner at the end, of the same users and made in the same way.
@@ -84,7 +95,7 @@ class RerankingData:
         Raises:
             SealedError: these data are sealed.
         """
-        return self._evaluation("test", config.candidates)
+        return self._with_collaborative(self._evaluation("test", config.candidates), config, "test")
 
     def baselines(self, config: TrialConfig, part: Literal["validation", "test"]) -> dict[str, Ranks]:
         """Ranks of every baseline on the part's lists; on retrieved lists also of `retriever`, their own order.
@@ -93,8 +104,11 @@ class RerankingData:
         """
         lists = self._evaluation(part, config.candidates)
         ranks = baseline_ranks(self.interactions, self.split, lists, part)
+        targets, candidates = np.array([e.target for e in lists]), np.array([e.candidates for e in lists])
+        scores = self._collaborative(part, config.candidates).scores([e.history for e in lists], candidates)
+        ranks[COLLABORATIVE] = ranks_of_target(scores, targets)
         if self.config.candidate_mode == "retrieval":
-            targets = [example.target for example in self._retrieved(part, config.candidates, "retriever")]
+            targets = np.array([example.target for example in self._retrieved(part, config.candidates, "retriever")])
             best_first = np.broadcast_to(-np.arange(config.candidates), (len(targets), config.candidates))
             ranks["retriever"] = ranks_of_target(best_first, targets)
         return ranks
@@ -142,6 +156,49 @@ class RerankingData:
             ]
         best = self.best_reachable(config)
         return "\n".join(lines if best is None else [*lines, f"  best reachable Recall@1: {best:.3f}"])
+
+    def title_scores(self, config: TrialConfig) -> TitleScores | None:
+        """What a trained adapter takes along to add to its scores; None if the configuration adds nothing."""
+        if not self.adds_collaborative(config):
+            return None
+        return TitleScores(self._collaborative("validation", config.candidates), tuple(self.interactions.item_texts))
+
+    def adds_collaborative(self, config: TrialConfig) -> bool:
+        """Whether the collaborative scores are added; the demo shows what a model learns by itself."""
+        if config.collaborative_scores == "auto":
+            return not isinstance(self.config, DemoData)
+        return config.collaborative_scores == "counts"
+
+    def _with_collaborative(self, examples: list[Example], config: TrialConfig, part: Part) -> list[Example]:
+        if not examples or not self.adds_collaborative(config):
+            return examples
+        own = None
+        if part == "train":
+            own = np.zeros((len(examples), config.candidates), dtype=np.int64)
+            own[np.arange(len(examples)), [example.target for example in examples]] = 1
+        candidates = np.array([example.candidates for example in examples])
+        fitted = self._collaborative("test" if part == "test" else "validation", config.candidates)
+        scores = fitted.scores([example.history for example in examples], candidates, own).astype(np.float32)
+        return [replace(e, collaborative=tuple(row)) for e, row in zip(examples, scores.tolist(), strict=True)]
+
+    def _collaborative(self, part: Evaluated, n: int) -> CollaborativeScores:
+        """Counted in everything before the part, and weighed on training lists with negatives like the part's."""
+        if (part, n) not in self._fitted:
+            negatives = NegativesMix()
+            if self.config.candidate_mode == "retrieval":
+                negatives = NegativesMix(uniform=0.0, retriever=1.0)
+            elif self.config.evaluation_negatives == "popularity":
+                negatives = NegativesMix(uniform=0.0, popularity=1.0)
+            config = TrialConfig(candidates=n, negatives=negatives, history_length=HISTORY, seed=self.config.seed)
+            prefixes = training_prefixes(self.split, _FITTED_ON, _FITTED_USERS, self.config.seed)
+            lists = self.sampler.training_examples(config, prefixes, epoch=0)
+            self._fitted[part, n] = CollaborativeScores.fitted(
+                ItemCounts.of(self.split.before(part), len(self.interactions.item_ids)),
+                [example.history for example in lists],
+                np.array([example.candidates for example in lists]),
+                np.array([example.target for example in lists]),
+            )
+        return self._fitted[part, n]
 
     def _evaluation(self, part: Literal["validation", "test"], n: int) -> list[Example]:
         if self.config.candidate_mode == "retrieval":

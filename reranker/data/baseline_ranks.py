@@ -13,6 +13,7 @@ from reranker.data.recommenders import MOST_ITEMS, RECOMMENDERS
 from reranker.metrics import Ranks, ranks_of_target
 
 RANDOM = "random"
+COLLABORATIVE = "collaborative"  # see `reranker.data.collaborative`
 
 
 def baseline_ranks(

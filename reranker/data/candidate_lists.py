@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reranker.config import TrialConfig
+from reranker.data import collaborative
 from reranker.data.example import MISSING, Evaluated, Example
 from reranker.data.first_stage import NOTHING, HardNegatives, Retriever
 from reranker.data.interactions import Interactions, ItemCodes, Split
@@ -77,8 +78,8 @@ class CandidateSampler:
         """One list for each prefix, with negatives of this epoch; deterministic in (config.seed, epoch, prefix).
 
         With `shuffle_candidates` the order changes each epoch too; without it the target keeps its label.
-        Histories are cut to `history_length`, the most a prompt shows: uncut, the prefixes of a user with 2,700 items
-        would hold 3.6 million items.
+        Histories are cut to what a prompt shows and the collaborative scores use: uncut, the prefixes of a user with
+        2,700 items would hold 3.6 million items.
 
         Raises:
             InputError: the catalogue is too small for lists of `candidates`, or a list would leak.
@@ -92,7 +93,7 @@ class CandidateSampler:
         sequences = [sequence.tolist() for sequence in self.split.train]
         examples = self._lists(
             users,
-            [sequences[u][max(0, p - config.history_length) : p] for u, p in prefixes.tolist()],
+            [sequences[u][max(0, p - _most_used(config)) : p] for u, p in prefixes.tolist()],
             np.array([sequences[u][p] for u, p in prefixes.tolist()], dtype=np.int64),
             self._negatives(users, negatives, popular, random_bits(*base, _NEGATIVE), pools, hard),
             random_bits(config.seed, order_epoch, users, positions, _ORDER),
@@ -141,7 +142,7 @@ class CandidateSampler:
             lists.append(
                 [
                     Example(
-                        user, tuple(sequences[user][max(0, at - config.history_length) : at]), tuple(listed.tolist()),
+                        user, tuple(sequences[user][max(0, at - _most_used(config)) : at]), tuple(listed.tolist()),
                         int(place), tuple(np.flatnonzero(row).tolist()),
                     )
                     for (user, at), place, row in zip(group.tolist(), places, excluded, strict=True)
@@ -158,6 +159,10 @@ class CandidateSampler:
         in training, the correction offsets this, so scores mean the same as after training on the mix. Source: sampled
         softmax (Bengio and Senécal, Quick training of probabilistic neural nets by importance sampling, AISTATS 2003).
         Hard negatives count as uniform ones.
+
+        Args:
+            prefixes: all that any epoch takes. The targets of one epoch alone would tell: each of them is there at least
+                once, so targets would look more frequent than they are, and all other items less.
         """
         items = len(self.interactions.item_ids)
         targets = [self.split.train[u][p] for u, p in prefixes.tolist()]
@@ -382,6 +387,11 @@ def fingerprint(examples: Sequence[Example]) -> str:
     for example in examples:
         digest.update(repr((example.user, example.history, example.candidates, example.target)).encode())
     return digest.hexdigest()
+
+
+def _most_used(config: TrialConfig) -> int:
+    """Items at the end of a training example's history that anything looks at."""
+    return max(config.history_length, collaborative.HISTORY)
 
 
 def _stream(part: Evaluated) -> int:

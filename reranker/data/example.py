@@ -20,3 +20,4 @@ class Example:
     candidates: tuple[int, ...]  # in the order of their labels, without repeats
     target: int  # position of the true item in `candidates`; MISSING if a retriever did not find it
     excluded: tuple[int, ...] = ()  # positions that are not negatives for this user, in a shared list
+    collaborative: tuple[float, ...] = ()  # to add to each candidate's logit, see `reranker.data.collaborative`

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reranker.data.example import Example
 from reranker.metrics import Picks, Ranks, picks, ranks_of_target, summarise
 
 FLOPS = (
@@ -14,6 +16,8 @@ FLOPS = (
     "+ 2 · hidden size · labels, with the adapter merged into its base; of a mean validation list."
 )
 RETRIEVED = "retrieved/"  # before a metric's name: only over lists that hold their target
+ALONE = "alone/"  # before a figure's name: of the model by itself, without the collaborative scores
+_BY_ITSELF = ("val_loss", "recall_at_1", "ndcg_at_10")
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class Evaluation:
         ranks: of each list's target.
         picks: what the model put first in each list.
         figures: `val_loss` (nats, of the label softmax), and the metrics of `reranker.metrics`. For retrieved lists
-            also `hit`, the share of lists that hold their target, and each metric over those alone.
+            also `hit`, the share of lists that hold their target, and each metric over those alone. With collaborative
+            scores also `collaborative_loss`, theirs without the model, and some figures of the model without them.
     """
 
     ranks: Ranks
@@ -32,13 +37,21 @@ class Evaluation:
     figures: dict[str, float]
 
 
-def evaluate(scores: NDArray[np.floating], targets: NDArray[np.integer]) -> Evaluation:
+def evaluate(
+    scores: NDArray[np.floating], targets: NDArray[np.integer], collaborative: NDArray[np.floating] | None = None
+) -> Evaluation:
     """Rank the targets and summarise.
 
     Args:
         scores: log-probabilities among the labels, [lists, candidates].
         targets: [lists], position of the true item, or MISSING.
+        collaborative: what to add to the scores; None: nothing.
     """
+    if collaborative is not None:
+        together, alone = evaluate(_log_softmax(scores + collaborative), targets), evaluate(scores, targets).figures
+        added = {f"{ALONE}{name}": alone[name] for name in _BY_ITSELF}
+        added["collaborative_loss"] = evaluate(collaborative, targets).figures["val_loss"]
+        return replace(together, figures={**together.figures, **added})
     ranks = ranks_of_target(scores, targets)
     has_target = ranks.found
     target_scores = np.take_along_axis(_log_softmax(scores[has_target]), targets[has_target, None], axis=1)
@@ -48,6 +61,13 @@ def evaluate(scores: NDArray[np.floating], targets: NDArray[np.integer]) -> Eval
         if has_target.any():
             figures |= {f"{RETRIEVED}{name}": value for name, value in summarise(ranks.of(has_target)).items()}
     return Evaluation(ranks, picks(scores, targets), figures)
+
+
+def collaborative_scores(examples: Sequence[Example]) -> NDArray[np.float32] | None:
+    """The examples' collaborative scores, [examples, candidates]; None if they have none."""
+    if not examples or not examples[0].collaborative:
+        return None
+    return np.array([example.collaborative for example in examples], dtype=np.float32)
 
 
 def _log_softmax(scores: NDArray[np.floating]) -> NDArray[np.floating]:

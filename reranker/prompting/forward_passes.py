@@ -32,12 +32,19 @@ class Limits:
     rows: int | None
 
 
-def plain_passes(encoder: PromptEncoder, prompts: Sequence[Prompt], limits: Limits) -> Iterator[Pass]:
-    """Passes of whole prompts; with the objective token_ce the answers are appended."""
+def plain_passes(
+    encoder: PromptEncoder, examples: Sequence[Example], prompts: Sequence[Prompt], limits: Limits
+) -> Iterator[Pass]:
+    """Passes of whole prompts; with the objective token_ce the answers are appended.
+
+    With collaborative scores each has a `bias` besides, as in `shared_passes`.
+    """
+    has_scores = any(example.collaborative for example in examples)
     texts = [prompt.input_ids + _answer(encoder, prompt) for prompt in prompts]
     for rows in by_length([len(ids) for ids in texts], limits.tokens, limits.rows):
         batch = pad_left([texts[i] for i in rows], encoder.pad_id)
-        yield {**batch, "targets": torch.tensor([prompts[i].target for i in rows])}
+        bias = {"bias": _collaborative([examples[i] for i in rows])} if has_scores else {}
+        yield {**batch, **bias, "targets": torch.tensor([prompts[i].target for i in rows])}
 
 
 def shared_passes(
@@ -106,7 +113,7 @@ def _blocks(
 def _laid_out(encoder: PromptEncoder, blocks: Sequence[_Block], correction: NDArray[Any]) -> Pass:
     ids, layout = lay_out([block.listed for block in blocks], [block.questions for block in blocks], encoder.pad_id)
     examples = [example for block in blocks for example in block.examples]
-    bias = torch.tensor(correction[[example.candidates for example in examples]])
+    bias = torch.tensor(correction[[example.candidates for example in examples]]) + _collaborative(examples)
     for row, example in zip(bias, examples, strict=True):
         if example.user == NOBODY:
             row.zero_()
@@ -117,6 +124,11 @@ def _laid_out(encoder: PromptEncoder, blocks: Sequence[_Block], correction: NDAr
         "targets": torch.tensor([example.target for example in examples]),
         "bias": bias,
     }
+
+
+def _collaborative(examples: Sequence[Example]) -> torch.Tensor:
+    """The examples' collaborative scores, fp32 [examples, candidates]; 0 for those without."""
+    return torch.tensor([example.collaborative or (0.0,) * len(example.candidates) for example in examples])
 
 
 def _answer(encoder: PromptEncoder, prompt: Prompt) -> list[int]:

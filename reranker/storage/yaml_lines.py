@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,23 @@ def read(path: Path, kind: str = "study file", content: str = "the sections stud
     if not isinstance(node, yaml.MappingNode):
         raise InputError([Fault(f"a {kind} must be a mapping with {content}", name, 1)])
     document.values = _value(node, (), document, name, frozenset())
+    return document
+
+
+def from_mapping(values: Mapping[str, Any], name: str = "the study") -> Document:
+    """Values from Python as `read` would give them from a file; faults cite `name`.
+
+    Raises:
+        InputError: they are nested too deeply, or are too many.
+    """
+    try:
+        node = yaml.compose(json.dumps(values, default=str), Loader=yaml.SafeLoader)
+    except (RecursionError, ValueError):
+        raise InputError([Fault("brackets are nested too deeply", name)]) from None
+    assert node is not None
+    document = Document(places={(): (name, None)})
+    document.values = _value(node, (), document, name, frozenset())
+    document.places = dict.fromkeys(document.places, (name, None))
     return document
 
 

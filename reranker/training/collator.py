@@ -54,9 +54,7 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
 
     def _drawn(self, epoch: int) -> Sequence[Sequence[Example]]:
         if self._together > 1:
-            self._correction = (
-                self.data.list_correction(self.config, epoch, self._together) * self.config.list_correction
-            )
+            self._correction = self.data.list_correction(self.config, self._together) * self.config.list_correction
             return self.data.shared_examples(self.config, epoch, self._together)
         return [[example] for example in self.data.training_examples(self.config, epoch)]
 
@@ -77,12 +75,9 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
             passes = list(shared_passes(self.encoder, lists, shared, self._limits, self._correction))
         else:
             prompts = self.encoder.encode(examples)
-            extra_prompts = (
-                []
-                if self._finder is None
-                else self._finder.encode([e for questions in list_questions for e in questions])
-            )
-            passes = list(plain_passes(self.encoder, prompts + extra_prompts, self._limits))
+            questions = [question for of_list in list_questions for question in of_list]
+            extra_prompts = [] if self._finder is None else self._finder.encode(questions)
+            passes = list(plain_passes(self.encoder, [*examples, *questions], prompts + extra_prompts, self._limits))
         self.largest_pass = max(self.largest_pass, *(len(batch["targets"]) for batch in passes))
         self.seen += len(examples)
         self.tokens += sum(_real_tokens(batch) for batch in passes)

@@ -234,9 +234,8 @@ class SkillLesson:
             prompts = [self._encoder.encode_shared(examples) for examples in own_lists]
             passes = shared_passes(self._encoder, own_lists, prompts, self._limits, self._uncorrected)
         elif own_lists:
-            passes = plain_passes(
-                self._encoder, self._encoder.encode([e for examples in own_lists for e in examples]), self._limits
-            )
+            questions = [question for examples in own_lists for question in examples]
+            passes = plain_passes(self._encoder, questions, self._encoder.encode(questions), self._limits)
         for batch in passes:
             self.rows_of_pass = len(batch["targets"])
             yield on_device(batch, self._device)

@@ -23,7 +23,7 @@ from trl import SFTConfig
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.errors import TrainingError, TrainingStopped
-from reranker.evaluation.evaluate import Evaluation, evaluate
+from reranker.evaluation.evaluate import Evaluation, collaborative_scores, evaluate
 from reranker.evaluation.scoring import EncodedLists, flops_per_list, inspect
 from reranker.evaluation.title_probe import named_titles, own_probes, title_probes
 from reranker.metrics import is_loss
@@ -253,7 +253,8 @@ class RerankerTrainer(ResumableTrainer):
         epoch = int(report.figures["epoch"])
         if report.best:
             model = self.accelerator.unwrap_model(self.model)
-            self.job.folder.keep_adapter(model, self.job.config, epoch, self.job.skill)
+            title_scores = self.job.data.title_scores(self.job.config)
+            self.job.folder.keep_adapter(model, self.job.config, epoch, self.job.skill, title_scores)
         if (evaluation := report.evaluation) is not None:
             users = [self.job.data.interactions.user_ids[e.user] for e in self._validation]
             self.job.folder.keep_report(epoch, users, evaluation.ranks, evaluation.picks, best=report.best)
@@ -266,7 +267,9 @@ class RerankerTrainer(ResumableTrainer):
         scored = inspect(model, self._lists, self._probes)
         passed = time.perf_counter() - began
         evaluation = evaluate(
-            gathered(scored.scores, len(self._validation)), np.array([e.target for e in self._validation])
+            gathered(scored.scores, len(self._validation)),
+            np.array([e.target for e in self._validation]),
+            collaborative_scores(self._validation),
         )
         return evaluation, {
             **evaluation.figures,

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 from reranker.config import TrialConfig
+from reranker.data.baseline_ranks import COLLABORATIVE
 from reranker.errors import EnvironmentFault, Fault, InputError, nearest
 from reranker.metrics import METRIC_NAMES, METRICS, Picks, chance
 from results.statistics.comparison import Comparison, compare
@@ -29,6 +30,7 @@ _GAINS: dict[str, Callable[[int], float]] = {
     "ndcg": lambda rank: 1 / math.log2(rank + 1),
     "mrr": lambda rank: 1 / rank,
 }
+_MATTERS = 0.02  # of the metric; a larger lead may be real without being proven
 _RARE = 0.025  # how often luck may lift the best of all epochs above what counts as chance
 
 
@@ -147,8 +149,21 @@ class DiagnosisInputs:
 
     @property
     def guessing(self) -> float:
-        """The loss of guessing: all candidates equally likely, in nats."""
-        return math.log(self.candidates)
+        """The loss in nats of a model that has learned nothing: of equally likely candidates, or of counting alone."""
+        return float(self.best.get("collaborative_loss", math.log(self.candidates)))
+
+    @property
+    def guess(self) -> str:
+        """What `guessing` is the loss of, and its value, as a phrase."""
+        level = f"{self.guessing:.2f}"
+        if self.adds_counts:
+            return f"the collaborative scores without the model, {level}"
+        return f"guessing, ln {self.candidates} = {level}"
+
+    @property
+    def adds_counts(self) -> bool:
+        """Whether collaborative scores are added to the best trial's answers."""
+        return "collaborative_loss" in self.best
 
     @property
     def untrained(self) -> dict[str, Any]:
@@ -202,7 +217,13 @@ class DiagnosisInputs:
 
     @property
     def at_chance(self) -> bool:
-        """Whether the best epoch of all trials is at the level of guessing, or always ranks the same label first."""
+        """Whether the best epoch of all trials is at the level of guessing, or always ranks the same label first.
+
+        With collaborative scores: whether the model is not proven to add to them, and its lead is small.
+        """
+        against = self.comparison.against.get(COLLABORATIVE) if self.comparison else None
+        if self.adds_counts and against is not None:
+            return not against.proven and against.mean < _MATTERS
         return self.one_answer or self.is_chance(self.best, of=sum(len(trial.epochs) for trial in self.trials))
 
 

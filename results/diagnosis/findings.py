@@ -11,8 +11,9 @@ from results.diagnosis.checks.data import (
     leaked_target,
     retriever_ceiling,
 )
-from results.diagnosis.checks.measures import CANNOT, LOST, RULELESS
+from results.diagnosis.checks.measures import ADDS_NOTHING, CANNOT, LOST, RULELESS
 from results.diagnosis.checks.optimisation import (
+    adds_nothing,
     at_chance,
     no_better_than_untrained,
     not_applied,
@@ -36,7 +37,7 @@ from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Finding
 
 CHECKS: tuple[Callable[[DiagnosisInputs], Finding | None], ...] = (
-    at_chance, leaked_target, lost_labels, cannot_name_labels, too_few_steps, rate_too_high, names_without_rule,
+    at_chance, adds_nothing, leaked_target, lost_labels, cannot_name_labels, too_few_steps, rate_too_high, names_without_rule,
     label_prior, leaked_in_training, template_mismatch, not_applied, labels_do_not_fit, rate_too_low,
     no_better_than_untrained, labels_are_improbable, history_is_cut, overfitting, baseline_does_as_well,
     retriever_ceiling, easier_lists, still_learning, best_at_an_edge, too_few_users, seed_luck, failures,
@@ -44,6 +45,7 @@ CHECKS: tuple[Callable[[DiagnosisInputs], Finding | None], ...] = (
 _UNLEARNT = {"no better than untrained", "label prior", "labels are improbable"}
 EXPLAINS = {  # a finding → the findings it explains; an explained finding explains nothing itself
     "at chance": {"no better than untrained"},
+    ADDS_NOTHING: {"no better than untrained", "a simple baseline does as well"},
     "leaked target": {"leaked in training", "template mismatch", "label prior"},
     "leaked in training": {
         "overfitting",

@@ -101,7 +101,8 @@ class Naming:
         )
         losses = [epoch["train_loss"] for epoch in trial.epochs if "train_loss" in epoch]
         label_loss = trial.values.get("objective", "label_ce") == "label_ce" and not trial.values.get("skill_mix")
-        named_in_training = candidates and label_loss and min(losses, default=math.inf) < math.log(candidates) - _TAUGHT
+        guessing_loss = figures.get("collaborative_loss", math.log(candidates) if candidates else 0.0)
+        named_in_training = candidates and label_loss and min(losses, default=math.inf) < guessing_loss - _TAUGHT
         return None if naming.guesses and named_in_training else naming
 
     @property
@@ -191,7 +192,8 @@ def _share(figures: Mapping[str, Any], when: str = "") -> Share | None:
 
 def _ranks_better(figures: Mapping[str, Any], share: Share, users: int) -> bool:
     """Whether the model ranks the target first significantly more often than it names a title's label."""
-    recall = figures.get("retrieved/recall_at_1", figures.get("recall_at_1"))
+    with_counts = "alone/recall_at_1" in figures  # then the rest is not the model's alone
+    recall = figures.get("alone/recall_at_1" if with_counts else "retrieved/recall_at_1", figures.get("recall_at_1"))
     lists = users * figures.get("hit", 1.0)  # lists that hold their target
     if recall is None or not lists:
         return False

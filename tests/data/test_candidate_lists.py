@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from reranker.config import NegativesMix, TrialConfig
+from reranker.data import collaborative
 from reranker.data.candidate_lists import CandidateSampler, fingerprint, training_prefixes
 from reranker.data.example import MISSING, Example
 from reranker.data.interactions import Interactions, split
@@ -92,9 +93,12 @@ def test_training_lists_hold_the_next_item_after_the_history():
         assert not negatives(example) & set(DATA.sequences[user].tolist())
 
 
-def test_training_history_is_cut_to_what_a_prompt_shows():
-    short = training(TrialConfig(candidates=10, history_length=2))
-    assert [e.history for e in short] == [e.history[-2:] for e in training()]
+def test_training_history_is_cut_to_what_a_prompt_and_the_collaborative_scores_use(monkeypatch):
+    monkeypatch.setattr(collaborative, "HISTORY", 3)
+    whole, two, five = (training(TrialConfig(candidates=10, history_length=length)) for length in (100, 2, 5))
+    assert [e.history for e in two] == [e.history[-3:] for e in whole]
+    assert [e.history for e in five] == [e.history[-5:] for e in whole]
+    assert max(len(e.history) for e in whole) > 5
 
 
 def test_evaluation_lists_hold_the_held_out_item_after_all_before_it():

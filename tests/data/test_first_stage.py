@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from reranker.config import DemoData, MovieLensData, NegativesMix, TrialConfig
 from reranker.data import first_stage, recommenders
 from reranker.data.assemble import RerankingData
+from reranker.data.baseline_ranks import COLLABORATIVE
 from reranker.data.candidate_lists import CandidateSampler, training_prefixes
 from reranker.data.example import MISSING, Example
 from reranker.data.interactions import Interactions, split
@@ -109,7 +110,7 @@ def test_lists_stand_in_the_retrievers_order_or_in_one_by_seed(data):
 
 def test_every_baseline_ranks_the_retrieved_lists_and_their_order_is_one(data):
     found = data.baselines(CONFIG, "validation")
-    assert list(found) == ["random", *RECOMMENDERS, "retriever"]
+    assert list(found) == ["random", *RECOMMENDERS, COLLABORATIVE, "retriever"]
     hits = [example.target != MISSING for example in data.validation(CONFIG)]
     for ranks in found.values():
         assert ranks.found.tolist() == hits

@@ -90,8 +90,9 @@ def shared_and_plain(config: TrialConfig, data: RerankingData, lists: int) -> tu
     encoder = PromptEncoder(Catalogue(load_tokenizer(config.model), data.interactions.item_texts), config)
     some, limits = data.shared_examples(config, 0, 16)[:lists], Limits(None, None)
     prompts = [encoder.encode_shared(examples) for examples in some]
-    (shared,) = shared_passes(encoder, some, prompts, limits, data.list_correction(config, 0, 16))
-    (plain,) = plain_passes(encoder, encoder.encode([example for examples in some for example in examples]), limits)
+    (shared,) = shared_passes(encoder, some, prompts, limits, data.list_correction(config, 16))
+    examples = [example for of_list in some for example in of_list]
+    (plain,) = plain_passes(encoder, examples, encoder.encode(examples), limits)
     return encoder, shared, plain
 
 

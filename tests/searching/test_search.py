@@ -100,7 +100,7 @@ def test_the_study_leaves_what_it_promises(searched):
     assert set(table["kind"]) == {"trial", "baseline", "chance"}
     assert table.loc[table["kind"] == "chance", "recall_at_1"].item() == pytest.approx(0.05)
     untrained = ["zero-shot demo-tiny", "zero-shot demo-tiny, no prior"]
-    assert study.baselines() == ["ease", "item_knn", "markov", "popularity", *untrained]
+    assert study.baselines() == ["collaborative", "ease", "item_knn", "markov", "popularity", *untrained]
     assert (study.path / "report.html").stat().st_size > 50_000
     assert "ranks the true item first for" in out
     assert "The p-values and intervals allow for picking the best of 2 configurations and of their epochs" in out

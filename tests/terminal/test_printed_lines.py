@@ -99,7 +99,7 @@ def test_a_start_that_is_killed_after_the_rename_leaves_a_study_that_goes_on(fil
     assert run_search_main(["--resume", "small", "--check", "--runs", str(runs)]) == 0
     assert "study small: 2 trials" in capsys.readouterr().out
     study = StudyFolder.open(runs, "small")
-    assert study.baselines() == ["ease", "item_knn", "markov", "popularity"]
+    assert study.baselines() == ["collaborative", "ease", "item_knn", "markov", "popularity"]
     assert study.numbers() == []
 
 

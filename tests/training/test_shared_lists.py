@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from reranker.config import DemoData, NegativesMix, TrialConfig, build_trial_config
 from reranker.data.assemble import RerankingData
-from reranker.data.candidate_lists import training_prefixes
+from reranker.data.candidate_lists import CandidateSampler, training_prefixes
+from reranker.data.interactions import Interactions, split
 from reranker.data.item_token_cache import Catalogue
 from reranker.errors import InputError
 from reranker.modeling.checkpoints import load_base, load_tokenizer
@@ -101,7 +102,7 @@ def fitted(lists: list[list], bias: torch.Tensor) -> torch.Tensor:
 def test_with_the_correction_scores_mean_what_they_mean_after_plain_lists(demo):
     config = SHARED.model_copy(update={"examples_per_user": None})
     none = torch.zeros(len(demo.interactions.item_ids))
-    correction = torch.from_numpy(demo.list_correction(config, 0, 8))
+    correction = torch.from_numpy(demo.list_correction(config, 8))
     shared = [some for epoch in range(10) for some in demo.shared_examples(config, epoch, 8)]
     plain = fitted([demo.training_examples(config, epoch) for epoch in range(10)], none)
 
@@ -154,7 +155,7 @@ def test_the_loss_is_that_of_separate_prompts_over_the_same_lists(small, objecti
     config = SHARED.model_copy(update={"objective": objective, "learning_rate": 1e-12})
     encoder = PromptEncoder(Catalogue(load_tokenizer("demo-tiny"), small.interactions.item_texts), config)
     model, losses = load_base(config, torch.device("cpu")).eval(), []
-    correction = small.list_correction(config, 0, 8)
+    correction = small.list_correction(config, 8)
     labels = torch.tensor(encoder.label_ids)
     for some in small.shared_examples(config, 0, 8):
         for example, prompt in zip(some, encoder.encode(some), strict=True):
@@ -228,3 +229,31 @@ def test_how_many_share_a_list():
 def test_what_no_list_can_hold_is_refused(knobs, rule):
     with pytest.raises(InputError, match=rule):
         build_trial_config({"model": "demo-tiny", **knobs})
+
+
+def test_the_correction_is_right_for_targets_that_are_rare():
+    """On a large catalogue an epoch's own targets would look far too frequent, and all other items too rare."""
+    rng = np.random.default_rng(0)
+    shares = 1 / np.arange(1, 2001)
+    shares /= shares.sum()
+    sequences = [rng.choice(2000, size=12, replace=False, p=shares).astype(np.int32) for _ in range(300)]
+    names = [f"{i}" for i in range(2000)]
+    interactions = Interactions([f"{u}" for u in range(300)], names, names, sequences, [], "")
+    sampler = CandidateSampler(interactions, split(interactions), "popularity")
+    config = TrialConfig(candidates=20, collaborative_scores="none")
+    prefixes = training_prefixes(split(interactions), 2, None, 0)
+    lists = sampler.shared_examples(config, prefixes, 0, 16)
+    known = np.log(shares)  # of a ranker that knows the popularity, against uniform negatives
+
+    def loss(correction: np.ndarray) -> float:
+        losses = []
+        for example in (example for group in lists for example in group):
+            scores = (known + correction)[list(example.candidates)]
+            allowed = np.delete(scores, list(example.excluded))
+            losses.append(np.log(np.exp(allowed).sum()) - scores[example.target])
+        return float(np.mean(losses))
+
+    all_prefixes = training_prefixes(split(interactions), None, None, 0)
+    right, of_one_epoch = (sampler.list_correction(config, taken, 16) for taken in (all_prefixes, prefixes))
+    assert loss(right) < loss(np.zeros(2000)) - 0.2
+    assert loss(right) < loss(of_one_epoch) - 0.2

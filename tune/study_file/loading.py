@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from reranker.config import DataConfig, absolute_paths
 from reranker.errors import Fault, InputError, nearest
-from reranker.storage.yaml_lines import Document, Location, override, read
+from reranker.storage.yaml_lines import Document, Location, from_mapping, override, read
 from tune.study_file.dimensions import KNOBS, NO_KNOB, Dimension, mapping_of, names_of, reach
 from tune.study_file.distributions import FloatRange
 from tune.study_file.settings import MOST_TRIALS, Asha, Resources, StudyFile, StudySettings
@@ -43,17 +43,22 @@ _RULES = {  # of pydantic's findings that speak of Python
 }
 
 
-def load(path: Path, overrides: Iterable[str] = (), check_model: Callable[[str], None] = lambda model: None) -> Study:
-    """Read and check a study file.
+def load(
+    source: Path | Mapping[str, Any],
+    overrides: Iterable[str] = (),
+    check_model: Callable[[str], None] = lambda model: None,
+) -> Study:
+    """Read and check a study.
 
     Args:
+        source: its file, or the file's content, in which relative paths are looked up in the current folder.
         overrides: `KNOB=VALUE` fixes a knob; `section.field=VALUE` sets any field of the file.
         check_model: raises InputError for a model that does not exist.
 
     Raises:
         InputError: with every fault of the file and of the overrides.
     """
-    document = read(path)
+    document = read(source) if isinstance(source, Path) else from_mapping(source)
     _apply_overrides(document, overrides)
     parsed = _parse_sections(document)
     fixed, space = _check_fixed(document, check_model), mapping_of(document.values, "space")
@@ -73,7 +78,7 @@ def load(path: Path, overrides: Iterable[str] = (), check_model: Callable[[str],
         _check_fidelity(document, parsed.study, fixed, dimensions)
     if parsed is None or document.faults:
         raise InputError(sorted(document.faults, key=lambda fault: (fault.file, fault.line or 0)))
-    paths = absolute_paths(parsed.data, path.parent)
+    paths = absolute_paths(parsed.data, source.parent if isinstance(source, Path) else Path.cwd())
     study = Study(
         parsed.study,
         parsed.data.model_copy(update=paths),

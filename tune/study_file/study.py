@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import optuna
@@ -34,6 +35,22 @@ class Study:
     dimensions: tuple[Dimension, ...]
     source: dict[str, Any]  # the file's values, overrides included
     start_points: tuple[Parameters, ...]  # what a point leaves out is drawn
+
+    @staticmethod
+    def load(source: Path | str | Mapping[str, Any], overrides: Iterable[str] = ()) -> Study:
+        """A study from a study file, or from the same content as a mapping.
+
+        Args:
+            source: a path, relative ones from the current folder, or a mapping with the file's sections.
+            overrides: `KNOB=VALUE` fixes a knob; `section.field=VALUE` sets any field.
+
+        Raises:
+            InputError: with every fault of the study and of the overrides.
+        """
+        from reranker.modeling.model_names import check_name
+        from tune.study_file.loading import load
+
+        return load(Path(source) if isinstance(source, str) else source, overrides, check_name)
 
     @property
     def name(self) -> str:

@@ -63,7 +63,7 @@ def leaked_in_training(inputs: DiagnosisInputs) -> Finding | None:
     if first["val_loss"] < first["train_loss"] + 0.5 * inputs.guessing or not much_easier(inputs, first):
         return None
     return Finding(
-        "leaked in training", f"{new_examples(first)}; guessing has {inputs.guessing:.2f}",
+        "leaked in training", f"{new_examples(first)}; that of {inputs.guess}",
         "the training prompts give their answers away, and the model learns to find them there instead of ranking",
         "print some training prompts with their answers: is the target in the history, or always at the same label? "
         "Are they written as the validation prompts are?", Confidence.SURE, Grade.CAUSE,
@@ -87,8 +87,8 @@ def labels_do_not_fit(inputs: DiagnosisInputs) -> Finding | None:
         for name, row in simple_baselines(inputs).items()
         if "recall_at_1" in row and not inputs.is_chance(row)
     }
-    seen = f"after {steps_of(at_guessing[0]):.0f} steps the training loss is {min(losses):.3f} nats, that of guessing"
-    seen += f" (ln {inputs.candidates} = {inputs.guessing:.3f})"
+    seen = f"after {steps_of(at_guessing[0]):.0f} steps the training loss is {min(losses):.3f} nats, that of "
+    seen += inputs.guess
     seen += f", at rates from {rates[0]:.1e} to {rates[-1]:.1e} alike" if varied else ""
     means = "the answers that are trained don't go with their lists: shuffled, shifted by a row, or of another table"
     if above_chance:

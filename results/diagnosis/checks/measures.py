@@ -37,6 +37,7 @@ MATTERS = 0.02  # of the metric; a smaller gain does not count
 VAGUE = 0.05  # half-width of a difference's interval; a wider interval says nothing
 SHUFFLES = 2000
 LOST, CANNOT = "knew how to name labels and lost it", "cannot name labels yet"
+ADDS_NOTHING = "adds nothing to counting"
 RULELESS = "names labels but does not know the rule"
 
 
@@ -144,7 +145,7 @@ def preferred_label(inputs: DiagnosisInputs, picks: Picks) -> tuple[str, float, 
 
 def unmoved(inputs: DiagnosisInputs) -> bool:
     """Whether the answers are the untrained model's. If one label dominates them, the loss must be unchanged too."""
-    if inputs.kept_first is None or inputs.kept_first < SAME:
+    if inputs.kept_first is None or inputs.kept_first < SAME or inputs.adds_counts:
         return False
     loss_before, loss_after = inputs.untrained.get("val_loss"), inputs.best.get("val_loss")
     one_label = inputs.picks is not None and bool(

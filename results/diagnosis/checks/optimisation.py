@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+from reranker.data.baseline_ranks import COLLABORATIVE
 from reranker.metrics import METRIC_NAMES
 from results.diagnosis.checks.measures import (
+    ADDS_NOTHING,
     AT_GUESSING,
     BELOW_GUESSING,
     FEW_STEPS,
@@ -41,7 +43,7 @@ from results.study.study_folder import TrialStatus
 
 def at_chance(inputs: DiagnosisInputs) -> Finding | None:
     """The best trial ranks no better than guessing."""
-    if not inputs.at_chance:
+    if not inputs.at_chance or inputs.adds_counts:
         return None
     metric = "recall_at_1" if "recall_at_1" in inputs.best else "ndcg_at_10"
     level, half_width = inputs.chance[metric], 1.96 * inputs.error_of_chance(metric)
@@ -57,7 +59,7 @@ def at_chance(inputs: DiagnosisInputs) -> Finding | None:
             if loss > inputs.guessing - BELOW_GUESSING
             else "below"
         )
-        seen += f"; the loss, {loss:.2f}, is {side} that of guessing, ln {inputs.candidates} = {inputs.guessing:.2f}"
+        seen += f"; the loss, {loss:.2f}, is {side} that of {inputs.guess}"
     if metric in inputs.untrained and not inputs.is_chance(inputs.untrained):
         seen += f"; before any training the model has {pretty_metric(metric)} {inputs.untrained[metric]:.4f}"
     return Finding(
@@ -65,6 +67,26 @@ def at_chance(inputs: DiagnosisInputs) -> Finding | None:
         "mend what is named below; if nothing is, read ten prompts with their answers, as tokens. Comparing "
         "configurations is pointless until one is above chance",
         Confidence.SURE, Grade.SYMPTOM,
+    )  # fmt: skip
+
+
+def adds_nothing(inputs: DiagnosisInputs) -> Finding | None:
+    """With collaborative scores: the best trial ranks no better than they do without it."""
+    if not inputs.at_chance or not inputs.adds_counts:
+        return None
+    metric = inputs.comparison.metric if inputs.comparison else inputs.metric
+    seen = (
+        f"{how_far_it_leads(inputs, [COLLABORATIVE])}; the loss, {inputs.best['val_loss']:.2f}, stands against that of "
+        f"{inputs.guess}"
+    )
+    alone, level = inputs.best.get(f"alone/{metric}"), inputs.chance.get(metric)
+    if alone is not None and level is not None:
+        seen += f"; by itself the model has {pretty_metric(metric)} {alone:.3f}, guessing {level:.3f}"
+    return Finding(
+        ADDS_NOTHING, seen,
+        "the ranking is that of counting what users did; the language model has learned nothing that adds to it",
+        "mend what is named below; if nothing is, the titles may not tell more than the counts do",
+        Confidence.LIKELY, Grade.SYMPTOM,
     )  # fmt: skip
 
 
@@ -132,10 +154,7 @@ def _still_at_its_start(inputs: DiagnosisInputs) -> list[str]:
     if masses and masses[-1] < min(HALF, (1 if mass_before is None else mass_before) + WORSE):
         mass_text = f"the labels have {masses[-1]:.0%} of the probability together"
         signs.append(mass_text if mass_before is None else f"{mass_text}, and had {mass_before:.0%} at the start")
-    loss = (
-        f"the {loss_kind} loss is {losses[-1]:.2f} nats, not below that of guessing, ln {inputs.candidates} = "
-        f"{inputs.guessing:.2f}"
-    )
+    loss = f"the {loss_kind} loss is {losses[-1]:.2f} nats, not below that of {inputs.guess}"
     return [loss, *signs] if signs else []
 
 
@@ -177,7 +196,7 @@ def _destroyed(inputs: DiagnosisInputs) -> tuple[str, Confidence]:
     if len(losses) > 1 and losses[-1] > min(losses[:-1]) + max(0.3, 0.05 * min(losses[:-1])) and not unmoved(inputs):
         return f"the training loss rose from {min(losses[:-1]):.2f} to {losses[-1]:.2f} nats", Confidence.LIKELY
     if inputs.at_chance and collapsed(inputs) and (inputs.picks is None or bold_rate):
-        seen = f"after {steps_of(inputs.winner):.0f} steps the losses are those of guessing, {inputs.guessing:.2f} nats"
+        seen = f"after {steps_of(inputs.winner):.0f} steps the losses are that of {inputs.guess}"
         return seen, Confidence.LIKELY if bold_rate else Confidence.POSSIBLE
     return "", Confidence.POSSIBLE
 
@@ -200,7 +219,7 @@ def rate_too_low(inputs: DiagnosisInputs) -> Finding | None:
         if len(losses) < 2 or abs(relative_fall) > FLAT or losses[-1] < inputs.guessing + AT_GUESSING:
             return None
         seen = f"the training loss went from {losses[0]:.3f} to {losses[-1]:.3f} nats in {len(losses)} epochs and "
-        seen += f"{steps_of(inputs.winner):.0f} steps; guessing has {inputs.guessing:.2f}"
+        seen += f"{steps_of(inputs.winner):.0f} steps, not below that of {inputs.guess}"
     rate = inputs.winner.values.get("learning_rate")
     return Finding(
         "rate too low", seen + (f" (learning_rate {rate:.1e})" if rate else ""),

@@ -36,7 +36,7 @@ def template_mismatch(inputs: DiagnosisInputs) -> Finding | None:
             return None
         seen = (
             f"in epoch {easier_epochs[0]['epoch']} the training loss fell to {easier_epochs[0]['train_loss']:.2f} "
-            f"nats, below that of guessing ({inputs.guessing:.2f}), while the validation loss was "
+            f"nats, below that of {inputs.guess}, while the validation loss was "
             f"{easier_epochs[0]['val_loss']:.2f} and the ranking that of guessing"
         )
     masses = inputs.losses("label_mass")

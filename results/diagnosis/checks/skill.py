@@ -78,7 +78,8 @@ def names_without_rule(inputs: DiagnosisInputs) -> Finding | None:
     other_shares = naming.told()
     seen = f"asked for a candidate by its title, the best trial's model names the label of {naming.best.found:.0%}"
     seen += (f" ({other_shares})" if other_shares else "") + "; "
-    seen += "it ranks as if it guessed" if inputs.at_chance else told_beaten(inputs, unbeaten)
+    guesses = "it adds nothing to the collaborative scores" if inputs.adds_counts else "it ranks as if it guessed"
+    seen += guesses if inputs.at_chance else told_beaten(inputs, unbeaten)
     return Finding(
         RULELESS, seen,
         "the form of the task is learned; what is missing is which candidate comes next",
