@@ -117,6 +117,9 @@ class TrialConfig(StrictModel):
         "auto",
         description="counts: what users did next and together is added to the labels' logits; auto: not for the demo",
     )
+    model_weight: float = Field(
+        1.0, gt=0, le=1, description="of the model's logits beside the collaborative scores, in training and in use"
+    )
     permutations: int = Field(1, ge=1, le=20, description="candidate orders averaged at inference")
     seed: int = Field(0, ge=0, lt=2**31, description="of the adapter, the negatives and the orders")
 

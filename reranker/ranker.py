@@ -139,7 +139,8 @@ class Reranker:
             scores = self.scores([(h[-config.history_length :], c) for h, c in lists], config)
             if self._title_scores is not None:
                 scores = [
-                    model_scores + self._title_scores.of([history], [candidates])[0].astype(np.float32)
+                    config.model_weight * model_scores
+                    + self._title_scores.of([history], [candidates])[0].astype(np.float32)
                     for model_scores, (history, candidates) in zip(scores, lists, strict=True)
                 ]
             seconds = (time.perf_counter() - started) / max(1, len(lists))

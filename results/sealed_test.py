@@ -77,7 +77,7 @@ def _reading(study: StudyFolder, best: StoredTrial, unseal: str) -> dict[str, An
     titles = [([texts[i] for i in example.history], [texts[i] for i in example.candidates]) for example in lists]
     scores = np.array(Reranker.load(study.trial(best.number).path).scores(titles))
     targets = np.array([example.target for example in lists])
-    evaluation = evaluate(scores, targets, collaborative_scores(lists))
+    evaluation = evaluate(scores, targets, collaborative_scores(lists), config.model_weight)
     untrained = zero_shot(config, data, lists, BaseModels())
     plain, without_prior = study.zero_shot_names(config.model)
     baselines = data.baselines(config, "test")

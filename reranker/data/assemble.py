@@ -195,8 +195,8 @@ class RerankingData:
             self._fitted[part, n] = CollaborativeScores.fitted(
                 ItemCounts.of(self.split.before(part), len(self.interactions.item_ids)),
                 [example.history for example in lists],
-                np.array([example.candidates for example in lists]),
-                np.array([example.target for example in lists]),
+                np.array([example.candidates for example in lists], dtype=np.int64).reshape(-1, n),
+                np.array([example.target for example in lists], dtype=np.int64),
             )
         return self._fitted[part, n]
 

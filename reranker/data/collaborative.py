@@ -115,8 +115,13 @@ class CollaborativeScores:
     def fitted(
         item_counts: ItemCounts, histories: Sequence[History], candidates: IntArray, targets: IntArray
     ) -> CollaborativeScores:
-        """The weights that make the targets of these training lists most likely, without their users' own counts."""
+        """The weights that make the targets of these training lists most likely, without their users' own counts.
+
+        Without lists only popularity counts.
+        """
         rows = np.arange(len(targets))
+        if not len(rows):
+            return CollaborativeScores(item_counts, np.eye(FEATURES)[0])
         own = np.zeros_like(candidates)
         own[rows, targets] = 1
         features = item_counts.features(histories, candidates, own)

@@ -38,7 +38,10 @@ class Evaluation:
 
 
 def evaluate(
-    scores: NDArray[np.floating], targets: NDArray[np.integer], collaborative: NDArray[np.floating] | None = None
+    scores: NDArray[np.floating],
+    targets: NDArray[np.integer],
+    collaborative: NDArray[np.floating] | None = None,
+    model_weight: float = 1.0,
 ) -> Evaluation:
     """Rank the targets and summarise.
 
@@ -46,9 +49,11 @@ def evaluate(
         scores: log-probabilities among the labels, [lists, candidates].
         targets: [lists], position of the true item, or MISSING.
         collaborative: what to add to the scores; None: nothing.
+        model_weight: what to multiply the scores by before.
     """
     if collaborative is not None:
-        together, alone = evaluate(_log_softmax(scores + collaborative), targets), evaluate(scores, targets).figures
+        together = evaluate(_log_softmax(model_weight * scores + collaborative), targets)
+        alone = evaluate(scores, targets).figures
         added = {f"{ALONE}{name}": alone[name] for name in _BY_ITSELF}
         added["collaborative_loss"] = evaluate(collaborative, targets).figures["val_loss"]
         return replace(together, figures={**together.figures, **added})

@@ -37,14 +37,17 @@ def plain_passes(
 ) -> Iterator[Pass]:
     """Passes of whole prompts; with the objective token_ce the answers are appended.
 
-    With collaborative scores each has a `bias` besides, as in `shared_passes`.
+    With collaborative scores each has a `bias` besides, and perhaps a `weight`, as in `shared_passes`.
     """
     has_scores = any(example.collaborative for example in examples)
     texts = [prompt.input_ids + _answer(encoder, prompt) for prompt in prompts]
     for rows in by_length([len(ids) for ids in texts], limits.tokens, limits.rows):
         batch = pad_left([texts[i] for i in rows], encoder.pad_id)
-        bias = {"bias": _collaborative([examples[i] for i in rows])} if has_scores else {}
-        yield {**batch, **bias, "targets": torch.tensor([prompts[i].target for i in rows])}
+        added: Pass = {}
+        if has_scores:
+            of_pass = [examples[i] for i in rows]
+            added = {"bias": _collaborative(of_pass), **_weights(encoder, of_pass)}
+        yield {**batch, **added, "targets": torch.tensor([prompts[i].target for i in rows])}
 
 
 def shared_passes(
@@ -56,7 +59,8 @@ def shared_passes(
 ) -> Iterator[Pass]:
     """Passes of lists with their questions; a list is in several passes if its questions don't fit into one.
 
-    Besides `targets` each has `bias`, [examples, candidates], to add to the labels' logits.
+    Besides `targets` each has `bias`, [examples, candidates], to add to the labels' logits, and perhaps `weight`,
+    [examples], to multiply all logits by before.
 
     Args:
         correction: [items], see `CandidateSampler.list_correction`.
@@ -123,12 +127,21 @@ def _laid_out(encoder: PromptEncoder, blocks: Sequence[_Block], correction: NDAr
         "layout": layout.parts(),
         "targets": torch.tensor([example.target for example in examples]),
         "bias": bias,
+        **_weights(encoder, examples),
     }
 
 
 def _collaborative(examples: Sequence[Example]) -> torch.Tensor:
     """The examples' collaborative scores, fp32 [examples, candidates]; 0 for those without."""
     return torch.tensor([example.collaborative or (0.0,) * len(example.candidates) for example in examples])
+
+
+def _weights(encoder: PromptEncoder, examples: Sequence[Example]) -> Pass:
+    """The `weight` of the model's logits beside collaborative scores, unless it is 1."""
+    weight = encoder.config.model_weight
+    if weight == 1:
+        return {}
+    return {"weight": torch.tensor([weight if example.collaborative else 1.0 for example in examples])}
 
 
 def _answer(encoder: PromptEncoder, prompt: Prompt) -> list[int]:

@@ -41,7 +41,7 @@ class Objective:
     def logits(self, model: Any, batch: Pass) -> Tensor:
         """The logits before each token of the answer and after it, fp32 [examples, positions, labels or vocabulary].
 
-        A shared list's `bias` is added to the labels' logits.
+        Those before the answer's first token are multiplied by the pass's `weight`, and its `bias` is added to the labels'.
 
         Args:
             model: the one passed to `answering`, or a wrapper of it.
@@ -62,6 +62,9 @@ class Objective:
             logits = model(**tokens, use_cache=False, logits_to_keep=self._positions).logits.float()
         if bias is None:
             return logits
+        if (weight := batch.get("weight")) is not None:
+            is_first = torch.arange(self._positions, device=logits.device)[:, None] == 0
+            logits = logits * torch.where(is_first, weight[:, None, None], 1.0)
         if self._by_label:
             return torch.add(logits, bias[:, None])
         return logits.index_add(2, self._label_ids, F.pad(bias[:, None], (0, 0, 0, self._positions - 1)))

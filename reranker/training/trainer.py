@@ -270,6 +270,7 @@ class RerankerTrainer(ResumableTrainer):
             gathered(scored.scores, len(self._validation)),
             np.array([e.target for e in self._validation]),
             collaborative_scores(self._validation),
+            self.job.config.model_weight,
         )
         return evaluation, {
             **evaluation.figures,

@@ -30,7 +30,7 @@ _GAINS: dict[str, Callable[[int], float]] = {
     "ndcg": lambda rank: 1 / math.log2(rank + 1),
     "mrr": lambda rank: 1 / rank,
 }
-_MATTERS = 0.02  # of the metric; a larger lead may be real without being proven
+_MATTERS = 0.01  # of the metric; a larger lead may be real without being proven
 _RARE = 0.025  # how often luck may lift the best of all epochs above what counts as chance
 
 

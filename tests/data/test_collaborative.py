@@ -162,3 +162,20 @@ def test_plain_and_shared_lists_are_trained_with_the_same_offset(demo, objective
         assert example.user != NOBODY
     assert plain["bias"].tolist() == [pytest.approx(e.collaborative) for e in group]
     assert torch.equal(plain["bias"][allowed], shared["bias"][allowed])
+
+
+def test_without_training_lists_popularity_alone_counts():
+    fitted = CollaborativeScores.fitted(COUNTS, [], np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.int64))
+    assert np.exp(fitted.scores([[0]], np.array([[1, 2]])))[0] == pytest.approx([4 / 7, 3 / 7])
+
+
+def test_the_model_s_weight_counts_in_training_scoring_and_use(demo, tmp_path):
+    config = CONFIG.model_copy(update={"model_weight": 1e-6, "list_sharing": 1})
+    figures = fine_tune(config, demo, folder=TrialFolder(tmp_path)).figures
+    assert figures["val_loss"] == pytest.approx(figures["collaborative_loss"], abs=1e-4)
+    assert figures["train_loss"] == pytest.approx(figures["collaborative_loss"], abs=0.25)
+    example = demo.validation(config)[0]
+    texts = demo.interactions.item_texts
+    titles = [[texts[i] for i in items] for items in (example.history, example.candidates)]
+    ranking = Reranker.load(tmp_path, "cpu").rank(*titles)
+    assert ranking.probabilities == pytest.approx(np.exp(example.collaborative), abs=1e-3)

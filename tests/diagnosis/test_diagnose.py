@@ -609,3 +609,33 @@ def test_the_command_wants_a_study_or_a_table_with_its_size(tmp_path, capsys):
         assert ended.value.code == 2
     assert main([str(tmp_path / "nothing")]) == 2
     assert "there is no study" in capsys.readouterr().err
+
+
+COUNTED = {"collaborative_loss": 1.5, "alone/recall_at_1": 0.1, "alone/ndcg_at_10": 0.45, "alone/val_loss": 2.3}
+
+
+def test_a_model_that_adds_nothing_to_counting_is_told_so_before_its_causes(maker):
+    maker.baseline("collaborative", 2.0)
+    tried(maker, 1.7, [0.10], asked=200, **{**COUNTED, "train_loss": 1.52, "val_loss": 1.51})
+    found = told(maker)
+    assert list(found)[:2] == ["adds nothing to counting", CANNOT]
+    assert found["adds nothing to counting"].grade is Grade.SYMPTOM
+    seen = found["adds nothing to counting"].seen
+    assert "over collaborative is " in seen
+    assert "the loss, 1.51, stands against that of the collaborative scores without the model, 1.50" in seen
+    assert "by itself the model has NDCG@10 0.450, guessing 0.454" in seen
+
+
+def test_a_model_that_names_labels_and_adds_nothing_does_not_know_the_rule(maker):
+    maker.baseline("collaborative", 2.0)
+    tried(maker, 1.7, [0.97], **{**COUNTED, "train_loss": 1.52, "val_loss": 1.51})
+    found = told(maker)
+    assert list(found)[:2] == ["adds nothing to counting", RULELESS]
+    assert "it adds nothing to the collaborative scores" in found[RULELESS].seen
+
+
+def test_a_model_that_adds_to_counting_is_not_said_to_add_nothing(maker):
+    maker.baseline("collaborative", 1.0)
+    tried(maker, 3.0, [0.97], **{**COUNTED, "train_loss": 1.0, "val_loss": 1.0})
+    assert "adds nothing to counting" not in told(maker)
+    assert "at chance" not in told(maker)

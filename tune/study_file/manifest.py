@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reranker.data.assemble import RerankingData
-from reranker.data.baseline_ranks import RANDOM
+from reranker.data.baseline_ranks import COLLABORATIVE, RANDOM
 from reranker.data.candidate_lists import fingerprint
 from reranker.errors import Fault, InputError
 from reranker.metrics import Ranks, summarise
@@ -89,6 +89,9 @@ def check_same(folder: StudyFolder, study: Study, data: RerankingData) -> None:
         faults.append(Fault("metric, data, fixed knobs and space must stay as the study was begun with", hint=hint))
     if manifest["tags"]["data_fingerprint"] != data.interactions.fingerprint:
         faults.append(Fault("the data are not what the study was begun with", hint="begin a new study"))
+    if data.adds_collaborative(study.base()) and COLLABORATIVE not in folder.baselines():
+        rule = "the study was begun before collaborative scores were added to the model's, so its trials can't be compared"
+        faults.append(Fault(rule, hint="begin a new study"))
     if faults:
         raise InputError(faults)
 
