@@ -29,7 +29,7 @@ coverage: .venv/.installed
 
 docs: .venv/.installed
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
-	@echo "the site: site/index.html"
+	@echo "the site: site/index.html; with its search: $(PY) -m http.server --bind 127.0.0.1 --directory site"
 
 # Every package with the hashes of its files: uv.lock as from PyPI, with CUDA (uv sync --locked); requirements-cpu.txt
 # without torch and CUDA, to be installed after PyTorch's own CPU build.
