@@ -165,7 +165,8 @@ class CandidateSampler:
                 once, so targets would look more frequent than they are, and all other items less.
         """
         items = len(self.interactions.item_ids)
-        targets = [self.split.train[u][p] for u, p in prefixes.tolist()]
+        starts = np.cumsum([0, *(len(sequence) for sequence in self.split.train[:-1])])
+        targets = np.concatenate(self.split.train)[starts[prefixes[:, 0]] + prefixes[:, 1]]
         target_shares = np.bincount(targets, minlength=items) / len(targets)
         popularity = self._weights["popularity"] / self._weights["popularity"].sum()
         mix = config.negatives.popularity * popularity + (1 - config.negatives.popularity) / items

@@ -36,7 +36,6 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
         self._limits, self._together = limits, together
         self._finder = PromptEncoder(encoder.catalogue, config, FIND) if config.skill_mix else None
         self._epoch = 0
-        self._correction: Any = None  # for shared lists, [items]
         self.lists = self._drawn(epoch=0)
         self.seen = 0  # examples of this worker since the trial began
         self.tokens = 0  # tokens of their passes, without padding
@@ -46,6 +45,9 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
         self.largest_pass = 0  # in examples
         if not self.lists:
             raise InputError([Fault("no user has a history to train on", field="training_users")])
+        self._correction: Any = None  # for shared lists, [items]
+        if together > 1:
+            self._correction = data.list_correction(config, together) * config.list_correction
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Draw the lists of the new epoch."""
@@ -54,7 +56,6 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
 
     def _drawn(self, epoch: int) -> Sequence[Sequence[Example]]:
         if self._together > 1:
-            self._correction = self.data.list_correction(self.config, self._together) * self.config.list_correction
             return self.data.shared_examples(self.config, epoch, self._together)
         return [[example] for example in self.data.training_examples(self.config, epoch)]
 
