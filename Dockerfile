@@ -4,11 +4,6 @@
 # docker run --rm -it --gpus all --shm-size 8g -p 8265:8265 -v "$PWD:/work" reranker-tuner:cuda search study.yaml
 
 FROM python:3.12-slim AS build
-# A compiler for implicit (item-kNN), where the index has no wheel of it. Debian keeps no old versions that could be pinned.
-# hadolint ignore=DL3008
-RUN apt-get update \
- && apt-get install --yes --no-install-recommends build-essential \
- && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 UV_PROJECT_ENVIRONMENT=/opt/venv
 WORKDIR /src
@@ -26,7 +21,7 @@ COPY . .
 RUN uv sync --locked --no-dev --no-editable
 
 FROM python:3.12-slim AS runtime
-# OpenMP for implicit.
+# OpenMP for implicit (item-kNN). Debian keeps no old versions that could be pinned.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends libgomp1 \

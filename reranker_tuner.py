@@ -16,6 +16,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +103,11 @@ def _help() -> str:
 
 def _foreign_packages() -> str:
     """Which package of the same name as one of ours Python would import in its place, as a sentence; empty if none."""
-    for package in ("reranker", "results", "tune"):
+    for package, module in (("reranker", "errors"), ("results", "leaderboard"), ("tune", "arguments")):
         found = sys.modules.get(package) or importlib.util.find_spec(package)
         origin = getattr(found, "__file__", None) or getattr(found, "origin", None)
+        if origin is None and found is not None:  # a plain folder of that name, behind which ours may be found
+            origin = getattr(_spec(f"{package}.{module}"), "origin", None)
         if origin is None or Path(origin).resolve().parent != HOME / package:
             where = f"Python finds {origin}" if origin else "Python finds none"
             return (
@@ -112,6 +115,13 @@ def _foreign_packages() -> str:
                 "name too. Use a virtual environment without it, or another working folder"
             )
     return ""
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(module)
+    except ImportError:
+        return None
 
 
 if __name__ == "__main__":

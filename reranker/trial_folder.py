@@ -241,7 +241,7 @@ class TrialFolder:
                     facts["skill"] = skill.facts
                 _name_base(temporary / "adapter_config.json", config.model)
                 if title_scores is not None:
-                    content = title_scores.to_bytes()
+                    content = title_scores.content
                     facts["counts"] = zlib.crc32(content)
                     (temporary / ADAPTER_COUNTS).write_bytes(content)
                 facts["weights"] = zlib.crc32(read_bytes(temporary / ADAPTER_WEIGHTS))

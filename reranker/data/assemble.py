@@ -36,6 +36,7 @@ class RerankingData:
     sampler: CandidateSampler
     validates: bool = True
     _fitted: dict[tuple[Evaluated, int], CollaborativeScores] = field(default_factory=dict)
+    _title_scores: dict[int, TitleScores] = field(default_factory=dict)
 
     @staticmethod
     def prepare(config: DataConfig) -> RerankingData:
@@ -161,7 +162,8 @@ class RerankingData:
         """What a trained adapter takes along to add to its scores; None if the configuration adds nothing."""
         if not self.adds_collaborative(config):
             return None
-        return TitleScores(self._collaborative("validation", config.candidates), tuple(self.interactions.item_texts))
+        n, texts = config.candidates, tuple(self.interactions.item_texts)
+        return self._title_scores.setdefault(n, TitleScores(self._collaborative("validation", n), texts))
 
     def adds_collaborative(self, config: TrialConfig) -> bool:
         """Whether the collaborative scores are added; the demo shows what a model learns by itself."""

@@ -24,10 +24,40 @@ from reranker.data.recommenders import FloatArray, History, IntArray, counts, in
 
 HISTORY = 10  # most recent items that count
 _LATEST = 100  # items of a user that make pairs, if the catalogue's pairs stay below the limit
-_MOST_PAIRS = 50_000_000
+_MOST_PAIRS = 20_000_000
 _BLOCK = 256  # lists at once
 _PENALTY = 1e-4  # on the squared weights, against lists that can be told apart perfectly
 FEATURES = 5
+
+
+@dataclass(frozen=True, eq=False)
+class PairCounts:
+    """Counts of ordered pairs of items. Looking cells up in scipy's matrices reads whole rows, which are long for popular items.
+
+    Attributes:
+        items: how many there are.
+        keys: first item × items + second item of each pair that was counted, ascending, int64 [pairs].
+        counts: int32 [pairs].
+    """
+
+    items: int
+    keys: IntArray
+    counts: NDArray[np.int32]
+
+    @staticmethod
+    def of(matrix: csr_matrix) -> PairCounts:
+        """From a matrix [items, items]."""
+        matrix.sum_duplicates()
+        rows = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
+        return PairCounts(matrix.shape[0], rows * matrix.shape[0] + matrix.indices, matrix.data.astype(np.int32))
+
+    def at(self, first: IntArray, second: IntArray) -> IntArray:
+        """The counts of pairs, of two arrays that broadcast; 0 for unknown items."""
+        keys = np.where((first < 0) | (second < 0), -1, first * self.items + second)
+        if not len(self.keys):
+            return np.zeros(keys.shape, dtype=np.int64)
+        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[places] == keys, self.counts[places], 0).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +66,14 @@ class ItemCounts:
 
     Attributes:
         touched: users who touched the item, [items].
-        followed: how often the column's item directly followed the row's, [items, items].
-        shared: users who touched both, among each user's latest items, [items, items]; symmetric.
+        followed: how often the second item directly followed the first.
+        shared: users who touched both, among each user's latest items.
         users: how many there are.
     """
 
     touched: IntArray
-    followed: csr_matrix
-    shared: csr_matrix
+    followed: PairCounts
+    shared: PairCounts
     users: int
 
     @staticmethod
@@ -52,13 +82,12 @@ class ItemCounts:
         before = np.concatenate([sequence[:-1] for sequence in sequences])
         after = np.concatenate([sequence[1:] for sequence in sequences])
         followed = csr_matrix((np.ones(len(before), np.int32), (before, after)), shape=(items, items))
-        user_items = incidence([sequence[-_latest(sequences) :] for sequence in sequences], items).astype(np.int32)
+        most = _latest(sequences)
+        user_items = incidence([sequence[-most:] for sequence in sequences], items).astype(np.int32)
         shared = (user_items.T @ user_items).tocsr()
         shared.setdiag(0)
         shared.eliminate_zeros()
-        for matrix in (followed, shared):
-            matrix.sum_duplicates()
-        return ItemCounts(counts(sequences, items), followed, shared, len(sequences))
+        return ItemCounts(counts(sequences, items), PairCounts.of(followed), PairCounts.of(shared), len(sequences))
 
     def features(self, histories: Sequence[History], candidates: IntArray, own: IntArray) -> FloatArray:
         """What is counted of each candidate, [lists, candidates, FEATURES].
@@ -88,15 +117,15 @@ class ItemCounts:
         is_shown, last = shown >= 0, shown[:, -1:]
         popular = np.maximum(_at(self.touched, candidates) - own, 0).astype(np.float64)
         history_popular = np.maximum(_at(self.touched, shown), 1)[:, :, None]
-        shared = np.maximum(_cells(self.shared, shown[:, :, None], candidates[:, None, :]) - own[:, None, :], 0)
+        shared = np.maximum(self.shared.at(shown[:, :, None], candidates[:, None, :]) - own[:, None, :], 0)
         chance = history_popular * popular[:, None, :] / max(1, self.users)
         information = np.where(is_shown[:, :, None], np.log((shared + 1) / (chance + 1)), 0).sum(axis=1)
         cosine = (shared / np.sqrt(history_popular * np.maximum(popular, 1)[:, None, :])).sum(axis=1)
         return np.stack(
             [
                 np.log1p(popular),
-                np.log1p(np.maximum(_cells(self.followed, last, candidates) - own, 0)),
-                np.log1p(_cells(self.followed, candidates, last)),
+                np.log1p(np.maximum(self.followed.at(last, candidates) - own, 0)),
+                np.log1p(self.followed.at(candidates, last)),
                 information / np.maximum(1, is_shown.sum(axis=1, keepdims=True)),
                 np.log1p(cosine),
             ],
@@ -153,8 +182,9 @@ class TitleScores:
         coded = np.array([self._coded(titles) for titles in candidates], dtype=np.int64)
         return self.scores.scores([self._coded(titles) for titles in histories], coded)
 
-    def to_bytes(self) -> bytes:
-        """An .npz file without pickled objects."""
+    @cached_property
+    def content(self) -> bytes:
+        """What `from_bytes` reads: an .npz file without pickled objects."""
         item_counts, file = self.scores.item_counts, io.BytesIO()
         titles = "\n".join(map(_one_line, self.titles)).encode()
         arrays: dict[str, Any] = {
@@ -170,7 +200,7 @@ class TitleScores:
 
     @staticmethod
     def from_bytes(content: bytes) -> TitleScores:
-        """What `to_bytes` gave.
+        """From `content`.
 
         Raises:
             ValueError, KeyError, OSError, zipfile.BadZipFile: it is something else.
@@ -178,9 +208,7 @@ class TitleScores:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             items = len(file["touched"])
             followed, shared = (
-                csr_matrix(
-                    (file[f"{name}_data"], file[f"{name}_indices"], file[f"{name}_starts"]), shape=(items, items)
-                )
+                PairCounts(items, np.cumsum(file[f"{name}_steps"]), file[f"{name}_counts"])
                 for name in ("followed", "shared")
             )
             titles = bytes(file["titles"]).decode().split("\n")
@@ -213,16 +241,9 @@ def _at(values: IntArray, items: IntArray) -> IntArray:
     return found
 
 
-def _cells(matrix: csr_matrix, rows: IntArray, columns: IntArray) -> IntArray:
-    """The cells of a matrix for rows and columns that broadcast; 0 for unknown items."""
-    rows, columns = np.broadcast_arrays(rows, columns)
-    cells = np.asarray(matrix[np.maximum(rows, 0).ravel(), np.maximum(columns, 0).ravel()]).reshape(rows.shape)
-    found: IntArray = np.where((rows < 0) | (columns < 0), 0, cells)
-    return found
-
-
-def _parts(name: str, matrix: csr_matrix) -> dict[str, NDArray[np.integer]]:
-    return {f"{name}_data": matrix.data, f"{name}_indices": matrix.indices, f"{name}_starts": matrix.indptr}
+def _parts(name: str, pairs: PairCounts) -> dict[str, NDArray[np.integer]]:
+    """As stored: the steps between keys are small numbers, which compress well."""
+    return {f"{name}_steps": np.diff(pairs.keys, prepend=0), f"{name}_counts": pairs.counts}
 
 
 def _log_softmax(scores: FloatArray) -> FloatArray:

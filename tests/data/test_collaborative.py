@@ -63,7 +63,7 @@ def test_weights_make_the_targets_likely():
 def test_they_come_back_from_bytes_and_are_found_by_title():
     fitted = CollaborativeScores(COUNTS, np.array([1.0, 2.0, 0.5, 1.0, -1.0]))
     titles = ("a", "b  c", "d", "a", "é\n", "f")
-    read = TitleScores.from_bytes(TitleScores(fitted, titles).to_bytes())
+    read = TitleScores.from_bytes(TitleScores(fitted, titles).content)
     found = read.of([["a", "unknown"]], [["b c", "d", "é", "nobody's"]])
     expected = fitted.scores([[0, -1]], np.array([[1, 2, 4, -1]]))
     assert found.tolist() == expected.tolist(), "of the two items called a, item 0 has more users"

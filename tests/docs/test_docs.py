@@ -83,7 +83,8 @@ def test_every_make_target_and_file_that_is_named_is_there(page):
     targets = {match for line in code for match in re.findall(r"^make ([a-z-]+)", line)}
     assert targets - TARGETS == set()
     named = re.findall(
-        r"\b(?:docs|search_spaces|reranker|results|tune|bench)/[\w/-]+\.(?:py|md|yaml|ipynb|png|json)", "\n".join(code)
+        r"\b(?:docs|search_spaces|reranker|results|tune|bench)/[\w/-]+\.(?:py|md|yaml|ipynb|png|jsonl|json|csv)",
+        "\n".join(code),
     )
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
     absent = [name for name in named if "/runs/" not in name and not (ROOT / name).exists()]

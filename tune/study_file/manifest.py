@@ -90,7 +90,9 @@ def check_same(folder: StudyFolder, study: Study, data: RerankingData) -> None:
     if manifest["tags"]["data_fingerprint"] != data.interactions.fingerprint:
         faults.append(Fault("the data are not what the study was begun with", hint="begin a new study"))
     if data.adds_collaborative(study.base()) and COLLABORATIVE not in folder.baselines():
-        rule = "the study was begun before collaborative scores were added to the model's, so its trials can't be compared"
+        rule = (
+            "the study was begun before collaborative scores were added to the model's, so its trials can't be compared"
+        )
         faults.append(Fault(rule, hint="begin a new study"))
     if faults:
         raise InputError(faults)
