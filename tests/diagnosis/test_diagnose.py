@@ -85,8 +85,14 @@ GALLERY: dict[str, tuple[Callable[[Path], StudyFolder], list[str]]] = {
     ),
     "another template for scoring": (in_another_template, ["at chance", "template mismatch"]),
     "what is popular is all that counts": (
-        lambda runs: build(runs, "crowd", gallery.taste_of_the_crowd(runs, 400, 0), [good()]),
+        lambda runs: build(
+            runs, "crowd", gallery.taste_of_the_crowd(runs, 400, 0), [good(collaborative_scores="none")]
+        ),
         ["a simple baseline does as well"],
+    ),
+    "what is popular is all that counts, and is added": (
+        lambda runs: build(runs, "crowd", gallery.taste_of_the_crowd(runs, 400, 0), [good()]),
+        ["adds nothing to counting"],
     ),
     "a retriever that misses most targets": (
         lambda runs: build(runs, "ceiling", demo(candidate_mode="retrieval", retriever="markov"), [good()]),

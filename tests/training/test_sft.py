@@ -203,15 +203,17 @@ def test_every_knob_changes_something(small):
         "epochs": 3, "learning_rate": 5e-3, "schedule": "cosine", "warmup_epochs": 1.0, "weight_decay": 0.5,
         "max_grad_norm": 0.01, "effective_batch": 4, "micro_batch": 2, "lora_rank": 2, "lora_alpha": 1,
         "lora_dropout": 0.5, "lora_targets": "qv", "permutations": 3, "seed": 7, "list_sharing": 4,
-            "skill_steps": 3, "skill_mix": 0.4,
+            "skill_steps": 3, "skill_mix": 0.4, "collaborative_scores": "counts",
     }  # fmt: skip
-    untested = {"label_style", "gradient_checkpointing", "list_correction"}  # one value; memory and time; see below
+    untested = {"label_style", "gradient_checkpointing"} | {"list_correction", "model_weight"}  # see below
     assert set(other) | untested == set(TrialConfig.model_fields)
     reference = _figures(base, small)
     for knob, value in [*other.items(), ("negatives", NegativesMix(uniform=0.5, retriever=0.5))]:
         assert _figures(base.model_copy(update={knob: value}), small) != reference, knob
     shared = base.model_copy(update={"list_sharing": 4})
     assert _figures(shared.model_copy(update={"list_correction": 0.5}), small) != _figures(shared, small)
+    counted = base.model_copy(update={"collaborative_scores": "counts"})
+    assert _figures(counted.model_copy(update={"model_weight": 0.5}), small) != _figures(counted, small)
 
 
 def _figures(config: TrialConfig, data: RerankingData) -> dict[str, float]:
