@@ -5,20 +5,22 @@
 
 FROM python:3.12-slim AS build
 RUN python -m venv /opt/venv
-ENV PATH=/opt/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 UV_PROJECT_ENVIRONMENT=/opt/venv
+ENV PATH=/opt/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 
 FROM build AS cpu-build
 COPY constraints.txt requirements-cpu.txt ./
-RUN pip install --index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' constraints.txt)" \
+RUN pip install uv==0.13.9 \
+ && uv pip install --python /opt/venv --torch-backend cpu "$(grep '^torch==' constraints.txt)" \
  && pip install --no-deps --require-hashes --requirement requirements-cpu.txt
 COPY . .
 RUN pip install --no-deps .
 
 FROM build AS cuda-build
-RUN pip install uv==0.13.9
+COPY requirements-cuda.txt ./
+RUN pip install --no-deps --require-hashes --requirement requirements-cuda.txt
 COPY . .
-RUN uv sync --locked --no-dev --no-editable
+RUN pip install --no-deps .
 
 FROM python:3.12-slim AS runtime
 # OpenMP for implicit (item-kNN). Debian keeps no old versions that could be pinned.

@@ -31,12 +31,15 @@ docs: .venv/.installed
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
 	@echo "the site: site/index.html; with its search: $(PY) -m http.server --bind 127.0.0.1 --directory site"
 
-# Every package with the hashes of its files: uv.lock as from PyPI, with CUDA (uv sync --locked); requirements-cpu.txt
-# without torch and CUDA, to be installed after PyTorch's own CPU build.
+# Every package of constraints.txt with the hashes of its files, for pip's --require-hashes: with PyTorch's CUDA build, and
+# without torch, to be installed after its CPU build. (A uv.lock would name the index that it was made from.)
+LOCK := .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --constraint constraints.txt \
+  --generate-hashes --no-header --no-annotate --no-emit-index-url
 lock: .venv/.installed
 	$(PIP) install --quiet uv
-	.venv/bin/uv lock --quiet
-	.venv/bin/uv export --quiet --locked --no-dev --no-emit-project --no-header --prune torch --output-file requirements-cpu.txt
+	$(LOCK) --output-file requirements-cuda.txt
+	$(LOCK) $$(grep -oE '^(nvidia|cuda|triton|torch)[a-z0-9-]*==' requirements-cuda.txt | sed 's/^/--unsafe-package /; s/==//') \
+	  --output-file requirements-cpu.txt
 
 install: .venv/.installed
 

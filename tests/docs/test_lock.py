@@ -1,0 +1,48 @@
+"""The lists of exact versions agree: constraints.txt, and the two with the hashes of every file."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HASHED = ["requirements-cpu.txt", "requirements-cuda.txt"]
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins(file: str) -> dict[str, str]:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    found = re.findall(r"^([\w.-]+)==([^\s;\\]+)", text, re.MULTILINE)
+    return {normal(name): version for name, version in found}
+
+
+@pytest.mark.parametrize("file", HASHED)
+def test_the_hashed_versions_are_those_of_the_constraints(file):
+    constraints, hashed = pins("constraints.txt"), pins(file)
+    assert {name: hashed[name] for name in hashed.keys() & constraints if hashed[name] != constraints[name]} == {}
+
+
+@pytest.mark.parametrize(("file", "absent"), [("requirements-cpu.txt", {"torch"}), ("requirements-cuda.txt", set())])
+def test_all_that_the_project_needs_is_in_them(file, absent):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = {normal(re.split(r"[\[<>=]", requirement)[0]) for requirement in project["dependencies"]}
+    assert needed - pins(file).keys() == absent
+
+
+def test_without_a_gpu_nothing_of_cuda_is_installed():
+    kinds = ("nvidia", "cuda", "triton")
+    assert [name for name in pins("requirements-cpu.txt") if name.startswith(kinds)] == []
+    assert [name for name in pins("requirements-cuda.txt") if name.startswith(kinds)] != []
+
+
+@pytest.mark.parametrize("file", HASHED)
+def test_each_version_has_the_hashes_of_its_files(file):
+    blocks = re.split(r"^(?=\S)", (ROOT / file).read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    assert len(blocks) > 100
+    assert [block for block in blocks if not re.search(r"--hash=sha256:[0-9a-f]{64}", block)] == []
