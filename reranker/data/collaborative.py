@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
+from scipy.special import log_softmax
 
 from reranker.data.interactions import ItemCodes
 from reranker.data.recommenders import FloatArray, History, IntArray, counts, incidence
@@ -156,7 +157,7 @@ class CollaborativeScores:
         features = item_counts.features(histories, candidates, own)
 
         def loss(weights: FloatArray) -> tuple[float, FloatArray]:
-            scores = _log_softmax(features @ weights)
+            scores = log_softmax(features @ weights, axis=-1)
             errors = np.exp(scores)
             errors[rows, targets] -= 1
             gradient = np.einsum("ijk,ij->k", features, errors) / len(rows)
@@ -167,7 +168,10 @@ class CollaborativeScores:
     def scores(self, histories: Sequence[History], candidates: IntArray, own: IntArray | None = None) -> FloatArray:
         """Log-probabilities of each list's candidates, [lists, candidates]; see `ItemCounts.features`."""
         own = np.zeros_like(candidates) if own is None else own
-        return _log_softmax(self.item_counts.features(histories, candidates, own) @ self.weights)
+        log_shares: FloatArray = log_softmax(
+            self.item_counts.features(histories, candidates, own) @ self.weights, axis=-1
+        )
+        return log_shares
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,12 +248,6 @@ def _at(values: IntArray, items: IntArray) -> IntArray:
 def _parts(name: str, pairs: PairCounts) -> dict[str, NDArray[np.integer]]:
     """As stored: the steps between keys are small numbers, which compress well."""
     return {f"{name}_steps": np.diff(pairs.keys, prepend=0), f"{name}_counts": pairs.counts}
-
-
-def _log_softmax(scores: FloatArray) -> FloatArray:
-    shifted = scores - scores.max(axis=-1, keepdims=True)
-    log_shares: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return log_shares
 
 
 def _one_line(title: str) -> str:

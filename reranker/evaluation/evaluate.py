@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from reranker.data.example import Example
 from reranker.metrics import Picks, Ranks, picks, ranks_of_target, summarise
@@ -52,14 +53,14 @@ def evaluate(
         model_weight: what to multiply the scores by before.
     """
     if collaborative is not None:
-        together = evaluate(_log_softmax(model_weight * scores + collaborative), targets)
+        together = evaluate(log_softmax(model_weight * scores + collaborative, axis=1), targets)
         alone = evaluate(scores, targets).figures
         added = {f"{ALONE}{name}": alone[name] for name in _BY_ITSELF}
         added["collaborative_loss"] = evaluate(collaborative, targets).figures["val_loss"]
         return replace(together, figures={**together.figures, **added})
     ranks = ranks_of_target(scores, targets)
     has_target = ranks.found
-    target_scores = np.take_along_axis(_log_softmax(scores[has_target]), targets[has_target, None], axis=1)
+    target_scores = np.take_along_axis(log_softmax(scores[has_target], axis=1), targets[has_target, None], axis=1)
     figures = {"val_loss": float(-target_scores.mean()) if has_target.any() else float("nan"), **summarise(ranks)}
     if not has_target.all():
         figures["hit"] = float(has_target.mean())
@@ -73,9 +74,3 @@ def collaborative_scores(examples: Sequence[Example]) -> NDArray[np.float32] | N
     if not examples or not examples[0].collaborative:
         return None
     return np.array([example.collaborative for example in examples], dtype=np.float32)
-
-
-def _log_softmax(scores: NDArray[np.floating]) -> NDArray[np.floating]:
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    shares: NDArray[np.floating] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return shares
