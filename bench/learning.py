@@ -26,7 +26,7 @@ from reranker.config import DataConfig, MovieLensData, TrialConfig, build_trial_
 from reranker.data.assemble import RerankingData
 from reranker.metrics import summarise
 from reranker.training.sft import fine_tune
-from reranker.training.trainer import EpochReport
+from reranker.training.trainer import TrainingReport
 
 WAYS: dict[str, dict[str, Any]] = {
     "both": {"list_sharing": 16, "skill_steps": "auto"},
@@ -67,14 +67,14 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     config = build_trial_config({**COMMON, "epochs": job["reports"], **job["knobs"]})
     curve: list[dict[str, float]] = []
 
-    def report(epoch: EpochReport) -> bool:
+    def report(epoch: TrainingReport) -> bool:
         figures = epoch.figures
         curve.append({**figures, "trained_s": figures["train_seconds"] + figures.get("applied/skill_seconds", 0.0)})
         line = {name: round(figures[name], 4) for name in ("train_loss", "val_loss", "recall_at_1", "ndcg_at_10")}
         print(json.dumps({**job["knobs"], **line, "at": round(curve[-1]["trained_s"])}), file=sys.stderr, flush=True)
         return True
 
-    fine_tune(config, data, on_epoch=report)
+    fine_tune(config, data, on_report=report)
     return {"knobs": job["knobs"], "curve": curve}
 
 

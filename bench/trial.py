@@ -50,7 +50,7 @@ def trials_of_a_search(isolation: str, trials: int) -> list[tuple[float, float]]
         storage = JournalStorage(JournalFileBackend(str(study.journal)))
         told = optuna.load_study(study_name=isolation, storage=storage).trials
         spans = [(trial.datetime_complete - trial.datetime_start).total_seconds() for trial in told]
-        trained = [trial.epochs[-1]["seconds"] for trial in study.trials()]
+        trained = [trial.reports[-1]["seconds"] for trial in study.trials()]
     return list(zip(spans, trained, strict=True))[1:]
 
 

@@ -61,7 +61,7 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
     from reranker.metrics import summarise
     from reranker.storage.atomic_files import writing
     from reranker.training.sft import fine_tune
-    from reranker.training.trainer import EpochReport
+    from reranker.training.trainer import TrainingReport
     from reranker.trial_folder import TrialFolder
 
     status.say("preparing the data")
@@ -72,9 +72,9 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
         loss = {"val_loss": math.log(config.candidates)} if name == RANDOM else {}
         _print_row("chance" if name == RANDOM else name, {**loss, **summarise(ranks)})
 
-    def show(report: EpochReport) -> bool:
+    def show(report: TrainingReport) -> bool:
         status.clear()
-        _print_row(f"epoch {report.figures['epoch']}", report.figures)
+        _print_row(f"epoch {report.figures['epoch']:g}", report.figures)
         return True
 
     folder = TrialFolder(output)
@@ -87,13 +87,13 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
         data,
         metric=metric,
         folder=folder,
-        on_epoch=show,
+        on_report=show,
         on_status=lambda p: status.say(p.text(config.epochs)),
     )
     status.clear()
     applied = {k.removeprefix("applied/"): v for k, v in best.figures.items() if k.startswith("applied/")}
     print("applied: " + ", ".join(f"{name} {value:g}" for name, value in applied.items()))
-    say(f"best epoch {best.figures['epoch']}: its adapter is in {folder.adapter}")
+    say(f"best epoch {best.figures['epoch']:g}: its adapter is in {folder.adapter}")
 
 
 class _Said:

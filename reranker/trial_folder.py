@@ -88,12 +88,12 @@ class TrialFolder:
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.path / "reports", ignore_errors=True)
 
-    def append_epoch(self, figures: dict[str, Any]) -> None:
+    def append_report(self, figures: dict[str, Any]) -> None:
         """Add one report's figures, after its ranks; now the report counts."""
         append_line(self.path / "epochs.jsonl", figures)
 
-    def read_epochs(self) -> list[dict[str, Any]]:
-        """The figures of each finished epoch, in order; empty before the first.
+    def read_reports(self) -> list[dict[str, Any]]:
+        """The figures of each report, in order; empty before the first.
 
         Raises:
             DamagedFile: they are not what was written.
@@ -112,32 +112,31 @@ class TrialFolder:
         except DamagedFile as damage:
             return [f"its notes are lost: {damage.path.name} {damage.damage}"]
 
-    def state_after(self) -> tuple[int, Path] | None:
-        """The last epoch whose training state is kept, and that state's folder; None before the first.
+    def last_state(self) -> Path | None:
+        """The folder of the latest training state; None before the first.
 
         A damaged state counts as none: the training restarts, with the same results.
         """
-        states = {int(path.name.removeprefix("state-")): path for path in self.path.glob("state-*[0-9]")}
-        return max(((epoch, path) for epoch, path in states.items() if _is_whole(path)), default=None)
+        states = sorted(self.path.glob("state-*[0-9]"), key=_steps_of, reverse=True)
+        return next((path for path in states if _is_whole(path)), None)
 
     @contextmanager
-    def keeping_state(self, epoch: int) -> Iterator[Path]:
-        """A folder for the training state after this epoch; on exit it replaces the previous state."""
+    def keeping_state(self, step: int) -> Iterator[Path]:
+        """A folder for the training state after this optimiser step; on exit it replaces the previous state."""
         temporary = self.path / "state.tmp"
         with writing(temporary):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             yield temporary
             write_json(temporary / _FILES, {"files": _checksums(temporary)})
-            self.drop_state(of=epoch)
-            os.replace(temporary, self.path / f"state-{epoch}")
-        self.drop_state(but=epoch)
+            self.drop_state(of=step)
+            os.replace(temporary, self.path / f"state-{step}")
+        self.drop_state(but=step)
 
     def drop_state(self, *, of: int | None = None, but: int | None = None) -> None:
-        """Remove the kept training states: all, only that of epoch `of`, or all but that of epoch `but`."""
+        """Remove the kept training states: all, only that after step `of`, or all but that after step `but`."""
         for path in self.path.glob("state-*[0-9]"):
-            epoch = int(path.name.removeprefix("state-"))
-            if of in (None, epoch) and epoch != but:
+            if of in (None, _steps_of(path)) and _steps_of(path) != but:
                 shutil.rmtree(path, ignore_errors=True)
 
     def keep_ranks(self, user_ids: list[str], ranks: Ranks, picks: Picks | None = None) -> None:
@@ -150,9 +149,14 @@ class TrialFolder:
         write_table(self.path / "ranks.parquet", table)
 
     def keep_report(
-        self, epoch: int, user_ids: list[str], ranks: Ranks, picks: Picks | None = None, *, best: bool
+        self, number: int, user_ids: list[str], ranks: Ranks, picks: Picks | None = None, *, best: bool
     ) -> None:
-        """Keep one report's ranks, also as `ranks.parquet` if it is the best so far."""
+        """Keep one report's ranks.
+
+        Args:
+            user_ids: of the ranked lists.
+            best: whether it is the best so far and on all lists; then they become `ranks.parquet` too.
+        """
         if best:
             self.keep_ranks(user_ids, ranks, picks)
         import pandas as pd  # imported here, so that --help need not wait for it
@@ -162,7 +166,7 @@ class TrialFolder:
             table["target_position"] = picks.target.astype(np.int16)
             table["first_position"] = picks.first.astype(np.int16)
             table["first_probability"] = picks.probability
-        write_table(self.report(epoch), table)
+        write_table(self.report(number), table)
 
     @property
     def has_ranks(self) -> bool:
@@ -185,22 +189,22 @@ class TrialFolder:
         """The picks in the order of `read_ranks`; None if the ranker gives no probabilities."""
         return _picks(read_table(self.path / "ranks.parquet", _RANKS, _PICKS))
 
-    def has_report(self, epoch: int) -> bool:
-        """Whether the ranks of this epoch's report are kept."""
-        return self.report(epoch).exists()
+    def has_report(self, number: int) -> bool:
+        """Whether the ranks of this report are kept."""
+        return self.report(number).exists()
 
-    def read_report(self, epoch: int) -> tuple[Ranks, Picks | None]:
-        """The ranks of one report, in the order of `read_user_ids`.
+    def read_report(self, number: int) -> tuple[Ranks, Picks | None]:
+        """The ranks of one report; if it is on all lists, in the order of `read_user_ids`.
 
         Raises:
             DamagedFile: they are missing, or not what was written.
         """
-        table = read_table(self.report(epoch), _RANKS, _PICKS)
+        table = read_table(self.report(number), _RANKS, _PICKS)
         return _ranks(table), _picks(table)
 
-    def report(self, epoch: int) -> Path:
+    def report(self, number: int) -> Path:
         """The file with one report's ranks."""
-        return self.path / "reports" / f"{epoch:04d}.parquet"
+        return self.path / "reports" / f"{number:04d}.parquet"
 
     def write_figures(self, figures: dict[str, Any]) -> None:
         """Write what is known about a baseline besides its ranks."""
@@ -215,7 +219,7 @@ class TrialFolder:
         self,
         model: PeftModel,
         config: TrialConfig,
-        epoch: int,
+        epoch: float,
         skill: Skill | None = None,
         title_scores: TitleScores | None = None,
     ) -> None:
@@ -306,6 +310,10 @@ def _checksums(folder: Path) -> dict[str, int]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != _FILES
     }
+
+
+def _steps_of(state: Path) -> int:
+    return int(state.name.removeprefix("state-"))
 
 
 def _is_whole(state: Path) -> bool:

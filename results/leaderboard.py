@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reranker.metrics import METRIC_NAMES
+from reranker.report_figures import SCORED_SHARE
 from results.study.runs_home import search_command
 from results.study.search_state import SearchState, Stage
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
@@ -70,11 +71,12 @@ def unfinished(study: StudyFolder) -> str:
 
 
 def leaderboard(study: StudyFolder, trials: Iterable[StoredTrial] | None = None) -> pd.DataFrame:
-    """A row per trial and baseline and one for chance, best first by the study's metric at each trial's best epoch.
+    """A row per trial and baseline and one for chance, best first by the study's metric at each trial's best report.
 
     Columns: rank, name, kind (trial, baseline, chance), status (trials only: completed, pruned, failed, interrupted,
-    running), epoch, the metrics, train_loss, val_loss, seconds, and one for each searched knob. Trials without a
-    finished epoch come last and have no rank.
+    running), epoch, the metrics, train_loss, val_loss, seconds, and one for each searched knob. Trials that were
+    stopped before a report on all lists have no rank; then there is also a column scored_share. Trials without a report
+    come last.
 
     Args:
         trials: the study's trials, if read already.
@@ -87,11 +89,20 @@ def leaderboard(study: StudyFolder, trials: Iterable[StoredTrial] | None = None)
         losses = {} if kind == "chance" else study.baseline(name).read_figures()
         shown_losses = {column: figure for column, figure in losses.items() if column in _COLUMNS}
         rows.append({"name": name, "kind": kind, "status": None, **shown_losses, **figures})
-    table = pd.DataFrame(rows, columns=[*_COLUMNS, *knobs])
-    table = table.sort_values(metric, ascending=metric.endswith("_loss"), kind="stable", na_position="last")
-    scored = table[metric].notna()
-    table["rank"] = pd.array([i + 1 if has_score else None for i, has_score in enumerate(scored)], dtype="Int64")
-    return table.convert_dtypes().reset_index(drop=True)
+    columns = [*_COLUMNS, *([SCORED_SHARE] if any(SCORED_SHARE in row for row in rows) else []), *knobs]
+    return ranked(pd.DataFrame(rows, columns=columns), metric).convert_dtypes()
+
+
+def ranked(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Sort by a metric, best first, and number the ranks; rows on a part of the lists come after all others, without
+    a rank, and rows without the metric last."""
+    partial = table[SCORED_SHARE].lt(1).fillna(False) if SCORED_SHARE in table else pd.Series(False, table.index)
+    better = table[metric] * (1 if metric.endswith("_loss") else -1)
+    order = table.assign(_last=table[metric].isna(), _partial=partial.astype(bool), _better=better)
+    order = order.sort_values(["_last", "_partial", "_better"], kind="stable", na_position="last")
+    has_rank = ~(order["_last"] | order["_partial"])
+    order["rank"] = pd.array([i + 1 if ranks else None for i, ranks in enumerate(has_rank)], dtype="Int64")
+    return order.drop(columns=["_last", "_partial", "_better"]).reset_index(drop=True)
 
 
 def pretty(table: pd.DataFrame, knobs: list[str]) -> Leaderboard:
@@ -115,6 +126,9 @@ class Leaderboard:
             columns.remove(column)
             left_out.append(column)
         yield self._view(columns)
+        if SCORED_SHARE in self.table and self.table[SCORED_SHARE].notna().any():
+            share = self.table[SCORED_SHARE].min()
+            yield Text(f"without a rank: stopped after reports on {share:.0%} of the lists", style="dim")
         if left_out:
             names = ", ".join(PRETTY.get(column, column) for column in left_out)
             yield Text(f"too narrow for: {names}; leaderboard.csv has every column", style="dim")
@@ -141,9 +155,9 @@ def _trial_row(trial: StoredTrial, metric: str, knobs: list[str]) -> dict[str, A
     figures = trial.best(metric) or {}
     row = {"name": trial.name, "kind": "trial", "status": trial.status.value}
     row |= {knob: trial.values[knob] for knob in knobs}
-    row |= {column: figures[column] for column in _COLUMNS if column in figures}
-    if trial.epochs:
-        row["seconds"] = trial.epochs[-1]["seconds"]
+    row |= {column: figures[column] for column in (*_COLUMNS, SCORED_SHARE) if column in figures}
+    if trial.reports:
+        row["seconds"] = trial.reports[-1]["seconds"]
     return row
 
 

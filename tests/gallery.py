@@ -86,7 +86,7 @@ def train(
         metric=metric,
         folder=folder.trial(number),
         bases=bases,
-        on_epoch=lambda report: report.figures["epoch"] < last,
+        on_report=lambda report: report.figures["epoch"] < last,
     )
     folder.write_status(number, TrialStatus.COMPLETED if last >= config.epochs else TrialStatus.PRUNED)
 

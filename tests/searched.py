@@ -8,7 +8,7 @@ from reranker.data.assemble import RerankingData
 from reranker.modeling.model_cache import BaseModels
 from reranker.storage.atomic_files import write_yaml
 from reranker.training.sft import fine_tune
-from reranker.training.trainer import EpochReport
+from reranker.training.trainer import TrainingReport
 from reranker.zero_shot import keep_zero_shot
 from results.reporting.write_report import write_report
 from results.study.optuna_journal import create_journal
@@ -51,11 +51,11 @@ def search(runs: Path, name: str = "small", *, trials: int = 3, killed: bool = F
         config = folder.trial(number).read_config()
         last = number == trials - 1
 
-        def report(epoch: EpochReport, number: int = number, ends: bool = killed and last) -> bool:
+        def report(epoch: TrainingReport, number: int = number, ends: bool = killed and last) -> bool:
             trial_store.report(number, int(epoch.figures["epoch"]), epoch.figures[study.metric])
             return not ends
 
-        fine_tune(config, data, folder=folder.trial(number), on_epoch=report, resume=True, bases=bases)
+        fine_tune(config, data, folder=folder.trial(number), on_report=report, resume=True, bases=bases)
         if killed and last:
             return folder
         folder.write_status(number, TrialStatus.COMPLETED)

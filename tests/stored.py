@@ -15,6 +15,7 @@ from optuna.trial import TrialState, create_trial
 
 from reranker.config import TrialConfig
 from reranker.metrics import Picks, Ranks, chance, is_loss, summarise
+from reranker.report_figures import is_better, on_all_lists, report_number
 from reranker.storage.atomic_files import write_yaml
 from reranker.trial_folder import TrialFolder
 from results.study.optuna_journal import ORIGIN, create_journal
@@ -39,12 +40,13 @@ def report(
     **figures: Any,
 ) -> None:
     """The next report of a trial: its ranks, then its line of figures, in which these take the place of what they give."""
-    earlier = folder.read_epochs()
-    epoch, sign = len(earlier) + 1, -1 if is_loss(metric) else 1
-    line = {"epoch": epoch, "train_loss": 1.0, "val_loss": 1.0, "seconds": 5.0 * epoch, **summarise(ranks), **figures}
-    best = all(sign * line[metric] > sign * other[metric] for other in earlier)
-    folder.keep_report(line["epoch"], users, ranks, picks, best=best)
-    folder.append_epoch(line)
+    earlier = folder.read_reports()
+    number = len(earlier) + 1
+    usual = {"epoch": number, "train_loss": 1.0, "val_loss": 1.0, "seconds": 5.0 * number}
+    line = {**usual, **summarise(ranks), **figures, "report": number}
+    best = all(is_better(line, other, metric) for other in earlier) and on_all_lists(line)
+    folder.keep_report(number, users, ranks, picks, best=best)
+    folder.append_report(line)
 
 
 def keep_journal(study: StudyFolder) -> StudyFolder:
@@ -59,7 +61,7 @@ def keep_journal(study: StudyFolder) -> StudyFolder:
     for number in range(max(stored, default=-1) + 1):
         trial = stored.get(number)
         state = TrialState.WAITING if trial is None else _STATES.get(trial.status, TrialState.RUNNING)
-        reports = {} if trial is None else {int(e["epoch"]): float(e[metric]) for e in trial.epochs}
+        reports = {} if trial is None else {report_number(e): float(e[metric]) for e in trial.reports}
         best = (min if is_loss(metric) else max)(reports.values(), default=0.0)
         journal.add_trial(
             create_trial(

@@ -40,7 +40,7 @@ class SearchCallbacks(ray_tune.Callback):  # type: ignore[misc]
         self._tracker.nudge()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: TuneResult, **info: Any) -> None:
-        """Show an epoch's figures, or what the trial is doing."""
+        """Show a report's figures, or what the trial is doing."""
         if "epoch" in result:
             self._progress.reported(Assignment.of(trial.config).number, result)
             self._tracker.nudge()

@@ -8,7 +8,7 @@ from reranker.data import sources
 from reranker.data.assemble import RerankingData
 from results.study.study_folder import StudyFolder
 from tune.study_file.manifest import check_same
-from tune.study_file.preflight import check_models
+from tune.study_file.preflight import check_models, check_reports
 from tune.study_file.study import Study
 from tune.terminal.printed_plan import plan
 
@@ -24,6 +24,8 @@ def check(study: Study, folder: StudyFolder | None, console: Terminal) -> int:
         EnvironmentFault: a file is missing.
     """
     data = RerankingData.prepare(study.data).sealed() if sources.is_here(study.data) else None
+    if data is not None:
+        check_reports(study, data)
     console.say(plan(study, data, check_models(study, data, fetch=False)))
     if folder and data:
         check_same(folder, study, data)

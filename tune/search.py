@@ -27,6 +27,7 @@ from results.study_result import StudyResult
 from tune.callbacks import SearchCallbacks
 from tune.deployment.deploy import refit_and_register
 from tune.execution.failure_cause import MACHINE, machine_fault
+from tune.execution.measured_speed import measured_speed
 from tune.execution.trial_messages import Assignment
 from tune.execution.trial_resources import concurrent_trials, trial_resources
 from tune.execution.trial_runner import make_trainable
@@ -36,13 +37,14 @@ from tune.mlflow_tracking.tracker import Tracker
 from tune.search_options import SearchOptions
 from tune.searching.optuna_searcher import OptunaSearcher, make_sampler
 from tune.searching.replicates import Replication
+from tune.searching.report_pace import Pace, decide, is_quick, slowest
 from tune.searching.schedulers import make_scheduler, replay
 from tune.searching.stop_rules import StopRules
 from tune.searching.trial_life import TrialLife
 from tune.searching.trial_store import TrialStore
 from tune.searching.warm_start import warm_start
 from tune.study_file.manifest import check_same
-from tune.study_file.preflight import check_models, gpu_part
+from tune.study_file.preflight import check_models, check_reports, gpu_part
 from tune.study_file.study import Study
 from tune.terminal.driver_log import own_stdout
 from tune.terminal.exit_status import tell_webhook
@@ -98,6 +100,7 @@ def _search(
     # Check
     say("preparing the data …")
     data = RerankingData.prepare(study.data).sealed()
+    check_reports(study, data)
     say("loading the models' tokenizers …")
     models = check_models(study, data, fetch=True)
     if not options.quiet:
@@ -111,6 +114,8 @@ def _search(
         say("starting Ray …")
         with cluster(options.address, options.dashboard_port, dashboard=options.dashboard) as ray_cluster:
             resources = trial_resources(study, gpu_part(study, models))
+            stored = ray.put(data)
+            study = _with_reports(study, folder, data, stored, resources, say)
             if folder is None:
                 folder = begin_study(
                     study, data, options.runs, tracking_uri=options.tracking_uri, command=options.command
@@ -122,7 +127,7 @@ def _search(
             say(where_to_look(folder, ray_cluster, tracking_uri_of(folder)))
 
             # Search
-            ending = _run_trials(study, data, folder, tracker, options, console, resources, earlier)
+            ending = _run_trials(study, data, stored, folder, tracker, options, console, resources, earlier)
 
             # Report
             best = None
@@ -142,9 +147,34 @@ def _search(
     return StudyResult(folder, ending)
 
 
+def _with_reports(
+    study: Study,
+    folder: StudyFolder | None,
+    data: RerankingData,
+    stored: ray.ObjectRef[RerankingData],
+    resources: TrialResources,
+    say: Callable[[str], None],
+) -> Study:
+    """The study with its reports an epoch, decided once: by what it says, or by the speed measured here."""
+    if folder is not None:
+        return study.with_reports(folder.read_manifest().get("reports_per_epoch", 1))
+    if is_quick(study):
+        return decide(study, data, None)
+    say("measuring how fast its largest model is …")
+    speed = measured_speed(slowest(study), stored, resources)
+    if isinstance(speed, str):
+        say(f"could not be measured ({speed}); a report an epoch, unless the study says otherwise")
+        return decide(study, data, None)
+    pace = Pace.of(study, data, speed)
+    study = decide(study, data, pace)
+    say(pace.describe(study, concurrent_trials(resources)))
+    return study
+
+
 def _run_trials(
     study: Study,
     data: RerankingData,
+    stored: ray.ObjectRef[RerankingData],
     folder: StudyFolder,
     tracker: Tracker,
     options: SearchOptions,
@@ -180,7 +210,7 @@ def _run_trials(
         try:
             with stop_rules.minding_the_machine():
                 ray_tune.Tuner(
-                    make_trainable(folder.path, ray.put(data), study, resources),
+                    make_trainable(folder.path, stored, study, resources),
                     tune_config=ray_tune.TuneConfig(
                         search_alg=OptunaSearcher(study, trial_store, trial_life, stop_rules, replication),
                         scheduler=scheduler,

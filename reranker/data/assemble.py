@@ -80,6 +80,10 @@ class RerankingData:
         prefixes = training_prefixes(self.split, None, self.config.training_users, self.config.seed)
         return self.sampler.list_correction(config, prefixes, together)
 
+    def count_examples(self, config: TrialConfig) -> int:
+        """How many training examples an epoch has."""
+        return len(self._prefixes(config, epoch=0))
+
     def _prefixes(self, config: TrialConfig, epoch: int) -> NDArray[np.int64]:
         users, seed = self.config.training_users, self.config.seed
         return training_prefixes(self.split, config.examples_per_user, users, seed, epoch)

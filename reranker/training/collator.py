@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
 from transformers import TrainerCallback
 
 from reranker.config import TrialConfig
@@ -15,6 +16,31 @@ from reranker.errors import Fault, InputError
 from reranker.hash_random import random_bits, shuffled, uniform
 from reranker.prompting.forward_passes import Limits, Pass, plain_passes, shared_passes
 from reranker.prompting.prompts import FIND, PromptEncoder
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one worker has trained.
+
+    Attributes:
+        tokens, places: of the passes, without and with padding.
+        cut_prompts: prompts that lost history or title text to fit.
+        history_due: history items that the prompts should show, at most `history_length` each.
+        history_dropped: those that did not fit.
+        largest_pass: in examples.
+    """
+
+    examples: int = 0
+    tokens: int = 0
+    places: int = 0
+    cut_prompts: int = 0
+    history_due: int = 0
+    history_dropped: int = 0
+    largest_pass: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        added = {name: value + getattr(other, name) for name, value in vars(self).items()}
+        return Counts(**{**added, "largest_pass": max(self.largest_pass, other.largest_pass)})
 
 
 class PassCollator(TrainerCallback):  # type: ignore[misc]
@@ -37,12 +63,6 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
         self._finder = PromptEncoder(encoder.catalogue, config, FIND) if config.skill_mix else None
         self._epoch = 0
         self.lists = self._drawn(epoch=0)
-        self.seen = 0  # examples of this worker since the trial began
-        self.tokens = 0  # tokens of their passes, without padding
-        self.cut_prompts = 0  # prompts that lost history or title text to fit
-        self.history_due = 0  # history items that they should show, at most `history_length` each
-        self.history_dropped = 0  # those that did not fit
-        self.largest_pass = 0  # in examples
         if not self.lists:
             raise InputError([Fault("no user has a history to train on", field="training_users")])
         self._correction: Any = None  # for shared lists, [items]
@@ -51,7 +71,7 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Draw the lists of the new epoch."""
-        self._epoch = round(state.epoch or 0)
+        self._epoch = state.global_step // (state.max_steps // state.num_train_epochs)
         self.lists = self._drawn(self._epoch)
 
     def _drawn(self, epoch: int) -> Sequence[Sequence[Example]]:
@@ -59,8 +79,11 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
             return self.data.shared_examples(self.config, epoch, self._together)
         return [[example] for example in self.data.training_examples(self.config, epoch)]
 
-    def __call__(self, rows: Sequence[dict[str, int]]) -> dict[str, list[Pass]]:
-        """The examples of a step, in passes."""
+    def __call__(self, rows: Sequence[dict[str, int]]) -> dict[str, Any]:
+        """The examples of a step: `passes`, and `counts` of them.
+
+        They are counted where the step is trained, since the data loader is a step ahead.
+        """
         lists = [self.lists[row["position"]] for row in rows]
         examples = [example for group in lists for example in group]
         list_questions = [self._find(group, row["position"]) for group, row in zip(lists, rows, strict=True)]
@@ -79,13 +102,17 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
             questions = [question for of_list in list_questions for question in of_list]
             extra_prompts = [] if self._finder is None else self._finder.encode(questions)
             passes = list(plain_passes(self.encoder, [*examples, *questions], prompts + extra_prompts, self._limits))
-        self.largest_pass = max(self.largest_pass, *(len(batch["targets"]) for batch in passes))
-        self.seen += len(examples)
-        self.tokens += sum(_real_tokens(batch) for batch in passes)
-        self.cut_prompts += sum(1 for p in prompts if p.history_dropped or p.title_tokens)
-        self.history_due += sum(min(len(e.history), self.config.history_length) for e in examples)
-        self.history_dropped += sum(p.history_dropped for p in prompts)
-        return {"passes": passes}
+        real = [_real(batch) for batch in passes]
+        counts = Counts(
+            examples=len(examples),
+            tokens=sum(int(mask.sum()) for mask in real),
+            places=sum(mask.numel() for mask in real),
+            cut_prompts=sum(1 for p in prompts if p.history_dropped or p.title_tokens),
+            history_due=sum(min(len(e.history), self.config.history_length) for e in examples),
+            history_dropped=sum(p.history_dropped for p in prompts),
+            largest_pass=max(len(batch["targets"]) for batch in passes),
+        )
+        return {"passes": passes, "counts": counts}
 
     def _find(self, examples: Sequence[Example], number: int) -> list[Example]:
         """Questions for some of a list's candidates by title, on average a share `skill_mix` of all questions."""
@@ -98,6 +125,7 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
         return [Example(NOBODY, (candidates[place],), candidates, place) for place in places]
 
 
-def _real_tokens(batch: Pass) -> int:
-    real = batch["layout"]["real"] if "layout" in batch else batch["attention_mask"]
-    return int(real.sum())
+def _real(batch: Pass) -> Tensor:
+    """Where a pass has tokens and no padding."""
+    mask: Tensor = batch["layout"]["real"] if "layout" in batch else batch["attention_mask"]
+    return mask

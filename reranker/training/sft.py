@@ -1,4 +1,4 @@
-"""A TrialConfig and its data → a LoRA adapter, with trl's SFTTrainer and a scored report after every epoch."""
+"""A TrialConfig and its data → a LoRA adapter, with trl's SFTTrainer and scored reports within and after every epoch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from reranker.training.batch_plan import PASS_TOKENS, examples_of_a_list, share_
 from reranker.training.collator import PassCollator
 from reranker.training.device import training_device
 from reranker.training.label_skill_lesson import SkillLesson, kept_skill, skill_key
-from reranker.training.trainer import SCHEDULES, EpochReport, Job, RerankerTrainer
+from reranker.training.report_plan import ReportPlan
+from reranker.training.trainer import SCHEDULES, Job, RerankerTrainer, TrainingReport
 from reranker.training.training_status import TrainingStatus
 from reranker.trial_folder import TrialFolder
 
@@ -35,30 +36,34 @@ def fine_tune(
     *,
     metric: str = "ndcg_at_10",
     folder: TrialFolder | None = None,
-    on_epoch: Callable[[EpochReport], bool] = lambda report: True,
+    on_report: Callable[[TrainingReport], bool] = lambda report: True,
     on_status: Callable[[TrainingStatus], None] = lambda training_status: None,
     should_stop: Callable[[], bool] = lambda: False,
     micro_batch: int | None = None,
     resume: bool = False,
+    reports_per_epoch: int = 1,
+    state_every_s: float = math.inf,
     bases: BaseModels | None = None,
-) -> EpochReport:
-    """Train one configuration and score the validation lists after each epoch.
+) -> TrainingReport:
+    """Train one configuration; report after each epoch on all validation lists, and within epochs on a part of them.
 
     Runs alone or as one of several distributed workers (torch.distributed already initialised); the effective batch
-    and the examples of a step are the same either way. The adapter of the best epoch so far is kept in `folder`.
+    and the examples of a step are the same either way, and with any number of reports. The adapter of the best report so far is kept in `folder`.
 
     Args:
-        metric: the figure that decides which epoch is best; losses are minimised, the rest maximised.
-        on_epoch: called on every worker; False ends the training after this epoch.
+        metric: the figure that decides which report is best; losses are minimised, the rest maximised.
+        on_report: called on every worker; False ends the training here.
         on_status: called on every worker at the start of each stage, and every 2 seconds within it.
         should_stop: called on every worker after each optimiser step; must return the same on all of them.
         micro_batch: most examples per forward pass and worker; replaces that of the configuration.
-        resume: keep the training state in `folder` after each epoch, and resume from the one found there. Epochs with
-            figures in the folder are not reported again.
+        resume: keep the training state in `folder` at each report, and resume from the one found there. Reports with
+            figures in the folder are not made again.
+        reports_per_epoch: at equal distances; see `reranker.training.report_plan`.
+        state_every_s: keep the training state after so many seconds without one too.
         bases: already loaded models, if several trainings run in one process.
 
     Returns:
-        The report of the best epoch.
+        The best report.
 
     Raises:
         InputError: the configuration cannot work with this data, model or number of workers.
@@ -75,8 +80,8 @@ def fine_tune(
     most_tokens = None if config.micro_batch else PASS_TOKENS[device.type]
     together = 1 if encoder.tokenizes_whole_prompts else examples_of_a_list(config, workers())
     collator = PassCollator(config, data, encoder, Limits(most_tokens, micro_batch or config.micro_batch), together)
-    steps_per_epoch = math.ceil(len(collator.lists) / (config.effective_batch // together))
-    state = folder.state_after() if folder and resume else None
+    plan = ReportPlan(math.ceil(len(collator.lists) / (config.effective_batch // together)), reports_per_epoch)
+    state = folder.last_state() if folder and resume else None
     mixed = base_dtype(config, device) == torch.bfloat16
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)  # else an earlier training's peak would be reported
@@ -89,7 +94,7 @@ def fine_tune(
             num_train_epochs=config.epochs,
             learning_rate=config.learning_rate,
             lr_scheduler_type=SCHEDULES[config.schedule],
-            warmup_steps=round(config.warmup_epochs * steps_per_epoch),
+            warmup_steps=round(config.warmup_epochs * plan.steps),
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
             per_device_train_batch_size=share_of_batch(config, workers()) // together,
@@ -97,8 +102,8 @@ def fine_tune(
             bf16=mixed,
             use_cpu=device.type == "cpu",
             seed=config.seed,
-            eval_strategy="epoch",
-            logging_strategy="epoch",
+            eval_strategy="no",  # reports are due by the plan
+            logging_strategy="no",
             logging_nan_inf_filter=False,
             save_strategy="no",
             report_to="none",
@@ -110,10 +115,13 @@ def fine_tune(
             ddp_find_unused_parameters=False,
             ddp_backend="gloo" if device.type == "cpu" and workers() > 1 else None,
         )
-        job = Job(config, data, encoder, collator, metric, folder, on_epoch, on_status, should_stop, resume, skill)
+        job = Job(
+            config, data, encoder, collator, metric, folder, on_report, on_status, should_stop, resume, skill, plan,
+            state_every_s,
+        )  # fmt: skip
         trainer = RerankerTrainer(job, model, arguments, started)
         try:
-            trainer.train(resume_from_checkpoint=str(state[1]) if state else None)
+            trainer.train(resume_from_checkpoint=str(state) if state else None)
         except RuntimeError as error:
             if should_reduce_batch_size(error):
                 raise OutOfMemory(trainer.rows_of_pass) from error

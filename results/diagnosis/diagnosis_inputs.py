@@ -16,6 +16,7 @@ from reranker.config import TrialConfig
 from reranker.data.baseline_ranks import COLLABORATIVE
 from reranker.errors import EnvironmentFault, Fault, InputError, nearest
 from reranker.metrics import METRIC_NAMES, METRICS, Picks, chance
+from reranker.report_figures import on_all_lists
 from results.statistics.comparison import Comparison, compare
 from results.statistics.seed_averages import replicated
 from results.statistics.what_was_learned import ZERO_SHOT, Naming
@@ -95,7 +96,7 @@ class DiagnosisInputs:
         manifest, trials = study.read_manifest(), list(study.trials()) if trials is None else trials
         metric = manifest["metric"]
         comparison = comparison or compare(study)
-        searched = [trial for trial in trials if trial.epochs and replicated(trial) is None]
+        searched = [trial for trial in trials if trial.reports and replicated(trial) is None]
         winner_number = comparison.winner.number if comparison else None
         ranked = sorted(_best_first(searched, metric), key=lambda trial: trial.number != winner_number)
         references = study.references()
@@ -131,7 +132,7 @@ class DiagnosisInputs:
             figures = {name: value for name, value in row.items() if name not in knobs and name not in _TEXTS}
             trials.append(StoredTrial(number, knobs, TrialStatus.COMPLETED, "", [figures]))
         ranked = _best_first(trials, metric)
-        hit = ranked[0].epochs[0].get("hit", 1.0) if ranked else 1.0
+        hit = ranked[0].reports[0].get("hit", 1.0) if ranked else 1.0
         chance_levels = {name: hit * value for name, value in chance(candidates).items()}
         return DiagnosisInputs(ranked, users, candidates, metric, chance_levels)
 
@@ -188,7 +189,7 @@ class DiagnosisInputs:
 
     def losses(self, name: str) -> list[float]:
         """A figure of the best trial, by epoch."""
-        return [epoch[name] for epoch in self.winner.epochs if name in epoch]
+        return [epoch[name] for epoch in self.winner.whole_epochs if name in epoch]
 
     def error_of_chance(self, metric: str) -> float:
         """The standard error of a metric's mean over users for a ranker that guesses."""
@@ -224,12 +225,17 @@ class DiagnosisInputs:
         against = self.comparison.against.get(COLLABORATIVE) if self.comparison else None
         if self.adds_counts and against is not None:
             return not against.proven and against.mean < _MATTERS
-        return self.one_answer or self.is_chance(self.best, of=sum(len(trial.epochs) for trial in self.trials))
+        return self.one_answer or self.is_chance(self.best, of=sum(len(trial.reports) for trial in self.trials))
 
 
 def _best_first(trials: list[StoredTrial], metric: str) -> list[StoredTrial]:
     sign = 1 if metric.endswith("_loss") else -1
-    return sorted(trials, key=lambda trial: sign * (trial.best(metric) or {}).get(metric, -sign * math.inf))
+
+    def place(trial: StoredTrial) -> tuple[bool, float]:
+        best = trial.best(metric) or {}
+        return not on_all_lists(best), sign * best.get(metric, sign * math.inf)
+
+    return sorted(trials, key=place)
 
 
 def _picks(study: StudyFolder, best: StoredTrial) -> tuple[Picks | None, float | None]:

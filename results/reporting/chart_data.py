@@ -80,9 +80,9 @@ def cost_points(contest: Contest, name: str, scale: float) -> list[Point]:
         scale: a factor for the cost.
     """
     return [
-        (trial, scale * float(trial.epochs[-1][name]), float(best[contest.metric]))
+        (trial, scale * float(trial.reports[-1][name]), float(best[contest.metric]))
         for trial in contest.trials
-        if (best := trial.best(contest.metric)) and trial.epochs[-1].get(name, 0) > 0
+        if (best := trial.best(contest.metric)) and trial.reports[-1].get(name, 0) > 0
     ]
 
 

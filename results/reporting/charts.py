@@ -78,7 +78,9 @@ def learning_curves(contest: Contest) -> Figure:
 def losses(contest: Contest) -> Figure:
     """The winner's training and validation loss by epoch, with the other trials' validation loss behind."""
     key, title = "losses", "Loss by epoch"
-    trials = [trial for trial in contest.trials if "val_loss" in trial.epochs[-1] and "train_loss" in trial.epochs[-1]]
+    trials = [
+        trial for trial in contest.trials if "val_loss" in trial.reports[-1] and "train_loss" in trial.reports[-1]
+    ]
     best = next((trial for trial in trials if trial.number == contest.winner), None)
     if best is None:
         return Figure(key, title, "No losses are stored for the best trial.")
@@ -86,12 +88,12 @@ def losses(contest: Contest) -> Figure:
         validation = f"trial {best.number}, validation"
         canvas, axes = draw(right=_room([validation]))
         notes = _curves(axes, Contest(**{**vars(contest), "trials": trials}), "val_loss")
-        epochs = [figures["epoch"] for figures in best.epochs]
-        training = [figures["train_loss"] for figures in best.epochs]
+        epochs = [figures["epoch"] for figures in best.reports]
+        training = [figures["train_loss"] for figures in best.reports]
         axes.plot(epochs, training, color=WIN, linewidth=1.6, linestyle=(0, (4, 2)), marker="o", markersize=3, zorder=5)
         uniform = math.log(contest.candidates)
         axes.axhline(uniform, color=MUTED, linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
-        last = best.epochs[-1]
+        last = best.reports[-1]
         _end_labels(
             axes,
             [
@@ -296,8 +298,8 @@ def _curves(axes: Axes, contest: Contest, metric: str) -> dict[str, str]:
     """Draw a line per trial; returns their tooltips by gid."""
     notes, few_trials = {}, len(contest.trials) < 20
     for trial in contest.behind_first():
-        epochs = [figures["epoch"] for figures in trial.epochs]
-        values = [figures[metric] for figures in trial.epochs]
+        epochs = [figures["epoch"] for figures in trial.reports]
+        values = [figures[metric] for figures in trial.reports]
         won, colour = trial.number == contest.winner, contest.colour(trial)
         name = f"{metric}-trial-{trial.number}"
         ended = trial.status.value == "completed"
@@ -306,7 +308,7 @@ def _curves(axes: Axes, contest: Contest, metric: str) -> dict[str, str]:
             zorder=4 if won else 2, marker="o", markersize=5 if won or few_trials else 3, markevery=1 if won else [-1],
             markerfacecolor=colour if ended else PAPER,
         )  # fmt: skip
-        notes[name] = f"{clean(trial.name)}, {trial.status.value}: {values[-1]:.3f} after epoch {epochs[-1]}"
+        notes[name] = f"{clean(trial.name)}, {trial.status.value}: {values[-1]:.3f} after epoch {epochs[-1]:g}"
     axes.set_xlabel("epoch")
     whole_numbers(axes.xaxis)
     axes.margins(x=0.04)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from results.leaderboard import leaderboard
+from results.leaderboard import leaderboard, ranked
 from results.statistics.comparison import baseline_names, common_metric
 from results.study.study_folder import StoredTrial, StudyFolder
 
@@ -24,8 +24,4 @@ def joint_leaderboard(studies: Mapping[StudyFolder, Sequence[StoredTrial]]) -> t
         tables.append(table)
     metric = common_metric(list(studies))
     knobs = list(dict.fromkeys(knob for study in studies for knob in study.read_manifest()["knobs"]))
-    table = pd.concat(tables).drop_duplicates(["kind", "name"]).sort_values(metric, ascending=False)
-    table["rank"] = pd.array(
-        [i + 1 if has_score else None for i, has_score in enumerate(table[metric].notna())], dtype="Int64"
-    )
-    return table.reset_index(drop=True), knobs
+    return ranked(pd.concat(tables).drop_duplicates(["kind", "name"]), metric), knobs

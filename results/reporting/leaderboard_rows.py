@@ -65,7 +65,7 @@ def board_of(
     manifest = study.read_manifest()
     metric = comparison.metric if comparison else manifest["metric"]
     trials = standing(study, trials)
-    last_epochs = [trial.epochs[-1] for trial in trials if trial.epochs]
+    last_epochs = [trial.reports[-1] for trial in trials if trial.reports]
     retriever_columns = [
         name for name in ("hit", f"retrieved/{metric}") if any(name in figures for figures in last_epochs)
     ]
@@ -136,7 +136,7 @@ class _Maker:
         configuration_result = self.configuration_results.get(trial.number)
         if configuration_result is None:
             return [Row("trial", masked(trial.name), trial.status.value, None, None, self._cells(trial.values))]
-        figures = self._figures(trial) | configuration_result.figures | {"seconds": trial.epochs[-1].get("seconds")}
+        figures = self._figures(trial) | configuration_result.figures | {"seconds": trial.reports[-1].get("seconds")}
         interval = _interval(configuration_result.values(self.metric)) if configuration_result.has_ranks else None
         place = ""
         if self.comparison:
@@ -173,7 +173,7 @@ class _Maker:
 
     def _figures(self, trial: StoredTrial) -> dict[str, Any]:
         best = trial.best(self.chosen_by) or {}
-        return {**trial.values, **best, "seconds": trial.epochs[-1].get("seconds") if trial.epochs else None}
+        return {**trial.values, **best, "seconds": trial.reports[-1].get("seconds") if trial.reports else None}
 
     def _cells(self, figures: Mapping[Any, Any]) -> tuple[str, ...]:
         exact = {"epoch", *self.knobs}

@@ -105,7 +105,7 @@ class _Report(ReportHeader):
     # Charts
 
     def _figures(self) -> dict[str, list[Figure]]:
-        scored = [trial for trial in self.trials if trial.epochs and self.metric in trial.epochs[-1]]
+        scored = [trial for trial in self.trials if trial.reports and self.metric in trial.reports[-1]]
         if self.best is None or not scored:
             return {}
         levels = {name: float(row[self.metric]) for name, row in self.references.items() if self.metric in row}

@@ -319,7 +319,7 @@ def _costs(cheap: StoredTrial, best: StoredTrial) -> str:
         ("applied/flops_per_list", spelled_flops),
         ("applied/parameters", lambda count: f"{1e-6 * count:.3g}M parameters"),
     ):
-        low, high = (trial.epochs[-1].get(name, 0) for trial in (cheap, best))
+        low, high = (trial.reports[-1].get(name, 0) for trial in (cheap, best))
         if low < high:
             costs.append(f"{spelled(low)} against {spelled(high)}" + (" a list" if "flops" in name else ""))
     return ", ".join(costs)

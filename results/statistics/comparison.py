@@ -221,7 +221,7 @@ def baseline_names(study: StudyFolder, studies: Sequence[StudyFolder]) -> dict[s
 
 def cost_of(trial: StoredTrial) -> tuple[float, float]:
     """(FLOPs per list, parameters); infinite if unknown."""
-    last = trial.epochs[-1]
+    last = trial.reports[-1]
     return last.get("applied/flops_per_list", math.inf), last.get("applied/parameters", math.inf)
 
 

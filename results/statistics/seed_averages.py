@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from reranker.metrics import METRIC_NAMES, FloatArray, values_of
+from reranker.report_figures import on_all_lists, report_number
 from results.statistics.paired_tests import Ranker
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.trial_origin import OriginKind
@@ -40,6 +41,11 @@ class ConfigurationResult:
         return self.trial, *self.replicates
 
     @property
+    def on_all_lists(self) -> bool:
+        """Whether its own run has a report on all lists."""
+        return on_all_lists(self.trial.best(self.metric) or {})
+
+    @property
     def has_ranks(self) -> bool:
         """Whether every run has stored ranks."""
         return all(self.study.trial(run.number).has_ranks for run in self.runs)
@@ -62,14 +68,15 @@ class ConfigurationResult:
         return {**own_figures, **{name: self.score(name) for name in averaged}}
 
     def ranker(self, metric: str) -> Ranker:
-        """The metric of each user for every report of every run, users in the order of their ids."""
+        """The metric of each user for every report on all lists of every run, users in the order of their ids."""
         runs, chosen = [], []
         for run in self.runs:
             folder, best = self.study.trial(run.number), run.best(self.metric)
             order = np.argsort(folder.read_user_ids(), kind="stable")
-            reports = [folder.read_report(figures["epoch"])[0] for figures in run.epochs]
+            compared = [figures for figures in run.reports if on_all_lists(figures)]
+            reports = [folder.read_report(report_number(figures))[0] for figures in compared]
             runs.append(np.array([values_of(ranks, metric)[order] for ranks in reports]))
-            chosen.append(next(i for i, figures in enumerate(run.epochs) if figures is best))
+            chosen.append(next(i for i, figures in enumerate(compared) if figures is best))
         return Ranker(tuple(runs), tuple(chosen))
 
     def values(self, metric: str) -> FloatArray:
@@ -122,7 +129,7 @@ def configuration_results(study: StudyFolder, trials: Sequence[StoredTrial] | No
         trials: the study's trials, if read already.
     """
     metric = study.read_manifest()["metric"]
-    with_epochs = [trial for trial in (study.trials() if trials is None else trials) if trial.epochs]
+    with_epochs = [trial for trial in (study.trials() if trials is None else trials) if trial.reports]
     reruns: dict[int, list[StoredTrial]] = {}
     for trial in with_epochs:
         original = replicated(trial)
@@ -137,10 +144,14 @@ def configuration_results(study: StudyFolder, trials: Sequence[StoredTrial] | No
 
 
 def best_first(configuration_results: Sequence[ConfigurationResult], metric: str) -> list[ConfigurationResult]:
-    """Sort configurations by their estimates; ties keep their order."""
-    sign, values = sign_of(metric), estimates(configuration_results, metric)
-    order = sorted(range(len(configuration_results)), key=lambda i: -sign * values[i].value)
-    return [configuration_results[i] for i in order]
+    """Sort configurations by their estimates; ties keep their order. Those stopped before a report on all lists are
+    last."""
+    compared = [result for result in configuration_results if result.on_all_lists]
+    sign, values = sign_of(metric), estimates(compared, metric)
+    order = sorted(range(len(compared)), key=lambda i: -sign * values[i].value)
+    others = [result for result in configuration_results if not result.on_all_lists]
+    others.sort(key=lambda result: -sign * result.score(metric))
+    return [*(compared[i] for i in order), *others]
 
 
 def estimates(configuration_results: Sequence[ConfigurationResult], metric: str) -> list[Estimate]:

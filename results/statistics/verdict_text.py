@@ -164,7 +164,7 @@ def seed_variance(comparison: Comparison) -> str:
 
 def price_of(trial: StoredTrial) -> str:
     """The cost of ranking with a trial's model, as far as known."""
-    last = trial.epochs[-1]
+    last = trial.reports[-1]
     parts = []
     if (flops := last.get("applied/flops_per_list")) is not None:
         parts.append(f"{spelled_flops(flops)} a list")

@@ -96,10 +96,10 @@ class Naming:
             1 / candidates if candidates else 0.0,
             untrained_share,
             None if taught_share is None else Share(taught_share, _LESSON_ASKED, "after its lesson"),
-            tuple(share for epoch in trial.epochs if (share := _share(epoch))),
+            tuple(share for epoch in trial.reports if (share := _share(epoch))),
             best,
         )
-        losses = [epoch["train_loss"] for epoch in trial.epochs if "train_loss" in epoch]
+        losses = [epoch["train_loss"] for epoch in trial.reports if "train_loss" in epoch]
         label_loss = trial.values.get("objective", "label_ce") == "label_ce" and not trial.values.get("skill_mix")
         guessing_loss = figures.get("collaborative_loss", math.log(candidates) if candidates else 0.0)
         named_in_training = candidates and label_loss and min(losses, default=math.inf) < guessing_loss - _TAUGHT
@@ -169,7 +169,7 @@ def lesson(trials: Iterable[StoredTrial]) -> str:
     lessons = {
         (figures["applied/skill_steps"], figures.get("applied/skill_seconds", 0.0))
         for trial in trials
-        for figures in trial.epochs[-1:]
+        for figures in trial.reports[-1:]
         if figures.get("applied/skill_steps", 0) > 0
     }
     if not lessons:

@@ -19,7 +19,8 @@ import numpy as np
 from reranker.command_line.printable_text import say
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, Fault, InputError
-from reranker.metrics import METRIC_NAMES, Ranks, is_loss, summarise
+from reranker.metrics import METRIC_NAMES, Ranks, summarise
+from reranker.report_figures import best_report, on_all_lists, report_number
 from reranker.storage.atomic_files import DamagedFile, read_lines, read_yaml, write_file, write_yaml
 from reranker.trial_folder import ADAPTER_FACTS, TrialFolder
 from results.study.optuna_journal import Journal, TrialRecord
@@ -179,19 +180,22 @@ class _Check:
     def _epochs(self, folder: TrialFolder, record: TrialRecord) -> None:
         """The figures must be the journal's, and every report must have the ranks that give its figures."""
         path, metric = folder.path / "epochs.jsonl", self.manifest["metric"]
-        stored = {int(figures["epoch"]): figures for figures in folder.read_epochs()}
-        for epoch, value in record.reports.items():
-            if epoch not in stored:
-                raise DamagedFile(path, f"lacks epoch {epoch}, which the journal knows")
-            if stored[epoch].get(metric) != value:
-                raise DamagedFile(path, f"says {stored[epoch].get(metric)} of epoch {epoch}, the journal {value}")
+        stored = {report_number(figures): figures for figures in folder.read_reports()}
+        for number, value in record.reports.items():
+            if number not in stored:
+                raise DamagedFile(path, f"lacks report {number}, which the journal knows")
+            if stored[number].get(metric) != value:
+                raise DamagedFile(path, f"says {stored[number].get(metric)} of report {number}, the journal {value}")
         if not stored or not self.manifest["plan"].get("validation_lists"):
             return
-        for epoch, figures in stored.items():
-            if not _gives(folder.read_report(epoch)[0], figures):
-                raise DamagedFile(folder.report(epoch), f"gives other figures than epoch {epoch} of epochs.jsonl has")
-        chosen = (min if is_loss(metric) else max)(stored.values(), key=lambda figures: float(figures[metric]))
-        self._best_ranks(folder, int(chosen["epoch"]), running=record.state == "running")
+        for number, figures in stored.items():
+            if not _gives(folder.read_report(number)[0], figures):
+                raise DamagedFile(
+                    folder.report(number), f"gives other figures than report {number} of epochs.jsonl has"
+                )
+        chosen = best_report(stored.values(), metric)
+        if chosen is not None and on_all_lists(chosen):
+            self._best_ranks(folder, report_number(chosen), running=record.state == "running")
 
     def _best_ranks(self, folder: TrialFolder, chosen: int, *, running: bool) -> None:
         """`ranks.parquet` must be the chosen report's; in a running trial it may be a newer one."""
@@ -201,7 +205,7 @@ class _Check:
             _, stored = folder.read_ranks()
             is_same = np.array_equal(stored.greater, ranks.greater) and np.array_equal(stored.ties, ranks.ties)
             if not is_same and not running:
-                raise DamagedFile(path, f"is not that of epoch {chosen}, the best one")
+                raise DamagedFile(path, f"is not that of report {chosen}, the best one")
         except DamagedFile as damage:
             users = next((ids for ids in self._user_ids() if len(ids) == len(ranks.greater)), [])
             if not users:

@@ -25,7 +25,7 @@ class TrialRecord:
 
     Attributes:
         state: running, complete, pruned, fail or waiting.
-        reports: the study's metric by epoch.
+        reports: the study's metric by report, counted from 1.
         cause: the cause of a failure.
         ours: whether the user can't fix that cause.
     """

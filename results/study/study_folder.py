@@ -21,7 +21,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from reranker.config import DataConfig, TrialConfig
 from reranker.errors import EnvironmentFault
-from reranker.metrics import is_loss, summarise
+from reranker.metrics import summarise
+from reranker.report_figures import best_report
 from reranker.storage.atomic_files import (
     DamagedFile,
     append_line,
@@ -62,13 +63,13 @@ class TrialStatus(StrEnum):
 
 @dataclass(frozen=True)
 class StoredTrial:
-    """A trial as stored. `epochs` holds the figures of each finished epoch, in order."""
+    """A trial as stored. `reports` holds the figures of each report, in order."""
 
     number: int
     values: dict[str, Any]
     status: TrialStatus
     cause: str
-    epochs: list[dict[str, Any]]
+    reports: list[dict[str, Any]]
     origin: Origin = DRAWN
     notes: tuple[str, ...] = ()  # events that its figures don't show
     study: str = ""  # the study's name
@@ -79,9 +80,13 @@ class StoredTrial:
         return f"trial {self.number}" + ("" if self.origin == DRAWN else f" ({self.origin})")
 
     def best(self, metric: str) -> dict[str, Any] | None:
-        """The figures of its best epoch, the first one among ties; None before the first epoch."""
-        sign = -1 if is_loss(metric) else 1
-        return max(self.epochs, key=lambda figures: sign * figures[metric], default=None)
+        """The figures of its best report, see `reranker.report_figures`; None before the first."""
+        return best_report(self.reports, metric)
+
+    @property
+    def whole_epochs(self) -> list[dict[str, Any]]:
+        """The reports at the end of an epoch; all reports if the trial has not trained a whole one."""
+        return [figures for figures in self.reports if figures.get("epoch", 1) % 1 == 0] or self.reports
 
 
 @dataclass(frozen=True)
@@ -371,7 +376,7 @@ class StudyFolder:
                 values,
                 TrialStatus(status["status"]),
                 status["cause"],
-                folder.read_epochs(),
+                folder.read_reports(),
                 Origin.parse(status.get("origin", "")),
                 tuple(folder.read_notes()),
                 self.name,

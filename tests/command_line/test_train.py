@@ -45,7 +45,7 @@ def study(tmp_path) -> StudyFolder:
         history_length=5,
     )
     folder.start_trial(0, config)
-    folder.trial(0).append_epoch({"epoch": 1, "ndcg_at_10": 0.5})
+    folder.trial(0).append_report({"epoch": 1, "ndcg_at_10": 0.5})
     folder.write_status(0, TrialStatus.COMPLETED)
     folder.write_best_config(next(folder.trials()))
     return folder

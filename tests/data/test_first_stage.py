@@ -23,7 +23,7 @@ from reranker.data.sources import load
 from reranker.errors import InputError
 from reranker.metrics import chance, ranks_of_target, summarise
 from reranker.training.sft import fine_tune
-from reranker.training.trainer import EpochReport
+from reranker.training.trainer import TrainingReport
 
 ARCHIVE = Path(__file__).parents[2].parent / "shared" / "data" / "ml-latest-small.zip"
 CONFIG = TrialConfig(candidates=10)
@@ -307,8 +307,8 @@ def test_what_travels_to_workers_is_the_lists_and_not_what_they_were_made_with(d
 def test_a_training_is_scored_on_all_lists_and_on_those_that_hold_their_target():
     data = prepared(users=64, candidate_order="retriever")
     config = TrialConfig(model="demo-tiny", candidates=10, epochs=1, examples_per_user=1, permutations=2)
-    reports: list[EpochReport] = []
-    fine_tune(config, data, on_epoch=lambda report: reports.append(report) or True)
+    reports: list[TrainingReport] = []
+    fine_tune(config, data, on_report=lambda report: reports.append(report) or True)
     figures = reports[-1].figures
     assert figures["hit"] == data.ceiling(config)
     assert figures["recall_at_10"] == pytest.approx(figures["hit"])

@@ -32,7 +32,7 @@ from reranker.modeling.model_files import BUNDLED
 from reranker.ranker import Reranker
 from reranker.storage.atomic_files import write_yaml
 from reranker.training.sft import fine_tune
-from reranker.training.trainer import EpochReport
+from reranker.training.trainer import TrainingReport
 from reranker.trial_folder import TrialFolder
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.tracking_address import local_store, tracking_uri_of
@@ -113,11 +113,11 @@ def study(data, tmp_path_factory) -> StudyFolder:
         folder.start_trial(number, config)
         fine_tune(config, data, folder=folder.trial(number))
         folder.write_status(number, TrialStatus.COMPLETED)
-    epochs = folder.trial(1).read_epochs()
+    epochs = folder.trial(1).read_reports()
     epochs[EPOCHS - 1]["ndcg_at_10"] = 0.9
     (folder.trial(1).path / "epochs.jsonl").unlink()
     for figures in epochs:
-        folder.trial(1).append_epoch(figures)
+        folder.trial(1).append_report(figures)
     folder.write_ending("", complete=True)
     StudyMirror(folder, local_store(folder)).bring_up(ended=True)
     return folder
@@ -189,12 +189,12 @@ def test_a_refit_is_the_winner_s_recipe_up_to_its_best_epoch(data, study, handed
     assert Recipe.read(study.refit) == Recipe(trial=1, epochs=EPOCHS, metric="ndcg_at_10", value=0.9)
     assert study.refit.read_config() == CONFIG
     assert "trial 1's configuration, trained for 2 of 3 epochs" in study.refit.read_notes()[0]
-    last = study.refit.read_epochs()[-1]
+    last = study.refit.read_reports()[-1]
     assert (last["epoch"], last["applied/examples"]) == (EPOCHS, EPOCHS * 2 * 100)
     assert "ndcg_at_10" not in last
-    steps: list[EpochReport] = []
+    steps: list[TrainingReport] = []
     alone = TrialFolder(tmp_path)
-    fine_tune(CONFIG, data.refit(), folder=alone, on_epoch=lambda report: steps.append(report) or len(steps) < EPOCHS)
+    fine_tune(CONFIG, data.refit(), folder=alone, on_report=lambda report: steps.append(report) or len(steps) < EPOCHS)
     expected, found = (load_file(folder.adapter / "adapter_model.safetensors") for folder in (alone, study.refit))
     assert expected.keys() == found.keys()
     assert all((expected[name] - found[name]).abs().max() < 1e-6 for name in expected)

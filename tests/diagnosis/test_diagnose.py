@@ -208,7 +208,7 @@ def _like_trial_0(study: StudyFolder, number: int, origin: str, score: float) ->
     config = (
         study.trial(0).read_config().model_copy(update={"seed": number, "learning_rate": 2e-3 + 1e-3 * (number % 2)})
     )
-    epochs = study.trial(0).read_epochs()
+    epochs = study.trial(0).read_reports()
     users, ranks = study.trial(0).read_ranks()
     study.start_trial(number, config, Origin.parse(origin))
     study.trial(number).clear()

@@ -8,7 +8,7 @@ import pytest
 
 from reranker.config import TrialConfig
 from results.study.study_folder import TrialStatus
-from tune.execution.trial_messages import Assignment, Ending, epoch_result
+from tune.execution.trial_messages import Assignment, Ending, report_result
 
 
 def test_an_assignment_is_the_same_in_another_process():
@@ -30,8 +30,8 @@ def test_a_last_result_says_how_the_trial_ended(ending):
 
 
 def test_a_result_that_says_nothing_of_an_end_is_of_a_trial_that_the_scheduler_stopped():
-    assert Ending.of(epoch_result({"epoch": 1, "ndcg_at_10": 0.5}, 2, replayed=False)) == Ending(TrialStatus.PRUNED)
+    assert Ending.of(report_result({"epoch": 1, "ndcg_at_10": 0.5}, 2, replayed=False)) == Ending(TrialStatus.PRUNED)
 
 
 def test_the_last_epoch_ends_the_trial():
-    assert Ending.of(epoch_result({"epoch": 2, "ndcg_at_10": 0.5}, 2, replayed=True)) == Ending(TrialStatus.COMPLETED)
+    assert Ending.of(report_result({"epoch": 2, "ndcg_at_10": 0.5}, 2, replayed=True)) == Ending(TrialStatus.COMPLETED)

@@ -53,7 +53,7 @@ class RunningSearch:
         return self._printed.read_text(encoding="utf-8")
 
     def wait_for_epoch(self, trial: int, epoch: int) -> None:
-        while not (self.study.trial(trial).path.exists() and len(self.study.trial(trial).read_epochs()) >= epoch):
+        while not (self.study.trial(trial).path.exists() and len(self.study.trial(trial).read_reports()) >= epoch):
             assert self._process.poll() is None, self.printed
             time.sleep(0.02)
 
@@ -90,8 +90,8 @@ def afflicted(tmp_path_factory):
 
 def test_workers_that_die_are_replaced_and_the_trial_goes_on_from_its_last_epoch(afflicted):
     trial, folder = next(afflicted.trials()), afflicted.trial(0)
-    assert (trial.status, [figures["epoch"] for figures in trial.epochs]) == ("completed", [1, 2])
-    assert [figures["applied/examples"] for figures in trial.epochs] == [512, 1024]
+    assert (trial.status, [figures["epoch"] for figures in trial.reports]) == ("completed", [1, 2])
+    assert [figures["applied/examples"] for figures in trial.reports] == [512, 1024]
     (note,) = folder.read_notes()
     assert "its workers died" in note
     assert "new ones went on from the last epoch" in note
@@ -102,7 +102,7 @@ def test_out_of_memory_halves_the_micro_batch_and_leaves_the_effective_one(affli
     assert trial.status == "completed"
     notes = afflicted.trial(1).read_notes()
     assert notes[0] == "out of memory at micro batch 512; went on with 256"
-    for figures in trial.epochs:
+    for figures in trial.reports:
         assert figures["applied/micro_batch"] < 512
         assert figures["applied/micro_batch"] == int(notes[-1].split()[-1])
         assert figures["applied/optimizer_steps"] == figures["epoch"]
@@ -141,7 +141,7 @@ def test_a_pause_gives_the_workers_back_and_the_trial_goes_on_afterwards(unlucky
     study, gone, _ = unlucky
     assert gone
     trial = next(study.trials())
-    assert [figures["applied/examples"] for figures in trial.epochs] == [512, 1024, 1536, 2048]
+    assert [figures["applied/examples"] for figures in trial.reports] == [512, 1024, 1536, 2048]
 
 
 def test_a_second_death_is_the_trial_s_failure_and_the_next_trial_s_fresh_start(unlucky):
@@ -149,7 +149,7 @@ def test_a_second_death_is_the_trial_s_failure_and_the_next_trial_s_fresh_start(
     first, second = study.trials()
     assert first.status == "failed"
     assert "its workers died a second time" in first.cause
-    assert (second.status, len(second.epochs)) == ("completed", 5)
+    assert (second.status, len(second.reports)) == ("completed", 5)
 
 
 def test_a_search_without_a_dashboard_says_so(unlucky):
@@ -175,7 +175,7 @@ def test_both_isolations_give_the_same_numbers_and_two_searches_run_beside_each_
     assert [process.wait(timeout=300) for process in running.values()] == [0, 0]
     slot, trial = (StudyFolder(tmp_path / "runs" / isolation) for isolation in running)
     timed = {"seconds", "seconds_per_list", "train_seconds", "tokens_per_second", "peak_memory_mb"}
-    figures = [[{k: v for k, v in t.epochs[0].items() if k not in timed} for t in s.trials()] for s in (slot, trial)]
+    figures = [[{k: v for k, v in t.reports[0].items() if k not in timed} for t in s.trials()] for s in (slot, trial)]
     assert figures[0] == figures[1]
     groups = [len(list((study.path / "ray").glob("slot-*"))) for study in (slot, trial)]
     assert groups == [1, 2]

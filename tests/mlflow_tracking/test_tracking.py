@@ -131,9 +131,10 @@ class Seen:
         self.runs = dict(named)
         assert len(self.runs) == len(named)  # nothing has two runs
 
-    def points(self, key: str, metric: str) -> list[tuple[int, float]]:
+    def points(self, key: str, metric: str) -> list[tuple[float, float]]:
+        """Steps are examples, of which an epoch has 4,000; those of the study's own run are numbers of readings."""
         history = self.client.get_metric_history(self.runs[key].info.run_id, metric)
-        return [(point.step, point.value) for point in history]
+        return [(point.step if key == "study" else point.step / 4000, point.value) for point in history]
 
     def tags(self, key: str) -> dict[str, str]:
         return self.runs[key].data.tags
@@ -209,8 +210,8 @@ def test_the_figures_of_a_running_trial_come_as_they_are_made(study):
     with study.locked():
         mirror.bring_up()
         assert Seen(study).metrics("3")["best/ndcg_at_10"] == 0.2
-        study.trial(3).append_epoch(figures(2, 0.3))
-        study.trial(3).append_epoch(figures(3, 0.1))
+        study.trial(3).append_report(figures(2, 0.3))
+        study.trial(3).append_report(figures(3, 0.1))
         mirror.bring_up()
     seen = Seen(study)
     assert seen.points("3", "ndcg_at_10") == [(1, 0.2), (2, 0.3), (3, 0.1)]
@@ -227,7 +228,7 @@ def test_what_a_killed_search_has_left_running_is_interrupted_and_goes_on_in_its
     assert "cut short with the search after 1 of 3 epochs" in seen.tags("3")["mlflow.note.content"]
     assert seen.runs["study"].info.status == "KILLED"
     with study.locked():
-        study.trial(3).append_epoch(figures(2, 0.3))
+        study.trial(3).append_report(figures(2, 0.3))
         again = deliver(study, ended=False)
     assert (again.tags("3")["status"], again.runs["3"].info.status) == ("running", "RUNNING")
     assert again.points("3", "ndcg_at_10") == [(1, 0.2), (2, 0.3)]
@@ -530,10 +531,10 @@ def test_a_server_that_is_killed_and_comes_back_has_everything_once(study, tmp_p
             tracker.start()
             tracker.nudge()
             until(lambda: tracker.leaderboard_link and "2" in Seen(study).runs)
-        study.trial(2).append_epoch(figures(1, 0.2))
+        study.trial(2).append_report(figures(1, 0.2))
         tracker.nudge()
         until(lambda: tracker.trouble)
-        study.trial(2).append_epoch(figures(2, 0.3))
+        study.trial(2).append_report(figures(2, 0.3))
     with serving(tmp_path / "server", port):
         add_trial(study, 3, [0.5])
         study.write_status(2, TrialStatus.COMPLETED)

@@ -247,7 +247,7 @@ def test_key_figures_stand_beside_the_best_baseline_and_chance(maker):
     study = maker.baseline("popularity", 0.3).baseline("markov", 0.8).trial(2.0).study
     first, second, gain = content_of(study).tiles  # one trial has no others to be told from
     found = compare(study)
-    best, markov = study.trial(0).read_epochs()[1], study.references()["markov"]
+    best, markov = study.trial(0).read_reports()[1], study.references()["markov"]
     assert first.label == "NDCG@10"
     assert first.value == f"{best['ndcg_at_10']:.3f}"
     assert first.notes == (
@@ -292,7 +292,7 @@ def test_reruns_stand_under_their_trial_and_all_runs_judge_it(maker):
     assert names[at + 1 : at + 5] == [
         "the search's own run (trial 1)", "seed 1 (trial 2)", "seed 2 (trial 3)", "seed 3 (trial 4)"
     ]  # fmt: skip
-    scores = [study.trial(number).read_epochs()[1]["ndcg_at_10"] for number in (1, 2, 3, 4)]
+    scores = [study.trial(number).read_reports()[1]["ndcg_at_10"] for number in (1, 2, 3, 4)]
     assert board.rows[at].value == pytest.approx(np.mean(scores))
     assert board.rows[at].place == "winner"
     assert board.rows[at + 4].note.startswith(
@@ -304,10 +304,10 @@ def test_reruns_stand_under_their_trial_and_all_runs_judge_it(maker):
 def test_a_study_in_retrieval_mode_shows_its_ceiling(maker):
     maker.trial(2.0)
     folder = maker.study.trial(0)
-    lines = folder.read_epochs()
+    lines = folder.read_reports()
     (folder.path / "epochs.jsonl").unlink()
     for line in lines:
-        folder.append_epoch({**line, "hit": 0.8, "retrieved/ndcg_at_10": 0.71})
+        folder.append_report({**line, "hit": 0.8, "retrieved/ndcg_at_10": 0.71})
     board = content_of(maker.study).board
     cells = dict(zip(board.columns, board.rows[0].cells, strict=True))
     assert (cells["ceiling"], cells["if listed: NDCG@10"]) == ("0.800", "0.710")

@@ -138,7 +138,7 @@ def test_folder_and_journal_agree_again_after_a_kill_between_them(tmp_path):
     for number in range(2):
         assignment, _ = trial_store.ask()
         folder.start_trial(assignment.number, assignment.config)
-        folder.trial(number).append_epoch({"epoch": 1, "ndcg_at_10": 0.5})
+        folder.trial(number).append_report({"epoch": 1, "ndcg_at_10": 0.5})
     folder.write_status(0, TrialStatus.PRUNED)  # the journal was not told
     trial_store.report(1, 1, 0.5)
     trial_store.end(1, TrialStatus.COMPLETED)  # the folder was not told
@@ -198,7 +198,7 @@ def config_of(trial: StoredTrial) -> TrialConfig:
 def finished(folder: StudyFolder, study: Study, fingerprint: str) -> None:
     run(ledger_of(study, folder), folder, 6)
     for trial in folder.trials():
-        folder.trial(trial.number).append_epoch({"epoch": 1, "ndcg_at_10": score(config_of(trial))})
+        folder.trial(trial.number).append_report({"epoch": 1, "ndcg_at_10": score(config_of(trial))})
     folder.write_manifest({"metric": "ndcg_at_10", "tags": {"data_fingerprint": fingerprint}})
 
 
@@ -403,7 +403,7 @@ class Launch:
             scores = [[1.0, 0.0]] * hits + [[0.0, 1.0]] * (100 - hits)
             ranks = ranks_of_target(scores, [0] * 100)
             self.folder.trial(number).keep_ranks([f"u{i}" for i in range(100)], ranks)
-            self.folder.trial(number).append_epoch({"epoch": 1, "recall_at_1": hits / 100})
+            self.folder.trial(number).append_report({"epoch": 1, "recall_at_1": hits / 100})
             self.trial_store.report(number, 1, hits / 100)
         self.trial_store.end(number, status)
         self.folder.write_status(number, status)
@@ -515,7 +515,7 @@ def test_a_trial_that_was_to_be_pruned_when_the_search_was_killed_is_pruned(tmp_
     study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
     launch = Launch(study, folder)
     number = launch.begin()
-    folder.trial(number).append_epoch({"epoch": 1, "ndcg_at_10": 0.25})
+    folder.trial(number).append_report({"epoch": 1, "ndcg_at_10": 0.25})
     launch.trial_store.decide(number, TrialStatus.PRUNED)
     later = Launch(study, folder)
     assert later.trial_store.interrupted() == []
@@ -628,7 +628,7 @@ def test_out_of_patience_only_replicates_begin(tmp_path, settings):
 def ranked(folder: StudyFolder, ndcg: list[float]) -> None:
     """Finished trials' figures, as their workers leave them."""
     for number, score_of_trial in enumerate(ndcg):
-        folder.trial(number).append_epoch({"epoch": 1, "ndcg_at_10": score_of_trial, "seconds": 1.0})
+        folder.trial(number).append_report({"epoch": 1, "ndcg_at_10": score_of_trial, "seconds": 1.0})
     folder.write_manifest({"metric": "ndcg_at_10", "knobs": [], "references": {}})
 
 
@@ -670,7 +670,7 @@ def test_a_second_replication_is_for_others_that_could_be_the_best_and_not_for_t
     assert Replication(folder, top=1, seeds=2, say=lambda line: None).enqueue(trial_store) == 2
     run(trial_store, folder, 2)
     for number, score_of_trial in {5: 0.61, 6: 0.57}.items():
-        folder.trial(number).append_epoch({"epoch": 1, "ndcg_at_10": score_of_trial, "seconds": 1.0})
+        folder.trial(number).append_report({"epoch": 1, "ndcg_at_10": score_of_trial, "seconds": 1.0})
     later, said = ledger_of(study, folder), []
     assert Replication(folder, top=5, seeds=2, say=said.append).enqueue(later) == 4
     assert said == ["the best again with other seeds, 4 trainings: trial 1, trial 2"]  # trials 3 and 4 are far behind

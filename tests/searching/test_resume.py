@@ -181,7 +181,7 @@ def test_a_search_whose_terminal_is_closed_ends_cleanly_with_a_report(tmp_path):
     )
     os.close(slave)
     study, shown = StudyFolder(tmp_path / "runs" / "small"), b""
-    while not study.trial(1).read_epochs():
+    while not study.trial(1).read_reports():
         if select.select([master], [], [], 0.2)[0]:
             shown += os.read(master, 2**16)
     os.close(master)  # the terminal is gone, and the kernel says so to the session
@@ -243,7 +243,7 @@ def steered(tmp_path_factory):
     counts = []
     for _ in range(2):
         time.sleep(3)
-        counts.append(len(study.trial(0).read_epochs()))
+        counts.append(len(study.trial(0).read_reports()))
     stop_pause_requests.ask(study, "add", values={"learning_rate": 5e-3, "lora_rank": 3})
     with pytest.raises(InputError) as refusal:
         stop_pause_requests.ask(study, "add", values={"lora_rank": 99, "nonsense": 1})
@@ -270,7 +270,7 @@ def test_a_paused_search_stands_still(steered):
 def test_a_trial_can_be_stopped_by_hand(steered):
     first = next(steered.study.trials())
     assert (first.status, first.cause) == ("pruned", "stopped by hand")
-    assert len(first.epochs) < 4
+    assert len(first.reports) < 4
 
 
 def test_an_added_configuration_is_tried_next_and_marked(steered):
@@ -314,8 +314,8 @@ def test_after_ctrl_c_the_running_trial_goes_on_from_its_last_epoch(steered):
     assert "trial 1 epoch 3/4 (kept)" not in steered.resumed
     trials = list(steered.study.trials())
     assert [str(trial.status) for trial in trials] == ["pruned", "completed", "completed", "completed"]
-    assert [e["epoch"] for e in trials[1].epochs] == [1, 2, 3, 4]
-    assert [e["applied/examples"] for e in trials[1].epochs] == [300, 600, 900, 1200]
+    assert [e["epoch"] for e in trials[1].reports] == [1, 2, 3, 4]
+    assert [e["applied/examples"] for e in trials[1].reports] == [300, 600, 900, 1200]
     assert set(mlflow_runs(steered.study).values()) == {"FINISHED", "KILLED"}
 
 

@@ -67,7 +67,7 @@ def searched(tmp_path_factory):
 def test_what_the_file_says_is_what_the_optimiser_the_adapter_and_mlflow_hold(searched):
     study, _ = searched
     trial = TrialFolder(study.path / "trials" / "000")
-    last = trial.read_epochs()[-1]
+    last = trial.read_reports()[-1]
     assert last["epoch"] == 2
     assert last["applied/learning_rate"] == 3.7e-3
     assert last["applied/optimizer_steps"] == 2 * 64 / 32
@@ -121,7 +121,7 @@ def test_the_best_is_trained_again_with_another_seed_to_its_end_and_judged_by_bo
     best = max((first, second), key=lambda trial: trial.best("ndcg_at_10")["ndcg_at_10"])
     assert again.origin == Origin(OriginKind.REPLICATE, best.number)
     assert again.values == {**best.values, "seed": 1}
-    assert [figures["epoch"] for figures in again.epochs] == list(range(1, best.values["epochs"] + 1))
+    assert [figures["epoch"] for figures in again.reports] == list(range(1, best.values["epochs"] + 1))
     assert again.best("ndcg_at_10")["ndcg_at_10"] != best.best("ndcg_at_10")["ndcg_at_10"]
     own, other = (trial.best("ndcg_at_10")["ndcg_at_10"] for trial in (best, again))
     assert f"Trial {best.number}, 2 seeds: mean {(own + other) / 2:.3f} ({own:.3f}, {other:.3f})." in out
@@ -130,7 +130,7 @@ def test_the_best_is_trained_again_with_another_seed_to_its_end_and_judged_by_bo
 def test_the_winner_is_refitted_and_registered(searched):
     study, out = searched
     best = winner(study)
-    epochs = study.refit.read_epochs()
+    epochs = study.refit.read_reports()
     assert len(epochs) == best.best("ndcg_at_10")["epoch"]
     assert study.refit.read_config().model_dump(mode="json") == best.values
     assert (study.refit.adapter / "adapter_model.safetensors").exists()
@@ -147,19 +147,19 @@ def test_optuna_is_told_every_report_the_best_epoch_and_who_was_stopped(searched
     states = {"completed": "COMPLETE", "pruned": "PRUNED"}
     assert [trial.state.name for trial in told] == [states[stored.status] for stored in study.trials()]
     for trial, stored in zip(told, study.trials(), strict=True):
-        assert trial.intermediate_values == {e["epoch"]: e["ndcg_at_10"] for e in stored.epochs}
-    assert told[0].value == max(e["ndcg_at_10"] for e in next(study.trials()).epochs)
+        assert trial.intermediate_values == {e["epoch"]: e["ndcg_at_10"] for e in stored.reports}
+    assert told[0].value == max(e["ndcg_at_10"] for e in next(study.trials()).reports)
 
 
 def test_the_winner_s_configuration_trains_again(searched, tmp_path):
     study, _ = searched
     command = [sys.executable, "-m", "reranker.train", "--config", str(study.best_config), "--epochs", "1"]
     data = ["--data-users", "64", "--data-interactions-per-user", "5", "--output", str(tmp_path)]
-    TrialFolder(tmp_path).append_epoch({"epoch": 7})  # of an earlier run into the same folder
+    TrialFolder(tmp_path).append_report({"epoch": 7})  # of an earlier run into the same folder
     done = subprocess.run([*command, *data], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
-    assert [figures["epoch"] for figures in TrialFolder(tmp_path).read_epochs()] == [1]
+    assert [figures["epoch"] for figures in TrialFolder(tmp_path).read_reports()] == [1]
 
 
 @pytest.mark.slow
@@ -177,8 +177,8 @@ def test_the_same_seed_gives_the_same_table(searched, tmp_path):
 def test_two_workers_take_the_same_steps_as_one(searched, tmp_path):
     study, _ = searched
     run_search(tmp_path, "--workers", "2", "--trials", "1")
-    one = TrialFolder(study.path / "trials" / "000").read_epochs()[-1]
-    two = TrialFolder(tmp_path / "runs" / "small" / "trials" / "000").read_epochs()[-1]
+    one = TrialFolder(study.path / "trials" / "000").read_reports()[-1]
+    two = TrialFolder(tmp_path / "runs" / "small" / "trials" / "000").read_reports()[-1]
     assert two["applied/workers"] == 2
     assert two["applied/optimizer_steps"] == one["applied/optimizer_steps"]
     assert two["applied/examples"] == one["applied/examples"]

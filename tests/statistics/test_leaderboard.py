@@ -196,7 +196,7 @@ def test_two_studies_of_one_name_get_two_folders(tmp_path):
 def test_a_line_that_a_kill_cut_short_is_not_an_epoch(study):
     with (study.trial(1).path / "epochs.jsonl").open("a") as file:
         file.write('{"epoch": 2, "recall')
-    assert [epoch["epoch"] for epoch in study.trial(1).read_epochs()] == [1]
+    assert [epoch["epoch"] for epoch in study.trial(1).read_reports()] == [1]
 
 
 @pytest.fixture
@@ -213,10 +213,10 @@ def full_disk(tmp_path):
 
 def test_a_full_disk_is_one_clear_error_and_loses_nothing_written(full_disk: Path):
     folder = TrialFolder(full_disk)
-    folder.append_epoch(figures(1, 0.3))
+    folder.append_report(figures(1, 0.3))
     with pytest.raises(EnvironmentFault, match="no space is left"):
         write_file(full_disk / "large.txt", "x" * 2_000_000)
-    assert folder.read_epochs()[0]["recall_at_1"] == 0.3
+    assert folder.read_reports()[0]["recall_at_1"] == 0.3
     assert sorted(path.name for path in full_disk.iterdir()) == ["epochs.jsonl"]
 
 

@@ -216,9 +216,9 @@ def test_what_cannot_be_told_from_the_winner_is_named_with_the_cheapest_of_it(st
 
 def test_the_cheapest_is_told_by_flops_and_never_by_a_stopwatch(study):
     for number, (flops, seconds) in enumerate([(1e9, 0.001), (2e9, 0.0001)]):
-        (epoch,) = study.trial(number).read_epochs()
+        (epoch,) = study.trial(number).read_reports()
         (study.trial(number).path / "epochs.jsonl").unlink()
-        study.trial(number).append_epoch({**epoch, "applied/flops_per_list": flops, "seconds_per_list": seconds})
+        study.trial(number).append_report({**epoch, "applied/flops_per_list": flops, "seconds_per_list": seconds})
     found = compare(study)
     assert found.cheapest.number == 0
     assert (

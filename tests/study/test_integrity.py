@@ -187,7 +187,7 @@ def test_figures_that_are_not_those_of_the_ranks_are_refused(copy_of):
     for line in lines:
         line.pop("checksum")
         append_line(study.trial(1).path / "epochs.jsonl", {**line, "recall_at_1": 0.99})
-    with pytest.raises(DamagedFile, match="gives other figures than epoch 1"):
+    with pytest.raises(DamagedFile, match="gives other figures than report 1"):
         check(study)
 
 

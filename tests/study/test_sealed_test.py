@@ -142,11 +142,11 @@ def differences(study: StudyFolder, data: RerankingData, scratch: Path) -> set[s
     for trial, reports in zip(study.trials(), told, strict=True):
         folder, stored = TrialFolder(scratch / str(trial.number)), study.trial(trial.number)
         best = fine_tune(stored.read_config(), data, folder=folder)
-        epochs = folder.read_epochs()
+        epochs = folder.read_reports()
         assert trial.status is TrialStatus.COMPLETED
         pairs["epochs"] += [
             ({**a, **dict.fromkeys(timed)}, {**b, **dict.fromkeys(timed)})
-            for a, b in zip(trial.epochs, epochs, strict=True)
+            for a, b in zip(trial.reports, epochs, strict=True)
         ]
         pairs["ranks"].append((flat({"": stored.read_ranks()[1]}), flat({"": folder.read_ranks()[1]})))
         pairs["journal"].append((reports.intermediate_values, {e["epoch"]: e["ndcg_at_10"] for e in epochs}))

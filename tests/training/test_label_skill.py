@@ -255,7 +255,7 @@ def test_a_training_that_goes_on_gives_exactly_what_one_without_a_break_gives(sm
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(config, small, folder=broken, on_epoch=stop, resume=True)
+        fine_tune(config, small, folder=broken, on_report=stop, resume=True)
     fine_tune(config, small, folder=broken, resume=True)
     found, expected = (load_file(f.adapter / "adapter_model.safetensors") for f in (broken, whole))
     assert all(torch.equal(found[name], expected[name]) for name in expected)

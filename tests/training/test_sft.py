@@ -23,10 +23,11 @@ from reranker.modeling.checkpoints import load_base, load_tokenizer
 from reranker.modeling.lora import attach_lora
 from reranker.prompting.batching import pad_left
 from reranker.prompting.prompts import PromptEncoder
+from reranker.report_figures import best_report
 from reranker.training.batch_plan import largest_pass, share_of_batch
 from reranker.training.sft import fine_tune
-from reranker.training.trainer import EpochReport
-from reranker.training.training_status import TrainingStatus
+from reranker.training.trainer import TrainingReport
+from reranker.training.training_status import TrainingStatus, clock
 from reranker.trial_folder import TrialFolder
 
 CPU = torch.device("cpu")
@@ -41,10 +42,10 @@ def small() -> RerankingData:
     return RerankingData.prepare(DemoData(users=64))
 
 
-def train(config: TrialConfig, data: RerankingData, folder: Path | None = None) -> list[EpochReport]:
-    reports: list[EpochReport] = []
+def train(config: TrialConfig, data: RerankingData, folder: Path | None = None) -> list[TrainingReport]:
+    reports: list[TrainingReport] = []
     kept = TrialFolder(folder) if folder else None
-    fine_tune(config, data, folder=kept, on_epoch=lambda report: reports.append(report) or True)
+    fine_tune(config, data, folder=kept, on_report=lambda report: reports.append(report) or True)
     return reports
 
 
@@ -76,9 +77,11 @@ def test_a_training_says_how_far_it_is_and_gives_the_same_whether_or_not_anyone_
     assert [(p.doing, p.epoch, p.step) for p in pulses[7:]] == [
         *[("", 2, step) for step in range(5)], ("scoring 64 lists", 2, 4)
     ]  # fmt: skip
-    assert pulses[4].text(2) == f"epoch 1/2 · step 3/4 · loss {pulses[4].loss:.3f}"
-    first = [training_status.loss for training_status in pulses[2:6]]
-    assert np.mean(first) == pytest.approx(heard.read_epochs()[0]["train_loss"], abs=1e-3)
+    at_third = pulses[4]
+    speed, left = f"{at_third.tokens_per_second:,.0f} tokens/s", f"{clock(at_third.seconds_left)} left"
+    assert at_third.text(2) == f"epoch 1/2 · step 3/4 · loss {at_third.loss:.3f} · {speed} · {left}"
+    assert pulses[5].loss == pytest.approx(heard.read_reports()[0]["train_loss"], abs=1e-3)
+    assert [pulse.seconds_left for pulse in pulses[-2:]] == [0, 0]
     timed = {"seconds", "seconds_per_list", "train_seconds", "tokens_per_second", "peak_memory_mb"}
     figures = [{name: value for name, value in r.figures.items() if name not in timed} for r in reports]
     assert figures[0] == figures[1]
@@ -321,20 +324,20 @@ def test_an_unwritable_folder_is_one_clear_error(small, tmp_path):
         train(TINY, small, tmp_path)
 
 
-def stopped_after(epoch: int) -> Callable[[EpochReport], bool]:
+def stopped_after(epoch: int) -> Callable[[TrainingReport], bool]:
     """As a kill between two epochs leaves it: the state of this epoch, and nothing of the next."""
 
-    def on_epoch(report: EpochReport) -> bool:
+    def on_report(report: TrainingReport) -> bool:
         if report.figures["epoch"] == epoch:
             raise KeyboardInterrupt
         return True
 
-    return on_epoch
+    return on_report
 
 
 def same_training(folder: TrialFolder, other: TrialFolder) -> None:
     timed = {"seconds", "seconds_per_list", "train_seconds", "tokens_per_second", "peak_memory_mb"}
-    figures = [[{k: v for k, v in e.items() if k not in timed} for e in f.read_epochs()] for f in (folder, other)]
+    figures = [[{k: v for k, v in e.items() if k not in timed} for e in f.read_reports()] for f in (folder, other)]
     assert figures[0] == figures[1]
     kept, others = (load_file(f.adapter / "adapter_model.safetensors") for f in (folder, other))
     assert all(torch.equal(kept[name], others[name]) for name in kept)
@@ -347,8 +350,64 @@ def test_a_training_that_goes_on_gives_exactly_what_one_without_a_break_gives(sm
     fine_tune(config, small, folder=whole, resume=True)
     for epoch in (1, 2):
         with pytest.raises(KeyboardInterrupt):
-            fine_tune(config, small, folder=broken, on_epoch=stopped_after(epoch), resume=True)
+            fine_tune(config, small, folder=broken, on_report=stopped_after(epoch), resume=True)
     fine_tune(config, small, folder=broken, resume=True)
+    same_training(broken, whole)
+
+
+def test_reports_within_an_epoch_change_nothing_of_the_training(small, tmp_path):
+    config = TINY.model_copy(update={"epochs": 2, "lora_dropout": 0.1})
+    folders = [TrialFolder(tmp_path / str(per_epoch)) for per_epoch in (1, 3)]
+    for folder, per_epoch in zip(folders, (1, 3), strict=True):
+        fine_tune(config, small, folder=folder, reports_per_epoch=per_epoch, resume=True)
+    one, three = (folder.read_reports() for folder in folders)
+    assert [(e["report"], e["epoch"], e["applied/optimizer_steps"]) for e in three] == [
+        (1, 1 / 3, 1), (2, 2 / 3, 3), (3, 1, 4), (4, 4 / 3, 5), (5, 5 / 3, 7), (6, 2, 8),
+    ]  # fmt: skip
+    same = ["val_loss", "ndcg_at_10", "label_mass", "applied/examples", "padding"]
+    assert [[e[name] for name in same] for e in three[2::3]] == [[e[name] for name in same] for e in one]
+    steps = [(e["train_loss"], n) for e, n in zip(three, [1, 2, 1] * 2, strict=True)]
+    means = [sum(loss * n for loss, n in steps[i : i + 3]) / 4 for i in (0, 3)]
+    assert means == pytest.approx([e["train_loss"] for e in one])
+    kept, others = (load_file(folder.last_state() / "adapter_model.safetensors") for folder in folders)
+    assert all(torch.equal(kept[name], others[name]) for name in kept)
+
+
+def test_more_reports_than_steps_are_refused(small):
+    with pytest.raises(InputError, match="there must be a step between two reports, and an epoch has 4"):
+        fine_tune(TINY, small, reports_per_epoch=5)
+
+
+def test_reports_within_an_epoch_are_on_a_part_of_the_lists_and_never_the_best_once_one_is_on_all(tmp_path):
+    data = RerankingData.prepare(DemoData(users=200, evaluation_users=160))
+    folder = TrialFolder(tmp_path)
+    fine_tune(TINY.model_copy(update={"epochs": 2}), data, folder=folder, reports_per_epoch=2, metric="val_loss")
+    reports = folder.read_reports()
+    assert [e.get("scored_share") for e in reports] == [100 / 160, None, 100 / 160, None]
+    assert [len(folder.read_report(number)[0].greater) for number in (1, 2, 3, 4)] == [100, 160, 100, 160]
+    best = min(reports[1::2], key=lambda e: e["val_loss"])
+    assert best_report(reports, "val_loss") == best
+    assert np.array_equal(folder.read_ranks()[1].greater, folder.read_report(best["report"])[0].greater)
+    facts = json.loads((folder.adapter / "reranker.json").read_text())
+    assert facts["epoch"] == best["epoch"]
+
+
+@pytest.mark.parametrize(("stop_at", "every"), [(6, math.inf), (7, 0.0)])
+def test_a_training_that_is_cut_within_an_epoch_goes_on_from_its_last_state(small, tmp_path, stop_at, every):
+    config = TINY.model_copy(update={"epochs": 3, "lora_dropout": 0.1, "schedule": "cosine"})
+    whole, broken = TrialFolder(tmp_path / "whole"), TrialFolder(tmp_path / "broken")
+    options = {"resume": True, "reports_per_epoch": 2}
+    fine_tune(config, small, folder=whole, **options)
+    asked: list[bool] = []
+    with pytest.raises(TrainingStopped):
+        fine_tune(
+            config, small, folder=broken, should_stop=lambda: asked.append(True) or len(asked) == stop_at,
+            state_every_s=every, **options,
+        )  # fmt: skip
+    state = broken.last_state()
+    assert state is not None
+    assert state.name == ("state-4" if every else f"state-{stop_at - 1}")
+    fine_tune(config, small, folder=broken, **options)
     same_training(broken, whole)
 
 
@@ -357,10 +416,12 @@ def test_an_epoch_whose_state_was_not_written_is_trained_again_and_not_reported_
     whole, broken = TrialFolder(tmp_path / "whole"), TrialFolder(tmp_path / "broken")
     fine_tune(config, small, folder=whole, resume=True)
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(config, small, folder=broken, on_epoch=stopped_after(2), resume=True)
+        fine_tune(config, small, folder=broken, on_report=stopped_after(2), resume=True)
     broken.drop_state()
     reported: list[float] = []
-    fine_tune(config, small, folder=broken, on_epoch=lambda r: reported.append(r.figures["epoch"]) or True, resume=True)
+    fine_tune(
+        config, small, folder=broken, on_report=lambda r: reported.append(r.figures["epoch"]) or True, resume=True
+    )
     assert reported == [3]
     same_training(broken, whole)
 
@@ -371,17 +432,18 @@ def test_an_epoch_whose_state_was_not_written_is_trained_again_and_not_reported_
 def test_a_state_that_a_power_cut_has_emptied_is_none(small, tmp_path, damaged):
     folder = TrialFolder(tmp_path)
     fine_tune(TINY, small, folder=folder, resume=True)
-    epoch, state = folder.state_after()
-    assert epoch == 1
+    state = folder.last_state()
+    assert state is not None
+    assert state.name == "state-4"
     (state / damaged).write_bytes(b"")
-    assert folder.state_after() is None
+    assert folder.last_state() is None
 
 
 def test_a_stop_ends_the_training_at_the_next_step(small, tmp_path):
     asked: list[bool] = []
     with pytest.raises(TrainingStopped, match="optimiser step 2"):
         fine_tune(TINY, small, folder=TrialFolder(tmp_path), should_stop=lambda: asked.append(True) or len(asked) == 2)
-    assert TrialFolder(tmp_path).read_epochs() == []
+    assert TrialFolder(tmp_path).read_reports() == []
 
 
 def test_a_smaller_micro_batch_takes_the_same_steps(small):

@@ -50,11 +50,11 @@ def refit_and_register(
         InputError, TrainingError: the refit failed.
     """
     recipe = Recipe.of_winner(study)
-    say(f"refit of trial {recipe.trial} on training and validation items, {recipe.epochs} epochs")
+    say(f"refit of trial {recipe.trial} on training and validation items, {recipe.epochs:g} epochs")
 
     def tell(figures: dict[str, Any]) -> None:
         shown = f"loss {figures['train_loss']:.3f}, {figures['seconds']:.0f} s"
-        say(f"refit epoch {figures['epoch']}/{recipe.epochs}: {shown}")
+        say(f"refit epoch {figures['epoch']:g}/{recipe.epochs:g}: {shown}")
 
     said = time.monotonic()
 

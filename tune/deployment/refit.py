@@ -35,13 +35,14 @@ class Recipe:
 
     Attributes:
         trial: its number.
-        epochs: its best epoch, after which a refit ends; the schedule's horizon stays the configuration's.
+        epochs: that its best report had trained, after which a refit ends; the schedule's horizon stays the
+            configuration's.
         metric, value: what it reached on the validation lists then. A refit has none of its own.
         adapter: the SHA-256 of each file of the refitted adapter, once it is whole.
     """
 
     trial: int
-    epochs: int
+    epochs: float
     metric: str
     value: float
     adapter: dict[str, str] = field(default_factory=dict, compare=False)
@@ -51,16 +52,16 @@ class Recipe:
         """What won the search.
 
         Raises:
-            InputError: no trial has finished an epoch.
+            InputError: no trial has a report.
         """
         best = winner(study)
         if best is None:
-            raise InputError([Fault("a refit needs a trial that finished an epoch", str(study.path))])
+            raise InputError([Fault("a refit needs a trial that has a report", str(study.path))])
         return Recipe.of(study, best)
 
     @staticmethod
     def of(study: StudyFolder, trial: StoredTrial) -> Recipe:
-        """A trial's, which has finished an epoch."""
+        """A trial's, which has a report."""
         metric = study.read_manifest()["metric"]
         figures = trial.best(metric)
         assert figures is not None
@@ -80,7 +81,7 @@ def refit(
     data: RerankingData,
     study: StudyFolder,
     resources: TrialResources,
-    on_epoch: Callable[[dict[str, Any]], None] = lambda figures: None,
+    on_report: Callable[[dict[str, Any]], None] = lambda figures: None,
     on_status: Callable[[TrainingStatus], None] = lambda training_status: None,
 ) -> TrialFolder:
     """Train the winner's configuration on the training sequences and each user's validation item, never the test item.
@@ -91,7 +92,7 @@ def refit(
     Args:
         data: the search's.
         resources: of a trial of the search.
-        on_epoch: told the figures of each; there are no scores among them, since nothing is left to score on.
+        on_report: told the figures of each; there are no scores among them, since nothing is left to score on.
         on_status: told what is being done in between.
 
     Raises:
@@ -105,9 +106,10 @@ def refit(
         return study.refit
     beside = TrialFolder(study.path / "refit.tmp")
     _prepare(beside, recipe, config)
-    job = WorkerJob(config, recipe.metric, beside)
-    if len(beside.read_epochs()) < recipe.epochs:
-        _train(job, recipe.epochs, ray.put(data.refit()), study, resources, on_epoch, on_status)
+    per_epoch = study.read_manifest().get("reports_per_epoch", 1)
+    job = WorkerJob(config, recipe.metric, beside, reports_per_epoch=per_epoch)
+    if not (reports := beside.read_reports()) or reports[-1]["epoch"] < recipe.epochs:
+        _train(job, recipe.epochs, ray.put(data.refit()), study, resources, on_report, on_status)
     beside.drop_state()
     dataclasses.replace(recipe, adapter=_digests(beside)).write(beside)
     with writing(study.refit.path):
@@ -125,7 +127,7 @@ def _prepare(folder: TrialFolder, recipe: Recipe, config: TrialConfig) -> None:
         folder.path.mkdir()
     folder.write_config(config)
     folder.add_note(
-        f"trial {recipe.trial}'s configuration, trained for {recipe.epochs} of {config.epochs} epochs on training and "
+        f"trial {recipe.trial}'s configuration, trained for {recipe.epochs:g} of {config.epochs} epochs on training and "
         f"validation items; in the search {recipe.metric} was {recipe.value:.4f}"
     )
     recipe.write(folder)
@@ -133,7 +135,7 @@ def _prepare(folder: TrialFolder, recipe: Recipe, config: TrialConfig) -> None:
 
 def _is_of(folder: TrialFolder, recipe: Recipe, config: TrialConfig) -> bool:
     try:
-        folder.read_epochs()
+        folder.read_reports()
         return Recipe.read(folder) == recipe and folder.read_config() == config
     except DamagedFile:
         return False
@@ -153,11 +155,11 @@ def _digests(folder: TrialFolder) -> dict[str, str]:
 
 def _train(
     job: WorkerJob,
-    epochs: int,
+    epochs: float,
     data: Any,
     study: StudyFolder,
     resources: TrialResources,
-    on_epoch: Callable[[dict[str, Any]], None],
+    on_report: Callable[[dict[str, Any]], None],
     on_status: Callable[[TrainingStatus], None],
 ) -> None:
     """Have a worker group do the job; a new one goes on where its workers died or the memory was short."""
@@ -166,19 +168,19 @@ def _train(
         group = WorkerGroup(study, data, resources)
         try:
             group.send(job)
-            event = _end_of(group, epochs, on_epoch, on_status)
+            event = _end_of(group, epochs, on_report, on_status)
         finally:
             group.close()
         deaths += event.kind == "died"
         if event.kind == "ended":
             return
         if event.machine:
-            raise EnvironmentFault(f"{MACHINE}: {event.machine}; --resume with --refit goes on from its last epoch")
+            raise EnvironmentFault(f"{MACHINE}: {event.machine}; --resume with --refit goes on from its last state")
         if event.kind == "out_of_memory" and event.micro_batch > 1:
             job = dataclasses.replace(job, micro_batch=event.micro_batch // 2)
             job.folder.add_note(f"out of memory at micro batch {event.micro_batch}; went on with {job.micro_batch}")
         elif event.kind == "died" and deaths < _DEATHS:
-            job.folder.add_note(f"its workers died ({event.cause}); new ones went on from the last epoch")
+            job.folder.add_note(f"its workers died ({event.cause}); new ones went on from its last state")
         elif event.kind == "failed" and not event.ours:
             raise InputError([Fault(event.cause, field="refit")])
         else:
@@ -187,8 +189,8 @@ def _train(
 
 def _end_of(
     group: WorkerGroup,
-    epochs: int,
-    on_epoch: Callable[[dict[str, Any]], None],
+    epochs: float,
+    on_report: Callable[[dict[str, Any]], None],
     on_status: Callable[[TrainingStatus], None],
 ) -> Event:
     """Answer each report, until the recipe's last epoch; what became of the job then."""
@@ -202,7 +204,7 @@ def _end_of(
             elif event is not None and event.kind != "report":
                 return event
             elif event is not None:
-                on_epoch(event.figures)
+                on_report(event.figures)
                 group.answer(event.figures["epoch"] < epochs)
     except BaseException:  # Ctrl-C above all: the workers leave the job at once, wherever they are
         group.answer(False)

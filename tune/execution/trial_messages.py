@@ -28,7 +28,7 @@ class Assignment:
     number: int
     config: TrialConfig
     to_the_end: bool = False
-    reports: tuple[tuple[int, float], ...] = ()
+    reports: tuple[tuple[float, float], ...] = ()
 
     def __str__(self) -> str:
         return f"trial {self.number}"  # stands in names that Tune makes of a configuration
@@ -75,16 +75,16 @@ class Ending:
 _OF_AN_ENDING = [field.name for field in fields(Ending) if field.name != "status"]
 
 
-def epoch_result(figures: dict[str, float], epochs: int, *, replayed: bool) -> TuneResult:
-    """An epoch's figures; with the last of `epochs` the trial has ended.
+def report_result(figures: dict[str, float], epochs: int, *, replayed: bool) -> TuneResult:
+    """A report's figures; with the last of `epochs` the trial has ended.
 
     Args:
         replayed: whether an earlier launch has trained it.
     """
     ending = Ending(TrialStatus.COMPLETED).as_result if figures["epoch"] >= epochs else {}
-    return {**figures, "progress": progress(int(figures["epoch"]), epochs), "replayed": replayed, **ending}
+    return {**figures, "progress": progress(figures["epoch"], epochs), "replayed": replayed, **ending}
 
 
 def status_result(training_status: TrainingStatus) -> TuneResult:
-    """What the workers are doing between two epochs; it has no figures."""
+    """What the workers are doing between two reports; it has no figures."""
     return {"training_status": training_status}

@@ -1,11 +1,11 @@
-"""A Tune trial → a job for a slot: a worker group that outlives the trial, a report an epoch, a cause when it fails.
+"""A Tune trial → a job for a slot: a worker group that outlives the trial, its reports, a cause when it fails.
 
 `make_trainable` is the whole interface between the search and the way in which a trial is run: the search gets a Tune
-trainable that takes an assignment and reports the figures of an epoch (`tune.execution.trial_messages`). Workers wait
-at each epoch's end until Tune says that the trial goes on, so what is reported never depends on who is faster.
+trainable that takes an assignment and tells the figures of each report (`tune.execution.trial_messages`). Workers wait
+at each report until Tune says that the trial goes on, so what is reported never depends on who is faster.
 
-The last report says how the trial ended; a trial that Tune itself stops has no such report. Between two epochs there
-are reports without figures, of what the workers are doing.
+The last result says how the trial ended; a trial that Tune itself stops has no such result. Between two reports there
+are results without figures, of what the workers are doing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 import time
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from reranker.trial_folder import TrialFolder
 from results.study.study_folder import StudyFolder, TrialStatus
 from tune.execution import ray_private
 from tune.execution.failure_cause import first_line, machine_fault
-from tune.execution.trial_messages import Assignment, Ending, TuneConfig, TuneResult, epoch_result, status_result
+from tune.execution.trial_messages import Assignment, Ending, TuneConfig, TuneResult, report_result, status_result
 from tune.execution.worker_group import LEAVE_S, TrialResources, WorkerGroup
 from tune.execution.worker_messages import Event, WorkerJob
 from tune.study_file.study import Study
@@ -39,8 +41,7 @@ def make_trainable(study_folder: Path, data: Any, study: Study, resources: Trial
         data: a reference to the study's `RerankingData` in Ray's object store.
     """
     given = {
-        "study": StudyFolder(study_folder), "data": [data], "metric": study.metric, "base": study.base(),
-        "resources": resources,
+        "folder": StudyFolder(study_folder), "data": [data], "study": study, "resources": resources,
     }  # fmt: skip
     # The slot itself only waits for its workers: a sliver of the head node, or it would take the CPU they need.
     sliver = ray_tune.PlacementGroupFactory([{ray_private.HEAD_NODE: 0.001}])
@@ -54,15 +55,15 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
         self,
         config: TuneConfig,
         *,
-        study: StudyFolder,
+        folder: StudyFolder,
         data: list[Any],
-        metric: str,
-        base: TrialConfig,
+        study: Study,
         resources: TrialResources,
     ) -> None:
         """Take the first trial; Tune calls it once an actor."""
         os.environ["RAY_TRAIN_ENABLE_STATE_TRACKING"] = "1"  # Train runs appear in the dashboard
-        self._study, self._data, self._metric, self._base, self._resources = study, data[0], metric, base, resources
+        self._study, self._data, self._resources = folder, data[0], resources
+        self._base, self._job = study.base(), _job_of(study)
         self._group: WorkerGroup | None = None
         self._training = False  # the group has this trial's job
         self._waited_for = False  # the group waits for the answer to a report
@@ -87,10 +88,10 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
             return _failed(first_line(error), ours=True, machine=machine_fault(error))
 
     def _step(self) -> TuneResult:
-        """The next epoch's figures: from the folder those that an earlier launch has trained, then new ones."""
+        """The next report's figures: from the folder those that an earlier launch has trained, then new ones."""
         if self._replayed < len(self._stored):
             self._replayed += 1
-            return epoch_result(self._stored[self._replayed - 1], self._config.epochs, replayed=True)
+            return report_result(self._stored[self._replayed - 1], self._config.epochs, replayed=True)
         if not self._training or self._waited_for:
             self._wait_while_paused()
         if (to_stop := self._study.asked_to_stop(self._number)) is not None:
@@ -106,7 +107,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
             event = self._group.event(_POLL_S)
             if event is not None and event.kind == "report":
                 self._waited_for = True
-                return epoch_result(event.figures, self._config.epochs, replayed=False)
+                return report_result(event.figures, self._config.epochs, replayed=False)
             if event is not None and event.kind == "training_status":
                 if to_stop is None:
                     return status_result(event.training_status)
@@ -142,7 +143,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
         self._begun = False
 
     def _begin(self) -> None:
-        self._stored = self._folder.read_epochs()
+        self._stored = self._folder.read_reports()
         self._replayed = 0
         self._micro_batch: int | None = None
         self._deaths = 0
@@ -154,8 +155,11 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
             self._group.answer(True)
             self._waited_for = False
         elif not self._training:
-            zero_shot = self._zero_shot()
-            self._group.send(WorkerJob(self._config, self._metric, self._folder, self._micro_batch, zero_shot))
+            self._group.send(
+                self._job(
+                    config=self._config, folder=self._folder, micro_batch=self._micro_batch, zero_shot=self._zero_shot()
+                )
+            )
             self._training = True
 
     def _zero_shot(self) -> tuple[TrialConfig, TrialFolder, TrialFolder] | None:
@@ -166,7 +170,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
         return self._base.model_copy(update={"model": self._config.model}), plain, without_prior
 
     def _wait_while_paused(self) -> None:
-        """A pause that lasts gives the slot's resources back; the trial goes on from its last epoch on a new group."""
+        """A pause that lasts gives the slot's resources back; the trial goes on from its last state on a new group."""
         began = time.monotonic()
         while self._study.paused.exists() and self._study.asked_to_stop(self._number) is None:
             if self._group is not None and time.monotonic() - began > self._resources.idle_s:
@@ -186,7 +190,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
             self._deaths += 1
             if self._deaths > 1:
                 return f"its workers died a second time ({event.cause})"
-            self._folder.add_note(f"its workers died ({event.cause}); new ones went on from the last epoch")
+            self._folder.add_note(f"its workers died ({event.cause}); new ones went on from its last state")
             return ""
         return event.cause
 
@@ -210,6 +214,16 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
         if self._group is not None:
             self._group.close()
             self._group = None
+
+
+def _job_of(study: Study) -> Callable[..., WorkerJob]:
+    """What all jobs of a study have in common."""
+    return partial(
+        WorkerJob,
+        metric=study.metric,
+        reports_per_epoch=study.reports_per_epoch,
+        state_every_s=60 * study.settings.checkpoint_minutes,
+    )
 
 
 def _failed(cause: str, ours: bool = False, machine: str = "") -> TuneResult:

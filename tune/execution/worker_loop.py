@@ -23,7 +23,7 @@ from reranker.modeling.model_cache import BaseModels
 from reranker.process_group import worker_rank, workers
 from reranker.storage.atomic_files import DamagedFile, disk_fault
 from reranker.training.sft import fine_tune
-from reranker.training.trainer import EpochReport
+from reranker.training.trainer import TrainingReport
 from reranker.training.training_status import TrainingStatus
 from reranker.zero_shot import keep_zero_shot
 from tune.execution.worker_messages import Event, WorkerJob
@@ -65,9 +65,9 @@ def _train(job: WorkerJob, data: RerankingData, bases: BaseModels, mailbox: Any)
     rank = worker_rank()
     stopped = mailbox.stopped.remote() if rank == 0 else None
 
-    def report(epoch: EpochReport) -> bool:
-        print(json.dumps(epoch.figures))
-        event = Event("report", {**epoch.figures, "best": epoch.best})
+    def tell_report(report: TrainingReport) -> bool:
+        print(json.dumps(report.figures))
+        event = Event("report", {**report.figures, "best": report.best})
         return bool(_first_rank_gets(mailbox.report, event))
 
     def should_stop() -> bool:
@@ -89,11 +89,13 @@ def _train(job: WorkerJob, data: RerankingData, bases: BaseModels, mailbox: Any)
                 data,
                 metric=job.metric,
                 folder=job.folder,
-                on_epoch=report,
+                on_report=tell_report,
                 on_status=tell,
                 should_stop=should_stop,
                 micro_batch=job.micro_batch,
                 resume=True,
+                reports_per_epoch=job.reports_per_epoch,
+                state_every_s=job.state_every_s,
                 bases=bases,
             )
         except TrainingStopped:

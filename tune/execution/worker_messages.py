@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,6 +21,7 @@ class WorkerJob:
     Attributes:
         micro_batch: takes the place of the configuration's, if given.
         zero_shot: what the untrained base is scored with first, and where its two baselines are kept; None: it is not.
+        reports_per_epoch, state_every_s: see `reranker.training.sft.fine_tune`.
     """
 
     config: TrialConfig
@@ -27,6 +29,8 @@ class WorkerJob:
     folder: TrialFolder
     micro_batch: int | None = None
     zero_shot: tuple[TrialConfig, TrialFolder, TrialFolder] | None = None
+    reports_per_epoch: int = 1
+    state_every_s: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,9 @@ class Event:
     """What became of a job so far.
 
     Attributes:
-        kind: `report` is the end of an epoch, after which the workers wait for an answer; `training_status` says what
-            they are doing, now and then, and waits for nothing; the others end the job.
-        figures: of the epoch, as in `EpochReport`, and `best`.
+        kind: after a `report` the workers wait for an answer; `training_status` says what they are doing, now and then,
+            and waits for nothing; the others end the job.
+        figures: of the report, as in `TrainingReport`, and `best`.
         cause: of a failure, in one sentence; `ours` where it is not the user's to mend.
         machine: what of the machine has failed, where the failure says nothing of the job; see
             `tune.execution.failure_cause`.
@@ -76,7 +80,7 @@ class Mailbox:
         await self._events.put(event)
 
     async def report(self, event: Event) -> bool:
-        """Tell of an epoch's end and wait for the answer whether to go on."""
+        """Hand over a report and wait for the answer whether to go on."""
         await self._events.put(event)
         return await self._answers.get()
 

@@ -102,7 +102,7 @@ def results(study: StudyFolder, found: Comparison | None) -> dict[str, str]:
         elif configuration in tie_set:
             cheapest = ", cheapest" if trial.number == found.cheapest.number else ""
             shown[str(trial.number)] = f"tied with the winner{cheapest}"
-        elif trial.epochs:
+        elif trial.reports:
             shown[str(trial.number)] = "behind the winner"
     for name, difference in found.against.items():
         beaten = "beaten by the winner" if difference.mean > 0 else "BETTER than the winner"
@@ -123,7 +123,7 @@ def trial_note(trial: StoredTrial, metric: str, knobs: list[str]) -> str:
         scores = ", ".join(
             f"{PRETTY.get(name, name)} {best[name]:.3f}" for name in dict.fromkeys([metric, "recall_at_1"])
         )
-        line += f"; {scores} at its best, epoch {best['epoch']}"
+        line += f"; {scores} at its best, epoch {best['epoch']:g}"
     return "; ".join([line, *trial.notes]) + "."
 
 
@@ -135,7 +135,7 @@ def ranker_note(name: str) -> str:
 
 
 def _how_it_ended(trial: StoredTrial) -> str:
-    asked, done = trial.values["epochs"], len(trial.epochs)
+    asked, done = trial.values["epochs"], f"{trial.reports[-1]['epoch'] if trial.reports else 0:g}"
     match trial.status:
         case TrialStatus.RUNNING:
             return f"running, {done} of {asked} epochs"

@@ -55,7 +55,8 @@ _ENDED = {
 _FINAL = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)  # an interrupted one may go on
 _LEADERBOARD = (*METRIC_NAMES, "train_loss", "val_loss")
 _APPLIED = "applied/"
-_EPOCHS_A_BATCH = 20  # MLflow takes 1000 metrics at once
+_POSITION = ("report", "epoch")  # where a report stands, which its step says
+_REPORTS_A_BATCH = 20  # MLflow takes 1000 metrics at once
 _GREYS = ("#b4b4b4", "#8a8a8a", "#9c8f80", "#7d8a99", "#a89fb0", "#8fa08f", "#6f6f6f", "#b0a090")  # of baselines
 
 
@@ -76,9 +77,9 @@ class StudyMirror:
     def _forget(self) -> None:
         """What is known of the store; asked again after it has failed, since what was under way may have arrived."""
         self._runs: dict[str, str] = {}  # a trial's number, or a baseline's name → run id
-        self._sent: dict[int, int] = {}  # trial number → epochs that the store has
+        self._sent: dict[int, int] = {}  # trial number → reports that the store has
         self._ended: dict[int, str] = {}  # trial number → the status that the store has it end with
-        self._reach: dict[str, int] = {}  # baseline → the epoch up to which its figures are drawn
+        self._reach: dict[str, int] = {}  # baseline → the step up to which its figures are drawn
         self._closed: set[str] = set()  # baselines whose runs are finished
         self._acts_sent = 0
         self._parent = ""
@@ -106,7 +107,7 @@ class StudyMirror:
             self._parent = self._find_or_make_parent(client, reopen=not ended)
         longest = 1
         for trial in standing(self.study):
-            longest = max(longest, trial.values["epochs"])
+            longest = max(longest, _last_step(trial))
             if self._ended.get(trial.number) != trial.status.value:
                 self._send(client, trial)
         self._send_rankers(client, longest)
@@ -195,29 +196,28 @@ class StudyMirror:
         if trial.number not in self._sent:
             self._sent[trial.number] = self._find_or_make_run(client, trial)
         run, sent = self._runs[str(trial.number)], self._sent[trial.number]
-        for start in range(sent, len(trial.epochs), _EPOCHS_A_BATCH):
-            end = min(start + _EPOCHS_A_BATCH, len(trial.epochs))
-            client.log_batch(run, metrics=self._epochs(trial, start, end))
+        for start in range(sent, len(trial.reports), _REPORTS_A_BATCH):
+            end = min(start + _REPORTS_A_BATCH, len(trial.reports))
+            client.log_batch(run, metrics=self._reports(trial, start, end))
             self._sent[trial.number] = end
         if trial.status is not TrialStatus.RUNNING:
             self._end_trial(client, run, trial)
             self._ended[trial.number] = trial.status.value
 
-    def _epochs(self, trial: StoredTrial, start: int, end: int) -> list[Metric]:
-        """The figures of some of its epochs; and before them, if it is among them, of the best so far.
+    def _reports(self, trial: StoredTrial, start: int, end: int) -> list[Metric]:
+        """The figures of some of its reports; and before them, if it is among them, of the best so far.
 
         The compare page opens with the metric that was logged first.
         """
         searched_by = self._manifest["metric"]
-        best = replace(trial, epochs=trial.epochs[:end]).best(searched_by) or {}
-        news = [figures["epoch"] for figures in trial.epochs[start:end]]
-        metrics = _metrics(_of_best(best, searched_by)) if best["epoch"] in news else []
-        for figures in trial.epochs[start:end]:
-            metrics += _metrics(_measured(figures, searched_by), step=figures["epoch"])
+        best = replace(trial, reports=trial.reports[:end]).best(searched_by) or {}
+        metrics = _metrics(_of_best(best, searched_by)) if best in trial.reports[start:end] else []
+        for figures in trial.reports[start:end]:
+            metrics += _metrics(_measured(figures, searched_by), step=_step(figures))
         return metrics
 
     def _find_or_make_run(self, client: MlflowClient, trial: StoredTrial) -> int:
-        """How many of its epochs the store has."""
+        """How many of its reports the store has."""
         key, sent = str(trial.number), 0
         if key not in self._runs:
             self._runs[key] = self._make_run(client, trial)
@@ -257,7 +257,7 @@ class StudyMirror:
         tags |= {"cause": trial.cause} if trial.cause else {}
         tags |= {"notes": "; ".join(trial.notes)} if trial.notes else {}
         # What was cut short may go on, and MLflow lets no parameter change.
-        last = trial.epochs[-1] if trial.epochs and trial.status is not TrialStatus.CANCELLED else {}
+        last = trial.reports[-1] if trial.reports and trial.status is not TrialStatus.CANCELLED else {}
         params = [Param(name, text(value)) for name, value in last.items() if name.startswith(_APPLIED)]
         client.log_batch(run, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
         client.set_terminated(run, _ENDED[trial.status], _written(self.study.trial(trial.number).path / "status.json"))
@@ -265,7 +265,7 @@ class StudyMirror:
     # Baselines and chance
 
     def _send_rankers(self, client: MlflowClient, longest: int) -> None:
-        """What the trials must beat, as runs beside them: a level line from before the first epoch to the last of
+        """What the trials must beat, as runs beside them: a level line from before the first report to the last of
         all."""
         names = ["chance", *self.study.baselines()]
         if all(self._reach.get(name, 0) >= longest for name in names):
@@ -284,7 +284,7 @@ class StudyMirror:
                 self._closed.add(name)
 
     def _find_or_make_ranker(self, client: MlflowClient, name: str, figures: dict[str, float]) -> int:
-        """The epoch that its line reaches."""
+        """The step that its line reaches."""
         if name in self._runs:
             points = client.get_metric_history(self._runs[name], METRIC_NAMES[0])
             if points:
@@ -378,17 +378,31 @@ def cause_of_failure(error: Exception) -> str:
 
 
 def _measured(figures: Mapping[str, Any], searched_by: str) -> dict[str, float]:
-    """An epoch's figures that are metrics, the one that is searched by first."""
+    """A report's figures that are metrics, the one that is searched by first."""
     names = sorted(figures, key=lambda name: name != searched_by)
     return {
         name: figures[name]
         for name in names
-        if name != "epoch" and not name.startswith(_APPLIED) and _is_number(figures[name])
+        if name not in _POSITION and not name.startswith(_APPLIED) and _is_number(figures[name])
     }
 
 
+def _step(figures: Mapping[str, Any]) -> int:
+    """The clock of MLflow's charts: the examples that were trained; those of older studies by epochs."""
+    return int(figures.get("applied/examples", figures["epoch"]))
+
+
+def _last_step(trial: StoredTrial) -> int:
+    """Where the trial's curve will end, as far as its first report tells."""
+    if not trial.reports:
+        return 1
+    first, last = trial.reports[0], trial.reports[-1]
+    whole = int(_step(first) * trial.values["epochs"] / first["epoch"])
+    return max(_step(last), whole)
+
+
 def _of_best(figures: Mapping[str, Any], searched_by: str) -> dict[str, float]:
-    """What the leaderboard has of a trial's best epoch."""
+    """What the leaderboard has of a trial's best report."""
     shown = {f"best/{name}": figures[name] for name in dict.fromkeys([searched_by, *_LEADERBOARD]) if name in figures}
     return {**shown, "epoch_of_best": figures["epoch"]}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import optuna
 
+from tune.study_file.clock import WHOLE
 from tune.study_file.study import Study
 
 _DRAWS = 400
@@ -36,14 +37,16 @@ def estimate_cost(study: Study) -> Cost:
     epochs = [study.draw(drawn.ask()).epochs for _ in range(_DRAWS)]
     mean = sum(_expected_epochs(study, count) for count in epochs) / len(epochs)
     trials = study.settings.trials
-    return Cost(trials * study.max_epochs, max(trials, round(trials * mean)))
+    return Cost(trials * study.max_epochs, max(math.ceil(trials / study.reports_per_epoch), round(trials * mean)))
 
 
 def _expected_epochs(study: Study, epochs: int) -> float:
     kind, reduction = study.settings.scheduler, study.settings.asha.reduction
     if kind == "none":
         return epochs
-    marks = [mark if study.clock == "epoch" else math.ceil(mark * epochs / 100 - 1e-6) for mark in study.rungs]
+    per_epoch = study.reports_per_epoch
+    marks = [mark if study.clock == "epoch" else mark * epochs / WHOLE for mark in study.rungs]
+    marks = [math.ceil(mark * per_epoch - 1e-6) / per_epoch for mark in marks]
     if kind == "median":
         marks, reduction = marks[:1], 2
     expected, share, at = 0.0, 1.0, 0.0

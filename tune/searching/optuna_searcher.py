@@ -8,6 +8,7 @@ import numpy as np
 import optuna
 from ray.tune.search import Searcher
 
+from reranker.report_figures import report_number
 from results.study.study_folder import TrialStatus
 from tune.execution.failure_cause import SLOT_GONE
 from tune.execution.trial_messages import Ending, TuneConfig, TuneResult
@@ -23,8 +24,8 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     """Optuna's samplers behind Tune, whose journal says truly what became of each trial.
 
     Ray's own OptunaSearch tells Optuna that a trial stopped by ASHA is complete with a partial score and leaves out the
-    report that it was stopped at. Here a trial's value is its best epoch, a stopped one is pruned with all its reports,
-    and a failed one is failed. Steps are epochs. A suggestion is an `Assignment`, in the form that Tune takes:
+    report that it was stopped at. Here a trial's value is its best report, a stopped one is pruned with all reports,
+    and a failed one is failed. Steps are reports. A suggestion is an `Assignment`, in the form that Tune takes:
     interrupted trials of an earlier launch come first, then those that wait, then new ones, and when all are done the
     replicates of the best, which alone begin once the search is out of patience.
     """
@@ -66,9 +67,9 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         return assignment.as_tune_config
 
     def on_trial_result(self, trial_id: str, result: TuneResult) -> None:
-        """Take an epoch's metric into the journal."""
+        """Take a report's metric into the journal."""
         if self.metric in result:
-            self._trial_life.report(self._numbers[trial_id], result["epoch"], result[self.metric])
+            self._trial_life.report(self._numbers[trial_id], report_number(result), result[self.metric])
 
     def on_trial_complete(self, trial_id: str, result: TuneResult | None = None, error: bool = False) -> None:
         """Take how the trial ended into the journal and the folder."""
@@ -77,7 +78,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
             return
         # With `error` the slot's own process is gone, in which nothing of the trial runs: it goes on another time.
         ending = Ending(TrialStatus.CANCELLED, machine=SLOT_GONE) if error or not result else Ending.of(result)
-        last = (result["epoch"], result[self.metric]) if result and self.metric in result else None
+        last = (report_number(result), result[self.metric]) if result and self.metric in result else None
         self._trial_life.end(number, ending, last)
         self._stop_rules.ended(number, ending.status)
 

@@ -16,6 +16,7 @@ from tune.study_file.clock import WHOLE, progress
 from tune.study_file.study import Study
 
 _HYPERBAND_BRACKETS = 3
+_HAIR = 1e-9  # rungs are so much earlier, so that three thirds of an epoch are not short of one
 
 
 def make_scheduler(study: Study, ceiling: float | None = None) -> TrialScheduler:
@@ -42,7 +43,7 @@ def make_scheduler(study: Study, ceiling: float | None = None) -> TrialScheduler
         _at_chance(study, 1.0 if ceiling is None else ceiling),
         settings.pace,
         **common,
-        grace_period=marks[0] if marks else longest,
+        grace_period=(marks[0] if marks else longest) * (1 - _HAIR),
         reduction_factor=settings.reduction,
         max_t=longest + 1,  # at `max_t` itself ASHA would stop a trial at its last report
         brackets=brackets,

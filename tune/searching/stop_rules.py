@@ -14,6 +14,7 @@ from ray.exceptions import RayActorError
 
 from reranker.errors import EnvironmentFault, InputError
 from reranker.metrics import per_list
+from reranker.report_figures import best_report, on_all_lists
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.trial_origin import DRAWN, Origin, OriginKind
 from tune.execution.failure_cause import MACHINE, SLOT_GONE, EndsAtOnce, cluster_fault, machine_fault
@@ -175,14 +176,15 @@ class StopRules:
             self.out_of_patience = True
 
     def _count(self, number: int, status: TrialStatus) -> None:
-        """Patience: trials in a row whose best epoch is not above the best so far by more than its standard error."""
+        """Patience: trials in a row whose best report is not above the best so far by more than its standard error."""
         if self._study.settings.patience is None or self.origin(number).kind is OriginKind.REPLICATE:
             return
         if status not in (TrialStatus.COMPLETED, TrialStatus.PRUNED):
             return
         metric, sign = self._study.metric, -1 if self._study.mode == "min" else 1
         folder = self._folder.trial(number)
-        best = max((sign * figures[metric] for figures in folder.read_epochs()), default=None)
+        figures = best_report(folder.read_reports(), metric)
+        best = sign * figures[metric] if figures is not None and on_all_lists(figures) else None
         self._noise = 0.0
         if best is not None and not metric.endswith("_loss"):
             values = per_list(folder.read_ranks()[1])[metric]

@@ -13,6 +13,7 @@ MLflow follows the folder (`tune.mlflow_tracking`), so it is told of nothing tha
 from __future__ import annotations
 
 from reranker.errors import EnvironmentFault
+from reranker.report_figures import report_number
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.trial_origin import Origin
 from tune.execution.trial_messages import Assignment, Ending
@@ -33,14 +34,14 @@ class TrialLife:
         self._folder.start_trial(assignment.number, assignment.config, origin)
         return assignment, origin
 
-    def report(self, number: int, epoch: int, value: float) -> None:
-        """The study's metric after an epoch, whose figures the folder has already."""
-        self._trial_store.report(number, epoch, value)
+    def report(self, number: int, report: int, value: float) -> None:
+        """The study's metric at a report, whose figures the folder has already."""
+        self._trial_store.report(number, report, value)
 
     def end(self, number: int, ending: Ending, last: tuple[int, float] | None = None) -> None:
         """
         Args:
-            last: epoch and metric of the report that it ended with, of which nobody may have heard yet.
+            last: number and metric of the report that it ended with, of which nobody may have heard yet.
         """
         if ending.status is not TrialStatus.CANCELLED:
             self._trial_store.decide(number, ending.status, ending.cause, ending.ours)
@@ -71,8 +72,8 @@ class TrialLife:
             ending = self._trial_store.decided(number) or Ending(status)
             if self._trial_store.runs(number) and ending.status in _FINAL:
                 self._trial_store.ask(number)
-                for figures in self._folder.trial(number).read_epochs():
-                    self._trial_store.report(number, figures["epoch"], figures[self._metric])
+                for figures in self._folder.trial(number).read_reports():
+                    self._trial_store.report(number, report_number(figures), figures[self._metric])
                 self._trial_store.end(number, ending.status)
             if not self._trial_store.runs(number) and ending.status in _FINAL and status not in _FINAL:
                 self._folder.write_status(number, ending.status, ending.cause, ending.ours)

@@ -22,6 +22,8 @@ from optuna.trial import TrialState
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
 from reranker.metrics import summarise
+from reranker.report_figures import epoch_of, report_number
+from reranker.training.report_plan import part_size
 from results.study.optuna_journal import ENDS, ORIGIN, baseline_attribute, origin_of, repair
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.trial_origin import DRAWN, Origin, OriginKind
@@ -110,10 +112,10 @@ class TrialStore:
         return sum(not self._is_retried(trial) for trial in self._in_state(TrialState.FAIL))
 
     def best(self) -> tuple[int, float] | None:
-        """(number, value) of the trial with the best report of all; None before the first."""
+        """(number, value) of the best trial; None before the first has ended that has a report."""
         sign = -1 if self._study.mode == "min" else 1
-        reports = [(number, value) for number, _ in self.ended() for value in self._reports(number).values()]
-        return max(reports, key=lambda report: sign * report[1], default=None)
+        values = [(number, value) for number, _ in self.ended() if (value := self._value(number)) is not None]
+        return max(values, key=lambda best: sign * best[1], default=None)
 
     def past(self) -> list[PastTrial]:
         """What a new scheduler has to know of earlier launches, which is what the old one knew."""
@@ -124,7 +126,8 @@ class TrialStore:
         return past
 
     def _assignment(self, number: int, config: TrialConfig) -> Assignment:
-        reports = tuple(sorted(self._reports(number).items()))
+        per_epoch = self._study.reports_per_epoch
+        reports = tuple((epoch_of(report, per_epoch), value) for report, value in sorted(self._reports(number).items()))
         return Assignment(number, config, to_the_end=self.is_replicate(number), reports=reports)
 
     def asked(self) -> int:
@@ -152,11 +155,11 @@ class TrialStore:
         self._trials[trial.number] = trial
         return self._assignment(trial.number, config), self.origin(trial.number)
 
-    def report(self, number: int, epoch: int, value: float) -> None:
-        """Epochs that the journal knows are left as they are. What was scored as a baseline by then it remembers as
+    def report(self, number: int, report: int, value: float) -> None:
+        """Reports that the journal knows are left as they are. What was scored as a baseline by then it remembers as
         well."""
-        if epoch not in self._reports(number):
-            self._trials[number].report(value, epoch)
+        if report not in self._reports(number):
+            self._trials[number].report(value, report)
         for name in self._folder.baselines():
             if (attribute := baseline_attribute(name)) not in self._remembered:
                 self._optuna.set_user_attr(attribute, summarise(self._folder.baseline(name).read_ranks()[1]))
@@ -169,13 +172,12 @@ class TrialStore:
             self._trials[number].set_user_attr(ENDS, [status.value, len(self.ended()), cause, ours])
 
     def end(self, number: int, status: TrialStatus) -> None:
-        """A complete trial's value is its best epoch. A cancelled one stays as it is, to go on another time."""
+        """A complete trial's value is its best report. A cancelled one stays as it is, to go on another time."""
         if status is not TrialStatus.CANCELLED:
             self.decide(number, status)
         trial = self._trials.pop(number)
         if status is TrialStatus.COMPLETED:
-            reports = self._reports(number).values()
-            self._optuna.tell(trial, min(reports) if self._study.mode == "min" else max(reports))
+            self._optuna.tell(trial, self._value(number))
         elif status is not TrialStatus.CANCELLED:
             state = TrialState.FAIL if status is TrialStatus.FAILED else TrialState.PRUNED
             self._optuna.tell(trial, state=state)
@@ -244,8 +246,8 @@ class TrialStore:
         """Let the sampler know a finished trial of another study."""
         self.enqueue(parameters, Origin(OriginKind.WARM_START), extra=True)
         assignment, _ = self.ask()
-        for figures in trial.epochs:
-            self.report(assignment.number, figures["epoch"], figures[self._study.metric])
+        for figures in trial.reports:
+            self.report(assignment.number, report_number(figures), figures[self._study.metric])
         self.end(assignment.number, trial.status)
 
     def taken_over(self) -> int:
@@ -256,6 +258,16 @@ class TrialStore:
     def _reports(self, number: int) -> dict[int, float]:
         reports: dict[int, float] = self._trial(number).intermediate_values
         return reports
+
+    def _value(self, number: int) -> float | None:
+        """Of a trial's best report, one on all lists if there is one."""
+        reports, every = self._reports(number), self._study.reports_per_epoch
+        if every > 1:
+            lists = self._folder.read_manifest()["plan"]["validation_lists"]
+            every = 1 if part_size(lists) == lists else every
+        on_all = [value for report, value in reports.items() if report % every == 0]
+        pick = min if self._study.mode == "min" else max
+        return pick(on_all or reports.values(), default=None)
 
     def _trial(self, number: int) -> Any:
         return self._optuna.get_trials(deepcopy=False)[number]

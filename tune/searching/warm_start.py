@@ -24,7 +24,7 @@ def warm_start(study: Study, trial_store: TrialStore, earlier: StudyFolder, data
     """
     manifest = earlier.read_manifest()
     finished = (TrialStatus.COMPLETED, TrialStatus.PRUNED)
-    trials = [trial for trial in earlier.trials() if trial.status in finished and trial.epochs]
+    trials = [trial for trial in earlier.trials() if trial.status in finished and trial.reports]
     usable, reasons = [], Counter[str]()
     for trial in trials:
         try:

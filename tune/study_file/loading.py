@@ -72,6 +72,7 @@ def load(
     start_points = tuple(read_start_point(document, at, point, fixed, sound) for at, point in points_of(document))
     if parsed and not document.faults:
         longest, grace = max(reach("epochs", fixed, dimensions)), parsed.study.asha.grace or 1
+        grace = round(grace) if grace % 1 == 0 else grace
         if grace > longest:
             rule = f"the grace period must not be beyond the longest trial, {longest} epochs"
             document.faults.append(document.fault(("study", "asha", "grace"), rule, grace))

@@ -56,6 +56,7 @@ def make_manifest(
         "references": references,
         "lists": fingerprint(data.validation(config)),
         "ceiling": data.ceiling(config),
+        "reports_per_epoch": study.reports_per_epoch,
         "best_reachable_recall_at_1": data.best_reachable(config),
         "tags": {"data_fingerprint": data.interactions.fingerprint, "code_version": _code_version()},
         "plan": {
@@ -89,6 +90,10 @@ def check_same(folder: StudyFolder, study: Study, data: RerankingData) -> None:
         faults.append(Fault("metric, data, fixed knobs and space must stay as the study was begun with", hint=hint))
     if manifest["tags"]["data_fingerprint"] != data.interactions.fingerprint:
         faults.append(Fault("the data are not what the study was begun with", hint="begin a new study"))
+    reports = manifest.get("reports_per_epoch", 1)
+    if study.settings.reports_per_epoch not in ("auto", reports):
+        rule = f"must stay {reports}, as the study was begun with"
+        faults.append(Fault(rule, field="study.reports_per_epoch", value=study.settings.reports_per_epoch))
     if data.adds_collaborative(study.base()) and COLLABORATIVE not in folder.baselines():
         rule = (
             "the study was begun before collaborative scores were added to the model's, so its trials can't be compared"

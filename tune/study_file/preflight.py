@@ -21,6 +21,8 @@ from reranker.modeling.precision import in_bf16
 from reranker.prompting.prompts import FIND, PromptEncoder
 from reranker.training.batch_plan import PASS_TOKENS, examples_of_a_list, largest_pass, share_of_batch
 from reranker.training.lesson_plan import LISTS, lesson_config
+from reranker.training.report_plan import ReportPlan
+from tune.study_file.dimensions import reach
 from tune.study_file.study import Study
 
 _MOST_ON_A_GPU = 4  # trials; more would wait for each other
@@ -81,6 +83,23 @@ def check_models(study: Study, data: RerankingData | None, *, fetch: bool) -> li
     if faults:
         raise InputError(faults)
     return checks
+
+
+def fewest_steps(study: Study, data: RerankingData) -> int:
+    """Optimiser steps of an epoch in the configuration with the fewest."""
+    batch = max(reach("effective_batch", study.fixed, study.dimensions))
+    counts = reach("examples_per_user", study.fixed, study.dimensions)
+    fewest = min(counts, key=lambda count: math.inf if count is None else count)
+    examples = data.count_examples(study.base().model_copy(update={"examples_per_user": fewest}))
+    return max(1, math.ceil(examples / int(batch)))
+
+
+def check_reports(study: Study, data: RerankingData) -> None:
+    """
+    Raises:
+        InputError: an epoch has fewer steps than reports.
+    """
+    ReportPlan(fewest_steps(study, data), study.reports_per_epoch)
 
 
 def describe_compute(study: Study) -> str:

@@ -15,13 +15,14 @@ DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII
 
 class Asha(StrictModel):
     """ASHA compares trials at epochs grace, grace·reduction, grace·reduction² … and lets the best 1/reduction go on.
+    What is not a report's epoch counts as that of the next report.
 
     With a decaying schedule it compares them at as many fractions of their own epochs: … 1/reduction², 1/reduction.
     Those that are behind go on too if they would catch up by the next rung, `pace` times as fast as they come.
     """
 
-    grace: int | None = Field(
-        None, ge=1, le=10_000, description="null: a ninth of the longest trial's epochs, at least 1"
+    grace: float | None = Field(
+        None, gt=0, le=10_000, description="in epochs; null: a ninth of the longest trial's, at least one report"
     )
     reduction: int = Field(3, ge=2, le=10_000)
     pace: float = Field(0.6, ge=0, le=1, description="0: plain ASHA, which prefers rates that are fast at first")
@@ -47,6 +48,13 @@ class StudySettings(StrictModel):
     )
     max_failures: int | None = Field(
         10, ge=1, le=MOST_TRIALS, description="end after so many failed trials; null: never"
+    )
+    reports_per_epoch: Annotated[Literal["auto"] | int, auto_or_int(1, 10_000)] = Field(
+        "auto",
+        description="comparisons within an epoch too, on a part of the validation lists; auto: one every few minutes",
+    )
+    checkpoint_minutes: float = Field(
+        10, ge=0, le=100_000, description="a kill costs at most so much training; each report keeps its state anyway"
     )
     start_from: list[dict[str, Any]] = Field([], description="tried first; knobs left out are drawn")
     asha: Asha = Asha()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import optuna
 
 from reranker.config import DataConfig, TrialConfig
 from reranker.errors import InputError
+from reranker.report_figures import epoch_of
 from reranker.storage.yaml_lines import Document, dump
 from tune.study_file.clock import WHOLE
 from tune.study_file.dimensions import Dimension, names_of, reach, size_of, with_defaults
@@ -88,9 +89,20 @@ class Study:
         return int(max(reach("epochs", self.fixed, self.dimensions)))
 
     @property
-    def grace(self) -> int:
+    def reports_per_epoch(self) -> int:
+        """1 as long as `auto` is not decided, see `with_reports`."""
+        number = self.settings.reports_per_epoch
+        return 1 if number == "auto" else number
+
+    def with_reports(self, per_epoch: int) -> Study:
+        """The study with so many reports an epoch; what it was loaded from stays."""
+        return replace(self, settings=self.settings.model_copy(update={"reports_per_epoch": per_epoch}))
+
+    @property
+    def grace(self) -> float:
         """The epoch of the first rung."""
-        return self.settings.asha.grace or max(1, self.max_epochs // 9)
+        ninth = max(1, self.max_epochs * self.reports_per_epoch // 9)
+        return self.settings.asha.grace or epoch_of(ninth, self.reports_per_epoch)
 
     @property
     def rungs(self) -> list[float]:

@@ -25,7 +25,7 @@ def exit_code(folder: StudyFolder, ending: str) -> int:
     if ending.startswith(MACHINE):
         return 1
     trials = list(folder.trials())
-    if any(trial.epochs for trial in trials) and not ending.startswith(TOO_MANY_FAILURES):
+    if any(trial.reports for trial in trials) and not ending.startswith(TOO_MANY_FAILURES):
         return 0
     failed = [folder.read_status(trial.number)["ours"] for trial in trials if trial.status is TrialStatus.FAILED]
     return 1 if any(failed) else 2

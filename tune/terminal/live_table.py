@@ -12,10 +12,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from reranker.training.training_status import TrainingStatus
+from reranker.training.training_status import TrainingStatus, clock
 from results.study.study_folder import TrialStatus
 from results.study.trial_origin import DRAWN, Origin
 from tune.execution.trial_messages import Assignment, TuneResult
+from tune.study_file.clock import WHOLE
 from tune.study_file.study import Study
 
 _COLOURS = {
@@ -38,7 +39,7 @@ class _Row:
     figures: dict[str, Any] = field(default_factory=dict)
     cause: str = ""
     elapsed_at_report: float = 0.0
-    known: int = 0  # epochs that an earlier launch has trained
+    known: float = 0  # epochs that an earlier launch has trained
     doing: str = ""
     said: float = field(default_factory=time.monotonic)  # when there was a line of it last
 
@@ -79,6 +80,7 @@ class Progress:
     ) -> None:
         self._trials, self._metric, self._console = study.settings.trials, study.metric, console
         self._fidelity, self._marks, self._mode = study.clock, study.rungs, study.mode
+        self._reports_per_epoch = study.reports_per_epoch
         self._done, self._best, self._quiet = done, best, quiet
         self._summary_s, self._pulse_s = summary_s, pulse_s
         self._is_live = console.is_terminal and not quiet
@@ -126,20 +128,20 @@ class Progress:
         self._say(f"trial {number}{'' if origin == DRAWN else f' ({origin})'} started: {shown}")
 
     def reported(self, number: int, figures: TuneResult) -> None:
-        """A trial has ended an epoch."""
+        """A trial has reported."""
         row = self._rows[number]
         row.figures, row.elapsed_at_report = figures, row.elapsed
         row.doing, row.said = "", time.monotonic()
         if figures.get("replayed"):
             row.known, row.started = figures["epoch"], time.monotonic()
         self._say(
-            f"trial {number} epoch {figures['epoch']}/{row.epochs}{' (kept)' if figures.get('replayed') else ''}: "
+            f"trial {number} epoch {figures['epoch']:g}/{row.epochs}{' (kept)' if figures.get('replayed') else ''}: "
             f"loss {figures['train_loss']:.3f}, "
             f"Recall@1 {figures['recall_at_1']:.3f}, NDCG@10 {figures['ndcg_at_10']:.3f}, {row.elapsed:.0f} s"
         )
 
     def training_status(self, number: int, training_status: TrainingStatus) -> None:
-        """What a trial is doing between two epochs."""
+        """What a trial is doing between two reports."""
         row = self._rows[number]
         row.doing = training_status.text(row.epochs)
         self._tell_doing(number)
@@ -179,7 +181,9 @@ class Progress:
         if row.status is not TrialStatus.RUNNING:
             return ""
         at = row.figures.get("epoch", 0)
-        marks = [m if self._fidelity == "epoch" else math.ceil(m * row.epochs / 100 - 1e-6) for m in self._marks]
+        per_epoch = self._reports_per_epoch
+        epochs = [mark if self._fidelity == "epoch" else mark * row.epochs / WHOLE for mark in self._marks]
+        marks = [math.ceil(epoch * per_epoch - 1e-6) / per_epoch for epoch in epochs]
         return next((f"{mark:g}" for mark in marks if at < mark < row.epochs), "-")
 
     def _table(self) -> Table:
@@ -191,7 +195,7 @@ class Progress:
             table.add_row(
                 str(number),
                 Text(row.status.value, style=_COLOURS[row.status]),
-                f"{row.figures.get('epoch', 0)}/{row.epochs}",
+                f"{row.figures.get('epoch', 0):g}/{row.epochs}",
                 self._next_rung(row),
                 _figure(row.figures.get("train_loss")),
                 _figure(row.figures.get("recall_at_1")),
@@ -214,7 +218,4 @@ def _short(value: Any) -> str:
 
 
 def _clock(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+    return "" if seconds is None else clock(seconds)

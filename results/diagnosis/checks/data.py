@@ -75,8 +75,8 @@ def labels_do_not_fit(inputs: DiagnosisInputs) -> Finding | None:
     long_trained = [
         trial for trial in inputs.trials if FEW_STEPS <= steps_of(trial) < math.inf and not other_loss(trial)
     ]
-    with_loss = [trial for trial in long_trained if "train_loss" in trial.epochs[-1]]
-    losses = [trial.epochs[-1]["train_loss"] for trial in with_loss]
+    with_loss = [trial for trial in long_trained if "train_loss" in trial.reports[-1]]
+    losses = [trial.reports[-1]["train_loss"] for trial in with_loss]
     if not inputs.at_chance or not losses or abs(min(losses) - inputs.guessing) > AT_GUESSING or unmoved(inputs):
         return None
     at_guessing = [trial for trial, loss in zip(with_loss, losses, strict=True) if loss < inputs.guessing + AT_GUESSING]

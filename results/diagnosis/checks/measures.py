@@ -43,7 +43,7 @@ RULELESS = "names labels but does not know the rule"
 
 def steps_of(trial: StoredTrial) -> float:
     """A trial's optimiser steps; infinite if unknown."""
-    return float(trial.epochs[-1].get("applied/optimizer_steps", math.inf))
+    return float(trial.reports[-1].get("applied/optimizer_steps", math.inf))
 
 
 def limit_or_cause(inputs: DiagnosisInputs) -> Grade:
@@ -65,7 +65,7 @@ def simple_baselines(inputs: DiagnosisInputs) -> dict[str, dict[str, Any]]:
 
 def first_epoch(inputs: DiagnosisInputs) -> dict[str, Any] | None:
     """The best trial's first epoch, if both losses are known and comparable."""
-    first = inputs.winner.epochs[0]
+    first = inputs.winner.whole_epochs[0]
     return (
         first
         if not other_loss(inputs.winner) and first.get("epoch") == 1 and {"train_loss", "val_loss"} <= first.keys()
@@ -158,7 +158,7 @@ def unmoved(inputs: DiagnosisInputs) -> bool:
 
 def collapsed(inputs: DiagnosisInputs) -> bool:
     """Whether the validation loss is at guessing and the training loss not below it."""
-    last = inputs.winner.epochs[-1]
+    last = inputs.winner.reports[-1]
     loss = last.get("val_loss", last.get("train_loss", 0.0))
     enough_steps = FEW_STEPS <= steps_of(inputs.winner) < math.inf
     return (
@@ -249,7 +249,7 @@ def leaning(picks: Picks, candidates: int) -> tuple[float, float]:
 
 def most_by_chance(inputs: DiagnosisInputs, level: float) -> float:
     """The most that the best of all epochs reaches in 995 of 1000 studies if the expected Recall@1 is `level`."""
-    z = stats.norm.ppf(1 - 0.005 / sum(len(trial.epochs) for trial in inputs.trials))
+    z = stats.norm.ppf(1 - 0.005 / sum(len(trial.reports) for trial in inputs.trials))
     return level + float(z) * math.sqrt(level * (1 - level) / inputs.users)
 
 

@@ -93,7 +93,7 @@ def adds_nothing(inputs: DiagnosisInputs) -> Finding | None:
 def not_applied(inputs: DiagnosisInputs) -> Finding | None:
     """The optimiser never reached the configured learning rate."""
     configured_rate = inputs.winner.values.get("learning_rate")
-    applied_rate = inputs.winner.epochs[-1].get("applied/learning_rate")
+    applied_rate = inputs.winner.reports[-1].get("applied/learning_rate")
     if configured_rate is None or applied_rate is None or math.isclose(applied_rate, configured_rate, rel_tol=0.02):
         return None
     return Finding(
@@ -107,7 +107,7 @@ def not_applied(inputs: DiagnosisInputs) -> Finding | None:
 
 def too_few_steps(inputs: DiagnosisInputs) -> Finding | None:
     """Even the longest training was too short to learn anything."""
-    most_steps = max(trial.epochs[-1].get("applied/optimizer_steps", math.inf) for trial in inputs.trials)
+    most_steps = max(trial.reports[-1].get("applied/optimizer_steps", math.inf) for trial in inputs.trials)
     if beats_all(inputs) or most_steps >= PLATEAU:
         return None
     seen = f"the longest training took {most_steps:.0f} optimiser steps"
@@ -250,8 +250,8 @@ def no_better_than_untrained(inputs: DiagnosisInputs) -> Finding | None:
 
 def overfitting(inputs: DiagnosisInputs) -> Finding | None:
     """The validation loss rose while the training loss fell."""
-    trial, last = inputs.winner, inputs.winner.epochs[-1]
-    best = trial.best("val_loss") if all("val_loss" in epoch for epoch in trial.epochs) else None
+    trial, last = inputs.winner, inputs.winner.whole_epochs[-1]
+    best = trial.best("val_loss") if all("val_loss" in epoch for epoch in trial.reports) else None
     if (
         best is None
         or "train_loss" not in last
@@ -261,7 +261,7 @@ def overfitting(inputs: DiagnosisInputs) -> Finding | None:
     if last["train_loss"] > best["train_loss"] - WORSE:
         return None
     return Finding(
-        "overfitting", f"after epoch {best['epoch']} the validation loss of trial {trial.number} rose from "
+        "overfitting", f"after epoch {best['epoch']:g} the validation loss of trial {trial.number} rose from "
         f"{best['val_loss']:.2f} to {last['val_loss']:.2f} nats, while the training loss fell to "
         f"{last['train_loss']:.2f}",
         "the adapter learns the training users by heart",
@@ -273,12 +273,13 @@ def overfitting(inputs: DiagnosisInputs) -> Finding | None:
 def still_learning(inputs: DiagnosisInputs) -> Finding | None:
     """The validation loss was still falling in the last epoch."""
     trial, losses = inputs.winner, inputs.losses("val_loss")
-    if len(losses) < 2 or trial.status is not TrialStatus.COMPLETED or inputs.best is not trial.epochs[-1]:
+    if len(losses) < 2 or trial.status is not TrialStatus.COMPLETED or inputs.best is not trial.reports[-1]:
         return None
     falls = [(previous - current) / previous for previous, current in pairwise(losses)]
     if min(falls[-2:]) < max(STILL_LEARNING, most_by_seed(inputs)):  # a single fall may be luck
         return None
-    if inputs.metric in METRIC_NAMES and trial.epochs[-1][inputs.metric] < trial.epochs[-2][inputs.metric] + MATTERS:
+    before, last = trial.whole_epochs[-2:]
+    if inputs.metric in METRIC_NAMES and last[inputs.metric] < before[inputs.metric] + MATTERS:
         return None
     return Finding(
         "still learning at its end",

@@ -27,7 +27,7 @@ def template_mismatch(inputs: DiagnosisInputs) -> Finding | None:
     if much_easier(inputs, first):  # in epoch 1 both losses are on new examples
         seen = new_examples(first)
     else:
-        easier_epochs = [epoch for epoch in inputs.winner.epochs[:3] if much_easier(inputs, epoch)]
+        easier_epochs = [epoch for epoch in inputs.winner.whole_epochs[:3] if much_easier(inputs, epoch)]
         if (
             not easier_epochs
             or not inputs.at_chance
@@ -35,7 +35,7 @@ def template_mismatch(inputs: DiagnosisInputs) -> Finding | None:
         ):
             return None
         seen = (
-            f"in epoch {easier_epochs[0]['epoch']} the training loss fell to {easier_epochs[0]['train_loss']:.2f} "
+            f"in epoch {easier_epochs[0]['epoch']:g} the training loss fell to {easier_epochs[0]['train_loss']:.2f} "
             f"nats, below that of {inputs.guess}, while the validation loss was "
             f"{easier_epochs[0]['val_loss']:.2f} and the ranking that of guessing"
         )

@@ -64,7 +64,7 @@ def cannot_name_labels(inputs: DiagnosisInputs) -> Finding | None:
 
 def _more_lessons(trial: StoredTrial) -> str:
     """What to change so that the base learns to name labels, or learns it better."""
-    lesson_steps = trial.epochs[-1].get("applied/skill_steps")
+    lesson_steps = trial.reports[-1].get("applied/skill_steps")
     if lesson_steps is None:
         return "`skill_steps: auto`, which teaches that first, once for all trials"
     return f"more skill_steps than the {lesson_steps:.0f} that were taken"

@@ -1,0 +1,70 @@
+"""How fast a configuration is trained and scored here: a few real steps and lists, with a clock beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+
+from reranker.config import TrialConfig
+from reranker.data.assemble import RerankingData
+from reranker.errors import TrainingStopped
+from reranker.evaluation.scoring import EncodedLists, score
+from reranker.modeling.model_cache import BaseModels
+from reranker.prompting.prompts import PromptEncoder
+from reranker.training.device import training_device
+from reranker.training.sft import fine_tune
+
+_STEPS = 4  # that are trained, the first one only to warm up
+_MOST_S = 45.0  # of training, after which fewer steps must do
+_LISTS = 8  # that are scored
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of one worker.
+
+    Attributes:
+        seconds_per_example: trained.
+        seconds_per_list: scored.
+    """
+
+    seconds_per_example: float
+    seconds_per_list: float
+
+
+def measure_speed(config: TrialConfig, data: RerankingData) -> Speed:
+    """Train some steps and score some lists, without the lesson before; nothing is kept.
+
+    Raises:
+        InputError, EnvironmentFault, OutOfMemory: as `fine_tune`.
+    """
+    config = config.model_copy(update={"skill_steps": 0, "skill_mix": 0.0})
+    bases = BaseModels()
+    ends = [time.perf_counter()]
+
+    def enough() -> bool:
+        ends.append(time.perf_counter())
+        return len(ends) > _STEPS or ends[-1] - ends[0] > _MOST_S
+
+    with contextlib.suppress(TrainingStopped):
+        fine_tune(config, data, on_status=lambda status: _begin(ends), should_stop=enough, bases=bases)
+    steps = ends[1:] if len(ends) > 2 else ends  # without the first one, if there are others
+    per_example = (steps[-1] - steps[0]) / (len(steps) - 1) / config.effective_batch
+    device = training_device()
+    lists = data.validation(config)[:_LISTS]
+    if not lists:
+        return Speed(per_example, 0.0)
+    encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
+    with bases.adapted(config, device) as model:
+        encoded = EncodedLists.of(encoder, lists)
+        score(model, EncodedLists.of(encoder, lists[:1]))
+        began = time.perf_counter()
+        score(model, encoded)
+        return Speed(per_example, (time.perf_counter() - began) / len(lists))
+
+
+def _begin(ends: list[float]) -> None:
+    """Time starts with the first step, not with the loading before it."""
+    if len(ends) == 1:
+        ends[0] = time.perf_counter()

@@ -1,0 +1,99 @@
+"""A study and the measured speed → how often its trials report, and how long the search takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from reranker.config import TrialConfig
+from reranker.data.assemble import RerankingData
+from reranker.modeling.model_files import shape_of
+from reranker.modeling.model_names import TOYS
+from reranker.training.report_plan import part_of
+from reranker.training.speed import Speed
+from reranker.training.training_status import clock
+from tune.searching.cost_estimate import estimate_cost
+from tune.study_file.preflight import fewest_steps
+from tune.study_file.study import Study
+
+_BETWEEN_S = 240.0  # two reports, at the least
+_SCORING = 0.2  # of the training between two reports, at the most
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a study's slowest model takes, in seconds.
+
+    Attributes:
+        training: of an epoch.
+        scoring: of all validation lists, at its end.
+        part: of the part of them that is scored within it.
+    """
+
+    training: float
+    scoring: float
+    part: float
+
+    @staticmethod
+    def of(study: Study, data: RerankingData, speed: Speed) -> Pace:
+        """For an epoch of the fixed `examples_per_user`; where that is searched, of its default."""
+        lists, each = data.validation(study.base()), speed.seconds_per_list / study.resources.workers
+        examples = data.count_examples(study.base())
+        training = examples * speed.seconds_per_example
+        return Pace(training, len(lists) * each, len(part_of(lists)) * each)
+
+    def reports(self, most: int) -> int:
+        """Reports of an epoch: a power of two, one every four minutes or less often, so that scoring stays small."""
+        between = max(_BETWEEN_S, self.part / _SCORING)
+        wanted = int(min(max(1.0, self.training / between), most))
+        return int(2 ** (wanted.bit_length() - 1))
+
+    def describe(self, study: Study, at_once: int) -> str:
+        """How long an epoch and the whole search take, in two lines.
+
+        Args:
+            at_once: trials that run at the same time.
+        """
+        per_epoch = study.reports_per_epoch
+        epoch = self.training + self.scoring + (per_epoch - 1) * self.part
+        total = estimate_cost(study).expected * epoch / min(at_once, study.settings.trials)
+        reports = "a report" if per_epoch == 1 else f"{per_epoch} reports"
+        taken = f"{clock(self.training)} to train and {clock(self.scoring)} to score"
+        lines = [
+            f"measured: an epoch takes about {taken}, with {reports}",
+            f"the search takes about {clock(total)} by that, besides what its models have to be taught first",
+        ]
+        budget = study.time_budget_s
+        if budget is not None and total > budget:
+            share = f"{budget / total:.0%}"
+            lines.append(
+                f"its time_budget of {clock(budget)} ends it after about {share} of that; for more, fewer trials, "
+                "epochs or evaluation_users, or a longer budget"
+            )
+        return "\n".join(lines)
+
+
+def slowest(study: Study) -> TrialConfig:
+    """The fixed knobs with the largest of the study's models."""
+
+    def size(model: str) -> float:
+        shape = shape_of(model)
+        return math.inf if shape is None else shape.parameters
+
+    return study.base().model_copy(update={"model": max(study.models, key=size)})
+
+
+def is_quick(study: Study) -> bool:
+    """Whether nothing has to be measured: a toy's epoch takes seconds."""
+    return set(study.models) <= set(TOYS)
+
+
+def decide(study: Study, data: RerankingData, pace: Pace | None) -> Study:
+    """The study with its number of reports; what it says itself stands.
+
+    Args:
+        pace: None where nothing was measured; then there is a report an epoch.
+    """
+    if study.settings.reports_per_epoch != "auto":
+        return study
+    return study.with_reports(1 if pace is None else pace.reports(fewest_steps(study, data)))
