@@ -94,7 +94,7 @@ def test_workers_that_die_are_replaced_and_the_trial_goes_on_from_its_last_epoch
     assert [figures["applied/examples"] for figures in trial.reports] == [512, 1024]
     (note,) = folder.read_notes()
     assert "its workers died" in note
-    assert "new ones went on from the last epoch" in note
+    assert "new ones went on from its last state" in note
 
 
 def test_out_of_memory_halves_the_micro_batch_and_leaves_the_effective_one(afflicted):
