@@ -1,4 +1,5 @@
-"""One trial's folder: its configuration, one line of figures per report, each report's ranks, and the best adapter.
+"""One trial's folder: its configuration, one line of figures per report, each report's ranks, and the best adapter;
+besides, now and then, a line about the optimiser step, which nothing is decided by.
 
 A report is stored in this order: adapter and `ranks.parquet` if it is the best so far, its ranks, its line of figures.
 Only the line makes it count: a kill before the line loses this report and nothing else.
@@ -56,7 +57,8 @@ _PICKS = ["target_position", "first_position", "first_probability"]
 
 @dataclass(frozen=True)
 class TrialFolder:
-    """`config.json`, `epochs.jsonl`, `reports/`, `ranks.parquet`, `adapter/`, `notes.jsonl`; until done `state-N/`."""
+    """`config.json`, `epochs.jsonl`, `reports/`, `ranks.parquet`, `adapter/`, `steps.jsonl`, `notes.jsonl`; until done
+    `state-N/`."""
 
     path: Path
 
@@ -84,7 +86,7 @@ class TrialFolder:
     def clear(self) -> None:
         """Remove the figures of an earlier training; its adapter stays until a new one replaces it."""
         with writing(self.path):
-            for name in ("epochs.jsonl", "ranks.parquet", "notes.jsonl"):
+            for name in ("epochs.jsonl", "ranks.parquet", "steps.jsonl", "notes.jsonl"):
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.path / "reports", ignore_errors=True)
 
@@ -99,6 +101,20 @@ class TrialFolder:
             DamagedFile: they are not what was written.
         """
         return read_lines(self.path / "epochs.jsonl")
+
+    def append_step(self, figures: dict[str, Any]) -> None:
+        """Add a line about an optimiser step; dropped if it can't be written."""
+        with contextlib.suppress(EnvironmentFault):
+            append_line(self.path / "steps.jsonl", figures)
+
+    def read_steps(self) -> list[dict[str, Any]]:
+        """The lines about steps, by `examples`; of a step that was trained again after a kill the last one. None if
+        they are damaged."""
+        try:
+            lines = {line["examples"]: line for line in read_lines(self.path / "steps.jsonl")}
+        except DamagedFile:
+            return []
+        return [lines[examples] for examples in sorted(lines)]
 
     def add_note(self, text: str) -> None:
         """Add an event that the figures don't show; dropped if it can't be written, since no decision uses notes."""

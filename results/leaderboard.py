@@ -164,6 +164,8 @@ def _trial_row(trial: StoredTrial, metric: str, knobs: list[str]) -> dict[str, A
 def _cell(column: str, value: Any) -> str:
     if pd.isna(value):
         return ""
+    if column == "epoch":
+        return f"{value:g}"
     if column in ("seconds", "learning_rate"):
         return f"{value:.0f}" if column == "seconds" else f"{value:.1e}"
     return f"{value:.3f}" if isinstance(value, float) and not value.is_integer() else f"{value}"

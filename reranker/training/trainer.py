@@ -45,6 +45,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 _TIDY_S = 20.0  # between two returns of freed memory to the system
 _STATUS_S = 2.0  # between two status reports; a step in between only reads the clock
+_LINE_S = 20.0  # between two lines about a step
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ class RerankerTrainer(ResumableTrainer):
         self._training_seconds = 0.0
         self._started = started
         self._training_since = self._state_kept = time.perf_counter()
+        self._line_written = time.monotonic()
         self._largest_rate = 0.0
         self._counts = Counts()
         self._losses = torch.zeros((), device=self.args.device)  # sum over the steps since the last report
@@ -256,13 +258,31 @@ class RerankerTrainer(ResumableTrainer):
         return {}
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        """After each step: a report if one is due, else a training state if the last one is long ago."""
+        """After each step: a report if one is due, a line about the step and a training state if the last is long ago."""
         super()._maybe_log_save_evaluate(*args, **kwargs)
+        self._tell_of_step()
         is_due = time.perf_counter() - self._state_kept > self.job.state_every_s
         if self.job.keeps_state and of_first(is_due):
             self._training_seconds += time.perf_counter() - self._training_since
             self._keep_state()
             self._train_from_here()
+
+    def _tell_of_step(self) -> None:
+        """Write a line about the last step, if the last line is long ago."""
+        now = time.monotonic()
+        if self.job.folder is None or not self.is_world_process_zero() or now - self._line_written < _LINE_S:
+            return
+        self._line_written = now
+        pace = self._watch.pace
+        line = {
+            "examples": self._counts.examples * workers(),
+            "loss": pace.loss,
+            "learning_rate": self.lr_scheduler.get_last_lr()[0],
+            "tokens_per_second": (pace.tokens_per_second or 0.0) * workers(),
+            "padding": 1 - self._counts.tokens / self._counts.places,
+            "memory_mb": _peak_memory_mb(),
+        }
+        self.job.folder.append_step(line)
 
     def _train_from_here(self) -> None:
         """Time passes in training again."""
@@ -350,11 +370,7 @@ class RerankerTrainer(ResumableTrainer):
         }
 
     def _resources(self) -> dict[str, float]:
-        if torch.cuda.is_available():
-            peak = torch.cuda.max_memory_allocated() / 2**20
-        else:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-        tokens, peak = sum(of_all(self._counts.tokens)), max(of_all(peak))
+        tokens, peak = sum(of_all(self._counts.tokens)), max(of_all(_peak_memory_mb()))
         return {
             "train_seconds": self._training_seconds,
             "tokens_per_second": tokens / self._training_seconds,
@@ -388,3 +404,10 @@ class RerankerTrainer(ResumableTrainer):
         own_lists = len(mine.prompts)
         total = flops_per_list(self.accelerator.unwrap_model(self.model), mine) * own_lists if own_lists else 0.0
         return float(sum(of_all(total)) / sum(of_all(own_lists)))
+
+
+def _peak_memory_mb() -> float:
+    """This worker's, of the device, or without one of the process."""
+    if torch.cuda.is_available():
+        return float(torch.cuda.max_memory_allocated() / 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

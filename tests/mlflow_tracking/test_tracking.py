@@ -252,6 +252,19 @@ def test_a_trial_that_was_cut_short_goes_on_in_its_run(study):
     assert seen.runs["3"].data.params["applied/optimizer_steps"] == "500"
 
 
+def test_steps_between_two_reports_are_there_by_examples_once(study):
+    add_trial(study, 3, [])
+    study.write_status(3, TrialStatus.RUNNING)
+    with study.locked():
+        for examples, loss in [(40, 2.9), (80, 2.7), (60, 2.8)]:  # the last one was trained again after a kill
+            study.trial(3).append_step({"examples": examples, "loss": loss})
+        deliver(study, ended=False)
+        study.trial(3).append_step({"examples": 120, "loss": 2.6})
+        seen = deliver(study, ended=False)
+    assert seen.points("3", "step/loss") == [(0.01, 2.9), (0.015, 2.8), (0.02, 2.7), (0.03, 2.6)]
+    assert "step/examples" not in seen.metrics("3")
+
+
 def test_a_trial_with_more_figures_than_mlflow_takes_at_once(study):
     add_trial(study, 3, [epoch / 100 for epoch in range(1, 71)], epochs=70)
     seen = deliver(study)

@@ -87,7 +87,7 @@ def refit(
     """Train the winner's configuration on the training sequences and each user's validation item, never the test item.
 
     It is trained beside its place, so that the folder of a refit is whole or not there; one that was stopped goes on
-    from its last epoch, and one that is there already is taken. What is damaged of either is trained anew.
+    from its last state, and one that is there already is taken. What is damaged of either is trained anew.
 
     Args:
         data: the search's.

@@ -55,6 +55,7 @@ _ENDED = {
 _FINAL = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)  # an interrupted one may go on
 _LEADERBOARD = (*METRIC_NAMES, "train_loss", "val_loss")
 _APPLIED = "applied/"
+_STEP = "step/"  # before the names of what is measured between two reports
 _POSITION = ("report", "epoch")  # where a report stands, which its step says
 _REPORTS_A_BATCH = 20  # MLflow takes 1000 metrics at once
 _GREYS = ("#b4b4b4", "#8a8a8a", "#9c8f80", "#7d8a99", "#a89fb0", "#8fa08f", "#6f6f6f", "#b0a090")  # of baselines
@@ -78,6 +79,7 @@ class StudyMirror:
         """What is known of the store; asked again after it has failed, since what was under way may have arrived."""
         self._runs: dict[str, str] = {}  # a trial's number, or a baseline's name → run id
         self._sent: dict[int, int] = {}  # trial number → reports that the store has
+        self._steps_sent: dict[int, float] = {}  # trial number → examples up to which the store has lines about steps
         self._ended: dict[int, str] = {}  # trial number → the status that the store has it end with
         self._reach: dict[str, int] = {}  # baseline → the step up to which its figures are drawn
         self._closed: set[str] = set()  # baselines whose runs are finished
@@ -200,9 +202,24 @@ class StudyMirror:
             end = min(start + _REPORTS_A_BATCH, len(trial.reports))
             client.log_batch(run, metrics=self._reports(trial, start, end))
             self._sent[trial.number] = end
+        self._send_steps(client, run, trial.number)
         if trial.status is not TrialStatus.RUNNING:
             self._end_trial(client, run, trial)
             self._ended[trial.number] = trial.status.value
+
+    def _send_steps(self, client: MlflowClient, run: str, number: int) -> None:
+        """Loss and speed between two reports, by examples."""
+        if number not in self._steps_sent:
+            points = client.get_metric_history(run, f"{_STEP}loss")
+            self._steps_sent[number] = max((point.step for point in points), default=0)
+        lines = [line for line in self.study.trial(number).read_steps() if line["examples"] > self._steps_sent[number]]
+        for start in range(0, len(lines), _REPORTS_A_BATCH):
+            metrics = []
+            for line in lines[start : start + _REPORTS_A_BATCH]:
+                named = {f"{_STEP}{name}": value for name, value in line.items() if name != "examples"}
+                metrics += _metrics(named, step=line["examples"])
+            client.log_batch(run, metrics=metrics)
+            self._steps_sent[number] = metrics[-1].step
 
     def _reports(self, trial: StoredTrial, start: int, end: int) -> list[Metric]:
         """The figures of some of its reports; and before them, if it is among them, of the best so far.

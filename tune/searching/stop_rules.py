@@ -81,7 +81,7 @@ class StopRules:
         self._hold_to_limits()
 
     def machine_failed(self, what: str) -> None:
-        """End the search at once, and leave what runs as it is: it goes on from its last epoch another time."""
+        """End the search at once, and leave what runs as it is: it goes on from its last state another time."""
         raise EndsAtOnce(what)
 
     @contextmanager
@@ -143,7 +143,7 @@ class StopRules:
             self._signalled = True
             self._say(
                 f"stopping: running trials end at their next step, and are cut off after {LEAVE_S:.0f} s where that takes "
-                "longer; --resume goes on with them from their last epoch. Once more ends at once"
+                "longer; --resume goes on with them from their last state. Once more ends at once"
             )
 
         with handling(on_signal):
