@@ -43,7 +43,7 @@ from tune.searching.stop_rules import StopRules
 from tune.searching.trial_life import TrialLife
 from tune.searching.trial_store import TrialStore
 from tune.searching.warm_start import warm_start
-from tune.study_file.manifest import check_same
+from tune.study_file.manifest import check_same, reports_of
 from tune.study_file.preflight import check_models, check_reports, gpu_part
 from tune.study_file.study import Study
 from tune.terminal.driver_log import own_stdout
@@ -103,10 +103,11 @@ def _search(
     check_reports(study, data)
     say("loading the models' tokenizers …")
     models = check_models(study, data, fetch=True)
-    if not options.quiet:
-        console.say(goes_on(study, folder, options.replicate, options.top) if folder else plan(study, data, models))
     if folder:
         check_same(folder, study, data)
+        study = study.with_reports(reports_of(folder))
+    if not options.quiet:
+        console.say(goes_on(study, folder, options.replicate, options.top) if folder else plan(study, data, models))
 
     with Launch() as launch:
         if folder:
@@ -114,9 +115,9 @@ def _search(
         say("starting Ray …")
         with cluster(options.address, options.dashboard_port, dashboard=options.dashboard) as ray_cluster:
             resources = trial_resources(study, gpu_part(study, models))
-            stored = ray.put(data)
-            study = _with_reports(study, folder, data, stored, resources, say)
+            stored, expected_s = ray.put(data), None
             if folder is None:
+                study, expected_s = _paced(study, data, stored, resources, say)
                 folder = begin_study(
                     study, data, options.runs, tracking_uri=options.tracking_uri, command=options.command
                 )
@@ -127,7 +128,7 @@ def _search(
             say(where_to_look(folder, ray_cluster, tracking_uri_of(folder)))
 
             # Search
-            ending = _run_trials(study, data, stored, folder, tracker, options, console, resources, earlier)
+            ending = _run_trials(study, data, stored, folder, tracker, options, console, resources, earlier, expected_s)
 
             # Report
             best = None
@@ -147,28 +148,25 @@ def _search(
     return StudyResult(folder, ending)
 
 
-def _with_reports(
+def _paced(
     study: Study,
-    folder: StudyFolder | None,
     data: RerankingData,
     stored: ray.ObjectRef[RerankingData],
     resources: TrialResources,
     say: Callable[[str], None],
-) -> Study:
-    """The study with its reports an epoch, decided once: by what it says, or by the speed measured here."""
-    if folder is not None:
-        return study.with_reports(folder.read_manifest().get("reports_per_epoch", 1))
+) -> tuple[Study, float | None]:
+    """The study with its number of reports an epoch, and the seconds that the search takes, where that is measured."""
     if is_quick(study):
-        return decide(study, data, None)
+        return decide(study, data, None), None
     say("measuring how fast its largest model is …")
     speed = measured_speed(slowest(study), stored, resources)
     if isinstance(speed, str):
         say(f"could not be measured ({speed}); a report an epoch, unless the study says otherwise")
-        return decide(study, data, None)
-    pace = Pace.of(study, data, speed)
+        return decide(study, data, None), None
+    pace, at_once = Pace.of(study, data, speed), concurrent_trials(resources)
     study = decide(study, data, pace)
-    say(pace.describe(study, concurrent_trials(resources)))
-    return study
+    say(pace.describe(study, at_once))
+    return study, pace.total(study, at_once)
 
 
 def _run_trials(
@@ -181,6 +179,7 @@ def _run_trials(
     console: Terminal,
     resources: TrialResources,
     earlier: StudyFolder | None,
+    expected_s: float | None,
 ) -> str:
     """Why the search ended before all trials did; empty if none is left."""
     trial_store = TrialStore(study, folder, lambda number: make_sampler(study, number))
@@ -192,6 +191,7 @@ def _run_trials(
         console,
         done=len(past),
         best=trial_store.best(),
+        expected_s=expected_s,
         summary_s=60 * options.summary_minutes,
         quiet=options.quiet,
     )

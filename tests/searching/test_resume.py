@@ -30,8 +30,15 @@ from tune.searching import stop_pause_requests
 pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).resolve().parents[2]
 STUDY = """
-study: {name: small, trials: 6, seed: 3, concurrency: 1, start_from: [{epochs: 3, learning_rate: 3.7e-3}]}
-data: {source: demo, users: 64, interactions_per_user: 5}
+study:
+  name: small
+  trials: 6
+  seed: 3
+  concurrency: 1
+  reports_per_epoch: 2
+  checkpoint_minutes: 0
+  start_from: [{epochs: 3, learning_rate: 3.7e-3}]
+data: {source: demo, users: 160, interactions_per_user: 5}
 fixed: {model: demo-tiny, examples_per_user: 1, lora_dropout: 0.1}
 space:
   epochs: {int: [2, 3]}

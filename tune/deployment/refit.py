@@ -23,6 +23,7 @@ from results.study.study_folder import StoredTrial, StudyFolder
 from tune.execution.failure_cause import MACHINE, cluster_fault
 from tune.execution.worker_group import TrialResources, WorkerGroup
 from tune.execution.worker_messages import Event, WorkerJob
+from tune.study_file.manifest import reports_of
 
 _FILE = "recipe.json"
 _POLL_S = 0.5
@@ -106,8 +107,7 @@ def refit(
         return study.refit
     beside = TrialFolder(study.path / "refit.tmp")
     _prepare(beside, recipe, config)
-    per_epoch = study.read_manifest().get("reports_per_epoch", 1)
-    job = WorkerJob(config, recipe.metric, beside, reports_per_epoch=per_epoch)
+    job = WorkerJob(config, recipe.metric, beside, reports_per_epoch=reports_of(study))
     if not (reports := beside.read_reports()) or reports[-1]["epoch"] < recipe.epochs:
         _train(job, recipe.epochs, ray.put(data.refit()), study, resources, on_report, on_status)
     beside.drop_state()

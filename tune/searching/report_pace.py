@@ -48,15 +48,14 @@ class Pace:
         wanted = int(min(max(1.0, self.training / between), most))
         return int(2 ** (wanted.bit_length() - 1))
 
-    def describe(self, study: Study, at_once: int) -> str:
-        """How long an epoch and the whole search take, in two lines.
+    def total(self, study: Study, at_once: int) -> float:
+        """Of the whole search, with so many trials at the same time."""
+        epoch = self.training + self.scoring + (study.reports_per_epoch - 1) * self.part
+        return estimate_cost(study).expected * epoch / min(at_once, study.settings.trials)
 
-        Args:
-            at_once: trials that run at the same time.
-        """
-        per_epoch = study.reports_per_epoch
-        epoch = self.training + self.scoring + (per_epoch - 1) * self.part
-        total = estimate_cost(study).expected * epoch / min(at_once, study.settings.trials)
+    def describe(self, study: Study, at_once: int) -> str:
+        """How long an epoch and the whole search take, in lines."""
+        per_epoch, total = study.reports_per_epoch, self.total(study, at_once)
         reports = "a report" if per_epoch == 1 else f"{per_epoch} reports"
         taken = f"{clock(self.training)} to train and {clock(self.scoring)} to score"
         lines = [

@@ -77,6 +77,11 @@ def make_manifest(
     }
 
 
+def reports_of(folder: StudyFolder) -> int:
+    """The reports an epoch that a study was begun with; studies of before had one."""
+    return int(folder.read_manifest().get("reports_per_epoch", 1))
+
+
 def check_same(folder: StudyFolder, study: Study, data: RerankingData) -> None:
     """A study goes on only on the data and in the space that it was begun with.
 
@@ -90,7 +95,7 @@ def check_same(folder: StudyFolder, study: Study, data: RerankingData) -> None:
         faults.append(Fault("metric, data, fixed knobs and space must stay as the study was begun with", hint=hint))
     if manifest["tags"]["data_fingerprint"] != data.interactions.fingerprint:
         faults.append(Fault("the data are not what the study was begun with", hint="begin a new study"))
-    reports = manifest.get("reports_per_epoch", 1)
+    reports = reports_of(folder)
     if study.settings.reports_per_epoch not in ("auto", reports):
         rule = f"must stay {reports}, as the study was begun with"
         faults.append(Fault(rule, field="study.reports_per_epoch", value=study.settings.reports_per_epoch))

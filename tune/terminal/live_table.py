@@ -41,6 +41,7 @@ class _Row:
     elapsed_at_report: float = 0.0
     known: float = 0  # epochs that an earlier launch has trained
     doing: str = ""
+    left: float | None = None  # seconds of training ahead, by the workers
     said: float = field(default_factory=time.monotonic)  # when there was a line of it last
 
     @property
@@ -48,10 +49,12 @@ class _Row:
         return (self.ended or time.monotonic()) - self.started
 
     def remaining(self) -> float | None:
-        """Seconds left if the epochs to come take as long as those that passed."""
+        """Seconds left if the epochs to come take as long as those that passed; before the first report by the steps."""
         done = self.figures.get("epoch", 0) - self.known
-        if self.status is not TrialStatus.RUNNING or done <= 0:
+        if self.status is not TrialStatus.RUNNING:
             return None
+        if done <= 0:
+            return self.left
         total = self.elapsed_at_report * (self.epochs - self.known) / float(done)
         return max(0.0, total - self.elapsed)
 
@@ -62,6 +65,7 @@ class Progress:
     Args:
         done: trials that earlier launches have ended.
         best: (number, value) of the best of them.
+        expected_s: seconds that the whole search takes, if that was measured.
         summary_s: seconds between two summaries where there is no live table.
         pulse_s: seconds between two lines of what a trial is doing there.
         quiet: say nothing.
@@ -74,6 +78,7 @@ class Progress:
         *,
         done: int = 0,
         best: tuple[int, float] | None = None,
+        expected_s: float | None = None,
         summary_s: float = 600,
         pulse_s: float = 60,
         quiet: bool = False,
@@ -82,6 +87,7 @@ class Progress:
         self._fidelity, self._marks, self._mode = study.clock, study.rungs, study.mode
         self._reports_per_epoch = study.reports_per_epoch
         self._done, self._best, self._quiet = done, best, quiet
+        self._expected_s = expected_s
         self._summary_s, self._pulse_s = summary_s, pulse_s
         self._is_live = console.is_terminal and not quiet
         self._rows: dict[int, _Row] = {}
@@ -143,7 +149,7 @@ class Progress:
     def training_status(self, number: int, training_status: TrainingStatus) -> None:
         """What a trial is doing between two reports."""
         row = self._rows[number]
-        row.doing = training_status.text(row.epochs)
+        row.doing, row.left = training_status.text(row.epochs), training_status.seconds_left
         self._tell_doing(number)
 
     def ended(self, number: int, status: TrialStatus, cause: str = "") -> None:
@@ -166,7 +172,9 @@ class Progress:
         done = sum(row.status is not TrialStatus.RUNNING for row in self._rows.values())
         total, elapsed = max(self._trials, self._done + len(self._rows)), time.monotonic() - self._started
         ahead = total - self._done - done
-        left = f", about {_clock(elapsed / done * ahead)} left" if done and ahead else ""
+        expected = None if self._expected_s is None else max(0.0, self._expected_s - elapsed)
+        rest = elapsed / done * ahead if done else expected
+        left = f", about {_clock(rest)} left" if ahead and rest is not None else ""
         scored = [(row.figures[self._metric], number) for number, row in self._rows.items() if row.figures]
         scored += [(self._best[1], self._best[0])] if self._best else []
         best = (min if self._mode == "min" else max)(scored, default=None)
