@@ -6,7 +6,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 ARGS ?=
 
-.PHONY: search test test-all check lint coverage docs lock install clean
+.PHONY: search test test-all check lint coverage docs lock kit install clean
 search: .venv/.installed
 	$(PY) tune/run_search.py $(ARGS)
 
@@ -22,6 +22,7 @@ lint: .venv/.installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/mypy deploy/kit/make_kit.py
 	.venv/bin/lint-imports
 
 coverage: .venv/.installed
@@ -40,6 +41,10 @@ lock: .venv/.installed
 	$(LOCK) --output-file requirements-cuda.txt
 	$(LOCK) $$(grep -oE '^(nvidia|cuda|triton|torch)[a-z0-9-]*==' requirements-cuda.txt | sed 's/^/--unsafe-package /; s/==//') \
 	  --output-file requirements-cpu.txt
+
+# Wheels, base models and the project for machines without a network: deploy/kit/make_kit.py --help
+kit: .venv/.installed
+	$(PY) deploy/kit/make_kit.py $(ARGS)
 
 install: .venv/.installed
 

@@ -28,9 +28,14 @@ def epoch_of(report: int, per_epoch: int) -> float:
     return whole if rest == 0 else report / per_epoch
 
 
+def scored_share(figures: Figures) -> float:
+    """The share of the validation lists that were scored."""
+    return float(figures.get(SCORED_SHARE, 1.0))
+
+
 def on_all_lists(figures: Figures) -> bool:
     """Whether all validation lists were scored."""
-    return bool(figures.get(SCORED_SHARE, 1.0) >= 1)
+    return scored_share(figures) >= 1
 
 
 def is_better(figures: Figures, other: Figures, metric: str) -> bool:
@@ -44,4 +49,4 @@ def best_report(reports: Iterable[dict[str, Any]], metric: str) -> dict[str, Any
 
 
 def _standing(figures: Figures, metric: str) -> tuple[float, float]:
-    return float(figures.get(SCORED_SHARE, 1.0)), (-1 if is_loss(metric) else 1) * figures[metric]
+    return scored_share(figures), (-1 if is_loss(metric) else 1) * figures[metric]

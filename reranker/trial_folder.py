@@ -171,7 +171,7 @@ class TrialFolder:
 
         Args:
             user_ids: of the ranked lists.
-            best: whether it is the best so far and on all lists; then they become `ranks.parquet` too.
+            best: whether it is the best so far; then they become `ranks.parquet` too.
         """
         if best:
             self.keep_ranks(user_ids, ranks, picks)

@@ -94,9 +94,11 @@ def leaderboard(study: StudyFolder, trials: Iterable[StoredTrial] | None = None)
 
 
 def ranked(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Sort by a metric, best first, and number the ranks; rows on a part of the lists come after all others, without
-    a rank, and rows without the metric last."""
+    """Sort by a metric, best first, and number the ranks; trials on a part of the lists come after all others, without
+    a rank, unless there are no others, and rows without the metric last."""
     partial = table[SCORED_SHARE].lt(1).fillna(False) if SCORED_SHARE in table else pd.Series(False, table.index)
+    if not ((table["kind"] == "trial") & table[metric].notna() & ~partial).any():
+        partial = pd.Series(False, table.index)
     better = table[metric] * (1 if metric.endswith("_loss") else -1)
     order = table.assign(_last=table[metric].isna(), _partial=partial.astype(bool), _better=better)
     order = order.sort_values(["_last", "_partial", "_better"], kind="stable", na_position="last")
@@ -128,7 +130,9 @@ class Leaderboard:
         yield self._view(columns)
         if SCORED_SHARE in self.table and self.table[SCORED_SHARE].notna().any():
             share = self.table[SCORED_SHARE].min()
-            yield Text(f"without a rank: stopped after reports on {share:.0%} of the lists", style="dim")
+            whole = self.table[(self.table["kind"] == "trial") & self.table[SCORED_SHARE].isna()]
+            which = "trials without a rank are" if whole["ndcg_at_10"].notna().any() else "all trials are"
+            yield Text(f"{which} scored on {share:.0%} of the lists so far", style="dim")
         if left_out:
             names = ", ".join(PRETTY.get(column, column) for column in left_out)
             yield Text(f"too narrow for: {names}; leaderboard.csv has every column", style="dim")

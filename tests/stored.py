@@ -15,7 +15,7 @@ from optuna.trial import TrialState, create_trial
 
 from reranker.config import TrialConfig
 from reranker.metrics import Picks, Ranks, chance, is_loss, summarise
-from reranker.report_figures import is_better, on_all_lists, report_number
+from reranker.report_figures import is_better, report_number
 from reranker.storage.atomic_files import write_yaml
 from reranker.trial_folder import TrialFolder
 from results.study.optuna_journal import ORIGIN, create_journal
@@ -44,7 +44,7 @@ def report(
     number = len(earlier) + 1
     usual = {"epoch": number, "train_loss": 1.0, "val_loss": 1.0, "seconds": 5.0 * number}
     line = {**usual, **summarise(ranks), **figures, "report": number}
-    best = all(is_better(line, other, metric) for other in earlier) and on_all_lists(line)
+    best = all(is_better(line, other, metric) for other in earlier)
     folder.keep_report(number, users, ranks, picks, best=best)
     folder.append_report(line)
 

@@ -344,8 +344,7 @@ class RerankerTrainer(ResumableTrainer):
             self.job.folder.keep_adapter(model, self.job.config, epoch, self.job.skill, title_scores)
         if (evaluation := report.evaluation) is not None:
             users = [self.job.data.interactions.user_ids[e.user] for e in lists]
-            best = report.best and len(lists) == len(self._validation.examples)
-            self.job.folder.keep_report(number, users, evaluation.ranks, evaluation.picks, best=best)
+            self.job.folder.keep_report(number, users, evaluation.ranks, evaluation.picks, best=report.best)
         self.job.folder.append_report(report.figures)
 
     def _evaluate_together(self, lists: ScoredLists) -> tuple[Evaluation, dict[str, float]]:

@@ -26,6 +26,7 @@ from results.statistics.seed_averages import (
     best_first,
     configuration_results,
     not_replicated,
+    on_most_lists,
     seed_spread,
 )
 from results.statistics.what_was_learned import Naming, learned, lesson
@@ -100,13 +101,13 @@ def compare(*studies: StudyFolder, ranked: Sequence[ConfigurationResult] | None 
     _check_same_lists(studies)
     metric = common_metric(studies)
     configurations = [c for study in studies for c in configuration_results(study)] if ranked is None else ranked
-    pooled = [configuration_result for configuration_result in configurations if configuration_result.has_ranks]
+    pooled = on_most_lists([result for result in configurations if result.has_ranks])
     if not pooled:
         return None
     if len(studies) > 1:
         pooled = best_first(pooled, metric)
     rankers = [configuration_result.ranker(metric) for configuration_result in pooled]
-    baselines = _baselines(studies, metric)
+    baselines = _baselines(studies, metric, pooled[0].user_ids)
     test_results = tests(rankers, baselines, resamples=None, seed=0)
     winner_values = rankers[0].values
     spreads = [
@@ -191,13 +192,14 @@ def common_metric(studies: Sequence[StudyFolder]) -> str:
     return "ndcg_at_10" if metrics or metric.endswith("_loss") else metric
 
 
-def _baselines(studies: Sequence[StudyFolder], metric: str) -> dict[str, FloatArray]:
-    """The values of each baseline, [users] in the order of their ids, so that pairs match."""
+def _baselines(studies: Sequence[StudyFolder], metric: str, user_ids: set[str]) -> dict[str, FloatArray]:
+    """The values of each baseline for these users, [users] in the order of their ids, so that pairs match."""
     values = {}
     for study in studies:
         for name, shown_name in baseline_names(study, studies).items():
             users, ranks = study.baseline(name).read_ranks()
-            values[shown_name] = values_of(ranks, metric)[np.argsort(users, kind="stable")]
+            order = [row for row in np.argsort(users, kind="stable").tolist() if users[row] in user_ids]
+            values[shown_name] = values_of(ranks, metric)[order]
     return values
 
 

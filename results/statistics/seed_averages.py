@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from reranker.metrics import METRIC_NAMES, FloatArray, values_of
-from reranker.report_figures import on_all_lists, report_number
+from reranker.report_figures import report_number, scored_share
 from results.statistics.paired_tests import Ranker
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.trial_origin import OriginKind
@@ -41,14 +41,19 @@ class ConfigurationResult:
         return self.trial, *self.replicates
 
     @property
-    def on_all_lists(self) -> bool:
-        """Whether its own run has a report on all lists."""
-        return on_all_lists(self.trial.best(self.metric) or {})
+    def share(self) -> float:
+        """The share of the lists that its own run's chosen report is on."""
+        return scored_share(self.trial.best(self.metric) or {})
 
     @property
     def has_ranks(self) -> bool:
         """Whether every run has stored ranks."""
         return all(self.study.trial(run.number).has_ranks for run in self.runs)
+
+    @property
+    def user_ids(self) -> set[str]:
+        """The users whose lists are ranked."""
+        return set(self.study.trial(self.trial.number).read_user_ids())
 
     def scores(self, metric: str) -> list[float]:
         """A metric of each run at its chosen report."""
@@ -68,12 +73,13 @@ class ConfigurationResult:
         return {**own_figures, **{name: self.score(name) for name in averaged}}
 
     def ranker(self, metric: str) -> Ranker:
-        """The metric of each user for every report on all lists of every run, users in the order of their ids."""
+        """The metric of each user for every report of every run, users in the order of their ids; without the reports
+        that are on fewer lists than the chosen one."""
         runs, chosen = [], []
         for run in self.runs:
             folder, best = self.study.trial(run.number), run.best(self.metric)
             order = np.argsort(folder.read_user_ids(), kind="stable")
-            compared = [figures for figures in run.reports if on_all_lists(figures)]
+            compared = [figures for figures in run.reports if scored_share(figures) == scored_share(best or {})]
             reports = [folder.read_report(report_number(figures))[0] for figures in compared]
             runs.append(np.array([values_of(ranks, metric)[order] for ranks in reports]))
             chosen.append(next(i for i, figures in enumerate(compared) if figures is best))
@@ -145,13 +151,20 @@ def configuration_results(study: StudyFolder, trials: Sequence[StoredTrial] | No
 
 def best_first(configuration_results: Sequence[ConfigurationResult], metric: str) -> list[ConfigurationResult]:
     """Sort configurations by their estimates; ties keep their order. Those stopped before a report on all lists are
-    last."""
-    compared = [result for result in configuration_results if result.on_all_lists]
+    last, unless no other has one."""
+    compared = on_most_lists(configuration_results)
     sign, values = sign_of(metric), estimates(compared, metric)
     order = sorted(range(len(compared)), key=lambda i: -sign * values[i].value)
-    others = [result for result in configuration_results if not result.on_all_lists]
+    others = [result for result in configuration_results if result not in compared]
     others.sort(key=lambda result: -sign * result.score(metric))
     return [*(compared[i] for i in order), *others]
+
+
+def on_most_lists(configuration_results: Sequence[ConfigurationResult]) -> list[ConfigurationResult]:
+    """Those that can be compared: on all lists; or, before any has such a report, on the part that reports within an
+    epoch are on, which is the same for all."""
+    most = max((result.share for result in configuration_results), default=1.0)
+    return [result for result in configuration_results if result.share == most]
 
 
 def estimates(configuration_results: Sequence[ConfigurationResult], metric: str) -> list[Estimate]:

@@ -20,7 +20,7 @@ from reranker.command_line.printable_text import say
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, Fault, InputError
 from reranker.metrics import METRIC_NAMES, Ranks, summarise
-from reranker.report_figures import best_report, on_all_lists, report_number
+from reranker.report_figures import best_report, report_number
 from reranker.storage.atomic_files import DamagedFile, read_lines, read_yaml, write_file, write_yaml
 from reranker.trial_folder import ADAPTER_FACTS, TrialFolder
 from results.study.optuna_journal import Journal, TrialRecord
@@ -194,7 +194,7 @@ class _Check:
                     folder.report(number), f"gives other figures than report {number} of epochs.jsonl has"
                 )
         chosen = best_report(stored.values(), metric)
-        if chosen is not None and on_all_lists(chosen):
+        if chosen is not None:
             self._best_ranks(folder, report_number(chosen), running=record.state == "running")
 
     def _best_ranks(self, folder: TrialFolder, chosen: int, *, running: bool) -> None:
