@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 out=${1:?"say where the figures go: bench/gpu_all.sh FOLDER"}
 mkdir -p "$out" && out=$(cd "$out" && pwd)
 quick=${QUICK:+--quick}
-data=${MOVIELENS:+--set data.path=$MOVIELENS}
+half=0.5 # of the card, for each of two slots
 export RERANKER_TUNER_HOME=$out PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 failed=0
 
@@ -21,26 +21,21 @@ step() { # seconds it may take, a name, a command
     fi
 }
 
-search() { # a name, and what it is to set besides
-    local name=$1
-    shift
-    python tune/run_search.py search_spaces/gpu_smollm2.yaml --name "$name" --no-dashboard --quiet $data "$@"
-}
-
-small=()
+search=(python tune/run_search.py search_spaces/gpu_smollm2.yaml --no-dashboard --quiet)
 if [ -n "$quick" ]; then
-    HALF=0
-    small=(--set fixed.model=demo-tiny --set "data={source: demo, users: 200, evaluation_users: 100}" --set fixed.examples_per_user=1
-        --set study.reports_per_epoch=1)
-    data=
+    half=0
+    search+=(--set fixed.model=demo-tiny --set fixed.examples_per_user=1 --set study.reports_per_epoch=1
+        --set data.source=demo --set data.users=200 --set data.evaluation_users=100)
+elif [ -n "${MOVIELENS:-}" ]; then
+    search+=(--set "data.path=$MOVIELENS")
 fi
 
 step 120 agreement python -m bench.agreement $quick --json "$out/agreement.json"
 step 180 gpu python -m bench.gpu $quick --json "$out/gpu.json"
-step 300 search search gpu-search --set study.time_budget=4m ${small[@]+"${small[@]}"}
+step 300 search "${search[@]}" --name gpu-search --set study.time_budget=4m
 step 60 seal python -m results.seal gpu-search
 slots=(--trials 4 --set fixed.examples_per_user=5 --set study.reports_per_epoch=1 --set study.scheduler=none)
-step 90 one-at-once search gpu-one ${small[@]+"${small[@]}"} "${slots[@]}" --set study.concurrency=1
-step 90 two-at-once search gpu-two ${small[@]+"${small[@]}"} "${slots[@]}" --set study.concurrency=2 --set resources.gpus_per_trial="${HALF:-0.5}"
+step 90 one-at-once "${search[@]}" --name gpu-one "${slots[@]}" --set study.concurrency=1
+step 90 two-at-once "${search[@]}" --name gpu-two "${slots[@]}" --set study.concurrency=2 --set resources.gpus_per_trial="$half"
 cat "$out"/search.log "$out"/seal.log 2>/dev/null
 exit $failed

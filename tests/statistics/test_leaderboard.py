@@ -24,6 +24,7 @@ from reranker.storage.atomic_files import write_file, write_yaml
 from reranker.trial_folder import TrialFolder
 from results import compare, diagnose
 from results.leaderboard import leaderboard, pretty
+from results.statistics import comparison
 from results.statistics.comparison import winner
 from results.statistics.verdict_text import verdict
 from results.study.study_folder import StudyFolder, TrialStatus
@@ -284,3 +285,43 @@ def test_a_webhook_that_is_down_is_worth_a_line(study, capsys):
     err = capsys.readouterr().err
     assert "the webhook was not told" in err
     assert "hidden" not in err
+
+
+HALF = USERS[::2]
+
+
+def report_on_half(study: StudyFolder, number: int, share: float) -> None:
+    """A report within the first epoch: the true item first for this share of every second user."""
+    ranks = Ranks(np.where(np.arange(50) < round(50 * share), 0, 19), np.zeros(50, np.int64))
+    report(study.trial(number), HALF, ranks, **figures(0.5, share), scored_share=0.5)
+
+
+def test_a_trial_on_a_part_of_the_lists_is_shown_without_a_rank_and_does_not_win(study):
+    study.start_trial(3, TrialConfig(model="demo-tiny", epochs=3))
+    report_on_half(study, 3, 0.9)
+    study.write_status(3, TrialStatus.PRUNED)
+    best = winner(study)
+    assert best is not None
+    assert best.number == 0
+    table = leaderboard(study).set_index("name")
+    assert list(table.index) == ["trial 0", "chance", "popularity", "trial 1", "trial 3", "trial 2"]
+    assert table["rank"].tolist()[:4] == [1, 2, 3, 4]
+    assert table["rank"].isna().tolist()[4:] == [True, True]
+    assert table.loc["trial 3", ["ndcg_at_10", "scored_share", "epoch"]].tolist() == [0.9, 0.5, 0.5]
+    out = io.StringIO()
+    Console(file=out, width=200).print(pretty(leaderboard(study), ["learning_rate"]))
+    assert "trials without a rank are scored on 50% of the lists so far" in out.getvalue()
+
+
+def test_before_any_report_on_all_lists_trials_and_baselines_are_compared_on_the_part(study):
+    for number, share in ((0, 0.4), (1, 0.9)):
+        study.trial(number).clear()
+        report_on_half(study, number, share)
+    study.baseline("popularity").keep_ranks(USERS, first_for(0.2))
+    found = comparison.compare(study)
+    assert found is not None
+    assert (found.winner.number, found.users, found.configurations) == (1, 50, 2)
+    assert found.against["popularity"].mean == pytest.approx(0.9 - 10 / 50)  # 20 of the first users, every second one
+    assert found.against["popularity"].proven
+    table = leaderboard(study).set_index("name")
+    assert table.loc[["trial 1", "trial 0"], "rank"].tolist() == [1, 2]
