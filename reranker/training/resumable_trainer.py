@@ -21,12 +21,21 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
         self._save_optimizer_and_scheduler(str(folder))
         self._save_rng_state(str(folder))
 
+    is_state_loaded = False
+
+    def train_from(self, state: Path | None) -> None:
+        """Train what is left after a state; all of it without one."""
+        self.train(resume_from_checkpoint=str(state) if state else None)
+        if state is not None and not self.is_state_loaded:  # nothing was left
+            self._load_rng_state(str(state))
+
     @abstractmethod
     def on_state_loaded(self, folder: Path) -> None:
         """Called once, when the trainer resumes from a state."""
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """The last method that the trainer calls when it resumes from a state."""
+        """The last method that the trainer calls when it resumes from a state, before the first step."""
         super()._load_rng_state(checkpoint)
         if checkpoint is not None:
+            self.is_state_loaded = True
             self.on_state_loaded(Path(checkpoint))

@@ -121,7 +121,8 @@ def fine_tune(
         )  # fmt: skip
         trainer = RerankerTrainer(job, model, arguments, started)
         try:
-            trainer.train(resume_from_checkpoint=str(state) if state else None)
+            trainer.train_from(state)
+            trainer.report_if_owed()
         except RuntimeError as error:
             if should_reduce_batch_size(error):
                 raise OutOfMemory(trainer.rows_of_pass) from error

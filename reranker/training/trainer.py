@@ -46,6 +46,7 @@ SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "
 _TIDY_S = 20.0  # between two returns of freed memory to the system
 _STATUS_S = 2.0  # between two status reports; a step in between only reads the clock
 _LINE_S = 20.0  # between two lines about a step
+_UNSAVED_S = 60.0  # of training, which a kill while lists are scored may cost
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,7 @@ class RerankerTrainer(ResumableTrainer):
         self._started = started
         self._training_since = self._state_kept = time.perf_counter()
         self._line_written = time.monotonic()
+        self._owes_report = False
         self._largest_rate = 0.0
         self._counts = Counts()
         self._losses = torch.zeros((), device=self.args.device)  # sum over the steps since the last report
@@ -193,6 +195,7 @@ class RerankerTrainer(ResumableTrainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Accumulate the gradient of the mean loss over a step's examples, pass by pass; returns that loss."""
+        self.report_if_owed()
         model.train()
         self._largest_rate = max(self._largest_rate, *(group["lr"] for group in self.optimizer.param_groups))
         passes, bare = self._prepare_inputs(inputs)["passes"], self.accelerator.unwrap_model(model)
@@ -230,6 +233,9 @@ class RerankerTrainer(ResumableTrainer):
         """Score validation lists over all workers, keep the adapter if it is the best, and report."""
         self.control.should_evaluate = False
         self._training_seconds += time.perf_counter() - self._training_since
+        self._owes_report = False
+        if self._is_state_due(min(_UNSAVED_S, self.job.state_every_s)):
+            self._keep_state()
         number = self.job.plan.reports_by(self.state.global_step)
         lists = self._validation if self.job.plan.scores_all(number) else self._part
         if lists.examples:
@@ -261,11 +267,19 @@ class RerankerTrainer(ResumableTrainer):
         """After each step: a report if one is due, a line about the step and a training state if the last is long ago."""
         super()._maybe_log_save_evaluate(*args, **kwargs)
         self._tell_of_step()
-        is_due = time.perf_counter() - self._state_kept > self.job.state_every_s
-        if self.job.keeps_state and of_first(is_due):
+        if self._is_state_due(self.job.state_every_s):
             self._training_seconds += time.perf_counter() - self._training_since
             self._keep_state()
             self._train_from_here()
+
+    def _is_state_due(self, after_s: float) -> bool:
+        """Whether the last training state was kept longer ago than this; the same on every worker."""
+        return self.job.keeps_state and bool(of_first(time.perf_counter() - self._state_kept > after_s))
+
+    def report_if_owed(self) -> None:
+        """Make the report that is due at the state from which the training resumed, if a kill came before it."""
+        if self._owes_report:
+            self.evaluate()
 
     def _tell_of_step(self) -> None:
         """Write a line about the last step, if the last line is long ago."""
@@ -331,7 +345,9 @@ class RerankerTrainer(ResumableTrainer):
         self._steps_since = int(counters.get("steps_since", 0))
         self._state_kept = time.perf_counter()
         self._train_from_here()
-        done = self._stored[: self.job.plan.reports_by(self.state.global_step)]
+        due = self.job.plan.reports_by(self.state.global_step)
+        self._owes_report = due > len(self._stored)
+        done = self._stored[:due]
         best = best_report(done, self.job.metric) if self._validation.examples else done[-1] if done else None
         self.best = TrainingReport(best, None, best=True) if best is not None else None
 

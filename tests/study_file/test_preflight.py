@@ -54,7 +54,10 @@ def test_every_preset_prints_its_plan_without_gpu_or_network(preset, tmp_path, c
     out, err = capsys.readouterr()
     assert err == ""
     assert re.search(r"\d+ trials by ndcg_at_10", out)
-    marks = {"qwen3_lora": r"epochs 2\b", "demo": "11 and 33 % of its epochs,"}.get(preset.stem, r"epochs? 1\b")
+    marks = {
+        "qwen3_lora": r"epochs 2\b", "demo": "11 and 33 % of its epochs,", "laptop_smollm2": "epochs 0.5 and 1.5,",
+        "gpu_smollm2": "epochs 0.0625, 0.1875 and 0.5625,",
+    }.get(preset.stem, r"epochs? 1\b")  # fmt: skip
     assert re.search(rf"ASHA compares trials after {marks}", out)
     assert re.search(r"cost: at most [\d,]+ epochs, about [\d,]+ expected", out)
     assert "memory of a worker, estimated" in out

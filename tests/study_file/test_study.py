@@ -114,7 +114,7 @@ def test_an_override_that_is_no_value_is_a_fault_like_others(tmp_path, text):
 
 
 def test_presets_are_found_and_load():
-    assert len(PRESETS) == 8
+    assert len(PRESETS) == 9
     for path in PRESETS:
         study = load(path, check_model=check_name)
         assert path.read_text().startswith("# ")

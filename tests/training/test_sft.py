@@ -17,7 +17,7 @@ from reranker.data.assemble import RerankingData
 from reranker.data.example import Example
 from reranker.data.item_token_cache import Catalogue
 from reranker.errors import EnvironmentFault, InputError, TrainingError, TrainingStopped
-from reranker.evaluation.scoring import EncodedLists, score
+from reranker.evaluation.scoring import EncodedLists, inspect, score
 from reranker.metrics import chance, ranks_of_target, summarise
 from reranker.modeling.checkpoints import load_base, load_tokenizer
 from reranker.modeling.lora import attach_lora
@@ -408,6 +408,32 @@ def test_a_training_that_is_cut_within_an_epoch_goes_on_from_its_last_state(smal
     assert state is not None
     assert state.name == ("state-4" if every else f"state-{stop_at - 1}")
     fine_tune(config, small, folder=broken, **options)
+    same_training(broken, whole)
+
+
+@pytest.mark.parametrize("report", [1, 2, 4])
+def test_a_training_that_is_killed_while_it_scores_repeats_the_scoring_alone(small, tmp_path, monkeypatch, report):
+    monkeypatch.setattr("reranker.training.trainer._UNSAVED_S", 0.0)
+    config = TINY.model_copy(update={"epochs": 2, "lora_dropout": 0.1})
+    whole, broken = TrialFolder(tmp_path / "whole"), TrialFolder(tmp_path / "broken")
+    fine_tune(config, small, folder=whole, resume=True, reports_per_epoch=2)
+    scorings: list[bool] = []
+
+    def killed(*args):
+        scorings.append(True)
+        if len(scorings) == report:
+            raise KeyboardInterrupt
+        return inspect(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("reranker.training.trainer.inspect", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fine_tune(config, small, folder=broken, resume=True, reports_per_epoch=2)
+    assert len(broken.read_reports()) == report - 1
+    state = broken.last_state()
+    assert state is not None
+    assert state.name == f"state-{2 * report}"
+    fine_tune(config, small, folder=broken, resume=True, reports_per_epoch=2)
     same_training(broken, whole)
 
 
