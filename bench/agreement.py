@@ -2,7 +2,7 @@
 
     python -m bench.agreement [--quick]
 
-The adapter's weights are random, as large as trained ones. Told are the lists whose whole ranking is the same, those whose first
+The adapter's weights are random. Told are the lists whose whole ranking is the same, those whose first
 place is, and the largest difference of a label's log-probability. In fp32 rankings may differ where two candidates are
 closer than rounding. Without a GPU the other device is a CPU too, to show that the bench works: those figures mean nothing.
 """

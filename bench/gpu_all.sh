@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every figure of a GPU, in order of worth, in some 12 minutes; what comes first is kept when time runs out.
+# Every figure of a GPU, in order of worth, in 12 minutes at most; what comes first is kept when time runs out.
 #     bench/gpu_all.sh FOLDER          from an environment that has the project (deploy/kit/install.sh makes one)
 # MOVIELENS=ml-latest-small.zip where it can't be fetched. QUICK=1: small sizes, to try the script on a machine without a GPU.
 set -uo pipefail
@@ -30,10 +30,10 @@ elif [ -n "${MOVIELENS:-}" ]; then
     search+=(--set "data.path=$MOVIELENS")
 fi
 
-step 120 agreement python -m bench.agreement $quick --json "$out/agreement.json"
-step 180 gpu python -m bench.gpu $quick --json "$out/gpu.json"
-step 300 search "${search[@]}" --name gpu-search --set study.time_budget=4m
-step 60 seal python -m results.seal gpu-search
+step 90 agreement python -m bench.agreement $quick --json "$out/agreement.json"
+step 150 gpu python -m bench.gpu $quick --json "$out/gpu.json"
+step 270 search "${search[@]}" --name gpu-search --set study.time_budget=3m
+step 30 seal python -m results.seal gpu-search
 slots=(--trials 4 --set fixed.examples_per_user=5 --set study.reports_per_epoch=1 --set study.scheduler=none)
 step 90 one-at-once "${search[@]}" --name gpu-one "${slots[@]}" --set study.concurrency=1
 step 90 two-at-once "${search[@]}" --name gpu-two "${slots[@]}" --set study.concurrency=2 --set resources.gpus_per_trial="$half"

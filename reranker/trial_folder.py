@@ -108,7 +108,7 @@ class TrialFolder:
             append_line(self.path / "steps.jsonl", figures)
 
     def read_steps(self) -> list[dict[str, Any]]:
-        """The lines about steps, by `examples`; of a step that was trained again after a kill the last one. None if
+        """The lines about steps, by `examples`; of a step that was trained again after a kill the last one. Empty if
         they are damaged."""
         try:
             lines = {line["examples"]: line for line in read_lines(self.path / "steps.jsonl")}

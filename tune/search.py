@@ -37,7 +37,7 @@ from tune.mlflow_tracking.tracker import Tracker
 from tune.search_options import SearchOptions
 from tune.searching.optuna_searcher import OptunaSearcher, make_sampler
 from tune.searching.replicates import Replication
-from tune.searching.report_pace import Pace, decide, is_quick, slowest
+from tune.searching.report_pace import EpochDuration, decide, is_quick, slowest
 from tune.searching.schedulers import make_scheduler, replay
 from tune.searching.stop_rules import StopRules
 from tune.searching.trial_life import TrialLife
@@ -163,10 +163,10 @@ def _paced(
     if isinstance(speed, str):
         say(f"could not be measured ({speed}); a report an epoch, unless the study says otherwise")
         return decide(study, data, None), None
-    pace, at_once = Pace.of(study, data, speed), concurrent_trials(resources)
-    study = decide(study, data, pace)
-    say(pace.describe(study, at_once))
-    return study, pace.total(study, at_once)
+    duration, at_once = EpochDuration.of(study, data, speed), concurrent_trials(resources)
+    study = decide(study, data, duration)
+    say(duration.describe(study, at_once))
+    return study, duration.total(study, at_once)
 
 
 def _run_trials(

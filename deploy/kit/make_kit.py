@@ -24,8 +24,9 @@ from huggingface_hub import constants, snapshot_download
 
 from reranker.command_line.entry_point import Parser, last_net
 from reranker.command_line.printable_text import say
-from reranker.errors import EnvironmentFault, Fault, InputError
+from reranker.errors import EnvironmentFault, Fault, InputError, first_line
 from reranker.modeling.model_files import resolve
+from reranker.modeling.model_names import MODELS, is_hub_id
 
 PROJECT = Path(__file__).resolve().parents[2]
 _MIB = 2**20
@@ -140,13 +141,20 @@ def _plain(name: str) -> str:
 
 def _copy_model(model: str, content: Path) -> None:
     """What the other machine will find in its cache: our converted folder, or the Hub's own."""
+    if model not in MODELS and not is_hub_id(model):
+        raise InputError(
+            [Fault("must be a name of ours or a Hub id; a folder is copied by hand", field="--models", value=model)]
+        )
     place = resolve(model)
     if isinstance(place, Path):
         if place.is_relative_to(PROJECT):  # a demo base, which the wheel has
             return
         shutil.copytree(place, content / "models" / place.name)
         return
-    snapshot_download(place)
+    try:
+        snapshot_download(place)
+    except (OSError, ValueError) as error:
+        raise EnvironmentFault(f"{place} can't be fetched: {first_line(error)}") from error
     stored = f"models--{place.replace('/', '--')}"
     shutil.copytree(Path(constants.HF_HUB_CACHE) / stored, content / "hub" / stored, symlinks=True)
 

@@ -42,6 +42,10 @@ class ReportPlan:
         """The epoch, counted from 0, that the training is in after so many steps in all."""
         return step // self.steps
 
+    def steps_in_epoch(self, step: int) -> int:
+        """How many steps of its epoch are trained after so many steps in all, from 1."""
+        return (step - 1) % self.steps + 1
+
     def reports_by(self, step: int) -> int:
         """How many reports there are by then, after so many steps in all."""
         epoch, rest = divmod(step, self.steps)

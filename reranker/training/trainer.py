@@ -54,8 +54,7 @@ class TrainingReport:
     """Results at one point of a training, the same on every worker.
 
     Attributes:
-        figures: `report` (counted from 1), `epoch` (how many are trained), `train_loss` (since the last report), those
-            of `reranker.evaluation.evaluate`, `scored_share` if only a part of the validation lists was scored,
+        figures: `report` (counted from 1), `epoch` (how many are trained), `train_loss` (of the epoch so far), those of `reranker.evaluation.evaluate`, `scored_share` if only a part of the validation lists was scored,
             `label_mass` (see `reranker.evaluation.scoring`), `seconds_per_list` (scored by one worker), `seconds`
             (since the trial began), `train_seconds` (the part spent on optimiser steps), `tokens_per_second` (trained,
             all workers), `padding` (the share of the trained passes that is), `peak_memory_mb` (largest worker), and
@@ -189,8 +188,7 @@ class RerankerTrainer(ResumableTrainer):
         self._owes_report = False
         self._largest_rate = 0.0
         self._counts = Counts()
-        self._losses = torch.zeros((), device=self.args.device)  # sum over the steps since the last report
-        self._steps_since = 0
+        self._losses = torch.zeros((), device=self.args.device)  # sum over the epoch's steps so far
         self._stored = job.folder.read_reports() if job.folder and job.keeps_state else []
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
@@ -214,8 +212,9 @@ class RerankerTrainer(ResumableTrainer):
                 self.accelerator.backward(loss)
             total += loss.detach()
         self._counts += inputs["counts"]
+        if self.state.global_step % self.job.plan.steps == 0:  # the first step of an epoch
+            self._losses.zero_()
         self._losses += total
-        self._steps_since += 1
         self._watch.pace.add(total, self._counts.tokens)
         return total
 
@@ -241,7 +240,7 @@ class RerankerTrainer(ResumableTrainer):
         if lists.examples:
             self._watch.score(self.state, len(lists.examples))
         evaluation, scored_figures = self._evaluate_together(lists) if lists.examples else (None, {})
-        train_loss = self._take_mean_loss()
+        train_loss = float(np.mean(of_all(float(self._losses)))) / self.job.plan.steps_in_epoch(self.state.global_step)
         epoch = self.job.plan.epoch_of(number)
         if not all(map(math.isfinite, (train_loss, *scored_figures.values()))):
             rate = self.job.config.learning_rate
@@ -303,13 +302,6 @@ class RerankerTrainer(ResumableTrainer):
         self._training_since = time.perf_counter()
         self._watch.pace.begin(self._counts.tokens)
 
-    def _take_mean_loss(self) -> float:
-        """The mean loss of the steps since the last report, over all workers; from now on it starts anew."""
-        mean = float(np.mean(of_all(float(self._losses)))) / max(1, self._steps_since)
-        self._losses.zero_()
-        self._steps_since = 0
-        return mean
-
     def _keep_state(self) -> None:
         """Save what the training resumes from: adapter, optimiser, schedule, random states, counters."""
         assert self.job.folder is not None
@@ -330,7 +322,6 @@ class RerankerTrainer(ResumableTrainer):
             "passed": passed,
             "largest_rate": self._largest_rate,
             "losses": float(self._losses),
-            "steps_since": self._steps_since,
         }
 
     def on_state_loaded(self, folder: Path) -> None:
@@ -341,8 +332,7 @@ class RerankerTrainer(ResumableTrainer):
         self._counts = Counts(**{name: int(counters.get(name, 0)) for name in vars(Counts())})
         self._training_seconds, self._largest_rate = counters["training"], counters["largest_rate"]
         self._started -= counters["passed"]
-        self._losses.fill_(counters.get("losses", 0.0))  # studies of before lack these two, and need none
-        self._steps_since = int(counters.get("steps_since", 0))
+        self._losses.fill_(counters.get("losses", 0.0))  # absent in states of before, which are all at an epoch's end
         self._state_kept = time.perf_counter()
         self._train_from_here()
         due = self.job.plan.reports_by(self.state.global_step)

@@ -405,7 +405,7 @@ def _measured(figures: Mapping[str, Any], searched_by: str) -> dict[str, float]:
 
 
 def _step(figures: Mapping[str, Any]) -> int:
-    """The clock of MLflow's charts: the examples that were trained; those of older studies by epochs."""
+    """The clock of MLflow's charts: the examples that were trained; epochs where they were not counted."""
     return int(figures.get("applied/examples", figures["epoch"]))
 
 

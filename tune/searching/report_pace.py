@@ -21,7 +21,7 @@ _SCORING = 0.2  # of the training between two reports, at the most
 
 
 @dataclass(frozen=True)
-class Pace:
+class EpochDuration:
     """What a study's slowest model takes, in seconds.
 
     Attributes:
@@ -35,12 +35,12 @@ class Pace:
     part: float
 
     @staticmethod
-    def of(study: Study, data: RerankingData, speed: Speed) -> Pace:
+    def of(study: Study, data: RerankingData, speed: Speed) -> EpochDuration:
         """For an epoch of the fixed `examples_per_user`; where that is searched, of its default."""
         lists, each = data.validation(study.base()), speed.seconds_per_list / study.resources.workers
         examples = data.count_examples(study.base())
         training = examples * speed.seconds_per_example
-        return Pace(training, len(lists) * each, len(part_of(lists)) * each)
+        return EpochDuration(training, len(lists) * each, len(part_of(lists)) * each)
 
     def reports(self, most: int) -> int:
         """Reports of an epoch: a power of two, one every four minutes or less often, so that scoring stays small."""
@@ -87,12 +87,12 @@ def is_quick(study: Study) -> bool:
     return set(study.models) <= set(TOYS)
 
 
-def decide(study: Study, data: RerankingData, pace: Pace | None) -> Study:
+def decide(study: Study, data: RerankingData, duration: EpochDuration | None) -> Study:
     """The study with its number of reports; what it says itself stands.
 
     Args:
-        pace: None where nothing was measured; then there is a report an epoch.
+        duration: None where nothing was measured; then there is a report an epoch.
     """
     if study.settings.reports_per_epoch != "auto":
         return study
-    return study.with_reports(1 if pace is None else pace.reports(fewest_steps(study, data)))
+    return study.with_reports(1 if duration is None else duration.reports(fewest_steps(study, data)))

@@ -1,0 +1,114 @@
+"""How often trials report, and how long the search takes: by a measured speed, or by what the study says."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reranker.config import DemoData
+from reranker.data.assemble import RerankingData
+from reranker.modeling.model_files import BUNDLED
+from reranker.training.speed import Speed, measure_speed
+from results.study.study_folder import StudyFolder
+from tune.searching.report_pace import EpochDuration, decide, is_quick, slowest
+from tune.study_file.study import Study
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def study_of(**settings) -> Study:
+    return Study.load(
+        {
+            "study": {"name": "pace", "trials": 4, "scheduler": "none", **settings},
+            "data": {"source": "demo", "users": 400, "evaluation_users": 200},
+            "fixed": {"model": "demo-tiny", "examples_per_user": 2, "epochs": 3},
+            "space": {"learning_rate": {"log_uniform": [1e-3, 1e-2]}, "effective_batch": {"choice": [16, 32]}},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def data() -> RerankingData:
+    return RerankingData.prepare(DemoData(users=400, evaluation_users=200))
+
+
+@pytest.mark.parametrize(
+    ("duration", "most", "reports"),
+    [
+        (EpochDuration(100, 10, 5), 50, 1),  # sooner than four minutes
+        (EpochDuration(1000, 40, 10), 50, 4),  # one every four minutes, as a power of two
+        (EpochDuration(1000, 400, 100), 50, 2),  # 500 s, or scoring would be more than a fifth
+        (EpochDuration(10_000, 40, 10), 3, 2),  # as many as there are steps
+    ],
+)
+def test_reports_come_every_few_minutes_and_are_cheap_beside_the_training(duration, most, reports):
+    assert duration.reports(most) == reports
+
+
+def test_an_epoch_and_the_search_last_as_long_as_what_they_train_and_score(data):
+    study = study_of(time_budget="1h")
+    duration = EpochDuration.of(study, data, Speed(2.0, 3.0))
+    assert duration == EpochDuration(training=2.0 * 800, scoring=3.0 * 200, part=3.0 * 100)
+    decided = decide(study, data, duration)
+    assert decided.reports_per_epoch == 1  # one every 25 minutes, of an epoch of 26
+    assert duration.total(decided, at_once=2) == 4 * 3 * (1600 + 600) / 2
+    assert duration.total(decided.with_reports(4), at_once=2) == 4 * 3 * (1600 + 600 + 3 * 300) / 2
+    told = duration.describe(decided, at_once=2)
+    assert "an epoch takes about 26:40 to train and 10:00 to score, with a report" in told
+    assert "the search takes about 3:40:00" in told
+    assert "its time_budget of 1:00:00 ends it after about 27% of that" in told
+
+
+def test_what_the_study_says_stands(data):
+    assert decide(study_of(reports_per_epoch=5), data, EpochDuration(1e5, 1, 1)).reports_per_epoch == 5
+    assert decide(study_of(), data, EpochDuration(1e5, 1, 1)).reports_per_epoch == 16  # of 25 steps
+    assert decide(study_of(), data, None).reports_per_epoch == 1
+
+
+def test_the_largest_model_is_measured_and_a_toy_is_not():
+    study = study_of()
+    assert is_quick(study)
+    space = {**study.source["space"], "model": {"choice": ["qwen3-0.6b", "smollm2-135m", "demo-tiny"]}}
+    fixed = {"examples_per_user": 2, "epochs": 3}
+    study = Study.load({**study.source, "fixed": fixed, "space": space})
+    assert slowest(study).model == "qwen3-0.6b"
+    assert not is_quick(study)
+
+
+def test_a_speed_is_that_of_real_steps_and_lists(data):
+    speed = measure_speed(study_of().base(), data)
+    assert 0 < speed.seconds_per_example < 1
+    assert 0 < speed.seconds_per_list < 1
+
+
+def test_more_reports_than_steps_are_refused_before_anything_starts(tmp_path):
+    (tmp_path / "study.yaml").write_text(study_of(reports_per_epoch=30).dump())
+    command = [sys.executable, str(PROJECT / "tune" / "run_search.py"), "study.yaml", "--check"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "reports_per_epoch: there must be a step between two reports, and an epoch has 25 (got 30)" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_search_measures_a_model_that_is_no_toy_and_keeps_what_it_decided(tmp_path):
+    shutil.copytree(BUNDLED / "demo-tiny", tmp_path / "base")
+    source = study_of(trials=1).source
+    fixed = {**source["fixed"], "model": str(tmp_path / "base"), "epochs": 1, "skill_steps": 0}
+    (tmp_path / "study.yaml").write_text(Study.load({**source, "fixed": fixed}).dump())
+    command = [
+        sys.executable,
+        str(PROJECT / "tune" / "run_search.py"),
+        "study.yaml",
+        "--runs",
+        "runs",
+        "--no-dashboard",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "measured: an epoch takes about 0:0" in done.stdout
+    assert "the search takes about 0:" in done.stdout
+    assert StudyFolder(tmp_path / "runs" / "pace").read_manifest()["reports_per_epoch"] == 1
