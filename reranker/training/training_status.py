@@ -6,8 +6,10 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:  # the import takes seconds, and slots without a model need the rest
+    from torch import Tensor
 
 _STEPS = 20  # that a moving average is over
 

@@ -11,10 +11,10 @@ from typing import Any
 import ray
 from ray import train as ray_train
 from ray.exceptions import RayError
-from ray.train.torch import TorchTrainer
 
 from results.study.study_folder import StudyFolder
 from tune.execution.failure_cause import first_line, machine_fault, memory_kills, root
+from tune.execution.ray_train_private import InProcessTrainer
 from tune.execution.worker_messages import Event, Mailbox, WorkerJob
 
 _CAUSE_S = 5.0  # for Ray Train to tell what its workers died of, where the mailbox was gone first
@@ -52,7 +52,7 @@ class WorkerGroup:
         share: dict[str, float] = {"CPU": resources.cpus_per_worker}
         if resources.gpus_per_worker:
             share["GPU"] = resources.gpus_per_worker
-        self._trainer = TorchTrainer(
+        self._trainer = InProcessTrainer(
             _serve,
             train_loop_config={
                 "mailbox": self._mailbox,
