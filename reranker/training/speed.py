@@ -9,11 +9,6 @@ from dataclasses import dataclass
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.errors import TrainingStopped
-from reranker.evaluation.scoring import EncodedLists, score
-from reranker.modeling.model_cache import BaseModels
-from reranker.prompting.prompts import PromptEncoder
-from reranker.training.device import training_device
-from reranker.training.sft import fine_tune
 
 _STEPS = 4  # that are trained, the first one only to warm up
 _MOST_S = 45.0  # of training, after which fewer steps must do
@@ -39,6 +34,13 @@ def measure_speed(config: TrialConfig, data: RerankingData) -> Speed:
     Raises:
         InputError, EnvironmentFault, OutOfMemory: as `fine_tune`.
     """
+    # Here, since they take seconds, and whoever only reads a speed does without them.
+    from reranker.evaluation.scoring import EncodedLists, score
+    from reranker.modeling.model_cache import BaseModels
+    from reranker.prompting.prompts import PromptEncoder
+    from reranker.training.device import training_device
+    from reranker.training.sft import fine_tune
+
     config = config.model_copy(update={"skill_steps": 0, "skill_mix": 0.0})
     bases = BaseModels()
     ends = [time.perf_counter()]

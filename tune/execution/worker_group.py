@@ -14,7 +14,6 @@ from ray.exceptions import RayError
 
 from results.study.study_folder import StudyFolder
 from tune.execution.failure_cause import first_line, machine_fault, memory_kills, root
-from tune.execution.ray_train_private import InProcessTrainer
 from tune.execution.worker_messages import Event, Mailbox, WorkerJob
 
 _CAUSE_S = 5.0  # for Ray Train to tell what its workers died of, where the mailbox was gone first
@@ -45,6 +44,8 @@ class WorkerGroup:
     """A Ray Train run whose workers take jobs from a mailbox, in a thread of its own."""
 
     def __init__(self, study: StudyFolder, data: Any, resources: TrialResources) -> None:
+        from tune.execution.ray_train_private import InProcessTrainer  # brings torch, which a search does not need
+
         self._mailbox: Any = Mailbox.remote()  # type: ignore[attr-defined]
         self._pending: Any = None  # the next event
         self._failure: Exception | None = None
