@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from reranker.data.example import MISSING, Example
+from reranker.modeling.architecture_check import architecture_of
 from reranker.modeling.label_head import only_answers
 from reranker.modeling.shared_list_attention import lay_out, sharing
 from reranker.prompting.batching import by_length, pad_left
@@ -118,11 +119,13 @@ def _label_shares(
     shares, mass = np.zeros((len(prompts), len(labels))), np.zeros(len(prompts))
 
     def keep(members: Sequence[int], logits: Tensor) -> None:
-        """Keep the results of these prompts; `logits` is [members, labels + 1], the logsumexp of all tokens last."""
-        label_logits = logits[:, :-1].double()
+        """Keep the results of these prompts; `logits` is [members, labels + vocabulary]."""
+        label_logits, whole = logits[:, : len(labels)].double(), logits[:, len(labels) :].logsumexp(dim=-1).double()
         shares[members] = torch.log_softmax(label_logits, dim=-1).cpu().numpy()
-        mass[members] = (label_logits.logsumexp(dim=-1) - logits[:, -1].double()).exp().clamp(max=1).cpu().numpy()
+        mass[members] = (label_logits.logsumexp(dim=-1) - whole).exp().clamp(max=1).cpu().numpy()
 
+    if not architecture_of(base.config).shares_lists:
+        rows = range(len(prompts))  # no two prompts have a row in common
     groups = sorted(_alike(prompts, rows), key=lambda group: len(group.members))
     budget = _BATCH_TOKENS[device.type]
     with _for_inference(model):
@@ -134,7 +137,7 @@ def _label_shares(
                 members = [i for group in batch for i in group.members]
                 if size == 1:
                     tokens = pad_left([prompts[i] for i in members], pad)
-                    with only_answers(model, ids, mass=True):
+                    with only_answers(model, ids, whole=True):
                         outputs = model(
                             **{name: part.to(device) for name, part in tokens.items()},
                             use_cache=False,
@@ -147,7 +150,7 @@ def _label_shares(
                 input_ids, layout = lay_out(starts, questions, pad)
                 layout = layout.to(device)
                 ends = layout.ends(1)
-                with sharing(base), only_answers(model, ids, ends, mass=True):
+                with sharing(base), only_answers(model, ids, ends, whole=True):
                     outputs = model(
                         input_ids=input_ids.to(device), position_ids=layout.places, layout=layout, use_cache=False,
                         logits_to_keep=ends,

@@ -10,11 +10,19 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, Fault, InputError, first_line
+from reranker.modeling.architecture_check import architecture_of
 from reranker.modeling.lora_targets import LORA_TARGETS
 from reranker.modeling.model_files import hub_answers, local_folder, resolve, weight_files
 
@@ -47,13 +55,28 @@ def check_base(config: TrialConfig) -> None:
     folder = local_folder(config.model)
     if folder is not None:
         _check_weights(folder, config.model)
-    described = _from_pretrained(AutoConfig, config.model)
+    described = describe(config.model)
     try:
         with torch.device("meta"):
             base = AutoModelForCausalLM.from_config(described, trust_remote_code=False)
     except ValueError:
         raise InputError([_unfit(config, described.model_type)]) from None
     _check_structure(base, config)
+    if fault := architecture_of(described).fault:
+        raise InputError(
+            [Fault(f"the model must answer by its last position alone; {fault}", field="model", value=config.model)]
+        )
+
+
+def describe(model: str) -> PreTrainedConfig:
+    """The model's configuration.
+
+    Raises:
+        InputError, EnvironmentFault: as `load_base`.
+    """
+    described = _from_pretrained(AutoConfig, model)
+    assert isinstance(described, PreTrainedConfig)
+    return described
 
 
 def _check_structure(base: PreTrainedModel, config: TrialConfig) -> None:

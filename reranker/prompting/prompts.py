@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -151,6 +152,16 @@ class PromptEncoder:
         """Whether tokens span the ends of titles, so that titles cannot be tokenised once."""
         return self._fixed is None
 
+    @cached_property
+    def shares_lists(self) -> bool:
+        """Whether questions can stand behind one list: the list comes first, ends with a token, and is kept as it is by
+        the layers that read on. Recurrent layers have seen the questions before by then."""
+        from reranker.modeling.architecture_check import architecture_of  # here, since it takes seconds
+        from reranker.modeling.checkpoints import describe
+
+        first = self.config.prompt_order == "candidates_first"
+        return first and not self.tokenizes_whole_prompts and architecture_of(describe(self.config.model)).shares_lists
+
     def encode(self, examples: Sequence[Example]) -> list[Prompt]:
         """Prompts in the order of the examples, each within `max_prompt_tokens`.
 
@@ -176,7 +187,7 @@ class PromptEncoder:
         """Examples with the same candidates as one list, and one question per example in their order.
 
         List and question have the tokens of `encode` unless something is cut: titles are cut for all questions alike.
-        Only with candidates_first, and unless `tokenizes_whole_prompts`.
+        Only where the encoder `shares_lists`.
 
         Raises:
             InputError: a prompt cannot fit; names the knobs to change.

@@ -143,7 +143,7 @@ class SkillLesson:
         self._config, self._device, self._tell, self._check = config, device, tell, check
         self._limits = Limits(most_tokens, most_rows)
         self._encoder = PromptEncoder(catalogue, config, FIND)
-        self._shares = config.prompt_order == "candidates_first" and not self._encoder.tokenizes_whole_prompts
+        self._shares = self._encoder.shares_lists
         questions = config.candidates if self._shares else min(_ALONE, config.candidates)
         self._lists = FindLists(catalogue, config, questions)
         self._objective = Objective(self._encoder, device)

@@ -78,7 +78,7 @@ def fine_tune(
     on_status(TrainingStatus(f"loading {config.model}"))
     encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
     most_tokens = None if config.micro_batch else PASS_TOKENS[device.type]
-    together = 1 if encoder.tokenizes_whole_prompts else examples_of_a_list(config, workers())
+    together = examples_of_a_list(config, workers()) if encoder.shares_lists else 1
     collator = PassCollator(config, data, encoder, Limits(most_tokens, micro_batch or config.micro_batch), together)
     plan = ReportPlan(math.ceil(len(collator.lists) / (config.effective_batch // together)), reports_per_epoch)
     state = folder.last_state() if folder and resume else None

@@ -42,6 +42,7 @@ class ModelCheck:
         question: tokens of the longest question behind such a list, with its answer where that is trained on.
         by_title: tokens of the longest question that asks for a candidate by its title, where the base may be taught
             so; else 0.
+        alone: why each example has a list of its own although lists could be shared; empty if they are.
         own_lists: how many times as many tokens an example takes with history_first as where lists are shared
             automatically, and how many examples then share one; None where that was not asked for, or is not known.
     """
@@ -53,6 +54,7 @@ class ModelCheck:
     listed: int = 0
     question: int = 0
     by_title: int = 0
+    alone: str = ""
     own_lists: tuple[float, int] | None = None
 
 
@@ -157,7 +159,11 @@ def describe_memory(study: Study, checks: list[ModelCheck]) -> list[str]:
             f"+ {need.activations / GIB:.2f} activations ({size}) "
             f"+ {need.rest / GIB:.1f} else{_verdict(study, check, need, capacity, on_gpu)}"
         )
+    lines += [f"  {model}: not known before its configuration is here" for model in study.models if model not in needs]
     whole = sorted({check.config.model for check in checks if check.whole_prompts})
+    for check in checks:
+        if check.alone:
+            lines.append(f"  {check.config.model}: each example has a list of its own, since {check.alone}")
     if whole:
         lines.append(
             f"  titles cannot be tokenised once for all prompts, since tokens reach over their ends: {', '.join(whole)}"
@@ -277,8 +283,7 @@ def _read(study: Study, check: ModelCheck, data: RerankingData) -> ModelCheck:
     listed = question = by_title = 0
     lists = sorted(examples, key=lambda e: -letters(e.candidates))[:_READ]
     longest = max(len(prompt.input_ids) for prompt in encoder.encode(lists))
-    whole = encoder.tokenizes_whole_prompts
-    if _shares_lists(study, config) and not whole:
+    if _shares_lists(study, config) and encoder.shares_lists:
         asked = sorted(examples, key=lambda e: -letters(e.history[-config.history_length :]))[:_READ]
         shared = [encoder.encode_shared([example]) for example in [*lists, *asked]]
         listed = max(len(prompt.listed) for prompt in shared)
@@ -291,8 +296,28 @@ def _read(study: Study, check: ModelCheck, data: RerankingData) -> ModelCheck:
             by_title = len(finder.encode_shared([asked_for]).questions[0].input_ids) + answer
     own = _own_lists(study, config, encoder.catalogue, data) if _can_be_history_first(study) else None
     return replace(
-        check, longest=longest, whole_prompts=whole, listed=listed, question=question, by_title=by_title, own_lists=own
+        check,
+        longest=longest,
+        whole_prompts=encoder.tokenizes_whole_prompts,
+        listed=listed,
+        question=question,
+        by_title=by_title,
+        alone=_why_alone(config) if _shares_lists(study, config) else "",
+        own_lists=own,
     )
+
+
+def _why_alone(config: TrialConfig) -> str:
+    from reranker.modeling.architecture_check import architecture_of
+    from reranker.modeling.checkpoints import describe
+
+    described = describe(config.model)
+    architecture = architecture_of(described)
+    if architecture.shares_lists:
+        return ""
+    if not architecture.tried:
+        return f"no miniature of its architecture, {described.model_type}, could be built to try shared ones"
+    return f"its architecture, {described.model_type}, has layers that read on from what stood before, or attention of its own"
 
 
 def _can_be_history_first(study: Study) -> bool:
@@ -307,7 +332,7 @@ def _own_lists(
     """See ModelCheck; counted in lists of some users."""
     config = config.model_copy(update={"prompt_order": "candidates_first", "list_sharing": "auto"})
     encoder = PromptEncoder(catalogue, config)
-    if encoder.tokenizes_whole_prompts or not _shares_lists(study, config):
+    if not encoder.shares_lists or not _shares_lists(study, config):
         return None
     users = min(_READ, data.config.training_users or _READ)
     some = replace(data, config=data.config.model_copy(update={"training_users": users}))
