@@ -29,9 +29,9 @@ from reranker.config import DemoData, TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.item_token_cache import Catalogue
 from reranker.metrics import ranks_of_target, summarise
+from reranker.modeling.batching import pad_left
 from reranker.modeling.checkpoints import load_base, load_tokenizer
 from reranker.modeling.lora import attach_lora
-from reranker.prompting.batching import pad_left
 from reranker.prompting.prompts import PromptEncoder
 from results.study.study_folder import StudyFolder
 

@@ -112,6 +112,14 @@ class TrialConfig(StrictModel):
     lora_targets: Literal["all_linear", "attention", "qv"] = Field(
         "all_linear", description="layers that get an adapter: all linear ones, q k v o, or q and v"
     )
+    lora_init: Literal["zero", "pissa", "olora"] = Field(
+        "zero", description="where A and B start: B at zero, or both at the base's main directions (SVD, or QR)"
+    )
+    lora_plus_ratio: float = Field(1.0, ge=1, le=1000, description="LoRA+: the learning rate of B over that of A")
+    rslora: bool = Field(False, description="rank-stabilised: the adapter's scale is alpha / √rank, not alpha / rank")
+    dora: bool = Field(
+        False, description="DoRA: the length of each weight's row is trained apart from its direction; slower"
+    )
     # The answer
     collaborative_scores: Literal["auto", "none", "counts"] = Field(
         "auto",
@@ -131,6 +139,14 @@ class TrialConfig(StrictModel):
             if isinstance(rank, int) and rank >= 1:
                 return {**data, "lora_alpha": 2 * rank}
         return data
+
+    @model_validator(mode="after")
+    def _lora_variants_go_together(self) -> TrialConfig:
+        if self.dora and self.lora_init != "zero":
+            raise ValueError("dora must be left out with lora_init: pissa or olora")
+        if self.dora and self.lora_targets != "all_linear":
+            raise ValueError("dora must be left out unless lora_targets is all_linear")
+        return self
 
     @model_validator(mode="after")
     def _a_list_can_be_shared(self) -> TrialConfig:

@@ -242,7 +242,8 @@ class TrialFolder:
         """Replace the kept adapter, file by file: safetensors, peft's configuration, and our `reranker.json`.
 
         Args:
-            skill: the part added to the base's weights in training; the stored adapter then includes it.
+            skill: the part added to the base's weights in training, the start of the adapter included; the stored
+                adapter then includes it.
             title_scores: what was added to the labels' logits in training.
         """
         from reranker.modeling.checkpoints import base_fingerprint
@@ -258,7 +259,8 @@ class TrialFolder:
                 (temporary / "README.md").unlink(missing_ok=True)  # peft's empty model card template
                 if skill is not None:
                     put_beside(temporary, skill)
-                    facts["skill"] = skill.facts
+                    if skill.facts:
+                        facts["skill"] = skill.facts
                 _name_base(temporary / "adapter_config.json", config.model)
                 if title_scores is not None:
                     content = title_scores.content

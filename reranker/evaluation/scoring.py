@@ -18,9 +18,10 @@ from transformers import PreTrainedModel
 
 from reranker.data.example import MISSING, Example
 from reranker.modeling.architecture_check import architecture_of
+from reranker.modeling.batching import by_length, pad_left
+from reranker.modeling.fused_lora import trains_magnitude
 from reranker.modeling.label_head import only_answers
 from reranker.modeling.shared_list_attention import lay_out, sharing
-from reranker.prompting.batching import by_length, pad_left
 from reranker.prompting.prompts import Prompt, PromptEncoder
 
 _BATCH_TOKENS = {"cpu": 4096, "mps": 16_384, "cuda": 16_384}  # on a CPU, what fits the cache is fastest
@@ -221,7 +222,7 @@ def _for_inference(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     base_weights = {
         layer: layer.get_base_layer().weight.data
         for layer in layers
-        if layer.get_base_layer().weight.dtype == torch.float32
+        if layer.get_base_layer().weight.dtype == torch.float32 and not trains_magnitude(layer)
     }
     try:
         for layer, weight in base_weights.items():

@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from reranker.errors import first_line
+from reranker.modeling.batching import pad_left
 from reranker.modeling.label_head import only_answers
 from reranker.modeling.shared_list_attention import lay_out, sharing
-from reranker.prompting.batching import pad_left
 
 _SIZES = {
     "hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 32, "num_attention_heads": 4, "head_dim": 16,
@@ -115,11 +115,11 @@ def _parts(config: Any) -> list[Any]:
 def _shrink(config: Any, layers: int | None) -> None:
     """Make it small; what the configuration does not let itself be told stays as it is."""
 
-    def number(name: str) -> int:
+    def number(name: str) -> float:
+        value = None
         with suppress(Exception):
             value = getattr(config, name)
-            return value if isinstance(value, int | float) else 0
-        return 0
+        return value if isinstance(value, int | float) else 0
 
     def put(name: str, *values: Any) -> None:
         for value in values:
@@ -154,7 +154,8 @@ def _whole(model: PreTrainedModel, prompts: list[list[int]]) -> Tensor:
 @torch.no_grad()
 def _answers(model: PreTrainedModel, prompts: list[list[int]]) -> Tensor:
     with only_answers(model, torch.tensor(_LABELS), whole=True):
-        return model(**pad_left(prompts, 0), use_cache=False, logits_to_keep=1).logits[:, -1]
+        logits: Tensor = model(**pad_left(prompts, 0), use_cache=False, logits_to_keep=1).logits
+    return logits[:, -1]
 
 
 @torch.no_grad()
@@ -162,8 +163,9 @@ def _shared(model: PreTrainedModel) -> Tensor:
     ids, layout = lay_out([_LIST], [_QUESTIONS], 0)
     ends = layout.ends(1)
     with sharing(model), only_answers(model, torch.tensor(_LABELS), ends, whole=True):
-        outputs = model(input_ids=ids, position_ids=layout.places, layout=layout, use_cache=False, logits_to_keep=ends)
-    return outputs.logits.flatten(0, 1)
+        options = {"position_ids": layout.places, "layout": layout, "logits_to_keep": ends}
+        logits: Tensor = model(input_ids=ids, use_cache=False, **options).logits
+    return logits.flatten(0, 1)
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:

@@ -24,8 +24,20 @@ def fuse(model: PeftModel, parts: Mapping[str, LowRank] | None = None) -> None:
         parts: by the layer's name in the base; not every layer has one.
     """
     for name, layer in model.get_base_model().named_modules():
-        if isinstance(layer, Linear):
-            layer.forward = _Fused(layer, (parts or {}).get(name))
+        if not isinstance(layer, Linear):
+            continue
+        part = (parts or {}).get(name)
+        if trains_magnitude(layer):
+            layer.forward = _FusedDora(layer, part)
+            if part is not None:  # DoRA starts from the lengths of what it is added to
+                layer.lora_magnitude_vector[_ADAPTER].weight.data = layer.forward.lengths()
+        else:
+            layer.forward = _Fused(layer, part)
+
+
+def trains_magnitude(layer: torch.nn.Module) -> bool:
+    """Whether the layer's adapter is a DoRA, whose row lengths depend on its frozen part too."""
+    return _ADAPTER in getattr(layer, "lora_magnitude_vector", {})
 
 
 class LowRank:
@@ -60,6 +72,36 @@ class _Fused:
         else:
             inner = F.linear(layer_input, torch.cat([down, part.down]))
         return _add(result, inner, up)
+
+
+class _FusedDora:
+    """x ↦ m / ‖W'‖ · W'x + b with W' = W + scale · BA + up · down, and its rows' trained lengths m.
+
+    As in the paper (Liu et al. 2024, section 4.3) no gradient goes through the norm.
+    """
+
+    def __init__(self, layer: Linear, part: LowRank | None) -> None:
+        self._layer, self._fused = layer, _Fused(layer, part)
+        self._part = part
+
+    def __call__(self, layer_input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        bias = self._layer.base_layer.bias
+        result = self._fused(layer_input, *args, **kwargs)
+        product = result if bias is None else result - bias
+        scaled = self._layer.lora_magnitude_vector[_ADAPTER].weight / self.lengths() * product
+        answer: Tensor = (scaled if bias is None else scaled + bias).to(result.dtype)
+        return answer
+
+    @torch.no_grad()
+    def lengths(self) -> Tensor:
+        """The norms of the rows of W', fp32 [outputs]."""
+        layer = self._layer
+        with torch.autocast(layer.weight.device.type, enabled=False):
+            weight: Tensor = layer.base_layer.weight.float() + layer.get_delta_weight(_ADAPTER).float()
+            if self._part is not None:
+                weight = torch.addmm(weight, self._part.up, self._part.down)
+        norms: Tensor = torch.linalg.vector_norm(weight, dim=1)
+        return norms
 
 
 def _as(layer_input: Tensor, weight: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ includes it, by concatenating the ranks of both: peft loads the result on the pl
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -120,7 +121,7 @@ def put_beside(folder: Path, skill: Skill) -> None:
     """
     weights, path = load_file(folder / "adapter_model.safetensors"), folder / "adapter_config.json"
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    scale = config["lora_alpha"] / config["r"]
+    scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config["use_rslora"] else config["r"])
     adapted = {
         key.removeprefix(_PEFT).removesuffix(".lora_A.weight") for key in weights if key.endswith(".lora_A.weight")
     }
@@ -138,6 +139,7 @@ def put_beside(folder: Path, skill: Skill) -> None:
     config |= {
         "r": most,
         "lora_alpha": most,
+        "use_rslora": False,
         "rank_pattern": exceptions,
         "alpha_pattern": exceptions,
         "target_modules": sorted({name.rsplit(".", 1)[-1] for name in ranks}),

@@ -24,6 +24,8 @@ def attach_lora(base: PreTrainedModel, config: TrialConfig) -> PeftModel:
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=LORA_TARGETS[config.lora_targets],
+        use_rslora=config.rslora,
+        use_dora=config.dora,
         task_type="CAUSAL_LM",
     )
     try:

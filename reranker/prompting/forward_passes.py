@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from reranker.data.example import NOBODY, Example
+from reranker.modeling.batching import by_length, pad_left
 from reranker.modeling.shared_list_attention import lay_out
-from reranker.prompting.batching import by_length, pad_left
 from reranker.prompting.prompts import Prompt, PromptEncoder, SharedPrompt
 
 _EXCLUDED = -1e9  # added to the logits of items that are not negatives

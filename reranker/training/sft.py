@@ -16,6 +16,7 @@ from reranker.data.assemble import RerankingData
 from reranker.errors import OutOfMemory, TrainingStopped
 from reranker.modeling.checkpoints import base_dtype
 from reranker.modeling.label_skill import Skill
+from reranker.modeling.lora_start import start_at_base
 from reranker.modeling.model_cache import BaseModels
 from reranker.process_group import workers
 from reranker.prompting.forward_passes import Limits
@@ -89,6 +90,7 @@ def fine_tune(
         config, data, bases, device, Limits(most_tokens, micro_batch or config.micro_batch), on_status, should_stop
     )
     with tempfile.TemporaryDirectory() as scratch, bases.adapted(config, device, skill) as model:
+        frozen = start_at_base(model, config, skill)
         arguments = SFTConfig(
             output_dir=scratch,
             num_train_epochs=config.epochs,
@@ -116,7 +118,7 @@ def fine_tune(
             ddp_backend="gloo" if device.type == "cpu" and workers() > 1 else None,
         )
         job = Job(
-            config, data, encoder, collator, metric, folder, on_report, on_status, should_stop, resume, skill, plan,
+            config, data, encoder, collator, metric, folder, on_report, on_status, should_stop, resume, frozen, plan,
             state_every_s,
         )  # fmt: skip
         trainer = RerankerTrainer(job, model, arguments, started)

@@ -43,6 +43,7 @@ from reranker.trial_folder import TrialFolder
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # on a deprecated option of its own
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+_GROUPS = 2  # of parameters that the trainer makes: with weight decay and without
 _TIDY_S = 20.0  # between two returns of freed memory to the system
 _STATUS_S = 2.0  # between two status reports; a step in between only reads the clock
 _LINE_S = 20.0  # between two lines about a step
@@ -82,7 +83,7 @@ class Job:
     on_status: Callable[[TrainingStatus], None]
     should_stop: Callable[[], bool]
     keeps_state: bool
-    skill: Skill | None
+    skill: Skill | None  # and what else is frozen beside the adapter
     plan: ReportPlan
     state_every_s: float
 
@@ -191,11 +192,25 @@ class RerankerTrainer(ResumableTrainer):
         self._losses = torch.zeros((), device=self.args.device)  # sum over the epoch's steps so far
         self._stored = job.folder.read_reports() if job.folder and job.keeps_state else []
 
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW; with `lora_plus_ratio` each B has a rate of its own (LoRA+, Hayou et al. 2024)."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        ratio = self.job.config.lora_plus_ratio
+        if ratio == 1 or len(optimizer.param_groups) > _GROUPS:
+            return optimizer
+        fast = {id(p) for name, p in self.model.named_parameters() if ".lora_B." in name}
+        for group in list(optimizer.param_groups):
+            own = [p for p in group["params"] if id(p) in fast]
+            if own:
+                group["params"] = [p for p in group["params"] if id(p) not in fast]
+                optimizer.add_param_group({**group, "params": own, "lr": ratio * group["lr"]})
+        return optimizer
+
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Accumulate the gradient of the mean loss over a step's examples, pass by pass; returns that loss."""
         self.report_if_owed()
         model.train()
-        self._largest_rate = max(self._largest_rate, *(group["lr"] for group in self.optimizer.param_groups))
+        self._largest_rate = max(self._largest_rate, self.optimizer.param_groups[0]["lr"])
         passes, bare = self._prepare_inputs(inputs)["passes"], self.accelerator.unwrap_model(model)
         count = sum(len(batch["targets"]) for batch in passes)
         total = torch.zeros((), device=self.args.device)

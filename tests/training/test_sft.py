@@ -19,9 +19,9 @@ from reranker.data.item_token_cache import Catalogue
 from reranker.errors import EnvironmentFault, InputError, TrainingError, TrainingStopped
 from reranker.evaluation.scoring import EncodedLists, inspect, score
 from reranker.metrics import chance, ranks_of_target, summarise
+from reranker.modeling.batching import pad_left
 from reranker.modeling.checkpoints import load_base, load_tokenizer
 from reranker.modeling.lora import attach_lora
-from reranker.prompting.batching import pad_left
 from reranker.prompting.prompts import PromptEncoder
 from reranker.report_figures import best_report
 from reranker.training.batch_plan import largest_pass, share_of_batch
@@ -207,6 +207,7 @@ def test_every_knob_changes_something(small):
         "max_grad_norm": 0.01, "effective_batch": 4, "micro_batch": 2, "lora_rank": 2, "lora_alpha": 1,
         "lora_dropout": 0.5, "lora_targets": "qv", "permutations": 3, "seed": 7, "list_sharing": 4,
             "skill_steps": 3, "skill_mix": 0.4, "collaborative_scores": "counts",
+        "lora_init": "pissa", "lora_plus_ratio": 16.0, "rslora": True, "dora": True,
     }  # fmt: skip
     untested = {"label_style", "gradient_checkpointing"} | {"list_correction", "model_weight"}  # see below
     assert set(other) | untested == set(TrialConfig.model_fields)
