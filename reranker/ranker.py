@@ -26,6 +26,7 @@ from reranker.data.item_token_cache import EMPTY_TITLE, PassingTitles
 from reranker.errors import EnvironmentFault, Fault, InputError, TrainingError, first_line
 from reranker.evaluation.scoring import EncodedLists, FloatArray, score
 from reranker.modeling.checkpoints import base_fingerprint, load_base, load_tokenizer
+from reranker.modeling.device import best_device
 from reranker.modeling.fused_lora import fuse
 from reranker.prompting.prompts import PromptEncoder
 from reranker.storage.atomic_files import DamagedFile
@@ -271,6 +272,4 @@ def _device(name: str | None) -> torch.device:
             return torch.empty(0, device=name).device
         except (RuntimeError, AssertionError) as error:
             raise EnvironmentFault(f"there is no device {name!r} here: {first_line(error)}") from error
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    return best_device()

@@ -18,11 +18,11 @@ from reranker.data.example import Example
 from reranker.evaluation.evaluate import Evaluation, evaluate
 from reranker.evaluation.scoring import EncodedLists, FloatArray, inspect, score
 from reranker.evaluation.title_probe import named_titles, own_probes, title_probes
+from reranker.modeling.device import best_device
 from reranker.modeling.model_cache import BaseModels
 from reranker.process_group import gathered, of_all, of_first, worker_rank, workers
 from reranker.prompting.prompts import PromptEncoder
 from reranker.storage.atomic_files import writing
-from reranker.training.device import training_device
 from reranker.trial_folder import TrialFolder
 
 _PRIOR_LISTS = 200
@@ -46,7 +46,7 @@ class ZeroShot:
 
 def zero_shot(config: TrialConfig, data: RerankingData, examples: Sequence[Example], bases: BaseModels) -> ZeroShot:
     """Score the lists with the base, without an adapter, over all workers."""
-    device = training_device()
+    device = best_device()
     encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
     lists = EncodedLists.of(encoder, _share(examples))
     probes = own_probes(title_probes(encoder.catalogue, config, examples))

@@ -44,7 +44,7 @@ from tune.searching.trial_life import TrialLife
 from tune.searching.trial_store import TrialStore
 from tune.searching.warm_start import warm_start
 from tune.study_file.manifest import check_same, reports_of
-from tune.study_file.preflight import check_models, check_reports, gpu_part
+from tune.study_file.preflight import check_device, check_models, check_reports, gpu_part
 from tune.study_file.study import Study
 from tune.terminal.driver_log import own_stdout
 from tune.terminal.exit_status import tell_webhook
@@ -108,6 +108,8 @@ def _search(
         study = study.with_reports(reports_of(folder))
     if not options.quiet:
         console.say(goes_on(study, folder, options.replicate, options.top) if folder else plan(study, data, models))
+    if options.address is None:  # a cluster's devices are not this machine's
+        check_device(study, models)
 
     with Launch() as launch:
         if folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from reranker.data.example import MISSING, Example
+from reranker.errors import TrainingError
 from reranker.modeling.architecture_check import architecture_of
 from reranker.modeling.batching import by_length, pad_left
 from reranker.modeling.fused_lora import trains_magnitude
 from reranker.modeling.label_head import only_answers
+from reranker.modeling.out_of_memory import is_out_of_memory
 from reranker.modeling.shared_list_attention import lay_out, sharing
 from reranker.prompting.prompts import Prompt, PromptEncoder
 
@@ -118,6 +121,7 @@ def _label_shares(
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     ids = torch.tensor(labels, device=device)
     shares, mass = np.zeros((len(prompts), len(labels))), np.zeros(len(prompts))
+    too_much = math.inf  # tokens of a pass
 
     def keep(members: Sequence[int], logits: Tensor) -> None:
         """Keep the results of these prompts; `logits` is [members, labels + vocabulary]."""
@@ -125,39 +129,67 @@ def _label_shares(
         shares[members] = torch.log_softmax(label_logits, dim=-1).cpu().numpy()
         mass[members] = (label_logits.logsumexp(dim=-1) - whole).exp().clamp(max=1).cpu().numpy()
 
+    def answer(batch: list[_Group]) -> None:
+        """Ask the model all of a batch's prompts, in parts where the memory does not hold them together."""
+        nonlocal too_much
+        members = [i for group in batch for i in group.members]
+        tokens = sum(len(prompts[i]) for i in members)
+        if tokens < too_much or len(members) == 1:
+            try:
+                return keep(members, _asked(model, prompts, batch, ids, pad))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(members) == 1:
+                    rule = f"scoring a list of {tokens} tokens does not fit the memory"
+                    raise TrainingError(rule) from error
+            too_much = tokens
+            torch.cuda.empty_cache()  # nothing, without a GPU
+        for part in _halves(batch):
+            answer(part)
+
     if not architecture_of(base.config).shares_lists:
         rows = range(len(prompts))  # no two prompts have a row in common
     groups = sorted(_alike(prompts, rows), key=lambda group: len(group.members))
-    budget = _BATCH_TOKENS[device.type]
     with _for_inference(model):
         for size, same_size in groupby(groups, key=lambda group: len(group.members)):
             size_groups = list(same_size)
             columns = [g.common + size * max(len(prompts[i]) - g.common for i in g.members) for g in size_groups]
-            for chosen in by_length(columns, budget):
-                batch = [size_groups[i] for i in chosen]
-                members = [i for group in batch for i in group.members]
-                if size == 1:
-                    tokens = pad_left([prompts[i] for i in members], pad)
-                    with only_answers(model, ids, whole=True):
-                        outputs = model(
-                            **{name: part.to(device) for name, part in tokens.items()},
-                            use_cache=False,
-                            logits_to_keep=1,
-                        )
-                    keep(members, outputs.logits[:, -1])
-                    continue
-                starts = [prompts[group.members[0]][: group.common] for group in batch]
-                questions = [[prompts[i][group.common :] for i in group.members] for group in batch]
-                input_ids, layout = lay_out(starts, questions, pad)
-                layout = layout.to(device)
-                ends = layout.ends(1)
-                with sharing(base), only_answers(model, ids, ends, whole=True):
-                    outputs = model(
-                        input_ids=input_ids.to(device), position_ids=layout.places, layout=layout, use_cache=False,
-                        logits_to_keep=ends,
-                    )  # fmt: skip
-                keep(members, outputs.logits.flatten(0, 1))
+            for chosen in by_length(columns, _BATCH_TOKENS[device.type]):
+                answer([size_groups[i] for i in chosen])
     return shares, mass
+
+
+def _asked(
+    model: PreTrainedModel | PeftModel, prompts: Sequence[list[int]], batch: list[_Group], labels: Tensor, pad: int
+) -> Tensor:
+    """The logits of the labels and of all tokens after each prompt of these groups, which are of equal size."""
+    if len(batch[0].members) == 1:
+        tokens = pad_left([prompts[group.members[0]] for group in batch], pad)
+        with only_answers(model, labels, whole=True):
+            on_device = {name: part.to(labels.device) for name, part in tokens.items()}
+            logits: Tensor = model(**on_device, use_cache=False, logits_to_keep=1).logits
+        return logits[:, -1]
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    starts = [prompts[group.members[0]][: group.common] for group in batch]
+    questions = [[prompts[i][group.common :] for i in group.members] for group in batch]
+    input_ids, layout = lay_out(starts, questions, pad)
+    layout = layout.to(labels.device)
+    ends = layout.ends(1)
+    with sharing(base), only_answers(model, labels, ends, whole=True):
+        options = {"position_ids": layout.places, "layout": layout, "logits_to_keep": ends}
+        logits = model(input_ids=input_ids.to(labels.device), use_cache=False, **options).logits
+    return logits.flatten(0, 1)
+
+
+def _halves(batch: list[_Group]) -> list[list[_Group]]:
+    """Two halves of the groups; of one group's members, where there is but one."""
+    if len(batch) > 1:
+        middle = len(batch) // 2
+        return [batch[:middle], batch[middle:]]
+    (group,) = batch
+    middle = len(group.members) // 2
+    return [[_Group(part, group.common)] for part in (group.members[:middle], group.members[middle:])]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, Fault, InputError, first_line
 from reranker.modeling.architecture_check import architecture_of
+from reranker.modeling.device import computes_in_bf16
 from reranker.modeling.lora_targets import LORA_TARGETS
 from reranker.modeling.model_files import hub_answers, local_folder, resolve, weight_files
 
@@ -146,7 +147,7 @@ def base_dtype(config: TrialConfig, device: torch.device) -> torch.dtype:
     """bf16 if configured, or if precision is auto and bf16 is faster; else fp32."""
     half = in_bf16(config, on_gpu=device.type == "cuda")
     if config.precision == "auto" and device.type != "cpu":
-        half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        half = computes_in_bf16(device)
     return torch.bfloat16 if half else torch.float32
 
 

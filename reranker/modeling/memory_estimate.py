@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -107,16 +108,38 @@ def estimate(config: TrialConfig, shape: Shape, size: PassSize, *, on_gpu: bool)
     return MemoryEstimate(weights, adapter, activations, libraries + (slack - 1) * (weights + adapter + activations))
 
 
-def device_memory() -> tuple[str, float]:
-    """(name, bytes) of the smallest GPU here, from the driver without using the GPU; else of this machine's memory."""
-    if shutil.which("nvidia-smi"):
-        query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-        completed = subprocess.run(query, capture_output=True, text=True, check=False)
-        gpus = [line.rsplit(",", 1) for line in completed.stdout.strip().splitlines() if "," in line]
-        if completed.returncode == 0 and gpus:
-            name, mebibytes = min(gpus, key=lambda gpu: float(gpu[1]))
-            return name, float(mebibytes) * 2**20
-    return "this machine's memory", float(psutil.virtual_memory().total)
+@dataclass(frozen=True)
+class DeviceMemory:
+    """A device's memory in bytes; `free` is what other processes leave of it."""
+
+    device: str
+    total: float
+    free: float
+    on_gpu: bool
+
+
+def device_memory() -> DeviceMemory:
+    """Of the smallest GPU here, else of the host."""
+    return gpu_memory() or host_memory()
+
+
+def gpu_memory() -> DeviceMemory | None:
+    """Of the smallest GPU that this process may see, asked of the driver without using the GPU; None without one."""
+    if not shutil.which("nvidia-smi") or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return None
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
+    completed = subprocess.run(query, capture_output=True, text=True, check=False)
+    rows = [line.rsplit(",", 2) for line in completed.stdout.strip().splitlines() if line.count(",") >= 2]
+    if completed.returncode != 0 or not rows:
+        return None
+    name, total, free = min(rows, key=lambda row: float(row[1]))
+    return DeviceMemory(name.strip(), float(total) * 2**20, float(free) * 2**20, on_gpu=True)
+
+
+def host_memory() -> DeviceMemory:
+    """Of this machine."""
+    memory = psutil.virtual_memory()
+    return DeviceMemory("this machine's memory", float(memory.total), float(memory.available), on_gpu=False)
 
 
 def _kept_by_attention(shape: Shape, size: PassSize) -> int:

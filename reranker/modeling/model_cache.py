@@ -26,7 +26,7 @@ class BaseModels:
     """
 
     def __init__(self, most_bytes: float | None = None) -> None:
-        self._most = device_memory()[1] / 4 if most_bytes is None else most_bytes
+        self._most = device_memory().total / 4 if most_bytes is None else most_bytes
         self._catalogues: dict[str, tuple[tuple[str, ...], Catalogue]] = {}
         self._bases: dict[tuple[str, torch.dtype], PreTrainedModel] = {}  # most recently used last
 

@@ -83,7 +83,7 @@ def on_device(batch: Pass, device: torch.device) -> Pass:
     return {
         name: on_device(value, device)
         if isinstance(value, dict)
-        else value.to(device)
+        else value.to(device, non_blocking=True)
         if isinstance(value, torch.Tensor)
         else value
         for name, value in batch.items()

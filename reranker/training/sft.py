@@ -8,22 +8,22 @@ import time
 from collections.abc import Callable
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from trl import SFTConfig
 
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.errors import OutOfMemory, TrainingStopped
 from reranker.modeling.checkpoints import base_dtype
+from reranker.modeling.device import best_device
 from reranker.modeling.label_skill import Skill
 from reranker.modeling.lora_start import start_at_base
 from reranker.modeling.model_cache import BaseModels
+from reranker.modeling.out_of_memory import is_out_of_memory
 from reranker.process_group import workers
 from reranker.prompting.forward_passes import Limits
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.batch_plan import PASS_TOKENS, examples_of_a_list, share_of_batch
 from reranker.training.collator import PassCollator
-from reranker.training.device import training_device
 from reranker.training.label_skill_lesson import SkillLesson, kept_skill, skill_key
 from reranker.training.report_plan import ReportPlan
 from reranker.training.trainer import SCHEDULES, Job, RerankerTrainer, TrainingReport
@@ -74,7 +74,7 @@ def fine_tune(
         EnvironmentFault: the model cannot be loaded, or the folder cannot be written.
     """
     started = time.perf_counter()
-    device = training_device()
+    device = best_device()
     bases = BaseModels() if bases is None else bases
     on_status(TrainingStatus(f"loading {config.model}"))
     encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
@@ -125,8 +125,8 @@ def fine_tune(
         try:
             trainer.train_from(state)
             trainer.report_if_owed()
-        except RuntimeError as error:
-            if should_reduce_batch_size(error):
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
                 raise OutOfMemory(trainer.rows_of_pass) from error
             raise
     assert trainer.best is not None
@@ -160,7 +160,7 @@ def _skill(
     with bases.base(config, device) as base:
         try:
             return kept_skill(skill_key(config, catalogue, base), lambda: lesson.learn(base), check, tell)
-        except RuntimeError as error:
-            if should_reduce_batch_size(error):
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
                 raise OutOfMemory(lesson.rows_of_pass) from error
             raise

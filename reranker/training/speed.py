@@ -36,9 +36,9 @@ def measure_speed(config: TrialConfig, data: RerankingData) -> Speed:
     """
     # Here, since they take seconds, and whoever only reads a speed does without them.
     from reranker.evaluation.scoring import EncodedLists, score
+    from reranker.modeling.device import best_device
     from reranker.modeling.model_cache import BaseModels
     from reranker.prompting.prompts import PromptEncoder
-    from reranker.training.device import training_device
     from reranker.training.sft import fine_tune
 
     config = config.model_copy(update={"skill_steps": 0, "skill_mix": 0.0})
@@ -53,7 +53,7 @@ def measure_speed(config: TrialConfig, data: RerankingData) -> Speed:
         fine_tune(config, data, on_status=lambda status: _begin(ends), should_stop=enough, bases=bases)
     steps = ends[1:] if len(ends) > 2 else ends  # without the first one, if there are others
     per_example = (steps[-1] - steps[0]) / (len(steps) - 1) / config.effective_batch
-    device = training_device()
+    device = best_device()
     lists = data.validation(config)[:_LISTS]
     if not lists:
         return Speed(per_example, 0.0)

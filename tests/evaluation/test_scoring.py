@@ -9,6 +9,7 @@ import torch
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.item_token_cache import Catalogue
+from reranker.errors import TrainingError
 from reranker.evaluation.scoring import EncodedLists, _alike, inspect
 from reranker.evaluation.title_probe import title_probes
 from reranker.modeling.checkpoints import load_base, load_tokenizer
@@ -60,3 +61,38 @@ def test_a_list_is_computed_once_for_its_probe_and_a_history_once_for_its_orders
 
     assert groups(prompt_order="candidates_first") == [1, 1, 1, 2, 2, 2]  # the other order; the list and its probe
     assert groups(prompt_order="history_first", candidates=2) == [1, 1, 1, 2, 2, 2]  # the probe; both orders
+
+
+def test_a_pass_that_does_not_fit_the_memory_is_scored_in_parts(demo, monkeypatch):
+    config = TrialConfig(model="demo-tiny", permutations=2, skill_steps=0)
+    model = load_base(config, torch.device("cpu"))
+    encode, examples = encoder(config, demo), demo.validation(config)[:20]
+    lists, probes = EncodedLists.of(encode, examples), title_probes(encode.catalogue, config, examples)
+    expected = inspect(model, lists, probes)
+    sizes: list[int] = []
+    forward = model.forward
+
+    def small_memory(*args, **kwargs):
+        sizes.append(kwargs["input_ids"].numel())
+        if sizes[-1] > 400:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model, "forward", small_memory)
+    scored = inspect(model, lists, probes)
+    np.testing.assert_allclose(scored.scores, expected.scores, atol=2e-5)
+    assert scored.found.tolist() == expected.found.tolist()
+    assert 2 <= sum(size > 400 for size in sizes) <= 8  # what did not fit once is not tried again
+
+
+def test_a_single_list_that_does_not_fit_is_the_scoring_s_fault_and_not_the_micro_batch_s(demo, monkeypatch):
+    config = TrialConfig(model="demo-tiny", skill_steps=0)
+    model = load_base(config, torch.device("cpu"))
+
+    def no_memory(*args, **kwargs):
+        raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)")
+
+    monkeypatch.setattr(model, "forward", no_memory)
+    lists = EncodedLists.of(encoder(config, demo), demo.validation(config)[:2])
+    with pytest.raises(TrainingError, match=r"scoring a list of \d+ tokens does not fit the memory"):
+        inspect(model, lists)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import uuid
@@ -59,7 +60,7 @@ class WorkerGroup:
                 "mailbox": self._mailbox,
                 "data": [data],  # in a list, or Ray would put its value in the place of the reference
                 "threads": max(1, resources.cpus_per_worker),
-                "device_share": min(1.0, resources.gpus_per_worker) or 1.0,
+                "device_share": min(1.0, resources.gpus_per_worker),
             },
             scaling_config=ray_train.ScalingConfig(
                 num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=share
@@ -135,6 +136,8 @@ class WorkerGroup:
 
 
 def _serve(loop_config: dict[str, Any]) -> None:
+    if not loop_config["device_share"]:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else all workers without a GPU would compute on the first one
     from tune.execution.worker_loop import serve  # here, since it takes seconds that only the workers need to wait for
 
     serve(loop_config)

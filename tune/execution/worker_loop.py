@@ -37,13 +37,16 @@ def serve(loop_config: dict[str, Any]) -> None:
     Args:
         loop_config: `mailbox`; `data`, a list of one reference to the study's `RerankingData` in Ray's object store;
             `threads` of each worker (more than the CPUs assigned to it slow all of them down many times);
-            `device_share`, the part of a device's memory that is this worker's.
+            `device_share`, the part of a GPU that is this worker's; 0 without one.
     """
     mailbox = loop_config["mailbox"]
     torch.set_num_threads(loop_config["threads"])
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     data = ray.get(loop_config["data"][0])
-    bases = BaseModels(loop_config["device_share"] * device_memory()[1] / 4)
+    share = loop_config["device_share"] or 1.0
+    if torch.cuda.is_available() and share < 1:  # who takes more fails by itself, and not the other workers
+        torch.cuda.set_per_process_memory_fraction(share, torch.cuda.current_device())
+    bases = BaseModels(share * device_memory().total / 4)
     while (job := _first_rank_gets(mailbox.job)) is not None:
         event = _train(job, data, bases, mailbox)
         if event.kind == "ended":

@@ -39,8 +39,8 @@ class Machine:
     @staticmethod
     def here() -> Machine:
         """This one; of several GPUs the smallest."""
-        name, memory = device_memory()
-        return Machine(name, memory, not name.startswith("this machine"))
+        memory = device_memory()
+        return Machine(memory.device, memory.total, memory.on_gpu)
 
     def __str__(self) -> str:
         gib = f"{self.memory / GIB:.0f} GiB"

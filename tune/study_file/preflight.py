@@ -13,8 +13,16 @@ from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.example import NOBODY, Example
 from reranker.data.item_token_cache import Catalogue
-from reranker.errors import InputError
-from reranker.modeling.memory_estimate import GIB, MemoryEstimate, PassSize, device_memory, estimate
+from reranker.errors import EnvironmentFault, Fault, InputError
+from reranker.modeling.memory_estimate import (
+    GIB,
+    DeviceMemory,
+    MemoryEstimate,
+    PassSize,
+    device_memory,
+    estimate,
+    host_memory,
+)
 from reranker.modeling.model_files import local_folder, shape_of
 from reranker.modeling.model_names import MODELS, TOYS, is_hub_id, keeps_own_skill
 from reranker.modeling.precision import in_bf16
@@ -106,12 +114,13 @@ def check_reports(study: Study, data: RerankingData) -> None:
 
 def describe_compute(study: Study) -> str:
     """On what workers compute, and how."""
-    device, _, on_gpu = _device()
+    memory = _memory(study)
+    on_gpu = memory.on_gpu
     base, cpus = study.base(), cpus_per_worker(study, os.cpu_count() or 1, on_gpu=on_gpu)
     threads = f"{cpus} thread{'s' * (cpus > 1)} a worker"
     bf16 = any(in_bf16(base.model_copy(update={"model": model}), on_gpu=on_gpu) for model in study.models)
     numbers = "a bf16 base under an fp32 adapter" if bf16 else "fp32"
-    where = device if on_gpu else "CPU"
+    where = memory.device if on_gpu else "CPU"
     return f"compute: {where}, {threads}, {numbers}, label logits in fp32, fused AdamW, torch's attention, not compiled"
 
 
@@ -132,11 +141,11 @@ def cpus_per_worker(study: Study, cores: int, *, on_gpu: bool) -> int:
 def gpu_part(study: Study, checks: list[ModelCheck]) -> float:
     """The part of a GPU that the study's largest model needs; 1 without a GPU, and where a model's shape is not
     known."""
-    _, capacity, on_gpu = _device()
-    needs = _needs(study, checks, on_gpu)
-    if not on_gpu or any(check.config.model not in needs for check in checks):
+    memory = _memory(study)
+    needs = _needs(study, checks, memory.on_gpu)
+    if not memory.on_gpu or any(check.config.model not in needs for check in checks):
         return 1.0
-    return part_of(capacity, max(need.total for need, _, _ in needs.values()))
+    return part_of(memory.free, max(need.total for need, _, _ in needs.values()))
 
 
 def part_of(capacity: float, needed: float) -> float:
@@ -148,16 +157,18 @@ def part_of(capacity: float, needed: float) -> float:
 def describe_memory(study: Study, checks: list[ModelCheck]) -> list[str]:
     """What history_first costs; for each model, what its most demanding configuration needs, and whether there is that
     much."""
-    device, capacity, on_gpu = _device()
-    if on_gpu and study.resources.gpus_per_trial != "auto":
-        capacity *= min(1.0, study.resources.gpus_per_trial / study.resources.workers)
-    needs = _needs(study, checks, on_gpu)
-    lines = [*_describe_order(checks), f"memory of a worker, estimated ({device}: {capacity / GIB:.1f} GiB)"]
+    memory, capacity = _memory(study), _capacity(study)
+    needs = _needs(study, checks, memory.on_gpu)
+    others = f", {(memory.total - memory.free) / GIB:.1f} of them used by others" if _is_shared(memory) else ""
+    lines = [
+        *_describe_order(checks),
+        f"memory of a worker, estimated ({memory.device}: {memory.total / GIB:.1f} GiB{others})",
+    ]
     for model, (need, size, check) in needs.items():
         lines.append(
             f"  {model}: {need.total / GIB:.1f} GiB = {need.weights / GIB:.2f} weights + {need.adapter / GIB:.2f} adapter "
             f"+ {need.activations / GIB:.2f} activations ({size}) "
-            f"+ {need.rest / GIB:.1f} else{_verdict(study, check, need, capacity, on_gpu)}"
+            f"+ {need.rest / GIB:.1f} else{_verdict(study, check, need, capacity, memory.on_gpu)}"
         )
     lines += [f"  {model}: not known before its configuration is here" for model in study.models if model not in needs]
     whole = sorted({check.config.model for check in checks if check.whole_prompts})
@@ -177,10 +188,60 @@ def describe_memory(study: Study, checks: list[ModelCheck]) -> list[str]:
     return lines
 
 
-def _device() -> tuple[str, float, bool]:
-    """Name, bytes of memory, and whether it is a GPU."""
-    name, capacity = device_memory()
-    return name, capacity, not name.startswith("this machine")
+def check_device(study: Study, checks: list[ModelCheck]) -> None:
+    """A GPU that is here can be used, and each model's smallest passes fit the device.
+
+    Raises:
+        EnvironmentFault: torch can't use the GPU.
+        InputError: a model does not fit, whatever its passes are.
+    """
+    memory, capacity = _memory(study), _capacity(study)
+    if memory.on_gpu:
+        _check_gpu(memory.device)
+    faults = []
+    for check in {check.config.model: check for check in checks}.values():
+        least = _least(study, check, memory.on_gpu)
+        if least is not None and least > capacity:
+            rule = f"a model must fit {memory.device}, {capacity / GIB:.1f} GiB; it needs {least / GIB:.1f}"
+            hint = "a smaller model, fewer or shorter titles, or a device with more memory"
+            faults.append(Fault(rule, field="model", value=check.config.model, hint=hint))
+    if faults:
+        raise InputError(faults)
+
+
+def _check_gpu(name: str) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    without = "or train on the CPU with --set resources.gpus_per_trial=0"
+    if torch.version.cuda is None:
+        raise EnvironmentFault(
+            f"there is a GPU here ({name}), and torch {torch.__version__} was built without CUDA: install a torch for "
+            f"CUDA (pip install -r requirements-cuda.txt), {without}"
+        )
+    raise EnvironmentFault(
+        f"there is a GPU here ({name}), and torch {torch.__version__} cannot use it; its driver may be too old for CUDA "
+        f"{torch.version.cuda}: update the driver, install a torch for an older CUDA, {without}"
+    )
+
+
+def _memory(study: Study) -> DeviceMemory:
+    """Of the device that the study's workers compute on."""
+    return host_memory() if study.resources.gpus_per_trial == 0 else device_memory()
+
+
+def _capacity(study: Study) -> float:
+    """Bytes for a worker: a share of what is free on a GPU, or the host's."""
+    memory, gpus = _memory(study), study.resources.gpus_per_trial
+    if not memory.on_gpu:
+        return memory.total
+    share = 1.0 if gpus == "auto" else min(1.0, gpus / study.resources.workers)
+    return memory.free if share == 1 else min(memory.free, share * memory.total)
+
+
+def _is_shared(memory: DeviceMemory) -> bool:
+    return memory.on_gpu and memory.free < 0.9 * memory.total
 
 
 def _describe_order(checks: list[ModelCheck]) -> list[str]:
@@ -247,14 +308,21 @@ def _largest_pass(lists: int, together: int, listed: int, question: int, limit: 
 def _verdict(study: Study, check: ModelCheck, need: MemoryEstimate, capacity: float, on_gpu: bool) -> str:
     if need.total <= capacity:
         return ""
-    shape = shape_of(check.config.model)
-    assert shape is not None
-    smallest = check.config.model_copy(update={"gradient_checkpointing": True, "micro_batch": 1})
-    passes = _largest_passes(replace(check, config=smallest), study.resources.workers, "cuda" if on_gpu else "cpu")
-    least = max(estimate(config, shape, size, on_gpu=on_gpu).total for config, size in passes)
+    least = _least(study, check, on_gpu)
+    assert least is not None
     if least > capacity:
         return f"; DOES NOT FIT: {least / GIB:.1f} GiB at micro batch 1 with gradient_checkpointing"
     return f"; more than there is: the micro batch will be halved until it fits ({least / GIB:.1f} GiB at the least)"
+
+
+def _least(study: Study, check: ModelCheck, on_gpu: bool) -> float | None:
+    """What the model's smallest passes need, in bytes; None if its shape is not known."""
+    shape = shape_of(check.config.model)
+    if shape is None:
+        return None
+    smallest = check.config.model_copy(update={"gradient_checkpointing": True, "micro_batch": 1})
+    passes = _largest_passes(replace(check, config=smallest), study.resources.workers, "cuda" if on_gpu else "cpu")
+    return max(estimate(config, shape, size, on_gpu=on_gpu).total for config, size in passes)
 
 
 def _unread(study: Study, config: TrialConfig) -> ModelCheck:

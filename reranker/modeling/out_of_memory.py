@@ -1,0 +1,19 @@
+"""An error of torch → whether the device's memory ran out, in any of the forms in which libraries say so."""
+
+from __future__ import annotations
+
+import torch
+
+_SIGNS = (
+    "out of memory",  # CUDA, ROCm, MPS, and the driver
+    "can't allocate memory", "cannot allocate memory", "not enough memory",  # of the CPU
+    "alloc_failed",  # cuBLAS, cuDNN, cuSPARSE
+    "hiperroroutofmemory",
+)  # fmt: skip
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a smaller pass may go through where this one did not."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
