@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError
+from reranker.modeling.memory_estimate import PassSize, estimate
+from reranker.modeling.model_shape import Shape
 
-PASS_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # with padding, if micro_batch is automatic
+_PASS_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # with padding; on a CPU, what fits the cache is fastest
+_FEWEST, _WIDTH = 512, 512  # tokens of a pass, and of a prompt where that is not known yet
+_FULL = 0.9  # of a GPU's memory
 _AUTO_SHARING = 16  # most examples per list, if list_sharing is automatic
 
 
@@ -36,7 +40,28 @@ def examples_of_a_list(config: TrialConfig, workers: int) -> int:
     return max(divisor for divisor in range(1, min(most, share) + 1) if share % divisor == 0)
 
 
-def largest_pass(config: TrialConfig, workers: int, prompt_tokens: int, device: str) -> int:
+def pass_tokens(config: TrialConfig, shape: Shape | None, device: str, capacity: float) -> int:
+    """Most tokens of a forward pass, with padding, if micro_batch is automatic; on a GPU no more than it holds.
+
+    The batch of an optimiser step does not depend on it.
+
+    Args:
+        shape: of the model, or None if it is not known.
+        device: its type in torch.
+        capacity: bytes that the worker has of a GPU.
+    """
+    tokens = _PASS_TOKENS[device]
+    if device != "cuda" or shape is None:
+        return tokens
+    while tokens > _FEWEST:
+        size = PassSize(max(1, tokens // _WIDTH), min(tokens, _WIDTH))
+        if estimate(config, shape, size, on_gpu=True).total <= _FULL * capacity:
+            break
+        tokens //= 2
+    return tokens
+
+
+def largest_pass(config: TrialConfig, workers: int, prompt_tokens: int, most_tokens: int) -> int:
     """Examples in one worker's largest forward pass, if all prompts have this length."""
-    fits = config.micro_batch or PASS_TOKENS[device] // prompt_tokens
+    fits = config.micro_batch or most_tokens // prompt_tokens
     return max(1, min(fits, config.effective_batch // workers))

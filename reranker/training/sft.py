@@ -14,15 +14,16 @@ from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.errors import OutOfMemory, TrainingStopped
 from reranker.modeling.checkpoints import base_dtype
-from reranker.modeling.device import best_device
+from reranker.modeling.device import best_device, worker_memory
 from reranker.modeling.label_skill import Skill
 from reranker.modeling.lora_start import start_at_base
 from reranker.modeling.model_cache import BaseModels
+from reranker.modeling.model_files import shape_of
 from reranker.modeling.out_of_memory import is_out_of_memory
 from reranker.process_group import workers
 from reranker.prompting.forward_passes import Limits
 from reranker.prompting.prompts import PromptEncoder
-from reranker.training.batch_plan import PASS_TOKENS, examples_of_a_list, share_of_batch
+from reranker.training.batch_plan import examples_of_a_list, pass_tokens, share_of_batch
 from reranker.training.collator import PassCollator
 from reranker.training.label_skill_lesson import SkillLesson, kept_skill, skill_key
 from reranker.training.report_plan import ReportPlan
@@ -78,7 +79,8 @@ def fine_tune(
     bases = BaseModels() if bases is None else bases
     on_status(TrainingStatus(f"loading {config.model}"))
     encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
-    most_tokens = None if config.micro_batch else PASS_TOKENS[device.type]
+    shape, capacity = shape_of(config.model), worker_memory(device)
+    most_tokens = None if config.micro_batch else pass_tokens(config, shape, device.type, capacity)
     together = examples_of_a_list(config, workers()) if encoder.shares_lists else 1
     collator = PassCollator(config, data, encoder, Limits(most_tokens, micro_batch or config.micro_batch), together)
     plan = ReportPlan(math.ceil(len(collator.lists) / (config.effective_batch // together)), reports_per_epoch)

@@ -66,7 +66,9 @@ def test_a_gpu_that_is_not_asked_for_is_left_alone():
     study = study_of(gpus_per_trial=0)
     check_device(study, checks_of(study))
     assert describe_compute(study).startswith("compute: CPU")
-    assert describe_memory(study, checks_of(study))[0].startswith("memory of a worker, estimated (this machine's memory")
+    assert describe_memory(study, checks_of(study))[0].startswith(
+        "memory of a worker, estimated (this machine's memory"
+    )
 
 
 @pytest.mark.parametrize("hidden", ["", "-1"])

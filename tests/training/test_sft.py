@@ -314,9 +314,9 @@ def test_an_effective_batch_that_the_workers_cannot_share_is_refused():
 
 def test_a_pass_holds_as_many_prompts_as_their_length_allows():
     config = TINY.model_copy(update={"effective_batch": 64})
-    assert largest_pass(config, 1, 100, "cpu") == 40
-    assert largest_pass(config, 2, 100, "cpu") == 32
-    assert largest_pass(config, 1, 5000, "cpu") == 1
+    assert largest_pass(config, 1, 100, 4096) == 40
+    assert largest_pass(config, 2, 100, 4096) == 32
+    assert largest_pass(config, 1, 5000, 4096) == 1
 
 
 def test_an_unwritable_folder_is_one_clear_error(small, tmp_path):

@@ -27,7 +27,7 @@ from reranker.modeling.model_files import local_folder, shape_of
 from reranker.modeling.model_names import MODELS, TOYS, is_hub_id, keeps_own_skill
 from reranker.modeling.precision import in_bf16
 from reranker.prompting.prompts import FIND, PromptEncoder
-from reranker.training.batch_plan import PASS_TOKENS, examples_of_a_list, largest_pass, share_of_batch
+from reranker.training.batch_plan import examples_of_a_list, largest_pass, pass_tokens, share_of_batch
 from reranker.training.lesson_plan import LISTS, lesson_config
 from reranker.training.report_plan import ReportPlan
 from tune.study_file.dimensions import reach
@@ -262,7 +262,7 @@ def _needs(
         shape = shape_of(check.config.model)
         if shape is None:
             continue
-        for config, size in _largest_passes(check, study.resources.workers, "cuda" if on_gpu else "cpu"):
+        for config, size in _largest_passes(study, check, on_gpu):
             need = estimate(config, shape, size, on_gpu=on_gpu)
             if check.config.model not in needs or need.total > needs[check.config.model][0].total:
                 needs[check.config.model] = need, size, check
@@ -276,12 +276,13 @@ def _with_and_without_sharing(study: Study, check: ModelCheck) -> Iterator[Model
         yield replace(check, listed=0)
 
 
-def _largest_passes(check: ModelCheck, workers: int, device: str) -> list[tuple[TrialConfig, PassSize]]:
+def _largest_passes(study: Study, check: ModelCheck, on_gpu: bool) -> list[tuple[TrialConfig, PassSize]]:
     """One worker's in training, and in the lesson before it, where all lists, and all questions, are as long as the
     longest."""
-    config, listed, most = check.config, check.listed, PASS_TOKENS[device]
+    config, listed, workers = check.config, check.listed, study.resources.workers
+    most = pass_tokens(config, shape_of(config.model), "cuda" if on_gpu else "cpu", _capacity(study))
     if not listed:
-        return [(config, PassSize(largest_pass(config, workers, check.longest, device), check.longest))]
+        return [(config, PassSize(largest_pass(config, workers, check.longest, most), check.longest))]
     together = examples_of_a_list(config, workers)
     lists = share_of_batch(config, workers) // together
     mixed = math.ceil(together / (1 - config.skill_mix))
@@ -321,7 +322,7 @@ def _least(study: Study, check: ModelCheck, on_gpu: bool) -> float | None:
     if shape is None:
         return None
     smallest = check.config.model_copy(update={"gradient_checkpointing": True, "micro_batch": 1})
-    passes = _largest_passes(replace(check, config=smallest), study.resources.workers, "cuda" if on_gpu else "cpu")
+    passes = _largest_passes(study, replace(check, config=smallest), on_gpu)
     return max(estimate(config, shape, size, on_gpu=on_gpu).total for config, size in passes)
 
 
