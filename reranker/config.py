@@ -61,6 +61,9 @@ class TrialConfig(StrictModel):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="of the frozen base; auto: bf16 where the device is faster with it"
     )
+    quantisation: Literal["none", "nf4"] = Field(
+        "none", description="of the frozen base: nf4 holds its layers in 4 bits, and computes in `precision` (QLoRA)"
+    )
     # The question
     candidates: int = Field(20, ge=2, le=len(LETTERS), description="items in a list, the target among them")
     negatives: NegativesMix = Field(NegativesMix(), description="how training negatives are drawn")
@@ -144,6 +147,8 @@ class TrialConfig(StrictModel):
     def _lora_variants_go_together(self) -> TrialConfig:
         if self.dora and self.lora_init != "zero":
             raise ValueError("dora must be left out with lora_init: pissa or olora")
+        if self.quantisation != "none" and (self.dora or self.lora_init != "zero"):
+            raise ValueError("dora and lora_init must be left out with quantisation: they need the base's own weights")
         if self.dora and self.lora_targets != "all_linear":
             raise ValueError("dora must be left out unless lora_targets is all_linear")
         return self

@@ -8,7 +8,7 @@ from reranker.data import sources
 from reranker.data.assemble import RerankingData
 from results.study.study_folder import StudyFolder
 from tune.study_file.manifest import check_same
-from tune.study_file.preflight import check_models, check_reports
+from tune.study_file.preflight import check_models, check_quantisation, check_reports
 from tune.study_file.study import Study
 from tune.terminal.printed_plan import plan
 
@@ -23,6 +23,7 @@ def check(study: Study, folder: StudyFolder | None, console: Terminal) -> int:
         InputError: data or models break a rule, or differ from those that the study began with.
         EnvironmentFault: a file is missing.
     """
+    check_quantisation(study)
     data = RerankingData.prepare(study.data).sealed() if sources.is_here(study.data) else None
     if data is not None:
         check_reports(study, data)

@@ -24,6 +24,7 @@ from reranker.modeling.batching import by_length, pad_left
 from reranker.modeling.fused_lora import trains_magnitude
 from reranker.modeling.label_head import only_answers
 from reranker.modeling.out_of_memory import is_out_of_memory
+from reranker.modeling.quantisation import count
 from reranker.modeling.shared_list_attention import lay_out, sharing
 from reranker.prompting.prompts import Prompt, PromptEncoder
 
@@ -234,7 +235,7 @@ def flops_per_list(model: PreTrainedModel | PeftModel, lists: EncodedLists) -> f
     causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     shape = causal.config.get_text_config()
     outside = {id(p) for m in (causal.get_input_embeddings(), causal.get_output_embeddings()) for p in m.parameters()}
-    blocks = sum(p.numel() for name, p in causal.named_parameters() if id(p) not in outside and "lora_" not in name)
+    blocks = sum(count(p) for name, p in causal.named_parameters() if id(p) not in outside and "lora_" not in name)
     head_size = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
     attention = shape.num_hidden_layers * shape.num_attention_heads * head_size
     head = shape.hidden_size * len(lists.label_ids)

@@ -14,6 +14,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 transformers_logging.disable_progress_bar()  # for loading and converting; downloads from the Hub still show theirs
 from reranker.modeling.precision import in_bf16
+from reranker.modeling.quantisation import check_quantiser
 
 FAMILIES = "Llama, SmolLM, Mistral, Qwen2, Qwen3, Gemma, OLMo, Granite and others that are built like Llama"
 
@@ -124,14 +126,18 @@ def _check_weights(folder: Path, model: str) -> None:
 
 
 def load_base(config: TrialConfig, device: torch.device) -> PreTrainedModel:
-    """The frozen base in the configured precision, on the CPU; the trainer moves it to `device`.
+    """The frozen base in the configured precision, on the CPU; the trainer moves it to `device`. A quantised one is
+    loaded there.
 
     Raises:
         InputError: weights are missing (they would be random), or the architecture is not supported.
         EnvironmentFault: the model is not available.
     """
     dtype = base_dtype(config, device)
-    base, loading_info = _from_pretrained(AutoModelForCausalLM, config.model, dtype=dtype, output_loading_info=True)
+    options: dict[str, Any] = {"dtype": dtype, "output_loading_info": True}
+    if config.quantisation == "nf4":
+        options |= {"quantization_config": _nf4(dtype), "device_map": {"": device}}
+    base, loading_info = _from_pretrained(AutoModelForCausalLM, config.model, **options)
     assert isinstance(base, PreTrainedModel)
     if loading_info["missing_keys"]:
         rule = f"the model's weights must be whole; {len(loading_info['missing_keys'])} are missing"
@@ -141,6 +147,18 @@ def load_base(config: TrialConfig, device: torch.device) -> PreTrainedModel:
     _check_structure(base, config)
     base.config.use_cache = False
     return base
+
+
+def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """4-bit normal floats, their scales quantised too, as in QLoRA (Dettmers et al. 2023).
+
+    Raises:
+        EnvironmentFault: bitsandbytes is missing.
+    """
+    check_quantiser()
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
 
 
 def base_dtype(config: TrialConfig, device: torch.device) -> torch.dtype:
@@ -154,9 +172,11 @@ def base_dtype(config: TrialConfig, device: torch.device) -> torch.dtype:
 def base_fingerprint(model: PreTrainedModel | PeftModel) -> str:
     """SHA-256 of up to 64 numbers of each weight of the base, in bf16, so that precision makes no difference.
 
+    Of a quantised base without the quantised ones, which differ in places from one device to another.
     Shapes do not show when a repository has new weights, a folder another model, or a copy is quantised.
     """
-    weights = [weight.detach() for name, weight in model.named_parameters() if "lora_" not in name]
+    named = [(name, weight.detach()) for name, weight in model.named_parameters() if "lora_" not in name]
+    weights = [weight for _, weight in named if weight.is_floating_point()]
     samples = [
         weight.flatten()[:: max(1, weight.numel() // 64)][:64].to(torch.bfloat16).float().cpu() for weight in weights
     ]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from peft import PeftModel
-from peft.tuners.lora import Linear
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 _ADAPTER = "default"  # peft's name for the only adapter
@@ -24,7 +24,7 @@ def fuse(model: PeftModel, parts: Mapping[str, LowRank] | None = None) -> None:
         parts: by the layer's name in the base; not every layer has one.
     """
     for name, layer in model.get_base_model().named_modules():
-        if not isinstance(layer, Linear):
+        if not is_adapted(layer):
             continue
         part = (parts or {}).get(name)
         if trains_magnitude(layer):
@@ -33,6 +33,11 @@ def fuse(model: PeftModel, parts: Mapping[str, LowRank] | None = None) -> None:
                 layer.lora_magnitude_vector[_ADAPTER].weight.data = layer.forward.lengths()
         else:
             layer.forward = _Fused(layer, part)
+
+
+def is_adapted(layer: torch.nn.Module) -> TypeGuard[LoraLayer]:
+    """Whether it is a linear layer, quantised or not, with an adapter."""
+    return isinstance(layer, LoraLayer) and isinstance(layer.get_base_layer(), torch.nn.Linear)
 
 
 def trains_magnitude(layer: torch.nn.Module) -> bool:
@@ -53,7 +58,7 @@ class LowRank:
 
 
 class _Fused:
-    def __init__(self, layer: Linear, part: LowRank | None) -> None:
+    def __init__(self, layer: LoraLayer, part: LowRank | None) -> None:
         self._layer, self._part = layer, part
 
     def __call__(self, layer_input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -80,7 +85,7 @@ class _FusedDora:
     As in the paper (Liu et al. 2024, section 4.3) no gradient goes through the norm.
     """
 
-    def __init__(self, layer: Linear, part: LowRank | None) -> None:
+    def __init__(self, layer: LoraLayer, part: LowRank | None) -> None:
         self._layer, self._fused = layer, _Fused(layer, part)
         self._part = part
 

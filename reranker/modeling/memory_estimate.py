@@ -12,6 +12,7 @@ import psutil
 from reranker.config import TrialConfig
 from reranker.modeling.model_shape import Shape
 from reranker.modeling.precision import in_bf16
+from reranker.modeling.quantisation import NF4_BYTES
 
 GIB = 2**30
 _CUDA_CONTEXT = 0.8 * GIB  # of the driver and its libraries, per process
@@ -96,13 +97,16 @@ def estimate(config: TrialConfig, shape: Shape, size: PassSize, *, on_gpu: bool)
     norms = 2 * shape.hidden + ((shape.heads + shape.kv_heads) * shape.head_dim if shape.qk_norm else 0)
     token = (inputs + dropped + 3 * shape.intermediate) * width + (norms + len(targets) * config.lora_rank) * 4
     layer = size.tokens * token + _kept_by_attention(shape, size) * width
-    at_once = size.tokens * (4 * shape.intermediate + 4 * shape.hidden) * width
+    at_once: float = size.tokens * (4 * shape.intermediate + 4 * shape.hidden) * width
     kept = layer * shape.layers
     if config.gradient_checkpointing:
         kept = layer + size.tokens * shape.hidden * width * shape.layers
     positions = size.examples * (1 if config.objective == "label_ce" else _ANSWER_POSITIONS)
     logits = positions * shape.vocabulary * (width + (0 if config.objective == "label_ce" else 8))
     weights, adapter = shape.parameters * width, lora * 4 * 4.0
+    if config.quantisation == "nf4":  # of what is not an embedding; the largest layer is unpacked for each product
+        weights = shape.embeddings * width + (shape.parameters - shape.embeddings) * NF4_BYTES
+        at_once += max(i * o for i, o in _targets(shape, "all_linear")) * width
     activations = kept + at_once + logits
     libraries, slack = (_CUDA_CONTEXT, _SLACK) if on_gpu else (_CPU_LIBRARIES, _CPU_SLACK)
     return MemoryEstimate(weights, adapter, activations, libraries + (slack - 1) * (weights + adapter + activations))

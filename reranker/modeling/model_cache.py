@@ -28,7 +28,7 @@ class BaseModels:
     def __init__(self, most_bytes: float | None = None) -> None:
         self._most = device_memory().total / 4 if most_bytes is None else most_bytes
         self._catalogues: dict[str, tuple[tuple[str, ...], Catalogue]] = {}
-        self._bases: dict[tuple[str, torch.dtype], PreTrainedModel] = {}  # most recently used last
+        self._bases: dict[tuple[str, str, torch.dtype], PreTrainedModel] = {}  # most recently used last
 
     def catalogue(self, model: str, item_texts: Sequence[str]) -> Catalogue:
         """The items for the model's tokenizer; each model's last catalogue is cached.
@@ -47,7 +47,7 @@ class BaseModels:
     @contextmanager
     def base(self, config: TrialConfig, device: torch.device) -> Iterator[PreTrainedModel]:
         """Lend the configuration's base, unchanged. After an exception it is not used again."""
-        key = (config.model, base_dtype(config, device))
+        key = (config.model, config.quantisation, base_dtype(config, device))
         base = self._bases.pop(key, None) or load_base(config, device)
         yield base
         base.activation_checkpointing_disable()
@@ -74,7 +74,7 @@ class BaseModels:
     @property
     def loaded(self) -> list[str]:
         """The names of the loaded models, most recently used last."""
-        return [model for model, _ in self._bases]
+        return [model for model, _, _ in self._bases]
 
 
 def _bytes(model: PreTrainedModel) -> int:

@@ -22,11 +22,15 @@ class Shape:
     qk_norm: bool = False  # queries and keys are normalised
 
     @property
+    def embeddings(self) -> int:
+        """Those of the embeddings and the output layer."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    @property
     def parameters(self) -> int:
         """The number of weights, without norms."""
         attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
-        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
-        return embeddings + self.layers * (attention + 3 * self.hidden * self.intermediate)
+        return self.embeddings + self.layers * (attention + 3 * self.hidden * self.intermediate)
 
 
 def read_shape(path: Path) -> Shape | None:

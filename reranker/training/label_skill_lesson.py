@@ -57,7 +57,8 @@ def skill_key(config: TrialConfig, catalogue: Catalogue, base: PreTrainedModel) 
     knobs = {name: getattr(config, name) for name in _KNOBS}
     titles = catalogue.fingerprint(config.max_title_tokens)
     settings = [_VERSION, RANK, _RATE, _WARMUP, LISTS, _ALONE, _ENOUGH, _MOST, _EVERY, _LOOKS]
-    inputs = json.dumps([settings, base_fingerprint(base), str(base.dtype), titles, knobs])
+    held_as = str(base.dtype) if config.quantisation == "none" else f"{base.dtype} {config.quantisation}"
+    inputs = json.dumps([settings, base_fingerprint(base), held_as, titles, knobs])
     return hashlib.sha256(inputs.encode()).hexdigest()[:32]
 
 

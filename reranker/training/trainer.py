@@ -29,6 +29,7 @@ from reranker.evaluation.scoring import EncodedLists, Probe, flops_per_list, ins
 from reranker.evaluation.title_probe import named_titles, own_probes, title_probes
 from reranker.modeling.freed_memory import give_back
 from reranker.modeling.label_skill import Skill
+from reranker.modeling.quantisation import count
 from reranker.process_group import gathered, of_all, of_first, wait_for_all, worker_rank, workers
 from reranker.prompting.forward_passes import Pass
 from reranker.prompting.prompts import PromptEncoder
@@ -174,6 +175,11 @@ class RerankerTrainer(ResumableTrainer):
             callbacks=[job.collator, self._watch],
         )
         self.remove_callback(PrinterCallback)  # the reports replace it
+        for parameter in model.parameters():
+            if (
+                parameter.requires_grad
+            ):  # trl rounds the adapter of a quantised base to bf16; AdamW's steps would be lost
+                parameter.data = parameter.data.float()
         self.job = job
         self.best: TrainingReport | None = None
         self.rows_of_pass = arguments.per_device_train_batch_size
@@ -412,7 +418,7 @@ class RerankerTrainer(ResumableTrainer):
             "applied/micro_batch": max(of_all(self._counts.largest_pass)),
             "applied/workers": workers(),
             "applied/trainable_parameters": trainable,
-            "applied/parameters": sum(p.numel() for p in self.model.parameters()),
+            "applied/parameters": sum(count(p) for p in self.model.parameters()),
             "applied/cut_prompts": sum(of_all(self._counts.cut_prompts)),
             "applied/history_due": sum(of_all(self._counts.history_due)),
             "applied/history_dropped": sum(of_all(self._counts.history_dropped)),

@@ -209,7 +209,10 @@ def test_every_knob_changes_something(small):
             "skill_steps": 3, "skill_mix": 0.4, "collaborative_scores": "counts",
         "lora_init": "pissa", "lora_plus_ratio": 16.0, "rslora": True, "dora": True,
     }  # fmt: skip
-    untested = {"label_style", "gradient_checkpointing"} | {"list_correction", "model_weight"}  # see below
+    untested = {"label_style", "gradient_checkpointing", "quantisation"} | {
+        "list_correction",
+        "model_weight",
+    }  # see below
     assert set(other) | untested == set(TrialConfig.model_fields)
     reference = _figures(base, small)
     for knob, value in [*other.items(), ("negatives", NegativesMix(uniform=0.5, retriever=0.5))]:

@@ -26,6 +26,7 @@ from reranker.modeling.memory_estimate import (
 from reranker.modeling.model_files import local_folder, shape_of
 from reranker.modeling.model_names import MODELS, TOYS, is_hub_id, keeps_own_skill
 from reranker.modeling.precision import in_bf16
+from reranker.modeling.quantisation import check_quantiser
 from reranker.prompting.prompts import FIND, PromptEncoder
 from reranker.training.batch_plan import examples_of_a_list, largest_pass, pass_tokens, share_of_batch
 from reranker.training.lesson_plan import LISTS, lesson_config
@@ -196,6 +197,7 @@ def check_device(study: Study, checks: list[ModelCheck]) -> None:
         InputError: a model does not fit, whatever its passes are.
     """
     memory, capacity = _memory(study), _capacity(study)
+    check_quantisation(study)
     if memory.on_gpu:
         _check_gpu(memory.device)
     faults = []
@@ -207,6 +209,20 @@ def check_device(study: Study, checks: list[ModelCheck]) -> None:
             faults.append(Fault(rule, field="model", value=check.config.model, hint=hint))
     if faults:
         raise InputError(faults)
+
+
+def check_quantisation(study: Study) -> None:
+    """
+    Raises:
+        InputError: a base may be quantised, and there is no GPU.
+        EnvironmentFault: the package for it is missing.
+    """
+    if "nf4" not in reach("quantisation", study.fixed, study.dimensions):
+        return
+    if not _memory(study).on_gpu:
+        rule = "quantisation must be none where trials train on a CPU, which unpacks 4 bits at every step"
+        raise InputError([Fault(rule, field="quantisation", value="nf4")])
+    check_quantiser()
 
 
 def _check_gpu(name: str) -> None:
