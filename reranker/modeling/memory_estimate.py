@@ -103,7 +103,8 @@ def estimate(config: TrialConfig, shape: Shape, size: PassSize, *, on_gpu: bool)
         kept = layer + size.tokens * shape.hidden * width * shape.layers
     positions = size.examples * (1 if config.objective == "label_ce" else _ANSWER_POSITIONS)
     logits = positions * shape.vocabulary * (width + (0 if config.objective == "label_ce" else 8))
-    weights, adapter = shape.parameters * width, lora * 4 * 4.0
+    weights: float = shape.parameters * width
+    adapter = lora * 4 * 4.0
     if config.quantisation == "nf4":  # of what is not an embedding; the largest layer is unpacked for each product
         weights = shape.embeddings * width + (shape.parameters - shape.embeddings) * NF4_BYTES
         at_once += max(i * o for i, o in _targets(shape, "all_linear")) * width
