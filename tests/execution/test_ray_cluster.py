@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -202,3 +203,24 @@ def test_what_answers_but_is_no_ray_is_told(home):
         other.listen()
         with pytest.raises(EnvironmentFault, match="is no Ray cluster"):
             find_cluster(f"127.0.0.1:{other.getsockname()[1]}")
+
+
+def test_workers_run_the_code_of_the_driver_whatever_is_installed_and_wherever_it_is_started(home):
+    copy = home / "checkout"
+    for package in ("reranker", "results", "tune"):
+        shutil.copytree(PROJECT / package, copy / package, ignore=shutil.ignore_patterns("runs", "__pycache__"))
+    script = f"""
+import sys
+sys.path.insert(0, {str(copy)!r})
+from tune.execution.ray_cluster import cluster
+import ray
+with cluster(None, None, dashboard=False):
+    def where():
+        import reranker
+        return reranker.__file__
+    print(ray.get(ray.remote(where).remote()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=home, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.stdout.splitlines()[-1:] == [str(copy / "reranker" / "__init__.py")], done.stdout + done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import site
 import socket
 import tempfile
 import threading
@@ -78,7 +79,8 @@ def cluster(address: str | None, dashboard_port: int | None, dashboard: bool = T
         EnvironmentFault: the port is taken, or no cluster answers.
         RayLost: Ray ended meanwhile.
     """
-    runtime_env = {"env_vars": _QUIET, "worker_process_setup_hook": "tune.execution.worker_setup.name_api_server"}
+    variables = {**_QUIET, "PYTHONPATH": _code_first()}
+    runtime_env = {"env_vars": variables, "worker_process_setup_hook": "tune.execution.worker_setup.name_api_server"}
     try:
         if address is None:
             with _terminal_of_its_own():
@@ -116,6 +118,17 @@ def try_task(timeout_s: float = 60) -> None:
         ray.exceptions.RayError: it did not, or not in this time.
     """
     ray.get(ray.remote(lambda: os.getpid()).remote(), timeout=timeout_s)
+
+
+def _code_first() -> str:
+    """PYTHONPATH for workers: where this code was imported from, if it is no installed package.
+
+    Ray hands on the current folder alone. From elsewhere a checkout would search with its own code in the driver, and
+    train with another one that is installed.
+    """
+    root, given = Path(__file__).resolve().parents[2], os.environ.get("PYTHONPATH", "")
+    is_installed = root in (Path(path).resolve() for path in site.getsitepackages())
+    return given if is_installed else os.pathsep.join(filter(None, [str(root), given]))
 
 
 @contextmanager
