@@ -64,7 +64,7 @@ def check_base(config: TrialConfig) -> None:
             base = AutoModelForCausalLM.from_config(described, trust_remote_code=False)
     except ValueError:
         raise InputError([_unfit(config, described.model_type)]) from None
-    _check_structure(base, config)
+    check_structure(base, config)
     if fault := architecture_of(described).fault:
         raise InputError(
             [Fault(f"the model must answer by its last position alone; {fault}", field="model", value=config.model)]
@@ -82,7 +82,7 @@ def describe(model: str) -> PreTrainedConfig:
     return described
 
 
-def _check_structure(base: PreTrainedModel, config: TrialConfig) -> None:
+def check_structure(base: PreTrainedModel, config: TrialConfig) -> None:
     """Require the modules that `reranker.modeling.label_head` and the adapter use."""
     try:
         block: Any = base.get_decoder().layers[-1]
@@ -144,7 +144,7 @@ def load_base(config: TrialConfig, device: torch.device) -> PreTrainedModel:
         raise InputError(
             [Fault(rule, field="model", value=config.model, hint=f"{min(loading_info['missing_keys'])}, …")]
         )
-    _check_structure(base, config)
+    check_structure(base, config)
     base.config.use_cache = False
     return base
 

@@ -16,6 +16,7 @@ from reranker.modeling.model_cache import BaseModels
 from reranker.modeling.model_files import BUNDLED
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.sft import fine_tune
+from tune.run_search import main as run_search
 
 SMALL = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -86,3 +87,17 @@ def test_a_recurrent_base_is_trained_and_scored_with_a_list_for_each_example(qwe
     whole = logits.softmax(-1)[lists.label_ids]
     assert alone.mass[0] == pytest.approx(float(whole.sum()), rel=1e-4)
     assert together.mass[0] == pytest.approx(alone.mass[0], rel=1e-4)
+
+
+def test_the_plan_says_why_lists_are_not_shared(qwen35, tmp_path, capsys):
+    (tmp_path / "study.yaml").write_text(
+        f"""
+study: {{name: small, trials: 2}}
+data: {{source: demo, users: 40}}
+fixed: {{model: {qwen35}, candidates: 5}}
+space: {{learning_rate: {{log_uniform: [1.0e-4, 1.0e-2]}}}}
+"""
+    )
+    assert run_search([str(tmp_path / "study.yaml"), "--check", "--runs", str(tmp_path / "runs")]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "each example has a list of its own, since 3 of its 4 layers are linear attention" in told

@@ -3,6 +3,7 @@ for."""
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 from collections.abc import Iterator
@@ -387,12 +388,12 @@ def _read(study: Study, check: ModelCheck, data: RerankingData) -> ModelCheck:
         listed=listed,
         question=question,
         by_title=by_title,
-        alone=_why_alone(config) if _shares_lists(study, config) else "",
+        alone=_why_alone(config, on_gpu=_memory(study).on_gpu) if _shares_lists(study, config) else "",
         own_lists=own,
     )
 
 
-def _why_alone(config: TrialConfig) -> str:
+def _why_alone(config: TrialConfig, *, on_gpu: bool) -> str:
     from reranker.modeling.architecture_check import architecture_of
     from reranker.modeling.checkpoints import describe
 
@@ -402,7 +403,12 @@ def _why_alone(config: TrialConfig) -> str:
         return ""
     if not architecture.tried:
         return f"no miniature of its architecture, {described.model_type}, could be built to try shared ones"
-    return f"its architecture, {described.model_type}, has layers that read on from what stood before, or attention of its own"
+    kinds = getattr(described.get_text_config(), "layer_types", None) or []
+    if "linear_attention" not in kinds:
+        return f"{described.model_type} has layers that read on from what stood before, or attention of its own kind"
+    missing = on_gpu and importlib.util.find_spec("fla") is None
+    remedy = "; torch computes it, slower than pip install flash-linear-attention causal-conv1d" * missing
+    return f"{kinds.count('linear_attention')} of its {len(kinds)} layers are linear attention{remedy}"
 
 
 def _can_be_history_first(study: Study) -> bool:
