@@ -248,6 +248,7 @@ class TrialFolder:
         """
         from reranker.modeling.checkpoints import base_fingerprint
         from reranker.modeling.label_skill import put_beside
+        from reranker.modeling.model_files import revision_of
 
         temporary = self.path / "adapter.tmp"
         versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
@@ -266,6 +267,8 @@ class TrialFolder:
                     content = title_scores.content
                     facts["counts"] = zlib.crc32(content)
                     (temporary / ADAPTER_COUNTS).write_bytes(content)
+                if revision := revision_of(config.model):
+                    facts["revision"] = revision
                 facts["weights"] = zlib.crc32(read_bytes(temporary / ADAPTER_WEIGHTS))
                 (temporary / ADAPTER_FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
                 self.adapter.mkdir(exist_ok=True)

@@ -1,14 +1,17 @@
 """A study that has been read → its plan, or what any of its trials would stumble over. Starts nothing, fetches
-nothing."""
+nothing; where data and model are here, a few steps and lists tell how long the search takes."""
 
 from __future__ import annotations
+
+import contextlib
+import os
 
 from reranker.command_line.printable_text import Terminal
 from reranker.data import sources
 from reranker.data.assemble import RerankingData
 from results.study.study_folder import StudyFolder
 from tune.study_file.manifest import check_same
-from tune.study_file.preflight import check_models, check_quantisation, check_reports
+from tune.study_file.preflight import check_models, check_quantisation, check_reports, cpus_per_worker
 from tune.study_file.study import Study
 from tune.terminal.printed_plan import plan
 
@@ -27,7 +30,33 @@ def check(study: Study, folder: StudyFolder | None, console: Terminal) -> int:
     data = RerankingData.prepare(study.data).sealed() if sources.is_here(study.data) else None
     if data is not None:
         check_reports(study, data)
-    console.say(plan(study, data, check_models(study, data, fetch=False)))
+    models = check_models(study, data, fetch=False)
+    console.say(plan(study, data, models))
     if folder and data:
         check_same(folder, study, data)
+    if folder is None and data is not None and all(model.here for model in models):
+        _measure(study, data, console)
     return 0
+
+
+def _measure(study: Study, data: RerankingData, console: Terminal) -> None:
+    """How long the search takes on this machine, by its largest model; nothing for toys, which take minutes."""
+    from tune.searching.report_pace import EpochDuration, decide, is_quick, slowest
+
+    if is_quick(study):
+        return
+    import torch
+
+    from reranker.training.speed import measure_speed
+
+    console.say("measuring how fast its largest model is; the check is done, and Ctrl-C ends it here …")
+    workers, cores = study.resources.workers, os.cpu_count() or 1
+    config = slowest(study)
+    threads = cpus_per_worker(study, cores, on_gpu=torch.cuda.is_available())
+    torch.set_num_threads(threads)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        mine = config.model_copy(update={"effective_batch": max(1, config.effective_batch // workers)})
+        speed = measure_speed(mine, data)
+    duration = EpochDuration.of(study, data, speed)
+    at_once = study.settings.concurrency or max(1, (torch.cuda.device_count() or cores // threads) // workers)
+    console.say(duration.describe(decide(study, data, duration), at_once))

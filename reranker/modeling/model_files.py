@@ -25,6 +25,9 @@ _PROBE_SECONDS = 5
 def resolve(model: str) -> Path | str:
     """A folder or Hub id for `from_pretrained`, after any conversion; conversions are kept for later calls.
 
+    A model of the Hub that is whole in its cache is the folder of its revision there, so that a study's trials all
+    train the same weights, whatever the Hub has by then.
+
     Raises:
         InputError: there is no such model.
         EnvironmentFault: the weights are not available: no network, no access, no space.
@@ -32,12 +35,14 @@ def resolve(model: str) -> Path | str:
     check_name(model)
     path = Path(model).expanduser()
     if model not in MODELS:
-        return converted_gguf(path) if path.suffix == ".gguf" else path.resolve() if path.is_dir() else model
+        if path.suffix == ".gguf":
+            return converted_gguf(path)
+        return path.resolve() if path.is_dir() else _cached_folder(model) or model
     entry = MODELS[model]
     if entry.hub is None:
         return BUNDLED / model
-    if entry.wheel is None or _cached_folder(entry.hub):
-        return entry.hub
+    if (cached := _cached_folder(entry.hub)) or entry.wheel is None:
+        return cached or entry.hub
     converted = cache_folder() / "models" / model
     if (converted / "model.safetensors").exists():
         return converted
@@ -60,6 +65,12 @@ def local_folder(model: str) -> Path | None:
     if entry.wheel is not None and (converted / "model.safetensors").exists():
         return converted
     return _cached_folder(entry.hub)
+
+
+def revision_of(model: str) -> str:
+    """The commit of a model in the Hub's cache; empty for any other."""
+    folder = local_folder(model)
+    return folder.name if folder is not None and folder.parent.name == "snapshots" else ""
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, InputError
 from reranker.modeling.checkpoints import base_dtype, check_base, load_base, load_tokenizer
 from reranker.modeling.lora import attach_lora
-from reranker.modeling.model_files import BUNDLED, local_folder, resolve
+from reranker.modeling.model_files import BUNDLED, local_folder, resolve, revision_of
 from reranker.modeling.model_names import MODELS, check_name
 
 
@@ -249,7 +249,10 @@ def test_a_hub_s_model_that_is_here_is_loaded_without_a_network(tmp_path, monkey
     monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was asked"))
-    assert local_folder("a/b") == snapshot
+    assert local_folder("a/b") == resolve("a/b") == snapshot
+    assert revision_of("a/b") == "1234"
+    assert revision_of("demo-tiny") == revision_of(str(snapshot)[:-4]) == ""
     assert load_tokenizer("a/b").get_vocab() == load_tokenizer("demo-tiny").get_vocab()
     (snapshot / "model.safetensors").unlink()
     assert local_folder("a/b") is None
+    assert resolve("a/b") == "a/b"

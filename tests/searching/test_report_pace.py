@@ -15,6 +15,7 @@ from reranker.data.assemble import RerankingData
 from reranker.modeling.model_files import BUNDLED
 from reranker.training.speed import Speed, measure_speed
 from results.study.study_folder import StudyFolder
+from tune.run_search import main
 from tune.searching.report_pace import EpochDuration, decide, is_quick, slowest
 from tune.study_file.study import Study
 
@@ -92,6 +93,18 @@ def test_more_reports_than_steps_are_refused_before_anything_starts(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "reports_per_epoch: there must be a step between two reports, and an epoch has 25 (got 30)" in done.stderr
+
+
+def test_the_check_measures_a_model_that_is_here_and_no_toy(tmp_path, capsys):
+    shutil.copytree(BUNDLED / "demo-tiny", tmp_path / "base")
+    source = study_of(time_budget="1s").source
+    fixed = {**source["fixed"], "model": str(tmp_path / "base")}
+    (tmp_path / "study.yaml").write_text(Study.load({**source, "fixed": fixed}).dump())
+    assert main([str(tmp_path / "study.yaml"), "--check", "--runs", str(tmp_path / "runs")]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"measured: an epoch takes about [\d:]+ to train and [\d:]+ to score, with a report", told)
+    assert re.search(r"its time_budget of 0:01 ends it after about \d+% of that", told)
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@ from stored import Maker
 
 from reranker.data.assemble import RerankingData
 from reranker.errors import InputError
+from tune.study_file import manifest
 from tune.study_file.manifest import check_same
 from tune.study_file.study import Study
 
@@ -34,3 +35,18 @@ def test_a_mapping_is_read_as_a_file_is(tmp_path):
         Study.load({**STUDY, "study": {"name": "x", "trails": 2}, "space": {"epochs": {"int": [2, 1]}}})
     assert "the study: study.trails: there is no such field here; did you mean 'trials'?" in str(told.value)
     assert len(told.value.faults) >= 3
+
+
+def test_a_study_does_not_go_on_with_another_revision_of_its_model(tmp_path, monkeypatch):
+    study = Study.load(STUDY)
+    data = RerankingData.prepare(study.data)
+    older = Maker(tmp_path, "older").baseline("popularity", 1.0).study
+    older.write_manifest(older.read_manifest() | {"revisions": {"qwen3-0.6b": "a" * 40}})
+    monkeypatch.setattr(manifest, "revision_of", lambda model: "b" * 40)
+    with pytest.raises(InputError, match="must stay the revision that the study was begun with, aaaaaaaaaaaa") as told:
+        check_same(older, study, data)
+    assert f"hf download Qwen/Qwen3-0.6B --revision {'a' * 40}" in str(told.value)
+    monkeypatch.setattr(manifest, "revision_of", lambda model: "")  # it has to be fetched first
+    with pytest.raises(InputError) as told:
+        check_same(older, study, data)
+    assert "revision" not in str(told.value)

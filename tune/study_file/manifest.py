@@ -15,6 +15,8 @@ from reranker.data.baseline_ranks import COLLABORATIVE, RANDOM
 from reranker.data.candidate_lists import fingerprint
 from reranker.errors import Fault, InputError
 from reranker.metrics import Ranks, summarise
+from reranker.modeling.model_files import revision_of
+from reranker.modeling.model_names import MODELS
 from results.study.study_folder import StudyFolder
 from tune.study_file.study import Study
 
@@ -58,6 +60,7 @@ def make_manifest(
         "ceiling": data.ceiling(config),
         "reports_per_epoch": study.reports_per_epoch,
         "best_reachable_recall_at_1": data.best_reachable(config),
+        "revisions": {model: revision for model in study.models if (revision := revision_of(model))},
         "tags": {"data_fingerprint": data.interactions.fingerprint, "code_version": _code_version()},
         "plan": {
             "metric": study.metric,
@@ -95,6 +98,12 @@ def check_same(folder: StudyFolder, study: Study, data: RerankingData) -> None:
         faults.append(Fault("metric, data, fixed knobs and space must stay as the study was begun with", hint=hint))
     if manifest["tags"]["data_fingerprint"] != data.interactions.fingerprint:
         faults.append(Fault("the data are not what the study was begun with", hint="begin a new study"))
+    for model, revision in manifest.get("revisions", {}).items():
+        if revision_of(model) not in ("", revision):
+            rule = f"the model must stay the revision that the study was begun with, {revision[:12]}"
+            hub = MODELS[model].hub if model in MODELS else model
+            hint = f"hf download {hub} --revision {revision}, or begin a new study"
+            faults.append(Fault(rule, field="model", value=model, hint=hint))
     reports = reports_of(folder)
     if study.settings.reports_per_epoch not in ("auto", reports):
         rule = f"must stay {reports}, as the study was begun with"
