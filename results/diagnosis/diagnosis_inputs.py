@@ -16,7 +16,7 @@ from reranker.config import TrialConfig
 from reranker.data.baseline_ranks import COLLABORATIVE
 from reranker.errors import EnvironmentFault, Fault, InputError, nearest
 from reranker.metrics import METRIC_NAMES, METRICS, Picks, chance
-from reranker.report_figures import on_all_lists
+from reranker.report_figures import on_all_lists, scored_share
 from results.statistics.comparison import Comparison, compare
 from results.statistics.seed_averages import replicated
 from results.statistics.what_was_learned import ZERO_SHOT, Naming
@@ -191,19 +191,22 @@ class DiagnosisInputs:
         """A figure of the best trial, by epoch."""
         return [epoch[name] for epoch in self.winner.whole_epochs if name in epoch]
 
-    def error_of_chance(self, metric: str) -> float:
-        """The standard error of a metric's mean over users for a ranker that guesses."""
+    def error_of_chance(self, metric: str, share: float = 1.0) -> float:
+        """The standard error of a metric's mean over this share of the users for a ranker that guesses."""
         _, k = METRICS[metric]
         gains = [_GAINS[metric.split("_")[0]](rank) for rank in range(1, min(k, self.candidates) + 1)]
         mean_square = self.hit * sum(gain**2 for gain in gains) / self.candidates
-        return math.sqrt((mean_square - self.chance[metric] ** 2) / self.users)
+        return math.sqrt((mean_square - self.chance[metric] ** 2) / (share * self.users))
 
     def is_chance(self, figures: dict[str, Any], of: int = 1) -> bool:
         """Whether the best of `of` guessing rankers may reach this Recall@1 and NDCG@10, in 97.5 of 100 studies."""
         z = stats.norm.ppf(1 - _RARE / of)
-        metrics = [metric for metric in ("recall_at_1", "ndcg_at_10") if metric in figures]
+        metrics, share = (
+            [metric for metric in ("recall_at_1", "ndcg_at_10") if metric in figures],
+            scored_share(figures),
+        )
         return bool(metrics) and all(
-            figures[metric] < self.chance[metric] + z * self.error_of_chance(metric) for metric in metrics
+            figures[metric] < self.chance[metric] + z * self.error_of_chance(metric, share) for metric in metrics
         )
 
     @property

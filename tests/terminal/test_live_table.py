@@ -74,6 +74,20 @@ def test_and_a_summary_now_and_then(study):
     assert summary.endswith("best ndcg_at_10 0.600 (trial 0)")
 
 
+def test_the_best_is_the_best_report_of_all_lists_and_a_part_is_told(study):
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(study, console, done=1, summary_s=0) as progress:
+        progress.started(Assignment(0, TrialConfig(epochs=6)), ["epochs"])
+        part = {"train_loss": 2.5, "recall_at_1": 0.4, "ndcg_at_10": 0.9, "scored_share": 0.25}
+        progress.reported(0, {**part, "epoch": 0.5})
+        progress.tick()
+        assert lines_of(console)[-1].endswith("best ndcg_at_10 0.900 (trial 0, on 25% of the lists)")
+        for epoch, value in ((1, 0.6), (2, 0.5)):
+            progress.reported(0, {"epoch": epoch, "train_loss": 2.5, "recall_at_1": 0.2, "ndcg_at_10": value})
+        progress.tick()
+    assert lines_of(console)[-1].endswith("best ndcg_at_10 0.600 (trial 0)")
+
+
 PULSE = TrainingStatus(epoch=3, step=12, steps=84, loss=2.345)
 
 

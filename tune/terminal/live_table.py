@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from reranker.report_figures import best_report, on_all_lists, scored_share
 from reranker.training.training_status import TrainingStatus, clock
 from results.study.study_folder import TrialStatus
 from results.study.trial_origin import DRAWN, Origin
@@ -37,6 +38,7 @@ class _Row:
     ended: float | None = None
     status: TrialStatus = TrialStatus.RUNNING
     figures: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
     cause: str = ""
     elapsed_at_report: float = 0.0
     known: float = 0  # epochs that an earlier launch has trained
@@ -84,7 +86,7 @@ class Progress:
         quiet: bool = False,
     ) -> None:
         self._trials, self._metric, self._console = study.settings.trials, study.metric, console
-        self._fidelity, self._marks, self._mode = study.clock, study.rungs, study.mode
+        self._fidelity, self._marks = study.clock, study.rungs
         self._reports_per_epoch = study.reports_per_epoch
         self._done, self._best, self._quiet = done, best, quiet
         self._expected_s = expected_s
@@ -137,6 +139,7 @@ class Progress:
         """A trial has reported."""
         row = self._rows[number]
         row.figures, row.elapsed_at_report = figures, row.elapsed
+        row.best = best_report(filter(None, [row.best, figures]), self._metric) or {}
         row.doing, row.said = "", time.monotonic()
         if figures.get("replayed"):
             row.known, row.started = figures["epoch"], time.monotonic()
@@ -175,10 +178,15 @@ class Progress:
         expected = None if self._expected_s is None else max(0.0, self._expected_s - elapsed)
         rest = elapsed / done * ahead if done else expected
         left = f", about {_clock(rest)} left" if ahead and rest is not None else ""
-        scored = [(row.figures[self._metric], number) for number, row in self._rows.items() if row.figures]
-        scored += [(self._best[1], self._best[0])] if self._best else []
-        best = (min if self._mode == "min" else max)(scored, default=None)
-        leader = f", best {self._metric} {best[0]:.3f} (trial {best[1]})" if best else ""
+        figures = {number: row.best for number, row in self._rows.items() if row.best}
+        if self._best:
+            figures[self._best[0]] = {self._metric: self._best[1]}
+        best = best_report(figures.values(), self._metric)
+        leader = ""
+        if best is not None:
+            number = next(number for number, row in figures.items() if row is best)
+            part = "" if on_all_lists(best) else f", on {scored_share(best):.0%} of the lists"
+            leader = f", best {self._metric} {best[self._metric]:.3f} (trial {number}{part})"
         return f"{self._done + done} of {total} trials done, {_clock(elapsed)} elapsed{left}{leader}"
 
     def _render(self) -> Group:
