@@ -17,6 +17,7 @@ from reranker.modeling.quantisation import NF4_BYTES
 GIB = 2**30
 _CUDA_CONTEXT = 0.8 * GIB  # of the driver and its libraries, per process
 _CPU_LIBRARIES = 0.7 * GIB  # torch, transformers, trl and Ray in a worker process
+_AMPERE = 8.0  # compute capability from which a GPU has bf16
 _SLACK = 1.1  # fragmentation on a GPU
 _CPU_SLACK = 1.5  # on a CPU, measured with SmolLM2-135M in fp32 and bf16: 7.6 and 4.4 GiB
 _ANSWER_POSITIONS = 3  # of token_ce: before the answer, the label, the end of the turn
@@ -115,12 +116,17 @@ def estimate(config: TrialConfig, shape: Shape, size: PassSize, *, on_gpu: bool)
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """A device's memory in bytes; `free` is what other processes leave of it."""
+    """A device's memory in bytes; `free` is what other processes leave of it.
+
+    Attributes:
+        bf16: whether it is a GPU that computes in bf16.
+    """
 
     device: str
     total: float
     free: float
     on_gpu: bool
+    bf16: bool = False
 
 
 def device_memory() -> DeviceMemory:
@@ -132,13 +138,14 @@ def gpu_memory() -> DeviceMemory | None:
     """Of the smallest GPU that this process may see, asked of the driver without using the GPU; None without one."""
     if not shutil.which("nvidia-smi") or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return None
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free,compute_cap", "--format=csv,noheader,nounits"]
     completed = subprocess.run(query, capture_output=True, text=True, check=False)
-    rows = [line.rsplit(",", 2) for line in completed.stdout.strip().splitlines() if line.count(",") >= 2]
+    rows = [line.rsplit(",", 3) for line in completed.stdout.strip().splitlines() if line.count(",") >= 3]
     if completed.returncode != 0 or not rows:
         return None
-    name, total, free = min(rows, key=lambda row: float(row[1]))
-    return DeviceMemory(name.strip(), float(total) * 2**20, float(free) * 2**20, on_gpu=True)
+    name, total, free, capability = min(rows, key=lambda row: float(row[1]))
+    bf16 = float(capability) >= _AMPERE
+    return DeviceMemory(name.strip(), float(total) * 2**20, float(free) * 2**20, on_gpu=True, bf16=bf16)
 
 
 def host_memory() -> DeviceMemory:

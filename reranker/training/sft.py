@@ -79,13 +79,14 @@ def fine_tune(
     bases = BaseModels() if bases is None else bases
     on_status(TrainingStatus(f"loading {config.model}"))
     encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
+    mixed = base_dtype(config, device) == torch.bfloat16
+    held = config.model_copy(update={"precision": "bf16" if mixed else "fp32"})
     shape, capacity = shape_of(config.model), worker_memory(device)
-    most_tokens = None if config.micro_batch else pass_tokens(config, shape, device.type, capacity)
+    most_tokens = None if config.micro_batch else pass_tokens(held, shape, device.type, capacity)
     together = examples_of_a_list(config, workers()) if encoder.shares_lists else 1
     collator = PassCollator(config, data, encoder, Limits(most_tokens, micro_batch or config.micro_batch), together)
     plan = ReportPlan(math.ceil(len(collator.lists) / (config.effective_batch // together)), reports_per_epoch)
     state = folder.last_state() if folder and resume else None
-    mixed = base_dtype(config, device) == torch.bfloat16
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)  # else an earlier training's peak would be reported
     skill = _skill(

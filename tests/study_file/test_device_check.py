@@ -9,7 +9,7 @@ import torch
 
 from reranker.errors import EnvironmentFault, InputError
 from reranker.modeling.memory_estimate import GIB, device_memory, gpu_memory
-from tune.study_file.preflight import ModelCheck, check_device, describe_compute, describe_memory
+from tune.study_file.preflight import ModelCheck, check_device, check_models, describe_compute, describe_memory
 from tune.study_file.study import Study
 
 
@@ -33,8 +33,8 @@ def checks_of(study: Study) -> list[ModelCheck]:
 def driver(tmp_path, monkeypatch):
     """A program that answers as NVIDIA's does, of one card with 24 GiB."""
 
-    def answers(free_mib: int, rows: int = 1) -> None:
-        lines = "\n".join([f"NVIDIA L4, 24576, {free_mib}"] * rows)
+    def answers(free_mib: int, name: str = "NVIDIA L4", capability: float = 8.9) -> None:
+        lines = f"{name}, 24576, {free_mib}, {capability}"
         program = Path(tmp_path / "nvidia-smi")
         program.write_text(f"#!/bin/sh\ncat <<EOF\n{lines}\nEOF\n")
         program.chmod(0o755)
@@ -101,3 +101,14 @@ def test_a_share_of_a_gpu_is_what_a_worker_has(driver, monkeypatch):
     study = study_of("qwen3-4b", gpus_per_trial=0.25)
     with pytest.raises(InputError, match=r"a model must fit NVIDIA L4, 6.0 GiB"):
         check_device(study, checks_of(study))
+
+
+def test_a_gpu_without_bf16_is_told_and_estimated_in_fp32(driver, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    study = study_of("qwen3-0.6b")
+    with_bf16 = describe_memory(study, check_models(study, None, fetch=False))
+    driver(24000, "Tesla T4", 7.5)
+    assert "Tesla T4, 1 thread a worker, fp32, since this GPU has no bf16, label" in describe_compute(study)
+    without = describe_memory(study, check_models(study, None, fetch=False))
+    assert "1.11 weights" in with_bf16[1]
+    assert "2.22 weights" in without[1]

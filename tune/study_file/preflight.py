@@ -120,8 +120,13 @@ def describe_compute(study: Study) -> str:
     on_gpu = memory.on_gpu
     base, cpus = study.base(), cpus_per_worker(study, os.cpu_count() or 1, on_gpu=on_gpu)
     threads = f"{cpus} thread{'s' * (cpus > 1)} a worker"
-    bf16 = any(in_bf16(base.model_copy(update={"model": model}), on_gpu=on_gpu) for model in study.models)
+    configs = [_as_held(base.model_copy(update={"model": model}), memory) for model in study.models]
+    bf16 = any(in_bf16(config, on_gpu=on_gpu) for config in configs)
     numbers = "a bf16 base under an fp32 adapter" if bf16 else "fp32"
+    if on_gpu and not memory.bf16:
+        numbers = (
+            f"{numbers}, since this GPU has no bf16" if base.precision == "auto" else f"{numbers}, which it imitates"
+        )
     where = memory.device if on_gpu else "CPU"
     return f"compute: {where}, {threads}, {numbers}, label logits in fp32, fused AdamW, torch's attention, not compiled"
 
@@ -257,6 +262,13 @@ def _capacity(study: Study) -> float:
     return memory.free if share == 1 else min(memory.free, share * memory.total)
 
 
+def _as_held(config: TrialConfig, memory: DeviceMemory) -> TrialConfig:
+    """With the precision that `auto` has on a GPU without bf16."""
+    if config.precision != "auto" or not memory.on_gpu or memory.bf16:
+        return config
+    return config.model_copy(update={"precision": "fp32"})
+
+
 def _is_shared(memory: DeviceMemory) -> bool:
     return memory.on_gpu and memory.free < 0.9 * memory.total
 
@@ -345,6 +357,7 @@ def _least(study: Study, check: ModelCheck, on_gpu: bool) -> float | None:
 
 def _unread(study: Study, config: TrialConfig) -> ModelCheck:
     """What prompts may have at most, as though all titles were of one length."""
+    config = _as_held(config, _memory(study))
     here, most = local_folder(config.model) is not None, config.max_prompt_tokens
     if not _shares_lists(study, config):
         return ModelCheck(config, most, here)
