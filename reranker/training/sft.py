@@ -14,9 +14,10 @@ from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.errors import OutOfMemory, TrainingStopped
 from reranker.modeling.checkpoints import base_dtype
-from reranker.modeling.device import best_device, worker_memory
+from reranker.modeling.device import best_device
 from reranker.modeling.label_skill import Skill
 from reranker.modeling.lora_start import start_at_base
+from reranker.modeling.memory_estimate import host_memory
 from reranker.modeling.model_cache import BaseModels
 from reranker.modeling.model_files import shape_of
 from reranker.modeling.out_of_memory import is_out_of_memory
@@ -81,7 +82,7 @@ def fine_tune(
     encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
     mixed = base_dtype(config, device) == torch.bfloat16
     held = config.model_copy(update={"precision": "bf16" if mixed else "fp32"})
-    shape, capacity = shape_of(config.model), worker_memory(device)
+    shape, capacity = shape_of(config.model), _memory(device)
     most_tokens = None if config.micro_batch else pass_tokens(held, shape, device.type, capacity)
     together = examples_of_a_list(config, workers()) if encoder.shares_lists else 1
     collator = PassCollator(config, data, encoder, Limits(most_tokens, micro_batch or config.micro_batch), together)
@@ -134,6 +135,15 @@ def fine_tune(
             raise
     assert trainer.best is not None
     return trainer.best
+
+
+def _memory(device: torch.device) -> float:
+    """Bytes that this process may take of the device: of a GPU its share, without what others use; else the host's."""
+    if device.type != "cuda":
+        return host_memory().total
+    free, total = torch.cuda.mem_get_info(device)
+    share = torch.cuda.get_per_process_memory_fraction(device)
+    return float(min(free + torch.cuda.memory_reserved(device), share * total))
 
 
 def _skill(

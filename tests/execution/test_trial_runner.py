@@ -21,14 +21,14 @@ PROJECT = Path(__file__).resolve().parents[2]
 STUDY = """
 study:
   name: small
-  trials: 2
+  trials: 3
   concurrency: 1
   scheduler: none
-  start_from: [{micro_batch: 8}, {micro_batch: 512}]
+  start_from: [{micro_batch: 8}, {micro_batch: 512}, {micro_batch: 500}]
 data: {source: demo, users: 512, interactions_per_user: 5}
 fixed: {model: demo-small, epochs: 2, examples_per_user: 1, effective_batch: 512, learning_rate: 1.0e-2, list_sharing: 1}
 space:
-  micro_batch: {choice: [8, 512]}
+  micro_batch: {choice: [8, 512, 500]}
 """
 
 
@@ -98,14 +98,16 @@ def test_workers_that_die_are_replaced_and_the_trial_goes_on_from_its_last_epoch
 
 
 def test_out_of_memory_halves_the_micro_batch_and_leaves_the_effective_one(afflicted):
-    _, trial = afflicted.trials()
-    assert trial.status == "completed"
+    _, trial, later = afflicted.trials()
+    assert trial.status == later.status == "completed"
     notes = afflicted.trial(1).read_notes()
     assert notes[0] == "out of memory at micro batch 512; went on with 256"
     for figures in trial.reports:
         assert figures["applied/micro_batch"] < 512
         assert figures["applied/micro_batch"] == int(notes[-1].split()[-1])
         assert figures["applied/optimizer_steps"] == figures["epoch"]
+    assert afflicted.trial(2).read_notes() == [], "what fits is known by then"
+    assert later.reports[-1]["applied/micro_batch"] == trial.reports[-1]["applied/micro_batch"]
 
 
 UNLUCKY = """

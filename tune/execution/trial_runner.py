@@ -68,6 +68,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
         self._training = False  # the group has this trial's job
         self._waited_for = False  # the group waits for the answer to a report
         self._begun = False  # the trial has been begun here
+        self._fitting: dict[str, int] = {}  # by model, the micro batch that an earlier trial here had to go down to
         self._take(config)
 
     def reset_config(self, new_config: TuneConfig) -> bool:
@@ -145,7 +146,8 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
     def _begin(self) -> None:
         self._stored = self._folder.read_reports()
         self._replayed = 0
-        self._micro_batch: int | None = None
+        known, own = self._fitting.get(self._config.model), self._config.micro_batch
+        self._micro_batch = known if known is not None and (own is None or own > known) else None
         self._deaths = 0
 
     def _go_on(self) -> None:
@@ -183,7 +185,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
         if event.kind == "out_of_memory":
             if event.micro_batch <= 1:
                 return "it does not fit the memory, not even at micro batch 1"
-            self._micro_batch = event.micro_batch // 2
+            self._micro_batch = self._fitting[self._config.model] = event.micro_batch // 2
             self._folder.add_note(f"out of memory at micro batch {event.micro_batch}; went on with {self._micro_batch}")
             return ""
         if event.kind == "died":
