@@ -25,7 +25,7 @@ from huggingface_hub import constants, snapshot_download
 from reranker.command_line.entry_point import Parser, last_net
 from reranker.command_line.printable_text import say
 from reranker.errors import EnvironmentFault, Fault, InputError, first_line
-from reranker.modeling.model_files import resolve
+from reranker.modeling.model_files import resolve, revision_of
 from reranker.modeling.model_names import MODELS, is_hub_id
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -145,17 +145,19 @@ def _copy_model(model: str, content: Path) -> None:
         raise InputError(
             [Fault("must be a name of ours or a Hub id; a folder is copied by hand", field="--models", value=model)]
         )
-    place = resolve(model)
-    if isinstance(place, Path):
+    place, hub = resolve(model), MODELS[model].hub if model in MODELS else model
+    if isinstance(place, Path) and not revision_of(model):
         if place.is_relative_to(PROJECT):  # a demo base, which the wheel has
             return
         shutil.copytree(place, content / "models" / place.name)
         return
+    assert hub is not None
     try:
-        snapshot_download(place)
+        if not revision_of(model):
+            snapshot_download(hub)
     except (OSError, ValueError) as error:
-        raise EnvironmentFault(f"{place} can't be fetched: {first_line(error)}") from error
-    stored = f"models--{place.replace('/', '--')}"
+        raise EnvironmentFault(f"{hub} can't be fetched: {first_line(error)}") from error
+    stored = f"models--{hub.replace('/', '--')}"
     shutil.copytree(Path(constants.HF_HUB_CACHE) / stored, content / "hub" / stored, symlinks=True)
 
 

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 from pathlib import Path
 
 import pytest
+
+from reranker.modeling.model_files import BUNDLED
 
 PROJECT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
-def make_kit(*arguments: str) -> subprocess.CompletedProcess[str]:
+def make_kit(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(PROJECT / "deploy" / "kit" / "make_kit.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
+    environment = {**os.environ, **variables}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, env=environment)
+
+
+def packages() -> list[str]:
+    """All of the lock's."""
+    lock = (PROJECT / "requirements-cpu.txt").read_text(encoding="utf-8")
+    return [*re.findall(r"^([\w.-]+)(?:\[[\w,]+\])?==", lock, re.MULTILINE), "torch"]
 
 
 def install(kit: Path, target: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -28,10 +40,8 @@ def install(kit: Path, target: Path, **variables: str) -> subprocess.CompletedPr
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory) -> Path:
-    lock = (PROJECT / "requirements-cpu.txt").read_text(encoding="utf-8")
-    packages = [*re.findall(r"^([\w.-]+)(?:\[[\w,]+\])?==", lock, re.MULTILINE), "torch"]
     folder = tmp_path_factory.mktemp("made") / "kit"
-    done = make_kit("--without", *packages, "--models", "demo-tiny", "--part-mib", "1", "--out", str(folder))
+    done = make_kit("--without", *packages(), "--models", "demo-tiny", "--part-mib", "1", "--out", str(folder))
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -67,3 +77,18 @@ def test_what_is_asked_wrongly_is_told_at_once(tmp_path):
     assert done.returncode == 2
     assert "--python: must be a version such as 3.12 (got 'three')" in done.stderr
     assert "--out: must be empty or not there" in done.stderr
+
+
+def test_a_model_of_the_hub_s_cache_goes_as_it_lies_there(tmp_path):
+    stored = tmp_path / "hub" / "models--a--b"
+    shutil.copytree(BUNDLED / "demo-tiny", stored / "snapshots" / "1234")
+    (stored / "refs").mkdir()
+    (stored / "refs" / "main").write_text("1234")
+    arguments = ["--without", *packages(), "--models", "a/b", "--out", str(tmp_path / "kit")]
+    done = make_kit(*arguments, HF_HUB_CACHE=str(tmp_path / "hub"))
+    assert done.returncode == 0, done.stderr
+    joined = b"".join(part.read_bytes() for part in sorted((tmp_path / "kit").glob("kit.tar.*")))
+    with tarfile.open(fileobj=io.BytesIO(joined)) as tar:
+        names = tar.getnames()
+    assert "hub/models--a--b/refs/main" in names
+    assert "hub/models--a--b/snapshots/1234/model.safetensors" in names

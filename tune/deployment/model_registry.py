@@ -25,7 +25,7 @@ import reranker
 from reranker.command_line.redaction import masked
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
-from reranker.modeling.model_files import BUNDLED, resolve
+from reranker.modeling.model_files import BUNDLED, resolve, revision_of
 from reranker.modeling.model_names import MODELS
 from reranker.trial_folder import TrialFolder
 from results.statistics.verdict_text import verdict
@@ -88,7 +88,7 @@ def register(
                 artifacts=_artifacts(adapter, config),
                 signature=_signature(config),
                 input_example=pd.DataFrame([example]),
-                pip_requirements=[f"{library}=={_version(library)}" for library in REQUIRED],
+                pip_requirements=[f"{library}=={_version(library)}" for library in _required(config)],
                 metadata=facts,
                 registered_model_name=name,
             )
@@ -160,7 +160,7 @@ def _run(study: StudyFolder, facts: dict[str, Any]) -> Iterator[None]:
 
 def _artifacts(adapter: TrialFolder, config: TrialConfig) -> dict[str, str]:
     base = resolve(config.model)
-    elsewhere = isinstance(base, str) or base.is_relative_to(BUNDLED)
+    elsewhere = isinstance(base, str) or base.is_relative_to(BUNDLED) or bool(revision_of(config.model))
     return {"adapter": str(adapter.adapter)} | ({} if elsewhere else {"base": str(base)})
 
 
@@ -171,6 +171,10 @@ def _signature(config: TrialConfig) -> ModelSignature:
         outputs=Schema([ColSpec(positions, "order"), ColSpec(shares, "probabilities")]),
         params=ParamSchema([ParamSpec("permutations", DataType.long, config.permutations)]),
     )
+
+
+def _required(config: TrialConfig) -> tuple[str, ...]:
+    return (*REQUIRED, "bitsandbytes") if config.quantisation == "nf4" else REQUIRED
 
 
 def _version(library: str) -> str:
