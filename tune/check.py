@@ -11,8 +11,9 @@ from reranker.data import sources
 from reranker.data.assemble import RerankingData
 from results.study.study_folder import StudyFolder
 from tune.study_file.manifest import check_same
-from tune.study_file.preflight import check_models, check_quantisation, check_reports, cpus_per_worker
+from tune.study_file.preflight import check_models, check_reports
 from tune.study_file.study import Study
+from tune.study_file.worker_device import check_quantisation, cpus_per_worker
 from tune.terminal.printed_plan import plan
 
 

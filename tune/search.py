@@ -44,7 +44,8 @@ from tune.searching.trial_life import TrialLife
 from tune.searching.trial_store import TrialStore
 from tune.searching.warm_start import warm_start
 from tune.study_file.manifest import check_same, reports_of
-from tune.study_file.preflight import check_device, check_models, check_reports, gpu_part
+from tune.study_file.memory_plan import check_device, gpu_part
+from tune.study_file.preflight import check_models, check_reports
 from tune.study_file.study import Study
 from tune.terminal.driver_log import own_stdout
 from tune.terminal.exit_status import tell_webhook

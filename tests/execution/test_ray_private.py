@@ -5,13 +5,20 @@ What a running Ray says is tested in `test_ray_cluster.py`, `test_lost_ray.py` a
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import ray
 from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 from ray._private import ray_constants
 from ray.train import WorkerGroupError
+from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.controller import TrainController
 
 from tune.execution import ray_private
+from tune.execution.ray_train_private import InProcessTrainer
 
 CHANGED = f"Ray {ray.__version__} has changed what tune/execution/ray_private.py reaches: "
 
@@ -64,3 +71,15 @@ def test_the_failures_of_a_group_of_workers_are_unwrapped():
     inner = ValueError("inner")
     assert ray_private.wrapped_failures(WorkerGroupError("failed", {0: inner})) == [inner], CHANGED + "WorkerGroupError"
     assert ray_private.wrapped_failures(inner) == []
+
+
+def test_the_trainer_has_what_a_slot_does_in_its_own_way():
+    changed = CHANGED.replace("ray_private", "ray_train_private")
+    for name in ("_initialize_and_run_controller", "_create_default_callbacks"):
+        assert callable(getattr(TorchTrainer, name, None)), changed + f"TorchTrainer.{name}"
+    assert inspect.iscoroutinefunction(TrainController.run), changed + "how a controller is run"
+    assert callable(TrainController.get_result), changed + "how a controller's result is asked for"
+    kinds = [type(callback) for callback in InProcessTrainer(lambda: None)._create_default_callbacks()]
+    assert PlacementGroupCleanerCallback in kinds, changed + "what cleans up after a slot that was killed"
+    assert DatasetsCallback not in kinds
+    assert DatasetsCallback in [type(callback) for callback in TorchTrainer(lambda: None)._create_default_callbacks()]

@@ -9,8 +9,10 @@ import torch
 
 from reranker.errors import EnvironmentFault, InputError
 from reranker.modeling.memory_estimate import GIB, device_memory, gpu_memory
-from tune.study_file.preflight import ModelCheck, check_device, check_models, describe_compute, describe_memory
+from tune.study_file.memory_plan import check_device, describe_memory
+from tune.study_file.preflight import ModelCheck, check_models
 from tune.study_file.study import Study
+from tune.study_file.worker_device import describe_compute
 
 
 def study_of(model: str = "demo-tiny", **resources) -> Study:

@@ -20,7 +20,8 @@ from reranker.modeling.checkpoints import load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
 from tune.run_search import main as run_search_main
 from tune.study_file import loading
-from tune.study_file.preflight import ModelCheck, check_models, describe_memory, gpu_part, part_of
+from tune.study_file.memory_plan import describe_memory, gpu_part, part_of
+from tune.study_file.preflight import ModelCheck, check_models
 
 PROJECT = Path(__file__).resolve().parents[2]
 PRESETS = sorted((PROJECT / "search_spaces").glob("*.yaml"))

@@ -7,8 +7,8 @@ import ray
 
 from reranker.errors import Fault, InputError
 from tune.execution.worker_group import TrialResources
-from tune.study_file.preflight import cpus_per_worker
 from tune.study_file.study import Study
+from tune.study_file.worker_device import cpus_per_worker
 
 
 def concurrent_trials(resources: TrialResources) -> int:
@@ -25,7 +25,7 @@ def trial_resources(study: Study, gpu_part: float = 1.0) -> TrialResources:
     Workers that train together take whole ones: their collectives refuse to meet twice on one device.
 
     Args:
-        gpu_part: what `tune.study_file.preflight` found that the largest model needs.
+        gpu_part: what `tune.study_file.memory_plan` found that the largest model needs.
 
     Raises:
         InputError: the cluster does not hold one trial.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from reranker.data.assemble import RerankingData
 from tune.searching.cost_estimate import estimate_cost
-from tune.study_file.preflight import ModelCheck, describe_compute, describe_memory
+from tune.study_file.memory_plan import describe_memory
+from tune.study_file.preflight import ModelCheck
 from tune.study_file.study import Study
+from tune.study_file.worker_device import describe_compute
 
 
 def plan(study: Study, data: RerankingData | None, checks: list[ModelCheck]) -> str:
