@@ -11,7 +11,7 @@ from reranker.data.assemble import RerankingData
 from reranker.errors import TrainingStopped
 
 _STEPS = 4  # that are trained, the first one only to warm up
-_MOST_S = 45.0  # of training, after which fewer steps must do
+_MOST_S = 20.0  # of training, after which fewer steps must do
 _LISTS = 8  # that are scored
 
 
