@@ -17,11 +17,12 @@ from tune.study_file.worker_device import check_quantisation, cpus_per_worker
 from tune.terminal.printed_plan import plan
 
 
-def check(study: Study, folder: StudyFolder | None, console: Terminal) -> int:
+def check(study: Study, folder: StudyFolder | None, console: Terminal, *, measure: bool = True) -> int:
     """Print the plan.
 
     Args:
         folder: of a study that goes on, whose data must be the same.
+        measure: whether some steps are trained to tell how long the search takes, where data and model are here.
 
     Raises:
         InputError: data or models break a rule, or differ from those that the study began with.
@@ -35,7 +36,7 @@ def check(study: Study, folder: StudyFolder | None, console: Terminal) -> int:
     console.say(plan(study, data, models))
     if folder and data:
         check_same(folder, study, data)
-    if folder is None and data is not None and all(model.here for model in models):
+    if measure and folder is None and data is not None and all(model.here for model in models):
         _measure(study, data, console)
     return 0
 
@@ -54,10 +55,14 @@ def _measure(study: Study, data: RerankingData, console: Terminal) -> None:
     workers, cores = study.resources.workers, os.cpu_count() or 1
     config = slowest(study)
     threads = cpus_per_worker(study, cores, on_gpu=torch.cuda.is_available())
+    mine = config.model_copy(update={"effective_batch": max(1, config.effective_batch // workers)})
+    threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
-        mine = config.model_copy(update={"effective_batch": max(1, config.effective_batch // workers)})
-        speed = measure_speed(mine, data)
+    try:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+            speed = measure_speed(mine, data)
+    finally:
+        torch.set_num_threads(threads_before)
     duration = EpochDuration.of(study, data, speed)
     at_once = study.settings.concurrency or max(1, (torch.cuda.device_count() or cores // threads) // workers)
     console.say(duration.describe(decide(study, data, duration), at_once))

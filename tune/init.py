@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     from tune.check import check
 
     console = Terminal()
-    check(study, None, console)
+    check(study, None, console, measure=False)
     console.say(f"\nwritten: {args.output}\nnext:    {search_command()} {shlex.quote(str(args.output))}")
     return 0
 

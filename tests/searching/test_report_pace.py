@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from reranker.config import DemoData
 from reranker.data.assemble import RerankingData
@@ -105,6 +106,7 @@ def test_the_check_measures_a_model_that_is_here_and_no_toy(tmp_path, capsys):
     assert re.search(r"measured: an epoch takes about [\d:]+ to train and [\d:]+ to score, with a report", told)
     assert re.search(r"its time_budget of 0:01 ends it after about \d+% of that", told)
     assert not (tmp_path / "runs").exists()
+    assert torch.get_num_threads() == 1, "as in all tests"
 
 
 @pytest.mark.slow
