@@ -114,7 +114,7 @@ def test_the_plan_tells_the_cost(options, expected, tmp_path, capsys):
 
 def test_the_plan_tells_what_workers_compute_on_and_how(tmp_path, capsys):
     assert "compute: CPU, 1 thread a worker, fp32, label logits in fp32" in plan(tmp_path, capsys)
-    real = plan(tmp_path, capsys, "--set", "model=smollm2-135m", "--set", "study.concurrency=1")
+    real = plan(tmp_path, capsys, "--set", "model=smollm2-360m", "--set", "study.concurrency=1")
     assert f"compute: CPU, {min(4, os.cpu_count())} threads a worker" in real
     two = plan(tmp_path, capsys, "--set", "resources.cpus_per_worker=2", "--set", "precision=bf16")
     assert "compute: CPU, 2 threads a worker, a bf16 base under an fp32 adapter" in two

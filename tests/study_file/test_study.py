@@ -168,6 +168,11 @@ def test_anchors_and_aliases_are_understood(study_of):
     assert {values["effective_batch"] for values in draws(study)} == {4, 8}
 
 
+def test_fixed_knobs_that_go_together_only_with_each_other_are_read(study_of):
+    study = study_of("fixed: {candidates: 40, list_sharing: 30}\nspace: {lora_rank: {choice: [4, 8]}}")
+    assert (study.base().candidates, study.base().list_sharing) == (40, 30)
+
+
 def test_each_distribution_draws_its_whole_range_and_nothing_else(study_of):
     study = study_of(
         """space:

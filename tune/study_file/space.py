@@ -232,11 +232,13 @@ def check_knobs(
     prefix: str = "",
 ) -> None:
     """A fault at this place for each rule that the knobs it is about break; other knobs have a place of their own."""
+    known = broken_rules(mapping_of(document.values, "fixed"))  # told at `fixed`, and not at each end of the space
     try:
         TrialConfig.model_validate(values)
     except ValidationError as error:
         for item in error.errors():
-            if not item["loc"] or item["loc"][0] in about:
+            of_several = not item["loc"] and at[0] != "fixed" and item["msg"] not in known
+            if of_several or (item["loc"] and item["loc"][0] in about):
                 value = None if isinstance(item["input"], dict) else item["input"]
                 knob = f"{item['loc'][0]}: " if len(about) > 1 and item["loc"] else ""
                 document.faults.append(document.fault(at, f"{prefix}{knob}{sentence(item['msg'])}", value))
@@ -245,6 +247,15 @@ def check_knobs(
             check_model(values["model"])
         except InputError as refusal:
             document.faults += [document.fault(at, fault.rule, fault.value, fault.hint) for fault in refusal.faults]
+
+
+def broken_rules(values: dict[str, Any]) -> list[str]:
+    """Pydantic's messages of the rules that several knobs break together."""
+    try:
+        TrialConfig.model_validate(values)
+    except ValidationError as error:
+        return [item["msg"] for item in error.errors() if not item["loc"]]
+    return []
 
 
 def sentence(message: str) -> str:

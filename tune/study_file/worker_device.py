@@ -56,7 +56,7 @@ def check_quantisation(study: Study) -> None:
     if "nf4" not in reach("quantisation", study.fixed, study.dimensions):
         return
     if not worker_memory(study).on_gpu:
-        rule = "quantisation must be none where trials train on a CPU, which unpacks 4 bits at every step"
+        rule = "must be none where trials train on a CPU, which unpacks 4 bits at every step"
         raise InputError([Fault(rule, field="quantisation", value="nf4")])
     check_quantiser()
 
