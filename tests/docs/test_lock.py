@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[2]
 HASHED = ["requirements-cpu.txt", "requirements-cuda.txt"]
@@ -46,3 +48,18 @@ def test_each_version_has_the_hashes_of_its_files(file):
     blocks = re.split(r"^(?=\S)", (ROOT / file).read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     assert len(blocks) > 100
     assert [block for block in blocks if not re.search(r"--hash=sha256:[0-9a-f]{64}", block)] == []
+
+
+def test_each_version_is_for_the_oldest_python_that_the_project_is_for():
+    installed = {name for name in pins("constraints.txt") if is_installed(name)}
+    assert len(installed) > 100
+    needed = {name: importlib.metadata.metadata(name)["Requires-Python"] or "" for name in installed}
+    assert {name: rule for name, rule in needed.items() if not SpecifierSet(rule).contains("3.11.0")} == {}
+
+
+def is_installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
