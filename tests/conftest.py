@@ -126,3 +126,9 @@ def qwen3_tokenizer() -> PreTrainedTokenizerBase:
     tokenizer.add_tokens(["<think>", "</think>"])
     tokenizer.chat_template = QWEN3_TEMPLATE
     return tokenizer
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch) -> None:
+    """A cache folder of the test's own: no skill of another test's, and none of the user's."""
+    monkeypatch.setenv("RERANKER_CACHE", str(tmp_path / "cache"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -48,30 +47,22 @@ class Architecture:
     tried: bool = True
 
 
+_KNOWN: dict[str, Architecture] = {}  # by the configuration's JSON text
+
+
 def architecture_of(described: PreTrainedConfig) -> Architecture:
     """Ask a miniature two questions in every way in which training and scoring ask them; tried once a configuration."""
-    return _tried(described.to_json_string(use_diff=False), _Described(described))
+    text = described.to_json_string(use_diff=False)
+    if text not in _KNOWN:
+        _KNOWN[text] = _tried(described)
+    return _KNOWN[text]
 
 
-class _Described:
-    """A configuration that the cache does not look at: its JSON text is the key."""
-
-    def __init__(self, config: PreTrainedConfig) -> None:
-        self.config = config
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Described)
-
-    def __hash__(self) -> int:
-        return 0
-
-
-@lru_cache(maxsize=32)
-def _tried(text: str, described: _Described) -> Architecture:
+def _tried(described: PreTrainedConfig) -> Architecture:
     prompts = [_LIST + question for question in _QUESTIONS]
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        text_model = described.config.get_text_config()
-        for config, layers in ((described.config, _LAYERS), (text_model, _LAYERS), (text_model, None)):
+        text_model = described.get_text_config()
+        for config, layers in ((described, _LAYERS), (text_model, _LAYERS), (text_model, None)):
             torch.manual_seed(0)
             try:
                 model = _miniature(config, layers)

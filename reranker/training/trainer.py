@@ -175,11 +175,9 @@ class RerankerTrainer(ResumableTrainer):
             callbacks=[job.collator, self._watch],
         )
         self.remove_callback(PrinterCallback)  # the reports replace it
-        for parameter in model.parameters():
-            if (
-                parameter.requires_grad
-            ):  # trl rounds the adapter of a quantised base to bf16; AdamW's steps would be lost
-                parameter.data = parameter.data.float()
+        # trl rounds the adapter of a quantised base to bf16, in which AdamW's steps would be lost
+        for parameter in filter(lambda parameter: parameter.requires_grad, model.parameters()):
+            parameter.data = parameter.data.float()
         self.job = job
         self.best: TrainingReport | None = None
         self.rows_of_pass = arguments.per_device_train_batch_size

@@ -25,6 +25,7 @@ from reranker.training.trainer import RerankerTrainer
 from reranker.trial_folder import TrialFolder
 from tune.run_search import main as run_search
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 CPU = torch.device("cpu")
 NF4 = TrialConfig(
     model="demo-tiny", quantisation="nf4", candidates=8, epochs=2, examples_per_user=2, learning_rate=2e-3, lora_rank=4,
@@ -33,11 +34,6 @@ NF4 = TrialConfig(
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed: pip install '.[nf4]'"
 )
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("RERANKER_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")

@@ -33,15 +33,11 @@ from reranker.training.loss import Objective
 from reranker.training.sft import fine_tune
 from reranker.trial_folder import TrialFolder
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 CPU = torch.device("cpu")
 TAUGHT = TrialConfig(
     model="demo-tiny", candidates=8, epochs=1, examples_per_user=1, learning_rate=1e-3, lora_rank=4, skill_steps=5
 )
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("RERANKER_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")

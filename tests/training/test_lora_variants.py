@@ -24,17 +24,13 @@ from reranker.training import trainer
 from reranker.training.sft import fine_tune
 from reranker.trial_folder import TrialFolder
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 CPU = torch.device("cpu")
 IDS = torch.arange(10, 70).reshape(2, 30)
 SMALL = TrialConfig(
     model="demo-tiny", candidates=8, epochs=1, examples_per_user=2, learning_rate=2e-3, lora_rank=4, skill_steps=3
 )
 VARIANTS = [{"rslora": True}, {"dora": True}, {"lora_init": "pissa"}, {"lora_init": "olora"}, {"lora_plus_ratio": 8.0}]
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("RERANKER_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")
