@@ -63,7 +63,7 @@ def measure(way: str, model_place: str, count: int) -> dict[str, Any]:
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
     with torch.no_grad():
-        first_places(way, model, encoder, EncodedLists(lists.prompts[:8], lists.orders[:8], 1, lists.label_ids, 0))
+        first_places(way, model, encoder, EncodedLists(lists.prompts[:8], lists.orders[:8], 1, lists.trie, 0))
         began = time.perf_counter()
         first = first_places(way, model, encoder, lists)
     return {"lists_per_second": count / (time.perf_counter() - began), "first": first}

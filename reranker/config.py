@@ -15,7 +15,8 @@ from reranker.errors import Fault, InputError, nearest
 from reranker.storage.user_paths import user_path
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-
+MOST_CANDIDATES = 10_000
+LabelStyle = Literal["letters", "numbers", "mixed", "id_tokens"]
 
 UserPath = Annotated[
     Path, Field(strict=False), BeforeValidator(lambda text: user_path(text) if isinstance(text, str | Path) else text)
@@ -65,9 +66,12 @@ class TrialConfig(StrictModel):
         "none", description="of the frozen base: nf4 holds its layers in 4 bits, and computes in `precision` (QLoRA)"
     )
     # The question
-    candidates: int = Field(20, ge=2, le=len(LETTERS), description="items in a list, the target among them")
+    candidates: int = Field(20, ge=2, le=MOST_CANDIDATES, description="items in a list, the target among them")
     negatives: NegativesMix = Field(NegativesMix(), description="how training negatives are drawn")
-    label_style: Literal["letters"] = Field("letters", description="A…Z a…z")
+    label_style: LabelStyle = Field(
+        "letters",
+        description="A…Z a…z; 1, 2, 3 …; mixed: letters, then numbers; id_tokens: pairs of letters that are one token",
+    )
     label_position: Literal["before", "after"] = Field("after", description="where the label stands, by its title")
     prompt_order: Literal["history_first", "candidates_first"] = Field(
         "candidates_first", description="which part of the question stands first"
@@ -82,7 +86,7 @@ class TrialConfig(StrictModel):
         3, ge=1, le=1_000_000, description="of an epoch; each epoch takes the next older ones; null: all"
     )
     shuffle_candidates: bool = Field(True, description="a new order each epoch; false: one order per example")
-    list_sharing: Annotated[Literal["auto"] | int, auto_or_int(1, len(LETTERS))] = Field(
+    list_sharing: Annotated[Literal["auto"] | int, auto_or_int(1, MOST_CANDIDATES)] = Field(
         "auto", description="examples behind one list, with candidates_first: the list is computed once for all of them"
     )
     list_correction: float = Field(
@@ -151,6 +155,15 @@ class TrialConfig(StrictModel):
             raise ValueError("dora and lora_init must be left out with quantisation: they need the base's own weights")
         if self.dora and self.lora_targets != "all_linear":
             raise ValueError("dora must be left out unless lora_targets is all_linear")
+        return self
+
+    @model_validator(mode="after")
+    def _each_candidate_has_a_letter(self) -> TrialConfig:
+        if self.label_style == "letters" and self.candidates > len(LETTERS):
+            raise ValueError(
+                f"candidates must be at most {len(LETTERS)} with label_style: letters; numbers, mixed and id_tokens have "
+                "more labels"
+            )
         return self
 
     @model_validator(mode="after")

@@ -192,6 +192,9 @@ class Reranker:
         faults = [fault for name, titles in named.items() for fault in _faults_of_texts(name, titles)]
         if faults:
             return faults
+        if self.config.label_style == "letters" and len(candidates) > len(LETTERS):
+            rule = f"this adapter has {len(LETTERS)} labels, one for each candidate of a list"
+            faults.append(Fault(rule, field="candidates", value=len(candidates), hint="rank the best of a first stage"))
         self._titles.read([*history, *candidates])
         cleaned = self._titles.texts[len(history) :]
         for name, texts in (("history", self._titles.texts[: len(history)]), ("candidates", cleaned)):
@@ -215,9 +218,6 @@ def _faults_of_texts(name: str, titles: Any) -> list[Fault]:
         return [Fault("titles must be a list of texts", field=name, value=type(titles).__name__)]
     if not titles:
         return [Fault("there must be at least one title", field=name)]
-    if name == "candidates" and len(titles) > len(LETTERS):
-        rule = f"a list has at most {len(LETTERS)} candidates, a label each"
-        return [Fault(rule, field=name, value=len(titles), hint="rank the best of a first stage")]
     return [Fault("a title must be a text", field=name, value=title) for title in titles if not _is_text(title)]
 
 

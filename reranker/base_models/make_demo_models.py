@@ -80,7 +80,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         for position in ("before", "after")
         for order in ("history_first", "candidates_first")
     ]
-    rendered = " ".join(render(["Kiss"], ["Kiss"], layout) for layout in layouts)
+    rendered = " ".join(render(["Kiss"], ["Kiss"], ["A"], layout) for layout in layouts)
     words = re.findall(r"\w+", rendered)
     titles = [word for title in TITLES for word in title.split()]
     ordered = dict.fromkeys([PAD, UNKNOWN, BEGIN, END, *LETTERS, "system", "user", "assistant", *words, *titles])

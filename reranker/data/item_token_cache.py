@@ -6,6 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 FORMS = ("{}:", " {}\n", " {}\n\n")  # forms of a title in a prompt, up to the start of the next piece
 EMPTY_TITLE = "a title must be more than control tokens"
+# Every form of a title between the pieces of a prompt, with a letter and a number as its label
+_CHECKED = f"\n{FORMS[0]} A\n{FORMS[0]} 7\n-{FORMS[1]}-{FORMS[2]}B.{FORMS[1]}8.{FORMS[2]}Seen"
 _SHOWN_FAULTS = 20
 _LOCK_SECONDS = 600  # then this process also makes the table that another one is making
 
@@ -189,24 +192,22 @@ class Catalogue:
     def _tabulate(self, texts: Sequence[str]) -> TokenTable:
         """The titles in all forms; no rows if joining them differs from tokenising the whole text."""
         rows = self.tokenize_pieces([form.format(text) for form in FORMS for text in texts])
-        fixed_pieces = [" A\n", "-", "B.", "Seen"]
-        fixed_ids = self.tokenize_pieces(fixed_pieces)
+        fixed_ids = self.tokenize_pieces([" A\n", " 7\n", "-", "B.", "8.", "Seen"])
         if rows is None or fixed_ids is None:
             return TokenTable.of([])
         name, line, last = (slice(n * len(texts), (n + 1) * len(texts)) for n in range(len(FORMS)))
-        label, dash, number, word = fixed_ids
-        wholes = [
-            f"\n{FORMS[0]} A\n-{FORMS[1]}-{FORMS[2]}B.{FORMS[1]}B.{FORMS[2]}Seen".replace("{}", text) for text in texts
-        ]
+        letter, digit, dash, letter_first, digit_first, word = fixed_ids
         before, *_ = self.tokenize(["\n"])
+        wholes = [_CHECKED.replace("{}", text) for text in texts]
         for whole_ids, a, b, c in zip(self.tokenize(wholes), rows[name], rows[line], rows[last], strict=True):
-            if whole_ids != [*before, *a, *label, *dash, *b, *dash, *c, *number, *b, *number, *c, *word]:
+            pieces = (before, a, letter, a, digit, dash, b, dash, c, letter_first, b, digit_first, c, word)
+            if whole_ids != list(chain(*pieces)):
                 return TokenTable.of([])
         return TokenTable.of(rows)
 
     def _fingerprint(self, texts: Sequence[str]) -> str:
         digest = hashlib.sha256()
-        for part in (self.tokenizer.backend_tokenizer.to_str(), *FORMS, *texts):
+        for part in (self.tokenizer.backend_tokenizer.to_str(), *FORMS, _CHECKED, *texts):
             digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
         return digest.hexdigest()[:32]
 

@@ -23,6 +23,7 @@ from reranker.modeling.architecture_check import architecture_of
 from reranker.modeling.batching import by_length, pad_left
 from reranker.modeling.fused_lora import trains_magnitude
 from reranker.modeling.label_head import only_answers
+from reranker.modeling.label_trie import LabelTrie
 from reranker.modeling.out_of_memory import is_out_of_memory
 from reranker.modeling.quantisation import count
 from reranker.modeling.shared_list_attention import lay_out, sharing
@@ -41,14 +42,14 @@ class EncodedLists:
         prompts: of all lists, turn by turn.
         orders: likewise, which candidate is at each position.
         turns: orders per list.
-        label_ids: token ids of the labels.
+        trie: the labels' tokens.
         pad_id: token id used for padding.
     """
 
     prompts: list[Prompt]
     orders: list[list[int]]
     turns: int
-    label_ids: list[int]
+    trie: LabelTrie
     pad_id: int
 
     @staticmethod
@@ -57,7 +58,7 @@ class EncodedLists:
         turns = encoder.config.permutations
         orders = [_rotation(len(e.candidates), turn, turns) for turn in range(turns) for e in examples]
         turned = [_reordered(e, order) for e, order in zip([*examples] * turns, orders, strict=True)]
-        return EncodedLists(encoder.encode(turned), orders, turns, encoder.label_ids, encoder.pad_id)
+        return EncodedLists(encoder.encode(turned), orders, turns, encoder.trie, encoder.pad_id)
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ class Scored:
     Attributes:
         scores: log-probabilities among the labels, fp32 [lists, candidates], in each list's own candidate order,
             averaged over the permutations.
-        mass: [lists], probability that the next token is any of the labels, over the whole vocabulary. Scores don't
-            show it: they only compare labels with each other.
+        mass: [lists], probability that the answer is any of the labels, over the whole vocabulary. Scores don't show
+            it: they only compare labels with each other.
         found: [probes], whether the highest-scored label is one of the title's.
     """
 
@@ -101,18 +102,18 @@ def inspect(model: PreTrainedModel | PeftModel, lists: EncodedLists, probes: Seq
     count = len(lists.prompts) // lists.turns
     prompts = [prompt.input_ids for prompt in lists.prompts] + [probe.prompt.input_ids for probe in probes]
     rows = [i % count for i in range(len(lists.prompts))] + [probe.row for probe in probes]
-    shares, mass = _label_shares(model, prompts, rows, lists.label_ids, lists.pad_id)
+    shares, mass = _label_shares(model, prompts, rows, lists.trie, lists.pad_id)
     list_shares, probe_shares = shares[: len(lists.prompts)], shares[len(lists.prompts) :]
     unrotated = np.zeros_like(list_shares)
     np.put_along_axis(unrotated, np.array(lists.orders, dtype=np.int64).reshape(list_shares.shape), list_shares, axis=1)
-    scores: FloatArray = unrotated.reshape(lists.turns, -1, len(lists.label_ids)).mean(axis=0).astype(np.float32)
+    scores: FloatArray = unrotated.reshape(lists.turns, -1, len(lists.trie.paths)).mean(axis=0).astype(np.float32)
     is_found = [int(row.argmax()) in probe.right for row, probe in zip(probe_shares, probes, strict=True)]
     return Scored(scores, mass[:count].astype(np.float32), np.array(is_found, dtype=bool))
 
 
 @torch.no_grad()
 def _label_shares(
-    model: PreTrainedModel | PeftModel, prompts: Sequence[list[int]], rows: Sequence[int], labels: list[int], pad: int
+    model: PreTrainedModel | PeftModel, prompts: Sequence[list[int]], rows: Sequence[int], trie: LabelTrie, pad: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Each prompt's log-probabilities among the labels, [prompts, labels], and their total probability, [prompts].
 
@@ -120,15 +121,16 @@ def _label_shares(
     """
     device = next(model.parameters()).device
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    ids = torch.tensor(labels, device=device)
-    shares, mass = np.zeros((len(prompts), len(labels))), np.zeros(len(prompts))
+    ids = torch.tensor(trie.tokens, device=device)
+    shares, mass = np.zeros((len(prompts), len(trie.paths))), np.zeros(len(prompts))
     too_much = math.inf  # tokens of a pass
 
     def keep(members: Sequence[int], logits: Tensor) -> None:
-        """Keep the results of these prompts; `logits` is [members, labels + vocabulary]."""
-        label_logits, whole = logits[:, : len(labels)].double(), logits[:, len(labels) :].logsumexp(dim=-1).double()
-        shares[members] = torch.log_softmax(label_logits, dim=-1).cpu().numpy()
-        mass[members] = (label_logits.logsumexp(dim=-1) - whole).exp().clamp(max=1).cpu().numpy()
+        """Keep the results of these prompts; `logits` is [members, the trie's positions, its tokens + vocabulary]."""
+        own = logits[..., : len(trie.tokens)].double()
+        whole = logits[..., len(trie.tokens) :].logsumexp(dim=-1, keepdim=True).double()
+        shares[members] = trie.scores(own).cpu().numpy()
+        mass[members] = trie.path_sums(own - whole).logsumexp(dim=-1).exp().clamp(max=1).cpu().numpy()
 
     def answer(batch: list[_Group]) -> None:
         """Ask the model all of a batch's prompts, in parts where the memory does not hold them together."""
@@ -137,7 +139,7 @@ def _label_shares(
         tokens = sum(len(prompts[i]) for i in members)
         if tokens < too_much or len(members) == 1:
             try:
-                return keep(members, _asked(model, prompts, batch, ids, pad))
+                return keep(members, _asked(model, prompts, batch, ids, trie, pad))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -155,32 +157,41 @@ def _label_shares(
     with _for_inference(model):
         for size, same_size in groupby(groups, key=lambda group: len(group.members)):
             size_groups = list(same_size)
-            columns = [g.common + size * max(len(prompts[i]) - g.common for i in g.members) for g in size_groups]
+            nodes = len(trie.nodes)
+            columns = [
+                g.common + size * max(len(prompts[i]) - g.common + nodes for i in g.members) for g in size_groups
+            ]
             for chosen in by_length(columns, _BATCH_TOKENS[device.type]):
                 answer([size_groups[i] for i in chosen])
     return shares, mass
 
 
 def _asked(
-    model: PreTrainedModel | PeftModel, prompts: Sequence[list[int]], batch: list[_Group], labels: Tensor, pad: int
+    model: PreTrainedModel | PeftModel,
+    prompts: Sequence[list[int]],
+    batch: list[_Group],
+    labels: Tensor,
+    trie: LabelTrie,
+    pad: int,
 ) -> Tensor:
-    """The logits of the labels and of all tokens after each prompt of these groups, which are of equal size."""
-    if len(batch[0].members) == 1:
+    """The logits of the trie's tokens, `labels`, and of all tokens at its positions after each prompt of these groups,
+    which are of equal size."""
+    if len(batch[0].members) == 1 and trie.is_flat:
         tokens = pad_left([prompts[group.members[0]] for group in batch], pad)
         with only_answers(model, labels, whole=True):
             on_device = {name: part.to(labels.device) for name, part in tokens.items()}
             logits: Tensor = model(**on_device, use_cache=False, logits_to_keep=1).logits
-        return logits[:, -1]
+        return logits
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     starts = [prompts[group.members[0]][: group.common] for group in batch]
     questions = [[prompts[i][group.common :] for i in group.members] for group in batch]
-    input_ids, layout = lay_out(starts, questions, pad)
+    input_ids, layout = lay_out(starts, questions, pad, trie)
     layout = layout.to(labels.device)
-    ends = layout.ends(1)
+    ends = layout.ends(trie.positions)
     with sharing(base), only_answers(model, labels, ends, whole=True):
         options = {"position_ids": layout.places, "layout": layout, "logits_to_keep": ends}
         logits = model(input_ids=input_ids.to(labels.device), use_cache=False, **options).logits
-    return logits.flatten(0, 1)
+    return logits.reshape(-1, trie.positions, logits.shape[-1])
 
 
 def _halves(batch: list[_Group]) -> list[list[_Group]]:
@@ -231,6 +242,7 @@ def flops_per_list(model: PreTrainedModel | PeftModel, lists: EncodedLists) -> f
     2 · N · t + 2 · layers · heads · head size · t² + 2 · hidden size · labels for a prompt of t tokens, in each of the
     list's orders. N is the number of parameters outside the embeddings and the output layer, with the adapter merged;
     attention is causal, so its two products use half of t²; only the labels' rows of the output layer are needed.
+    Labels of several tokens add the nodes of their trie to t.
     """
     causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     shape = causal.config.get_text_config()
@@ -238,8 +250,8 @@ def flops_per_list(model: PreTrainedModel | PeftModel, lists: EncodedLists) -> f
     blocks = sum(count(p) for name, p in causal.named_parameters() if id(p) not in outside and "lora_" not in name)
     head_size = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
     attention = shape.num_hidden_layers * shape.num_attention_heads * head_size
-    head = shape.hidden_size * len(lists.label_ids)
-    tokens = np.array([len(prompt.input_ids) for prompt in lists.prompts], dtype=np.float64)
+    head = shape.hidden_size * len(lists.trie.tokens) * lists.trie.positions
+    tokens = np.array([len(prompt.input_ids) + len(lists.trie.nodes) for prompt in lists.prompts], dtype=np.float64)
     return float(2 * lists.turns * (blocks * tokens + attention * tokens**2 + head).mean())
 
 

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
+from reranker.modeling.label_trie import LabelTrie
+
 _ATTENTION = "shared_list"
 
 
@@ -19,12 +21,15 @@ _ATTENTION = "shared_list"
 class Layout:
     """The layout of a batch's rows: a list, then its branches, each of them padded on the left.
 
+    A branch ends with the nodes of the labels' trie, which do not stand one after the other but beside one another.
+
     Attributes:
         prefix: columns of the list.
         branches: number of branches after the list.
         width: columns of a branch.
         real: bool [rows, columns], False for padding.
         places: int64 [rows, columns], each token's position in its own text: the list followed by one branch.
+        nodes: bool [nodes, nodes], which of the trie's nodes each of them sees.
     """
 
     prefix: int
@@ -32,6 +37,7 @@ class Layout:
     width: int
     real: Tensor
     places: Tensor
+    nodes: Tensor
     _masks: dict[int | None, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False)
 
     def parts(self) -> dict[str, Any]:
@@ -42,11 +48,13 @@ class Layout:
             "width": self.width,
             "real": self.real,
             "places": self.places,
+            "nodes": self.nodes,
         }
 
     def to(self, device: torch.device) -> Layout:
         """The same layout on this device."""
-        return Layout(self.prefix, self.branches, self.width, self.real.to(device), self.places.to(device))
+        real, places, nodes = (part.to(device) for part in (self.real, self.places, self.nodes))
+        return Layout(self.prefix, self.branches, self.width, real, places, nodes)
 
     def masks(self, window: int | None) -> tuple[Tensor, Tensor]:
         """Which columns each token of a list sees within the list, and each token of a branch in list and branch.
@@ -61,9 +69,15 @@ class Layout:
             real, places = (self._by_branch(x) for x in (self.real, self.places))
             self._masks[window] = (
                 _causal(*listed, window)[:, None],
-                _causal(real, places, window)[:, None, self.prefix :],
+                self._of_trie(_causal(real, places, window))[:, None, self.prefix :],
             )
         return self._masks[window]
+
+    def _of_trie(self, seen: Tensor) -> Tensor:
+        """[texts, columns, columns], with the last columns for the trie's nodes, which see those on their own path."""
+        if count := len(self.nodes):
+            seen[:, -count:, -count:] &= self.nodes
+        return seen
 
     def _by_branch(self, columns: Tensor) -> Tensor:
         """[rows, columns] → [rows × branches, prefix + width]: the list before each of its branches."""
@@ -72,7 +86,7 @@ class Layout:
         return torch.cat([list_columns, branch_columns], dim=2).flatten(0, 1)
 
     def ends(self, last: int) -> Tensor:
-        """The columns of the last `last` tokens of each branch, int64 [branches × last]."""
+        """The columns of the last `last` tokens of each branch, the nodes among them, int64 [branches × last]."""
         ends = self.prefix + self.width * torch.arange(1, self.branches + 1, device=self.real.device)
         return (ends[:, None] + torch.arange(-last, 0, device=self.real.device)).flatten()
 
@@ -145,16 +159,22 @@ AttentionInterface.register(_ATTENTION, _attention)
 
 
 def lay_out(
-    prefixes: Sequence[Sequence[int]], branches: Sequence[Sequence[Sequence[int]]], pad: int
+    prefixes: Sequence[Sequence[int]],
+    branches: Sequence[Sequence[Sequence[int]]],
+    pad: int,
+    trie: LabelTrie | None = None,
 ) -> tuple[Tensor, Layout]:
     """Token ids [rows, columns], and their layout.
 
     Args:
         prefixes: each row's list, as tokens.
         branches: each row's questions, the same number in every row.
+        trie: of the labels; its nodes are appended to each branch.
     """
+    nodes = [] if trie is None else trie.node_tokens
+    depths = torch.empty(0, dtype=torch.int64) if trie is None else trie.depths()
     prefix = max(map(len, prefixes))
-    width = max(len(ids) for row in branches for ids in row)
+    width = max(len(ids) for row in branches for ids in row) + len(nodes)
     count = len(branches[0])
     ids = torch.full((len(prefixes), prefix + count * width), pad, dtype=torch.long)
     real = torch.zeros_like(ids, dtype=torch.bool)
@@ -162,9 +182,12 @@ def lay_out(
     for row, (listed, questions) in enumerate(zip(prefixes, branches, strict=True)):
         begin = 0
         for block, start in [(listed, 0), *((question, len(listed)) for question in questions)]:
+            after = nodes if begin else []
             end = begin + (width if begin else prefix)
-            columns = slice(end - len(block), end)
-            ids[row, columns], real[row, columns] = torch.tensor(block), True
-            places[row, columns] = torch.arange(start, start + len(block))
+            columns = slice(end - len(after) - len(block), end)
+            ids[row, columns], real[row, columns] = torch.tensor([*block, *after]), True
+            own = torch.arange(start, start + len(block))
+            places[row, columns] = torch.cat([own, start + len(block) - 1 + depths]) if after else own
             begin = end
-    return ids, Layout(prefix, count, width, real, places)
+    seen = torch.empty(0, 0, dtype=torch.bool) if trie is None else trie.seen()
+    return ids, Layout(prefix, count, width, real, places, seen)

@@ -35,14 +35,20 @@ class Limits:
 def plain_passes(
     encoder: PromptEncoder, examples: Sequence[Example], prompts: Sequence[Prompt], limits: Limits
 ) -> Iterator[Pass]:
-    """Passes of whole prompts; with the objective token_ce the answers are appended.
+    """Passes of whole prompts; with the objective token_ce the answers are appended, and the nodes of labels of several
+    tokens as to a list with one question.
 
     With collaborative scores each has a `bias` besides, and perhaps a `weight`, as in `shared_passes`.
     """
     has_scores = any(example.collaborative for example in examples)
     texts = [prompt.input_ids + _answer(encoder, prompt) for prompt in prompts]
-    for rows in by_length([len(ids) for ids in texts], limits.tokens, limits.rows):
-        batch = pad_left([texts[i] for i in rows], encoder.pad_id)
+    trie = encoder.trie
+    for rows in by_length([len(ids) + len(trie.nodes) for ids in texts], limits.tokens, limits.rows):
+        if trie.is_flat:
+            batch: Pass = {**pad_left([texts[i] for i in rows], encoder.pad_id)}
+        else:
+            ids, layout = lay_out([texts[i][:-1] for i in rows], [[texts[i][-1:]] for i in rows], encoder.pad_id, trie)
+            batch = {"input_ids": ids, "layout": layout.parts()}
         added: Pass = {}
         if has_scores:
             of_pass = [examples[i] for i in rows]
@@ -95,27 +101,30 @@ class _Block:
     listed: list[int]
     questions: list[list[int]]
     examples: Sequence[Example]
+    nodes: int  # of the labels' trie, after each question
 
     @property
     def columns(self) -> int:
-        return len(self.listed) + len(self.questions) * max(map(len, self.questions))
+        return len(self.listed) + len(self.questions) * (max(map(len, self.questions)) + self.nodes)
 
 
 def _blocks(
     encoder: PromptEncoder, examples: Sequence[Example], prompt: SharedPrompt, limits: Limits
 ) -> Iterator[_Block]:
     questions = [question.input_ids + _answer(encoder, question) for question in prompt.questions]
+    nodes = len(encoder.trie.nodes)
     most = len(questions) if limits.rows is None else limits.rows
     if limits.tokens is not None:
-        most = min(most, (limits.tokens - len(prompt.listed)) // max(map(len, questions)))
+        most = min(most, (limits.tokens - len(prompt.listed)) // (max(map(len, questions)) + nodes))
     most = max(1, most)
     for start in range(0, len(questions), most):
         part = slice(start, start + most)
-        yield _Block(prompt.listed, questions[part], examples[part])
+        yield _Block(prompt.listed, questions[part], examples[part], nodes)
 
 
 def _laid_out(encoder: PromptEncoder, blocks: Sequence[_Block], correction: NDArray[Any]) -> Pass:
-    ids, layout = lay_out([block.listed for block in blocks], [block.questions for block in blocks], encoder.pad_id)
+    listed, questions = [block.listed for block in blocks], [block.questions for block in blocks]
+    ids, layout = lay_out(listed, questions, encoder.pad_id, encoder.trie)
     examples = [example for block in blocks for example in block.examples]
     bias = torch.tensor(correction[[example.candidates for example in examples]]) + _collaborative(examples)
     for row, example in zip(bias, examples, strict=True):

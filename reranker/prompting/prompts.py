@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from reranker.config import LETTERS, TrialConfig
+from reranker.config import TrialConfig
 from reranker.data.example import Example
 from reranker.data.item_token_cache import FORMS, Catalogue, Titles
 from reranker.errors import Fault, InputError
+from reranker.modeling.label_trie import LabelTrie
+from reranker.prompting.labels import label_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase  # takes half a second
@@ -61,29 +63,36 @@ class SharedPrompt:
         return sum(len(self.listed) + len(question.input_ids) for question in self.questions)
 
 
-def labels(count: int) -> list[str]:
-    """The first `count` labels: A…Z a…z."""
-    return list(LETTERS[:count])
-
-
-def render(history: Sequence[str], candidates: Sequence[str], config: TrialConfig, question: Question = NEXT) -> str:
+def render(
+    history: Sequence[str],
+    candidates: Sequence[str],
+    labels: Sequence[str],
+    config: TrialConfig,
+    question: Question = NEXT,
+) -> str:
     """The user's message: candidates with their labels, history oldest first, and the question."""
     titles = [*history, *candidates]
     listed = range(len(history), len(titles))
-    return _text(_pieces(range(len(history)), listed, config, question), titles)
+    return _text(_pieces(range(len(history)), listed, labels, config, question), titles)
 
 
-def _pieces(history: Sequence[int], candidates: Sequence[int], config: TrialConfig, question: Question) -> list[Piece]:
+def _pieces(
+    history: Sequence[int],
+    candidates: Sequence[int],
+    labels: Sequence[str],
+    config: TrialConfig,
+    question: Question,
+) -> list[Piece]:
     """The user's message in pieces that can be tokenised one by one: texts, and titles as (form, item)."""
-    blocks = [_listed(candidates, config), _beside(history, question)]
+    blocks = [_listed(candidates, labels, config), _beside(history, question)]
     if config.prompt_order == "history_first":
         blocks.reverse()
     return [*chain.from_iterable(blocks), question.sentence]
 
 
-def _listed(candidates: Sequence[int], config: TrialConfig) -> list[Piece]:
+def _listed(candidates: Sequence[int], labels: Sequence[str], config: TrialConfig) -> list[Piece]:
     title, line, _ = range(len(FORMS))
-    named = zip(labels(len(candidates)), candidates, strict=True)
+    named = zip(labels, candidates, strict=True)
     if config.label_position == "after":
         lines: list[tuple[Piece, Piece]] = [((title, item), f" {label}\n") for label, item in named]
     else:
@@ -131,21 +140,32 @@ class PromptEncoder:
     tokenizers the whole text is tokenised each time.
 
     Attributes:
-        label_ids: token id of each of the list's labels, in order; length `config.candidates`.
-        answer_ids: for each label the tokens of the full answer (label and end of turn), all of equal length.
+        labels: the list's labels, in order; length `config.candidates`.
+        trie: their tokens.
+        answer_ids: for each label the tokens of the full answer: label and end of turn.
         pad_id: token id used for padding.
+
+    Raises:
+        InputError: the labels cannot be told apart by the model's tokens, or not be trained in this way.
     """
 
     def __init__(self, catalogue: Catalogue, config: TrialConfig, question: Question = NEXT) -> None:
         self.catalogue, self.tokenizer, self.config = catalogue, catalogue.tokenizer, config
         self._asks = question
         self._head, self._tail = chat(self.tokenizer, _USER_MARK).split(_USER_MARK)
-        self.label_ids = [self._label_id(label) for label in labels(config.candidates)]
-        end = self._end_of_turn()
-        self.answer_ids = [[label, *end] for label in self.label_ids]
+        self.labels = label_texts(config.label_style, config.candidates, self._are_tokens)
+        label_ids, end = self._label_tokens(), self._end_of_turn()
+        self.answer_ids = [[*ids, *end] for ids in label_ids]
+        self.trie = self._label_trie(label_ids, end)
         pad = self.tokenizer.pad_token_id
         self.pad_id = pad if isinstance(pad, int) else 0
         self._fixed = self._tokenize_fixed()
+
+    @property
+    def label_ids(self) -> list[int]:
+        """Token id of each label, where each is one token."""
+        assert self.trie.is_flat
+        return list(self.trie.tokens)
 
     @property
     def tokenizes_whole_prompts(self) -> bool:
@@ -156,11 +176,16 @@ class PromptEncoder:
     def shares_lists(self) -> bool:
         """Whether questions can stand behind one list: the list comes first, ends with a token, and is kept as it is by
         the layers that read on. Recurrent layers have seen the questions before by then."""
+        first = self.config.prompt_order == "candidates_first"
+        return first and not self.tokenizes_whole_prompts and self._reads_on_alike
+
+    @cached_property
+    def _reads_on_alike(self) -> bool:
+        """Whether several continuations of a prompt can be computed side by side."""
         from reranker.modeling.architecture_check import architecture_of  # here, since it takes seconds
         from reranker.modeling.checkpoints import describe
 
-        first = self.config.prompt_order == "candidates_first"
-        return first and not self.tokenizes_whole_prompts and architecture_of(describe(self.config.model)).shares_lists
+        return architecture_of(describe(self.config.model)).shares_lists
 
     def encode(self, examples: Sequence[Example]) -> list[Prompt]:
         """Prompts in the order of the examples, each within `max_prompt_tokens`.
@@ -197,7 +222,8 @@ class PromptEncoder:
         while True:
             if self.catalogue.titles(titles).tokens is None:
                 raise self._too_long(examples[0], limit + 1, titles)
-            listed = self._put_together([self._head, *_listed(examples[0].candidates, self.config)], titles)
+            lines = _listed(examples[0].candidates, self.labels, self.config)
+            listed = self._put_together([self._head, *lines], titles)
             questions = [self._question(example, titles, limit - len(listed)) for example in examples]
             longest = len(listed) + max(len(question.input_ids) for question in questions)
             if longest <= limit:
@@ -255,7 +281,7 @@ class PromptEncoder:
         fixed: dict[str, NDArray[np.int32]] | None,
     ) -> list[list[int]]:
         rendered = [
-            _pieces(history, example.candidates, self.config, self._asks)
+            _pieces(history, example.candidates, self.labels, self.config, self._asks)
             for example, history in zip(examples, histories, strict=True)
         ]
         titles = self.catalogue.titles(title_tokens)
@@ -275,7 +301,9 @@ class PromptEncoder:
         """
         titles = self.catalogue.titles(self.config.max_title_tokens)
         candidates = [i % len(titles.texts) for i in range(self.config.candidates)]
-        prompts = (_pieces(history, candidates, self.config, self._asks) for history in ([], candidates[:2]))
+        prompts = [
+            _pieces(history, candidates, self.labels, self.config, self._asks) for history in ([], candidates[:2])
+        ]
         texts = sorted({self._head, *(p for pieces in prompts for p in pieces if isinstance(p, str))})
         text_ids = self.catalogue.tokenize_pieces(texts)
         if text_ids is None or titles.tokens is None:
@@ -293,14 +321,42 @@ class PromptEncoder:
         )
         return fixed if from_pieces == from_whole_text else None
 
-    def _label_id(self, label: str) -> int:
-        """The label's token at the start of the answer; adding it must not change the prompt's own tokens."""
-        before, after = self.catalogue.tokenize([self._tail, self._tail + label])
-        if after[:-1] != before or len(after) != len(before) + 1 or after[-1] == self.tokenizer.unk_token_id:
-            raise InputError(
-                [Fault("every label must be one token of the model's tokenizer", field="label_style", value=label)]
-            )
-        return after[-1]
+    def _label_tokens(self) -> list[list[int]]:
+        """The tokens of each label at the start of the answer; adding it must not change the prompt's own tokens."""
+        before, *after = self.catalogue.tokenize([self._tail, *(self._tail + label for label in self.labels)])
+        tokens = [ids[len(before) :] for ids in after]
+        for label, ids, own in zip(self.labels, after, tokens, strict=True):
+            if ids[: len(before)] != before or not own or self.tokenizer.unk_token_id in own:
+                rule = "every label must be made of tokens that the model's tokenizer knows"
+                raise InputError([Fault(rule, field="label_style", value=label)])
+        return tokens
+
+    def _label_trie(self, label_ids: list[list[int]], end: list[int]) -> LabelTrie:
+        try:
+            trie = LabelTrie.of(label_ids, end[0] if end else None)
+        except ValueError as error:
+            raise self._no_label(f"labels must be told apart by their tokens, and {error}") from error
+        if trie.is_flat:
+            return trie
+        if self.config.objective == "token_ce":
+            raise self._no_label("objective: token_ce needs labels of one token each")
+        if not self._reads_on_alike:
+            raise self._no_label(f"with {self.config.model}, whose layers read on, each label must be one token")
+        return trie
+
+    def _no_label(self, rule: str) -> InputError:
+        style = self.config.label_style
+        hint = "label_style: letters, or id_tokens for more than 52 candidates"
+        return InputError([Fault(rule, field="label_style", value=style, hint=hint)])
+
+    def _are_tokens(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each text is one token as an answer, and in a line of the list."""
+        question = ("{}." if self.config.label_position == "before" else ": {}\n").format
+        ones = []
+        for place in (lambda text: self._tail + text, question):
+            empty, *filled = self.catalogue.tokenize([place(text) for text in ("", *texts)])
+            ones.append([len(ids) == len(empty) + 1 for ids in filled])
+        return [all(pair) for pair in zip(*ones, strict=True)]
 
     def _end_of_turn(self) -> list[int]:
         """The tokens that close an answer: up to the template's first special token, or the tokenizer's end of text."""

@@ -22,9 +22,10 @@ class Objective:
 
     def __init__(self, encoder: PromptEncoder, device: torch.device) -> None:
         self._by_label = encoder.config.objective == "label_ce"
-        self._label_ids = torch.tensor(encoder.label_ids, device=device)
-        self._answers = torch.tensor(encoder.answer_ids, device=device)
-        self._positions = 1 if self._by_label else self._answers.shape[1] + 1  # the answer's, and one before
+        self._trie = encoder.trie
+        self._label_ids = torch.tensor(self._trie.tokens, device=device)
+        self._answers = torch.empty(0) if self._by_label else torch.tensor(encoder.answer_ids, device=device)
+        self._positions = self._trie.positions if self._by_label else self._answers.shape[1] + 1  # and one before
 
     @contextlib.contextmanager
     def answering(self, model: PeftModel, batch: Pass) -> Iterator[None]:
@@ -41,7 +42,7 @@ class Objective:
     def logits(self, model: Any, batch: Pass) -> Tensor:
         """The logits before each token of the answer and after it, fp32 [examples, positions, labels or vocabulary].
 
-        Those before the answer's first token are multiplied by the pass's `weight`, and its `bias` is added to the labels'.
+        With labels of several tokens, the labels' log-probabilities at one position. Those before the answer's first token are multiplied by the pass's `weight`, and its `bias` is added to the labels'.
 
         Args:
             model: the one passed to `answering`, or a wrapper of it.
@@ -60,10 +61,12 @@ class Objective:
         else:
             tokens = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
             logits = model(**tokens, use_cache=False, logits_to_keep=self._positions).logits.float()
+        if not self._trie.is_flat:
+            logits = self._trie.scores(logits)[:, None]
         if bias is None:
             return logits
         if (weight := batch.get("weight")) is not None:
-            is_first = torch.arange(self._positions, device=logits.device)[:, None] == 0
+            is_first = torch.arange(logits.shape[1], device=logits.device)[:, None] == 0
             logits = logits * torch.where(is_first, weight[:, None, None], 1.0)
         if self._by_label:
             return torch.add(logits, bias[:, None])

@@ -42,12 +42,12 @@ def test_scores_masses_and_probes_are_those_of_each_prompt_by_itself(demo, order
     model.eval()
     found = np.zeros((36, 20))
     for row, (prompt, places) in enumerate(zip(lists.prompts, lists.orders, strict=True)):
-        shares, mass = alone(model, prompt.input_ids, lists.label_ids)
+        shares, mass = alone(model, prompt.input_ids, encode.label_ids)
         found[row, places] = shares.numpy()
         if row < 12:
             assert scored.mass[row] == pytest.approx(mass, abs=1e-5)
     np.testing.assert_allclose(scored.scores, found.reshape(3, 12, 20).mean(axis=0), atol=2e-5)
-    named = [int(alone(model, p.prompt.input_ids, lists.label_ids)[0].argmax()) in p.right for p in probes]
+    named = [int(alone(model, p.prompt.input_ids, encode.label_ids)[0].argmax()) in p.right for p in probes]
     assert scored.found.tolist() == named
 
 

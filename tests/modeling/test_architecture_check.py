@@ -82,9 +82,9 @@ def test_a_recurrent_base_is_trained_and_scored_with_a_list_for_each_example(qwe
     lists = EncodedLists.of(encoder, data.validation(config)[:4])
     with bases.base(config, torch.device("cpu")) as base:
         together = inspect(base, lists, [Probe(0, lists.prompts[0], (0,))])
-        alone = inspect(base, EncodedLists(lists.prompts[:1], lists.orders[:1], 1, lists.label_ids, lists.pad_id))
+        alone = inspect(base, EncodedLists(lists.prompts[:1], lists.orders[:1], 1, lists.trie, lists.pad_id))
         logits = base(input_ids=torch.tensor([lists.prompts[0].input_ids])).logits[0, -1]
-    whole = logits.softmax(-1)[lists.label_ids]
+    whole = logits.softmax(-1)[list(lists.trie.tokens)]
     assert alone.mass[0] == pytest.approx(float(whole.sum()), rel=1e-4)
     assert together.mass[0] == pytest.approx(alone.mass[0], rel=1e-4)
 

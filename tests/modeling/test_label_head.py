@@ -12,6 +12,7 @@ from reranker.config import TrialConfig
 from reranker.evaluation.scoring import EncodedLists, flops_per_list
 from reranker.modeling.batching import by_length, pad_left
 from reranker.modeling.label_head import only_answers
+from reranker.modeling.label_trie import LabelTrie
 from reranker.prompting.prompts import Prompt
 
 TARGETS = torch.tensor([2, 0, 3])
@@ -87,12 +88,13 @@ def test_the_formula_for_the_cost_of_a_list_is_what_torch_counts(family):
     """But for attention, of which torch counts the half that is masked too, and the rows of the vocabulary."""
     model, length = FAMILIES[family](), 40
     prompt = Prompt(input_ids=list(range(length)), target=0, history_dropped=0, title_tokens=0)
-    lists = EncodedLists([prompt], [[0, 1, 2, 3]], 1, LABELS.tolist(), 0)
+    trie = LabelTrie.of([[label] for label in LABELS.tolist()], end=None)
+    lists = EncodedLists([prompt], [[0, 1, 2, 3]], 1, trie, 0)
     model.set_attn_implementation("eager")  # of which torch counts the products
     with FlopCounterMode(display=False) as counter:
         model(torch.tensor([prompt.input_ids]), use_cache=False, logits_to_keep=1)
     masked = 2 * 3 * 32 * length**2
     vocabulary = 2 * 32 * (300 - len(LABELS))
     assert flops_per_list(model, lists) == pytest.approx(counter.get_total_flops() - masked - vocabulary, rel=0.04)
-    twice = EncodedLists([prompt] * 2, [[0, 1, 2, 3], [2, 3, 0, 1]], 2, LABELS.tolist(), 0)
+    twice = EncodedLists([prompt] * 2, [[0, 1, 2, 3], [2, 3, 0, 1]], 2, trie, 0)
     assert flops_per_list(adapted(family, TrialConfig(model="x")), twice) == 2 * flops_per_list(model, lists)

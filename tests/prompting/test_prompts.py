@@ -45,7 +45,7 @@ def test_training_ends_its_prompt_with_the_ids_that_scoring_ends_it_with(tokeniz
 def test_the_whole_conversation_has_the_tokens_of_the_chat_template(tokenizer):
     config = TrialConfig(candidates=4)
     encoder = PromptEncoder(Catalogue(tokenizer, TITLES), config)
-    content = render([TITLES[0], TITLES[1]], [TITLES[i] for i in EXAMPLE.candidates], config)
+    content = render([TITLES[0], TITLES[1]], [TITLES[i] for i in EXAMPLE.candidates], encoder.labels, config)
     whole = tokenizer.apply_chat_template(
         [{"role": "user", "content": content}, {"role": "assistant", "content": "C"}], tokenize=True, return_dict=False
     )
@@ -78,15 +78,15 @@ def test_the_prompt_of_the_demo_model_is_pinned(demo_tokenizer, demo):
 
 
 def test_the_label_stands_where_the_knob_says():
-    after = render(["Up"], ["Heat", "Alien"], TrialConfig(candidates=2, label_position="after"))
-    before = render(["Up"], ["Heat", "Alien"], TrialConfig(candidates=2, label_position="before"))
+    after = render(["Up"], ["Heat", "Alien"], ["A", "B"], TrialConfig(label_position="after"))
+    before = render(["Up"], ["Heat", "Alien"], ["A", "B"], TrialConfig(label_position="before"))
     assert "Heat: A\nAlien: B" in after
     assert "A. Heat\nB. Alien" in before
 
 
 def test_the_order_of_the_blocks_follows_the_knob():
-    first = render(["Up"], ["Heat"], TrialConfig(prompt_order="candidates_first"))
-    last = render(["Up"], ["Heat"], TrialConfig(prompt_order="history_first"))
+    first = render(["Up"], ["Heat"], ["A"], TrialConfig(prompt_order="candidates_first"))
+    last = render(["Up"], ["Heat"], ["A"], TrialConfig(prompt_order="history_first"))
     assert first.index("Heat") < first.index("Up")
     assert last.index("Up") < last.index("Heat")
 
