@@ -13,7 +13,6 @@ reranker-tuner COMMAND --help
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import sys
 from importlib.machinery import ModuleSpec
@@ -68,7 +67,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; its exit code."""
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["--version"]:
-        print(f"reranker-tuner {importlib.metadata.version('reranker-tuner')}")
+        from reranker.command_line.version import version
+
+        print(f"reranker-tuner {version()}")
         return 0
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help())

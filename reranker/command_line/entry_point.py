@@ -127,7 +127,7 @@ def cause_of(error: BaseException) -> tuple[str, int]:
             return f"no space is left on the disk{where}; what was written before is intact", 1
         if code == errno.ENOMEM or isinstance(link, MemoryError) or any(sign in text for sign in _NO_MEMORY):
             return "this machine has no memory left", 1
-    link = chain[-1]
+    link = next(link for link in chain if _wrapped(link) is None)
     if isinstance(link, OSError) and link.filename and link.strerror:
         return masked(f"{link.filename}: {link.strerror}"), 1
     first = next(iter(str(link).strip().splitlines()), "")
@@ -176,9 +176,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while link is not None and id(link) not in seen:
         seen.add(id(link))
         yield link
-        inner = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
-        wrapped = getattr(link, "cause", None)
-        link = inner or (wrapped if isinstance(wrapped, BaseException) else None)
+        link = _wrapped(link) or (None if link.__suppress_context__ else link.__context__)
+
+
+def _wrapped(error: BaseException) -> BaseException | None:
+    """What the error says that it comes from, other than what was being handled when it was raised."""
+    wrapped = error.__cause__ or getattr(error, "cause", None)
+    return wrapped if isinstance(wrapped, BaseException) else None
 
 
 def _drop_unwritable_stdout() -> None:

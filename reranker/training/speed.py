@@ -13,6 +13,7 @@ from reranker.errors import TrainingStopped
 _STEPS = 4  # that are trained, the first one only to warm up
 _MOST_S = 20.0  # of training, after which fewer steps must do
 _LISTS = 8  # that are scored
+_LISTS_ON_A_GPU = 64
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,16 @@ def measure_speed(config: TrialConfig, data: RerankingData) -> Speed:
     steps = ends[1:] if len(ends) > 2 else ends  # without the first one, if there are others
     per_example = (steps[-1] - steps[0]) / (len(steps) - 1) / config.effective_batch
     device = best_device()
-    lists = data.validation(config)[:_LISTS]
+    on_gpu = device.type == "cuda"
+    lists = data.validation(config)[: _LISTS_ON_A_GPU if on_gpu else _LISTS]
     if not lists:
         return Speed(per_example, 0.0)
     encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
     with bases.adapted(config, device) as model:
         encoded = EncodedLists.of(encoder, lists)
-        score(model, EncodedLists.of(encoder, lists[:1]))
+        score(
+            model, encoded if on_gpu else EncodedLists.of(encoder, lists[:1])
+        )  # a GPU loads kernels for each new shape
         began = time.perf_counter()
         score(model, encoded)
         return Speed(per_example, (time.perf_counter() - began) / len(lists))

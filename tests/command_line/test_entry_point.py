@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import json
 import os
 import signal
@@ -188,6 +189,13 @@ def raised(error: BaseException, *, from_: BaseException) -> BaseException:
 )  # fmt: skip
 def test_the_cause_is_found_inside_what_is_wrapped_around_it(error, expected):
     assert cause_of(error) == expected
+
+
+def test_what_was_being_handled_does_not_stand_for_what_was_raised_then():
+    with pytest.raises(importlib.metadata.PackageNotFoundError) as raised:
+        importlib.metadata.version("no-such-package")
+    assert isinstance(raised.value.__context__, StopIteration)
+    assert cause_of(raised.value)[0].startswith("a fault that this program does not know, PackageNotFoundError")
 
 
 @pytest.fixture(scope="module")

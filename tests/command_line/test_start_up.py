@@ -56,6 +56,12 @@ def test_what_needs_no_heavy_package_imports_none(words, expected, said):
     assert said in printed
 
 
+def test_a_checkout_that_is_not_installed_says_so():
+    without_packages = [sys.executable, "-S", "-c", "from reranker_tuner import main; main(['--version'])"]
+    done = subprocess.run(without_packages, cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout == "reranker-tuner not installed\n"
+
+
 def test_a_check_imports_neither_ray_nor_mlflow_nor_a_trainer():
     code, modules, printed = run("check", "search_spaces/quick.yaml")
     assert (code, modules & {"ray", "mlflow", "trl", "matplotlib"}) == (0, set()), printed

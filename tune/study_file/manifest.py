@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from reranker.command_line.version import version
 from reranker.data.assemble import RerankingData
 from reranker.data.baseline_ranks import COLLABORATIVE, RANDOM
 from reranker.data.candidate_lists import fingerprint
@@ -118,11 +119,10 @@ def check_same(folder: StudyFolder, study: Study, data: RerankingData) -> None:
 
 
 def _code_version() -> str:
-    version = importlib.metadata.version("reranker-tuner")
     git = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,
         check=False,
     )
-    return f"{version}+{git.stdout.strip()}" if git.returncode == 0 and git.stdout.strip() else version
+    return f"{version()}+{git.stdout.strip()}" if git.returncode == 0 and git.stdout.strip() else version()
