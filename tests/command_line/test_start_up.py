@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,9 +57,11 @@ def test_what_needs_no_heavy_package_imports_none(words, expected, said):
     assert said in printed
 
 
-def test_a_checkout_that_is_not_installed_says_so():
+def test_a_checkout_that_is_not_installed_says_so(tmp_path):
+    shutil.copy(PROJECT / "reranker_tuner.py", tmp_path)
+    shutil.copytree(PROJECT / "reranker" / "command_line", tmp_path / "reranker" / "command_line")
     without_packages = [sys.executable, "-S", "-c", "from reranker_tuner import main; main(['--version'])"]
-    done = subprocess.run(without_packages, cwd=PROJECT, capture_output=True, text=True, check=True)
+    done = subprocess.run(without_packages, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "reranker-tuner not installed\n"
 
 
