@@ -30,6 +30,7 @@ from reranker.modeling.model_names import MODELS, is_hub_id
 
 PROJECT = Path(__file__).resolve().parents[2]
 _MIB = 2**20
+_OF_CUDA = {"cuda", "nvidia", "triton"}  # what the names of packages that only torch's CUDA build needs begin with
 _HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 _GLIBC = [*(f"manylinux_2_{minor}_x86_64" for minor in range(39, 4, -1)), "manylinux2014_x86_64", "manylinux1_x86_64"]
 
@@ -95,10 +96,19 @@ def _pack_project(content: Path) -> None:
             shutil.copy(PROJECT / name, content / "project" / name)
 
 
+def wanted(lock: str, without: set[str]) -> list[str]:
+    """The entries of a lock but for the packages left out; torch takes with it what only a CUDA build of it needs."""
+
+    def is_left_out(entry: str) -> bool:
+        name = _plain(re.split(r"[=\[ ]", entry)[0])
+        return name in without or ("torch" in without and name.partition("-")[0] in _OF_CUDA)
+
+    return [entry for entry in re.split(r"\n(?=\S)", lock.strip()) if not is_left_out(entry)]
+
+
 def _download(wheels: Path, device: str, python: str, without: set[str]) -> None:
     """Every package of the lock but those left out, by hash; for the CPU its build of torch besides."""
-    lock = (PROJECT / f"requirements-{device}.txt").read_text(encoding="utf-8")
-    entries = [entry for entry in re.split(r"\n(?=\S)", lock) if _plain(re.split(r"[=\[ ]", entry)[0]) not in without]
+    entries = wanted((PROJECT / f"requirements-{device}.txt").read_text(encoding="utf-8"), without)
     options = ["--no-deps", "--only-binary=:all:", "--dest", str(wheels)]
     if python != _HERE:
         tag = f"cp{python.replace('.', '')}"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.kit.make_kit import wanted
 from reranker.modeling.model_files import BUNDLED
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -69,6 +70,13 @@ def test_a_damaged_part_and_another_python_are_refused(kit, tmp_path):
     assert done.returncode == 1
     assert "a part is missing or damaged: copy it again" in done.stderr
     assert not (tmp_path / "box").exists()
+
+
+def test_torch_is_left_out_with_what_only_its_cuda_build_needs():
+    lock = (PROJECT / "requirements-cuda.txt").read_text(encoding="utf-8")
+    left, every = ({re.split("[=[ ]", entry)[0] for entry in wanted(lock, without)} for without in ({"torch"}, set()))
+    assert {"nvidia-cublas", "cuda-bindings", "triton", "torch"} <= every - left
+    assert {"ray", "transformers", "numpy"} <= left
 
 
 def test_what_is_asked_wrongly_is_told_at_once(tmp_path):
