@@ -16,11 +16,16 @@ _PAIRS = [
 ]
 
 
-def label_texts(style: LabelStyle, count: int, are_tokens: Callable[[Sequence[str]], list[bool]]) -> list[str]:
+def _all(texts: Sequence[str]) -> list[bool]:
+    return [True] * len(texts)
+
+
+def label_texts(style: LabelStyle, count: int, are_tokens: Callable[[Sequence[str]], list[bool]] = _all) -> list[str]:
     """The first `count` labels of a style.
 
     Args:
-        are_tokens: for each of some texts, whether it is one token of the model's, in the list and as the answer.
+        are_tokens: for each of some texts, whether it is one token of the model's, in the list and as the answer; only
+            `id_tokens` asks.
 
     Raises:
         InputError: the style has fewer labels.

@@ -173,6 +173,23 @@ def test_fixed_knobs_that_go_together_only_with_each_other_are_read(study_of):
     assert (study.base().candidates, study.base().list_sharing) == (40, 30)
 
 
+@pytest.mark.parametrize("styles", ["[mixed, numbers]", "[numbers]"])
+def test_a_default_that_no_trial_has_breaks_no_rule(study_of, styles):
+    study = study_of(
+        f"fixed: {{candidates: 60}}\nspace: {{label_style: {{choice: {styles}}}, lora_rank: {{choice: [4, 8]}}}}"
+    )
+    assert study.base().candidates == 60
+    assert study.base().label_style in styles
+
+
+def test_a_rule_that_some_choices_break_with_the_fixed_knobs_is_told_at_those(study_of):
+    with pytest.raises(InputError) as raised:
+        study_of("fixed: {candidates: 60}\nspace: {label_style: {choice: [numbers, letters]}, lora_rank: {choice: [4, 8]}}")
+    (fault,) = raised.value.faults
+    assert fault.field == "space.label_style.choice.1"
+    assert "candidates must be at most 52 with label_style: letters" in fault.rule
+
+
 def test_each_distribution_draws_its_whole_range_and_nothing_else(study_of):
     study = study_of(
         """space:

@@ -18,7 +18,7 @@ from reranker.storage.yaml_lines import Document, Location, from_mapping, overri
 from tune.study_file.dimensions import KNOBS, NO_KNOB, Dimension, mapping_of, names_of, reach
 from tune.study_file.distributions import FloatRange
 from tune.study_file.settings import MOST_TRIALS, Asha, Resources, StudyFile, StudySettings
-from tune.study_file.space import broken_rules, check_ends, check_knobs, check_when, in_order, read_dimension, sentence
+from tune.study_file.space import always_broken, check_ends, check_knobs, check_when, in_order, read_dimension, sentence
 from tune.study_file.start_points import points_of, read_start_point
 from tune.study_file.study import DECAYING, Study
 
@@ -63,6 +63,8 @@ def load(
     parsed = _parse_sections(document)
     fixed, space = _check_fixed(document, check_model), mapping_of(document.values, "space")
     dimensions = in_order(document, [entry for name in space if (entry := read_dimension(document, name))])
+    for message in always_broken(fixed, dimensions):
+        document.faults.append(document.fault(("fixed",), sentence(message)))
     sound = []
     for dimension in dimensions:
         before = len(document.faults)
@@ -176,6 +178,4 @@ def _check_fixed(document: Document, check_model: Callable[[str], None]) -> dict
             document.faults.append(document.fault(("fixed", knob), NO_KNOB, hint=nearest(knob, KNOBS)))
         if len(document.faults) == before:
             fixed[knob] = value
-    for message in broken_rules(fixed):
-        document.faults.append(document.fault(("fixed",), sentence(message)))
     return fixed

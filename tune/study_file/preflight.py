@@ -28,11 +28,13 @@ class ModelCheck:
     """What was found out about one model of a study.
 
     Attributes:
-        longest: tokens of its longest prompts; of a model that is not here, what they may have at most.
+        longest: tokens of its longest prompts, with those that lead to labels of several tokens; of a model that is not
+            here, what prompts may have at most.
         here: whether it need not be fetched first.
         whole_prompts: whether its tokens reach over the ends of titles, so that each prompt is tokenised as a whole.
         listed: tokens of the longest list, where examples share theirs; else 0.
-        question: tokens of the longest question behind such a list, with its answer where that is trained on.
+        question: tokens of the longest question behind such a list, with its answer where that is trained on, and with
+            those that lead to labels of several tokens.
         by_title: tokens of the longest question that asks for a candidate by its title, where the base may be taught
             so; else 0.
         alone: why each example has a list of its own although lists could be shared; empty if they are.
@@ -114,6 +116,8 @@ def _read(study: Study, check: ModelCheck, data: RerankingData) -> ModelCheck:
     config, texts = check.config, data.interactions.item_texts
     encoder = PromptEncoder(Catalogue(load_tokenizer(config.model), texts), config)
     encoder.catalogue.check(config.model)
+    for style in sorted(set(reach("label_style", study.fixed, study.dimensions)) - {config.label_style}):
+        PromptEncoder(encoder.catalogue, config.model_copy(update={"label_style": style}))
     examples = data.validation(config)
     if data.config.candidate_mode == "retrieval":  # lists for training hold other items
         examples += data.training_examples(config.model_copy(update={"examples_per_user": 1}), epoch=0)
@@ -123,18 +127,18 @@ def _read(study: Study, check: ModelCheck, data: RerankingData) -> ModelCheck:
 
     listed = question = by_title = 0
     lists = sorted(examples, key=lambda e: -letters(e.candidates))[:_READ]
-    longest = max(len(prompt.input_ids) for prompt in encoder.encode(lists))
+    behind = len(encoder.answer_ids[0]) if config.objective == "token_ce" else len(encoder.trie.nodes)
+    longest = max(len(prompt.input_ids) for prompt in encoder.encode(lists)) + len(encoder.trie.nodes)
     if _shares_lists(study, config) and encoder.shares_lists:
         asked = sorted(examples, key=lambda e: -letters(e.history[-config.history_length :]))[:_READ]
         shared = [encoder.encode_shared([example]) for example in [*lists, *asked]]
         listed = max(len(prompt.listed) for prompt in shared)
-        answer = len(encoder.answer_ids[0]) if config.objective == "token_ce" else 0
-        question = max(len(prompt.questions[0].input_ids) for prompt in shared) + answer
+        question = max(len(prompt.questions[0].input_ids) for prompt in shared) + behind
         if config.skill_steps != 0 and not keeps_own_skill(config):
             finder = PromptEncoder(encoder.catalogue, config, FIND)
             longest_title = max(range(len(texts)), key=lambda item: len(texts[item]))
             asked_for = Example(NOBODY, (longest_title,), lists[0].candidates, 0)
-            by_title = len(finder.encode_shared([asked_for]).questions[0].input_ids) + answer
+            by_title = len(finder.encode_shared([asked_for]).questions[0].input_ids) + behind
     own = _own_lists(study, config, encoder.catalogue, data) if _can_be_history_first(study) else None
     return replace(
         check,

@@ -10,7 +10,7 @@ fixed or default value. A condition that no trial meets is no fault: a search na
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from pydantic import ValidationError
@@ -204,8 +204,12 @@ def check_ends(
     base = {**fixed, **{knob: allowed[0] for knob, allowed in dimension.when.items()}}
     knobs = set(dimension.knobs)
     if not isinstance(dimension.distribution, RatioOf):
+        others = [other for other in dimensions if other is not dimension]
+        of_fixed = [message for message in broken_rules(fixed) if not any(_mends(dimension, fixed, message))]
         for i, end in enumerate(dimension.distribution.ends({})):
-            check_knobs(document, {**base, **dimension.assign(end)}, (*at, kind, i), knobs, check_model, rule)
+            values = {**base, **dimension.assign(end)}
+            mended = [message for message in broken_rules(values) if _is_mended(message, values, others)]
+            check_knobs(document, values, (*at, kind, i), knobs, check_model, rule, told=[*of_fixed, *mended])
         return
     other = dimension.distribution.other
     for value in reach(other, fixed, dimensions):
@@ -230,14 +234,20 @@ def check_knobs(
     about: set[str],
     check_model: Callable[[str], None],
     prefix: str = "",
+    told: Collection[str] | None = None,
 ) -> None:
-    """A fault at this place for each rule that the knobs it is about break; other knobs have a place of their own."""
-    known = broken_rules(mapping_of(document.values, "fixed"))  # told at `fixed`, and not at each end of the space
+    """A fault at this place for each rule that the knobs it is about break; other knobs have a place of their own.
+
+    Args:
+        told: rules of several knobs that are told elsewhere; None: those that the fixed knobs break.
+    """
+    if told is None:
+        told = broken_rules(mapping_of(document.values, "fixed"))
     try:
         TrialConfig.model_validate(values)
     except ValidationError as error:
         for item in error.errors():
-            of_several = not item["loc"] and at[0] != "fixed" and item["msg"] not in known
+            of_several = not item["loc"] and at[0] != "fixed" and item["msg"] not in told
             if of_several or (item["loc"] and item["loc"][0] in about):
                 value = None if isinstance(item["input"], dict) else item["input"]
                 knob = f"{item['loc'][0]}: " if len(about) > 1 and item["loc"] else ""
@@ -256,6 +266,24 @@ def broken_rules(values: dict[str, Any]) -> list[str]:
     except ValidationError as error:
         return [item["msg"] for item in error.errors() if not item["loc"]]
     return []
+
+
+def always_broken(fixed: dict[str, Any], dimensions: Iterable[Dimension]) -> list[str]:
+    """The rules that the fixed knobs break, whatever the searched ones are; others are told where they are searched."""
+    searched = list(dimensions)
+    return [rule for rule in broken_rules(fixed) if not any(any(_mends(one, fixed, rule)) for one in searched)]
+
+
+def _mends(dimension: Dimension, values: dict[str, Any], message: str) -> list[bool]:
+    """For each end of a dimension that all trials have, whether it keeps the rule that these values break."""
+    if dimension.when or isinstance(dimension.distribution, RatioOf):
+        return []
+    ends = dimension.distribution.ends({})
+    return [message not in broken_rules({**values, **dimension.assign(end)}) for end in ends]
+
+
+def _is_mended(message: str, values: dict[str, Any], others: list[Dimension]) -> bool:
+    return any(mends and all(mends) for mends in (_mends(other, values, message) for other in others))
 
 
 def sentence(message: str) -> str:

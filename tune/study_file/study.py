@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
+from pydantic import ValidationError
 
 from reranker.config import DataConfig, TrialConfig
 from reranker.errors import InputError
@@ -169,8 +170,14 @@ class Study:
         return [parameters for parameters, _ in points]
 
     def base(self) -> TrialConfig:
-        """The configuration of the fixed knobs and defaults: what all trials have in common."""
-        return TrialConfig.model_validate(self.fixed)
+        """The configuration of the fixed knobs, which all trials have in common, and of defaults.
+
+        Where the defaults of searched knobs don't go with the fixed ones, the searched ones are at their lowest ends.
+        """
+        try:
+            return TrialConfig.model_validate(self.fixed)
+        except ValidationError:
+            return self.extremes()[0]
 
     def extremes(self) -> list[TrialConfig]:
         """For each model, the configuration of all lowest and of all highest ends (of all first and last choices)."""

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from reranker.config import LETTERS
 from reranker.metrics import Picks
+from reranker.prompting.labels import label_texts
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Grade
 from results.leaderboard import PRETTY
@@ -129,8 +129,9 @@ def is_bold(trial: StoredTrial) -> bool:
 
 
 def label_at(inputs: DiagnosisInputs, place: int) -> str:
-    """The label of a position in the prompt, counted from 0."""
-    return LETTERS[place] if inputs.winner.values.get("label_style") == "letters" else f"{place + 1}"
+    """The label of a position in the prompt, counted from 0. Which tokens `id_tokens` takes, the tokenizer alone knows."""
+    style = inputs.winner.values.get("label_style", "numbers")
+    return f"number {place + 1}" if style == "id_tokens" else label_texts(style, place + 1)[place]
 
 
 def preferred_label(inputs: DiagnosisInputs, picks: Picks) -> tuple[str, float, float]:
