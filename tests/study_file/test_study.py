@@ -184,7 +184,9 @@ def test_a_default_that_no_trial_has_breaks_no_rule(study_of, styles):
 
 def test_a_rule_that_some_choices_break_with_the_fixed_knobs_is_told_at_those(study_of):
     with pytest.raises(InputError) as raised:
-        study_of("fixed: {candidates: 60}\nspace: {label_style: {choice: [numbers, letters]}, lora_rank: {choice: [4, 8]}}")
+        study_of(
+            "fixed: {candidates: 60}\nspace: {label_style: {choice: [numbers, letters]}, lora_rank: {choice: [4, 8]}}"
+        )
     (fault,) = raised.value.faults
     assert fault.field == "space.label_style.choice.1"
     assert "candidates must be at most 52 with label_style: letters" in fault.rule
