@@ -11,11 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gallery
 import numpy as np
 import pytest
-from gallery import GOOD, broken, build, demo, train
-from stored import Maker, keep_journal, report
 
 from reranker.config import NegativesMix
 from reranker.errors import InputError
@@ -29,6 +26,9 @@ from results.diagnosis.finding import Finding, Grade
 from results.statistics.comparison import Comparison
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.trial_origin import Origin
+from tests import gallery
+from tests.gallery import GOOD, broken, build, demo, train
+from tests.stored import Maker, keep_journal, report
 
 SEEDS_NUMBERS = "recall_at_1,ndcg_at_10,train_loss,optimizer_steps\n0.0179,0.0875,4.25,5\n0.0212,0.1019,4.25,5\n"
 

@@ -26,7 +26,6 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from rich.console import Console
-from stored import keep_journal, report
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
@@ -41,6 +40,7 @@ from results.statistics.verdict_text import verdict
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.tracking_address import tracking_uri_of
 from results.study.trial_origin import Origin
+from tests.stored import keep_journal, report
 from tune.mlflow_tracking import moved_store
 from tune.mlflow_tracking.run_tags import searched, trial_note
 from tune.mlflow_tracking.store_address import ui_command

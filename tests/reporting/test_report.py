@@ -16,7 +16,6 @@ import optuna
 import pytest
 from markdown_it import MarkdownIt
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from stored import USERS, Maker, keep_journal
 
 from reranker.command_line.redaction import masked, masked_command
 from reranker.metrics import NOWHERE, Picks, Ranks
@@ -34,6 +33,7 @@ from results.statistics.seed_averages import configuration_results
 from results.statistics.verdict_text import findings
 from results.study.adapter_usage import keep_registered
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from tests.stored import USERS, Maker, keep_journal
 
 HOSTILE = (
     "</td></text></style><script>document.title='hit'</script><img src=x onerror=\"document.title='hit'\"> @octocat #1"

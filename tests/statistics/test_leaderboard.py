@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
-from stored import keep_journal, report
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
@@ -28,6 +27,7 @@ from results.statistics import comparison
 from results.statistics.comparison import winner
 from results.statistics.verdict_text import verdict
 from results.study.study_folder import StudyFolder, TrialStatus
+from tests.stored import keep_journal, report
 from tune.searching.stop_rules import INTERRUPTED, TOO_MANY_FAILURES
 from tune.terminal.exit_status import exit_code, tell_webhook
 

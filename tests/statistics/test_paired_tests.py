@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pytest
 from scipy import stats
-from stored import report
 
 from reranker.config import TrialConfig
 from reranker.metrics import Ranks, chance, summarise
@@ -15,6 +14,7 @@ from results.statistics.comparison import compare
 from results.statistics.paired_tests import Family, Flips, Ranker, differences, mean_interval, smallest_detectable, tied
 from results.statistics.verdict_text import findings
 from results.study.study_folder import StudyFolder, TrialStatus
+from tests.stored import report
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.normal(size=(40, 50))

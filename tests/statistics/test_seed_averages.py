@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stored import keep_journal, report
 
 from reranker.config import TrialConfig
 from reranker.errors import InputError
@@ -18,6 +17,7 @@ from results.statistics.seed_averages import configuration_results, estimates, s
 from results.statistics.verdict_text import findings, verdict
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.trial_origin import Origin
+from tests.stored import keep_journal, report
 
 USERS = [f"u{i:03d}" for i in range(300)]
 

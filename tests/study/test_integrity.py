@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from searched import search
 
 from reranker import rank
 from reranker.errors import EnvironmentFault, InputError
@@ -22,6 +21,7 @@ from results.statistics.comparison import winner
 from results.statistics.verdict_text import verdict
 from results.study.integrity import check, open_study
 from results.study.study_folder import StudyFolder, TrialStatus
+from tests.searched import search
 from tune import run_search, tracking
 
 DAMAGES: dict[str, Callable[[Path], object]] = {

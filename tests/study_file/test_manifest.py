@@ -1,8 +1,8 @@
 import pytest
-from stored import Maker
 
 from reranker.data.assemble import RerankingData
 from reranker.errors import InputError
+from tests.stored import Maker
 from tune.study_file import manifest
 from tune.study_file.manifest import check_same
 from tune.study_file.study import Study
