@@ -17,6 +17,7 @@ from reranker.storage.user_paths import user_path
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 MOST_CANDIDATES = 10_000
 LabelStyle = Literal["letters", "numbers", "mixed", "id_tokens"]
+Retriever = Literal["popularity", "markov", "item_knn", "ease"]
 
 UserPath = Annotated[
     Path, Field(strict=False), BeforeValidator(lambda text: user_path(text) if isinstance(text, str | Path) else text)
@@ -186,7 +187,7 @@ class _DataBase(StrictModel):
     candidate_mode: Literal["ground_truth", "retrieval"] = Field(
         "ground_truth", description="validation and test lists: the target among negatives, or what a retriever fetches"
     )
-    retriever: Literal["popularity", "markov", "item_knn", "ease"] = Field(
+    retriever: Retriever = Field(
         "item_knn", description="the first stage: of retrieved lists, and of hard negatives for training"
     )
     candidate_order: Literal["shuffled", "retriever"] = Field(

@@ -82,7 +82,7 @@ QWEN_PATTERN = (
 
 
 class _RanksFile(TikTokenConverter):
-    def load_tiktoken_bpe(self, path: str) -> dict[bytes, int]:  # type: ignore[override]
+    def load_tiktoken_bpe(self, path: str) -> dict[bytes, int]:
         pairs = (line.split() for line in Path(path).read_bytes().splitlines())
         return {base64.b64decode(token): int(rank) for token, rank in pairs}
 

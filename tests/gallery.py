@@ -14,7 +14,6 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import yaml
-from stored import keep_journal
 
 from reranker.config import DemoData, TablesData, TrialConfig
 from reranker.data.assemble import RerankingData
@@ -27,6 +26,7 @@ from reranker.storage.atomic_files import write_yaml
 from reranker.training import sft
 from reranker.zero_shot import keep_zero_shot
 from results.study.study_folder import StudyFolder, TrialStatus
+from tests.stored import keep_journal
 from tune.study_file.loading import load
 from tune.study_file.manifest import keep_baselines, make_manifest
 

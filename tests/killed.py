@@ -16,11 +16,11 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from tune import run_search  # isort: skip  (first: sets what Ray reads on import)
 
 import psutil
+from mlflow.tracking import MlflowClient
 
 from results.study.study_folder import StudyFolder
 from tune.callbacks import SearchCallbacks
 from tune.execution.trial_messages import Assignment
-from tune.mlflow_tracking.trials_to_runs import MlflowClient
 from tune.searching.optuna_searcher import _OwnDraws
 from tune.searching.trial_life import TrialLife
 from tune.searching.trial_store import TrialStore
@@ -76,7 +76,7 @@ def at_result(number: int, epoch: int) -> None:
         if Assignment.of(info["trial"].config).number == number and info["result"].get("epoch") == epoch:
             kill_ray()
 
-    SearchCallbacks.on_trial_result = killing
+    SearchCallbacks.on_trial_result = killing  # type: ignore[assignment, method-assign]
 
 
 MOMENTS: dict[str, Callable[[], None]] = {

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from stored import keep_journal
 
 from reranker import rank, train
 from reranker.command_line.entry_point import cause_of, last_net, working_on
@@ -21,6 +20,7 @@ from reranker.metrics import chance
 from reranker.storage.atomic_files import write_json, write_yaml
 from results import compare, diagnose, report, seal
 from results.study.study_folder import StudyFolder
+from tests.stored import keep_journal
 from tune import arguments, control, run_search, tracking
 from tune.searching import stop_pause_requests
 from tune.study_file import loading

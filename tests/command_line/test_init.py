@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reranker.config import TablesData
 from reranker.modeling.memory_estimate import GIB
 from reranker.modeling.model_names import check_name
 from tune import init
@@ -52,6 +53,7 @@ def test_a_study_file_is_written_whose_plan_is_shown(tmp_path, capsys):
     assert "study mine: 8 trials by ndcg_at_10, searching epochs, learning_rate, lora_rank" in printed
     assert "data: tables, 200 users, 120 items, 1600 interactions" in printed
     study = loading.load(tmp_path / "mine.yaml", check_model=check_name)
+    assert isinstance(study.data, TablesData)
     assert study.data.interaction_columns.model_dump() == {
         "user_id": "Customer", "item_id": "sku", "timestamp": "Ordered At", "rating": "stars"
     }  # fmt: skip
@@ -140,7 +142,7 @@ def test_models_are_those_that_the_gpu_holds(tmp_path, gib, models):
     loading.load(tmp_path / "x.yaml", check_model=check_name)
 
 
-def columns_of(clicks: Path, products: Path) -> tuple:
+def columns_of(clicks: Path, products: Path) -> tuple[Path, Path, dict[str, str], dict[str, str]]:
     return (
         clicks,
         products,

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -268,7 +269,7 @@ def test_a_stream_answers_each_good_line_and_says_what_is_wrong_with_the_others(
     assert "6 lines were refused" in err
 
 
-def answers_to(*lines: dict, trial, tmp_path, capsys) -> tuple[list[dict], str]:
+def answers_to(*lines: dict[str, Any], trial, tmp_path, capsys) -> tuple[list[dict[str, Any]], str]:
     (tmp_path / "lists.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     rank.main(["--adapter", str(trial.path), "--jsonl", str(tmp_path / "lists.jsonl")])
     out, err = capsys.readouterr()
@@ -276,10 +277,11 @@ def answers_to(*lines: dict, trial, tmp_path, capsys) -> tuple[list[dict], str]:
 
 
 def test_an_answer_names_the_candidates_and_their_own_ids_from_the_first_place_to_the_last(trial, tmp_path, capsys):
-    line = {"history": HISTORY, "candidates": CANDIDATES, "candidate_ids": [10, "b", None, 13]}
+    ids = [10, "b", None, 13]
+    line = {"history": HISTORY, "candidates": CANDIDATES, "candidate_ids": ids}
     (answer,), err = answers_to(line, trial=trial, tmp_path=tmp_path, capsys=capsys)
     assert [one["title"] for one in answer["ranked"]] == [CANDIDATES[i] for i in answer["order"]]
-    assert [one["id"] for one in answer["ranked"]] == [line["candidate_ids"][i] for i in answer["order"]]
+    assert [one["id"] for one in answer["ranked"]] == [ids[i] for i in answer["order"]]
     assert [one["probability"] for one in answer["ranked"]] == sorted(answer["probabilities"], reverse=True)
     assert err.startswith("1 list in ")
 
@@ -340,16 +342,22 @@ def test_lines_are_handed_on_as_they_arrive():
 def streams(trial):
     """Two processes that wait for lines."""
     command = [sys.executable, "-m", "reranker.rank", "--adapter", str(trial.path), "--jsonl", "-"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    running = [subprocess.Popen(command, cwd=PROJECT, env=environment, text=True, **pipes) for _ in range(2)]
+    running = [
+        subprocess.Popen(
+            command, cwd=PROJECT, env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
     yield running
     for process in running:
         process.kill()
         process.wait()
 
 
-def ask(process: subprocess.Popen, number: int) -> None:
+def ask(process: subprocess.Popen[str], number: int) -> None:
+    assert process.stdin is not None
     process.stdin.write(json.dumps({"id": number, "history": HISTORY, "candidates": CANDIDATES}) + "\n")
     process.stdin.flush()
 

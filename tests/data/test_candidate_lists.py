@@ -8,7 +8,7 @@ import pytest
 from reranker.config import NegativesMix, TrialConfig
 from reranker.data import collaborative
 from reranker.data.candidate_lists import CandidateSampler, fingerprint, training_prefixes
-from reranker.data.example import MISSING, Example
+from reranker.data.example import MISSING, Evaluated, Example
 from reranker.data.interactions import Interactions, split
 from reranker.data.leak_guard import check_no_leak
 from reranker.errors import InputError
@@ -37,7 +37,7 @@ def training(config: TrialConfig = CONFIG, epoch: int = 0, prefixes: np.ndarray 
     return SAMPLER.training_examples(config, prefixes, epoch)
 
 
-def evaluation(part: str = "validation", **values) -> list[Example]:
+def evaluation(part: Evaluated = "validation", **values) -> list[Example]:
     return SAMPLER.evaluation_examples(part, **{"n": 10, "negatives": "uniform", "users": None, "seed": 0, **values})
 
 
@@ -102,7 +102,8 @@ def test_training_history_is_cut_to_what_a_prompt_and_the_collaborative_scores_u
 
 
 def test_evaluation_lists_hold_the_held_out_item_after_all_before_it():
-    for part, end in (("validation", -2), ("test", -1)):
+    ends: dict[Evaluated, int] = {"validation": -2, "test": -1}
+    for part, end in ends.items():
         lists = evaluation(part)
         assert [e.user for e in lists] == list(range(60))
         for example in lists:
@@ -131,7 +132,7 @@ def test_the_targets_label_is_new_each_epoch_only_when_shuffled():
     assert places[0] == places[1] == places[2]
     assert len(set(places[0])) == 10
     shuffled = [[e.target for e in training(epoch=epoch)] for epoch in (0, 1)]
-    same = np.mean(np.equal(*shuffled))
+    same = np.mean(np.equal(shuffled[0], shuffled[1]))
     assert same == pytest.approx(0.1, abs=0.06)
 
 
@@ -170,7 +171,7 @@ def test_held_out_interactions_do_not_show_in_popularity():
     sequences = [np.array([i % 5, 5 + i % 3, 9]) for i in range(40)] + [np.array([0, 1, 2])]
     data = Interactions([f"u{i}" for i in range(41)], list("abcdefghij"), list("abcdefghij"), sequences, [], "")
     sampler = CandidateSampler(data, split(data), "item_knn")
-    drawn = Counter()
+    drawn = Counter[int]()
     for seed in range(400):
         (only,) = [
             e

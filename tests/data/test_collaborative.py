@@ -176,6 +176,6 @@ def test_the_model_s_weight_counts_in_training_scoring_and_use(demo, tmp_path):
     assert figures["train_loss"] == pytest.approx(figures["collaborative_loss"], abs=0.25)
     example = demo.validation(config)[0]
     texts = demo.interactions.item_texts
-    titles = [[texts[i] for i in items] for items in (example.history, example.candidates)]
-    ranking = Reranker.load(tmp_path, "cpu").rank(*titles)
+    history, candidates = ([texts[i] for i in items] for items in (example.history, example.candidates))
+    ranking = Reranker.load(tmp_path, "cpu").rank(history, candidates)
     assert ranking.probabilities == pytest.approx(np.exp(example.collaborative), abs=1e-3)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from reranker.config import DemoData, MovieLensData, NegativesMix, TrialConfig
+from reranker.config import DemoData, MovieLensData, NegativesMix, Retriever, TrialConfig
 from reranker.data import first_stage, recommenders
 from reranker.data.assemble import RerankingData
 from reranker.data.baseline_ranks import COLLABORATIVE
 from reranker.data.candidate_lists import CandidateSampler, training_prefixes
-from reranker.data.example import MISSING, Example
+from reranker.data.example import MISSING, Evaluated, Example
 from reranker.data.interactions import Interactions, split
 from reranker.data.leak_guard import check_no_leak
 from reranker.data.recommenders import RECOMMENDERS
@@ -24,13 +24,14 @@ from reranker.errors import InputError
 from reranker.metrics import chance, ranks_of_target, summarise
 from reranker.training.sft import fine_tune
 from reranker.training.trainer import TrainingReport
+from tests.present import present
 
 ARCHIVE = Path(__file__).parents[2].parent / "shared" / "data" / "ml-latest-small.zip"
 CONFIG = TrialConfig(candidates=10)
 HARD = CONFIG.model_copy(update={"negatives": NegativesMix(uniform=0.5, retriever=0.5), "examples_per_user": None})
 
 
-def prepared(name: str = "markov", users: int = 300, **settings) -> RerankingData:
+def prepared(name: Retriever = "markov", users: int = 300, **settings) -> RerankingData:
     return RerankingData.prepare(DemoData(users=users, candidate_mode="retrieval", retriever=name, **settings))
 
 
@@ -47,7 +48,7 @@ def best(name: str, sequences: list[np.ndarray], items: int, history: list[int],
     return [item for item in order if item not in left_out]
 
 
-def held_out(data: RerankingData, example: Example, part: str) -> int:
+def held_out(data: RerankingData, example: Example, part: Evaluated) -> int:
     return int(data.split.held_out(part)[example.user])
 
 
@@ -89,8 +90,7 @@ def test_the_first_stage_knows_nothing_of_what_is_held_out(data):
         replace(data.interactions, sequences=[s[[*range(len(s) - 2), -1, -2]] for s in data.interactions.sequences])
     )
     other = CandidateSampler(data.interactions, turned, "markov")
-    settings = {"n": 10, "order": "shuffled", "users": None, "seed": 0}
-    lists = other.retrieved_examples("validation", **settings)
+    lists = other.retrieved_examples("validation", n=10, order="shuffled", users=None, seed=0)
     assert [e.candidates for e in lists] == [e.candidates for e in data.validation(CONFIG)]
     assert [e.target for e in lists] != [e.target for e in data.validation(CONFIG)]
 
@@ -314,7 +314,9 @@ def test_a_training_is_scored_on_all_lists_and_on_those_that_hold_their_target()
     assert figures["recall_at_10"] == pytest.approx(figures["hit"])
     assert figures["retrieved/recall_at_10"] == 1
     assert figures["recall_at_1"] == pytest.approx(figures["hit"] * figures["retrieved/recall_at_1"])
-    assert reports[-1].evaluation.picks.target.tolist() == [example.target for example in data.validation(config)]
+    assert present(reports[-1].evaluation).picks.target.tolist() == [
+        example.target for example in data.validation(config)
+    ]
 
 
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="ml-latest-small.zip is not beside the project")

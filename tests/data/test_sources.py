@@ -252,7 +252,7 @@ def test_nul_characters_are_reported_with_their_line(write):
 @pytest.mark.parametrize("name", ["a\0b.csv", "x" * 256 + ".csv", ""])
 def test_paths_that_no_file_has_are_refused_with_the_configuration(name):
     with pytest.raises(ValidationError, match="a path"):
-        TablesData(interactions=name, items="items.csv")
+        TablesData(interactions=name, items=Path("items.csv"))
     with pytest.raises(ValidationError, match="a path"):
         MovieLensData(path=name)
 
@@ -260,7 +260,8 @@ def test_paths_that_no_file_has_are_refused_with_the_configuration(name):
 def test_a_leading_tilde_is_the_home_folder(write, tmp_path, monkeypatch):
     config = write()
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert TablesData(interactions="~/interactions.csv", items="~/items.csv", min_user=3, min_item=1) == config
+    given = {"interactions": "~/interactions.csv", "items": "~/items.csv", "min_user": 3, "min_item": 1}
+    assert TablesData.model_validate(given) == config
 
 
 # MovieLens

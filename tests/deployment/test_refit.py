@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import grimp
 import pytest
@@ -260,7 +261,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def post(url: str, body: dict) -> tuple[int, dict]:
+def post(url: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=60) as response:

@@ -11,11 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gallery
 import numpy as np
 import pytest
-from gallery import GOOD, broken, build, demo, train
-from stored import Maker, keep_journal, report
 
 from reranker.config import NegativesMix
 from reranker.errors import InputError
@@ -29,6 +26,9 @@ from results.diagnosis.finding import Finding, Grade
 from results.statistics.comparison import Comparison
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.trial_origin import Origin
+from tests import gallery
+from tests.gallery import GOOD, broken, build, demo, train
+from tests.stored import Maker, keep_journal, report
 
 SEEDS_NUMBERS = "recall_at_1,ndcg_at_10,train_loss,optimizer_steps\n0.0179,0.0875,4.25,5\n0.0212,0.1019,4.25,5\n"
 
@@ -222,7 +222,7 @@ CANNOT, RULELESS = "cannot name labels yet", "names labels but does not know the
 LOST = "knew how to name labels and lost it"
 REAL = "smollm2-135m"
 GUESSING = {"train_loss": 2.31, "val_loss": 2.31}
-SKILL = {"applied/skill_steps": 40, "applied/skill_seconds": 260.0, "applied/skill_found": 0.96}
+SKILL: dict[str, Any] = {"applied/skill_steps": 40, "applied/skill_seconds": 260.0, "applied/skill_found": 0.96}
 
 
 @pytest.fixture
@@ -406,7 +406,7 @@ def test_where_labels_were_asked_for_that_comes_before_the_steps(maker):
 
 
 def test_one_label_that_stands_first_everywhere_is_no_cause_of_a_long_training_at_the_loss_of_guessing(maker):
-    assert list(told(plateau(maker, **{"applied/optimizer_steps": 900}))) == [
+    assert list(told(plateau(maker, probed=False, **{"applied/optimizer_steps": 900}))) == [
         "at chance",
         "labels don't fit their lists",
     ]
@@ -529,9 +529,11 @@ def test_a_lead_over_few_seeds_is_held_against_the_t_distribution(seeds, told):
     trial = StoredTrial(0, {}, TrialStatus.COMPLETED, "", [{"epoch": 1, "ndcg_at_10": 0.5}])
     lead = 3 * 0.01 * np.sqrt(2 / seeds)
     scores = {"trial 0": [0.5 + lead] * seeds, "trial 1": [0.5] * seeds}
-    known = {"seed_spread": 0.01, "seed_degrees": 2 * (seeds - 1), "scores": scores, "ahead": [], "user_error": 0.01}
-    tests = {"interval": (0.4, 0.6), "against": {}, "tie_set": [trial], "cheapest": trial, "detectable": 0.05}
-    found = Comparison("ndcg_at_10", trial, users=600, studies=1, configurations=2, **known, **tests)
+    found = Comparison(
+        "ndcg_at_10", trial, interval=(0.4, 0.6), against={}, tie_set=[trial], cheapest=trial, detectable=0.05, users=600,
+        scores=scores, ahead=[], seed_spread=0.01, seed_degrees=2 * (seeds - 1), user_error=0.01,
+        studies=1, configurations=2,
+    )  # fmt: skip
     assert (seed_luck(DiagnosisInputs([trial], 600, 20, comparison=found)) is not None) is told
 
 
@@ -617,7 +619,12 @@ def test_the_command_wants_a_study_or_a_table_with_its_size(tmp_path, capsys):
     assert "there is no study" in capsys.readouterr().err
 
 
-COUNTED = {"collaborative_loss": 1.5, "alone/recall_at_1": 0.1, "alone/ndcg_at_10": 0.45, "alone/val_loss": 2.3}
+COUNTED: dict[str, Any] = {
+    "collaborative_loss": 1.5,
+    "alone/recall_at_1": 0.1,
+    "alone/ndcg_at_10": 0.45,
+    "alone/val_loss": 2.3,
+}
 
 
 def test_a_model_that_adds_nothing_to_counting_is_told_so_before_its_causes(maker):

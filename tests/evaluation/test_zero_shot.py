@@ -13,13 +13,14 @@ from reranker import zero_shot
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.item_token_cache import Catalogue
-from reranker.evaluation.scoring import EncodedLists, score
+from reranker.evaluation.scoring import EncodedLists, inspect, score
 from reranker.metrics import ranks_of_target
 from reranker.modeling.checkpoints import load_base, load_tokenizer
 from reranker.modeling.model_cache import BaseModels
 from reranker.prompting.prompts import PromptEncoder
 from reranker.trial_folder import TrialFolder
 from reranker.zero_shot import keep_zero_shot
+from tests.present import present
 
 CONFIG = TrialConfig(model="demo-tiny", history_length=6)
 
@@ -47,14 +48,13 @@ def test_the_ranks_are_those_of_the_base_without_an_adapter(kept, demo):
 def test_a_label_that_the_base_prefers_whatever_it_holds_loses_its_advantage(demo, tmp_path, monkeypatch):
     """The demo's base has hardly a prior, so one is planted: label D gets eight nats more."""
     planted = np.where(np.arange(20) == 3, 8.0, 0.0)
-    seen = zero_shot.inspect
     monkeypatch.setattr(zero_shot, "score", lambda model, lists: score(model, lists) + planted)
     monkeypatch.setattr(
-        zero_shot, "inspect", lambda *given: replace(seen(*given), scores=seen(*given).scores + planted)
+        zero_shot, "inspect", lambda *given: replace(inspect(*given), scores=inspect(*given).scores + planted)
     )
     plain, without = TrialFolder(tmp_path / "plain"), TrialFolder(tmp_path / "without")
     keep_zero_shot(CONFIG, demo, BaseModels(), plain, without)
-    first = [np.bincount(folder.read_picks().first, minlength=20) / 300 for folder in (plain, without)]
+    first = [np.bincount(present(folder.read_picks()).first, minlength=20) / 300 for folder in (plain, without)]
     assert first[0].argmax() == 3
     assert first[0][3] > 0.5
     assert first[1][3] < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 300)

@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -26,7 +27,6 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from rich.console import Console
-from stored import keep_journal, report
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
@@ -41,6 +41,8 @@ from results.statistics.verdict_text import verdict
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.tracking_address import tracking_uri_of
 from results.study.trial_origin import Origin
+from tests.present import present
+from tests.stored import keep_journal, report
 from tune.mlflow_tracking import moved_store
 from tune.mlflow_tracking.run_tags import searched, trial_note
 from tune.mlflow_tracking.store_address import ui_command
@@ -51,7 +53,7 @@ USERS = [f"u{i:03d}" for i in range(300)]
 numbers = itertools.count()
 
 
-def figures(epoch: int, recall: float) -> dict[str, float]:
+def figures(epoch: int, recall: float) -> dict[str, Any]:
     return {
         **dict.fromkeys(METRIC_NAMES, recall), "epoch": epoch, "train_loss": 3 - recall, "val_loss": 3 - recall,
         "label_mass": 0.9, "seconds_per_list": 0.01, "hit": 0.8, "retrieved/recall_at_1": recall / 0.8,
@@ -72,7 +74,7 @@ def first_for(share: float) -> Ranks:
 def add_trial(study: StudyFolder, number: int, recalls: list[float], *, origin: str = "", **knobs):
     """A trial that has finished an epoch for each of `recalls`, the share of users whose true item stood first; the others'
     stood last, so that all metrics are the same."""
-    values = {"model": "demo-tiny", "learning_rate": 10.0**-number / 100, "epochs": 3} | knobs
+    values: dict[str, Any] = {"model": "demo-tiny", "learning_rate": 10.0**-number / 100, "epochs": 3} | knobs
     study.start_trial(number, TrialConfig(**values), Origin.parse(origin))
     for epoch, recall in enumerate(recalls, start=1):
         report(study.trial(number), USERS, first_for(recall), **figures(epoch, recall))
@@ -396,13 +398,13 @@ def test_saved_views_show_what_the_runs_have(study):
 
 def all_places(study: StudyFolder, metric: str, seen: Seen) -> dict[str, str]:
     """What each place says of the winner's figure, with three digits; the console's table and the CSV have single runs."""
-    best, pretty_name = winner(study), PRETTY[metric]
+    best, pretty_name = present(winner(study)), PRETTY[metric]
     page, text = ((study.path / name).read_text() for name in ("report.html", "report.md"))
     row = next(row for row in content_of(study).board.rows if row.kind == "trial")
     on_board = row.value if metric == "ndcg_at_10" else float(row.cells[0])
     found = {
-        "page": re.search(rf"<h2>{pretty_name}</h2><strong>([\d.]+)", page)[1],
-        "Markdown": re.search(rf"\*\*{pretty_name}: ([\d.]+)", text)[1],
+        "page": present(re.search(rf"<h2>{pretty_name}</h2><strong>([\d.]+)", page))[1],
+        "Markdown": present(re.search(rf"\*\*{pretty_name}: ([\d.]+)", text))[1],
         "board": f"{on_board:.3f}",
         "MLflow, the study": f"{seen.metrics('study')[f'best/{metric}']:.3f}",
     }
@@ -412,7 +414,7 @@ def all_places(study: StudyFolder, metric: str, seen: Seen) -> dict[str, str]:
     Console(file=out, width=200).print(pretty(leaderboard(study), ["learning_rate"]))
     line = next(line.split() for line in out.getvalue().splitlines() if f" {name} " in f" {line} ")
     return found | {
-        "CSV": f"{pd.read_csv(study.leaderboard).set_index('name').loc[name, metric]:.3f}",
+        "CSV": f"{pd.read_csv(study.leaderboard).set_index('name')[metric][name]:.3f}",
         "console": line[{"recall_at_1": 5, "ndcg_at_10": 6}[metric]],
         "MLflow, the trial": f"{seen.metrics(str(best.number))[f'best/{metric}']:.3f}",
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from families import FAMILIES, LABELS, adapted, gradients, same
 from torch.utils.flop_counter import FlopCounterMode
 
 from reranker.config import TrialConfig
@@ -14,6 +13,7 @@ from reranker.modeling.batching import by_length, pad_left
 from reranker.modeling.label_head import only_answers
 from reranker.modeling.label_trie import LabelTrie
 from reranker.prompting.prompts import Prompt
+from tests.families import FAMILIES, LABELS, adapted, gradients, same
 
 TARGETS = torch.tensor([2, 0, 3])
 ROWS = [list(range(20, 20 + length)) for length in (30, 12, 25)]

@@ -80,5 +80,5 @@ def test_two_questions_behind_one_list_have_the_scores_that_they_have_alone():
     model, trie = FAMILIES["gemma3"]().eval(), LabelTrie.of(LABELS, END)
     turned = [Prompt(PROMPTS[0], 0), Prompt([*PROMPTS[0][:6], 60, 61], 0)]
     together = inspect(model, EncodedLists(turned, [list(range(len(LABELS)))] * 2, 2, trie, 0))
-    expected = sum(step_by_step(model, prompt.input_ids, trie.paths)[0] for prompt in turned) / 2
-    assert together.scores[0].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    one, other = (step_by_step(model, prompt.input_ids, trie.paths)[0] for prompt in turned)
+    assert together.scores[0].tolist() == pytest.approx(((one + other) / 2).tolist(), abs=1e-5)

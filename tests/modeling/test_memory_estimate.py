@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from reranker.modeling.model_shape import read_shape
 from reranker.prompting.forward_passes import Limits, Pass, plain_passes, shared_passes
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.loss import Objective
+from tests.present import present
 
 BATCH, TOKENS = 4, 120
 PROMPTS = PassSize(BATCH, TOKENS)
@@ -44,7 +46,7 @@ def kept_bytes(config: TrialConfig) -> int:
 
 def forward_and_kept_bytes(model: PeftModel, config: TrialConfig) -> tuple[torch.Tensor, int]:
     """The loss of random prompts, one of them padded, and what they keep."""
-    ids = torch.randint(5, shape_of(config.model).vocabulary, (BATCH, TOKENS))
+    ids = torch.randint(5, present(shape_of(config.model)).vocabulary, (BATCH, TOKENS))
     mask = torch.ones_like(ids)
     mask[0, 0] = 0
     logits = {"logits_to_keep": 1} if config.objective == "label_ce" else {}
@@ -113,14 +115,14 @@ def loss_of(objective: Objective, model: PeftModel, batch: Pass) -> torch.Tensor
 @pytest.mark.parametrize("model", ["demo-tiny", "demo-small"])
 def test_the_estimate_is_what_is_kept_and_a_little_for_the_backward_pass(model, targets):
     config = TrialConfig(model=model, lora_targets=targets)
-    guess = estimate(config, shape_of(model), PROMPTS, on_gpu=False)
+    guess = estimate(config, present(shape_of(model)), PROMPTS, on_gpu=False)
     assert 1.0 <= guess.activations / kept_bytes(config) <= 1.6  # of two layers, one layer's backward pass is much
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_estimate_for_a_real_model_is_what_is_kept_and_a_little(smollm2_tokenizer, precision):
     config = TrialConfig(model="smollm2-135m", precision=precision)
-    guess = estimate(config, shape_of("smollm2-135m"), PROMPTS, on_gpu=False)
+    guess = estimate(config, present(shape_of("smollm2-135m")), PROMPTS, on_gpu=False)
     assert 1.0 <= guess.activations / kept_bytes(config) <= 1.15
 
 
@@ -133,7 +135,8 @@ def test_the_estimate_for_shared_lists_is_what_is_kept_and_a_little(base, lists,
     size = PassSize(lists, layout["width"], layout["prefix"], layout["branches"])
     assert (size.examples, size.tokens) == (lists * 16, shared["input_ids"].numel())
     (kept,) = kept_by(config, encoder, shared)
-    assert 1.0 <= estimate(config, shape_of(base), size, on_gpu=False).activations / kept <= 1.15
+    guess = estimate(config, present(shape_of(base)), size, on_gpu=False)
+    assert 1.0 <= guess.activations / kept <= 1.15
 
 
 def test_shared_lists_keep_less_than_as_many_prompts_and_are_estimated_so(base, demo):
@@ -143,7 +146,8 @@ def test_shared_lists_keep_less_than_as_many_prompts_and_are_estimated_so(base, 
     assert together < 0.5 * alone
     layout, prompts = shared["layout"], PassSize(*plain["input_ids"].shape)
     size = PassSize(1, layout["width"], layout["prefix"], 16)
-    guessed, guessed_alone = (estimate(config, shape_of(base), s, on_gpu=False).activations for s in (size, prompts))
+    shape = present(shape_of(base))
+    guessed, guessed_alone = (estimate(config, shape, s, on_gpu=False).activations for s in (size, prompts))
     assert guessed / guessed_alone == pytest.approx(together / alone, rel=0.1)
 
 
@@ -168,13 +172,13 @@ def test_a_fused_bf16_base_keeps_less():
 
 @pytest.mark.parametrize("model", [name for name, entry in MODELS.items() if entry.shape])
 def test_the_shapes_give_the_parameters_of_the_table(model):
-    assert MODELS[model].shape.parameters / 1e6 == pytest.approx(MODELS[model].parameters, rel=0.01)
+    assert present(MODELS[model].shape).parameters / 1e6 == pytest.approx(MODELS[model].parameters, rel=0.01)
 
 
 def test_a_shape_is_read_from_a_folder(tmp_path):
     facts = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
     (tmp_path / "config.json").write_text(json.dumps({**facts, "vocab_size": 100, "model_type": "llama"}))
-    shape = read_shape(tmp_path / "config.json")
+    shape = present(read_shape(tmp_path / "config.json"))
     assert (shape.layers, shape.kv_heads, shape.head_dim, shape.qk_norm) == (3, 4, 16, False)
     (tmp_path / "config.json").write_text("{}")
     assert read_shape(tmp_path / "config.json") is None
@@ -183,9 +187,9 @@ def test_a_shape_is_read_from_a_folder(tmp_path):
 def test_checkpointing_a_smaller_batch_and_a_smaller_rank_take_less():
     prompts, shared = PassSize(8, 1000), PassSize(2, 200, 800, 16)
 
-    def total(size: PassSize = prompts, **knobs: object) -> float:
+    def total(size: PassSize = prompts, **knobs: Any) -> float:
         config = TrialConfig(model="qwen3-0.6b", **knobs)
-        return estimate(config, shape_of("qwen3-0.6b"), size, on_gpu=True).total
+        return estimate(config, present(shape_of("qwen3-0.6b")), size, on_gpu=True).total
 
     assert total(gradient_checkpointing=True) < total() / 2
     assert total(shared, gradient_checkpointing=True) < total(shared) / 2

@@ -27,7 +27,9 @@ def data() -> RerankingData:
     return RerankingData.prepare(DemoData(users=64))
 
 
-def outcome(config: TrialConfig, data: RerankingData, folder: Path, bases: BaseModels | None) -> tuple[dict, dict]:
+def outcome(
+    config: TrialConfig, data: RerankingData, folder: Path, bases: BaseModels | None
+) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """Figures and adapter weights."""
     figures = fine_tune(config, data, folder=TrialFolder(folder), bases=bases).figures
     weights = load_file(folder / "adapter" / "adapter_model.safetensors")

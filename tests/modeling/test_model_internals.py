@@ -9,11 +9,11 @@ import peft
 import pytest
 import torch
 import transformers
-from families import FAMILIES, adapted
 from peft.tuners.lora import Linear
 from torch import nn
 
 from reranker.config import TrialConfig
+from tests.families import FAMILIES, adapted
 
 TRANSFORMERS = f"transformers {transformers.__version__} has changed what reranker/modeling/"
 PEFT = f"peft {peft.__version__} has changed what reranker/modeling/fused_lora.py reaches: "

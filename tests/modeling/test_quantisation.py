@@ -23,6 +23,7 @@ from reranker.prompting.prompts import PromptEncoder
 from reranker.training.sft import fine_tune
 from reranker.training.trainer import RerankerTrainer
 from reranker.trial_folder import TrialFolder
+from tests.present import present
 from tune.run_search import main as run_search
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -58,7 +59,7 @@ def test_peft_alone_gives_what_the_trial_scored(small, tmp_path):
 
 @needs_package
 def test_the_adapter_of_a_quantised_base_is_trained_in_fp32(small, monkeypatch):
-    seen = set()
+    seen = set[torch.dtype]()
 
     class Watched(RerankerTrainer):
         def training_step(self, *args, **kwargs):
@@ -98,16 +99,15 @@ def test_the_weights_of_a_real_model_are_estimated_within_a_twentieth(smollm2_to
         held += parameter.numel() * parameter.element_size()
         if (state := getattr(parameter, "quant_state", None)) is not None:
             held += state.absmax.numel() + state.state2.absmax.numel() * 4 + state.state2.code.numel() * 4
-    guess = estimate(config, shape_of("smollm2-135m"), PassSize(1, 100), on_gpu=True)
+    guess = estimate(config, present(shape_of("smollm2-135m")), PassSize(1, 100), on_gpu=True)
     assert guess.weights == pytest.approx(held, rel=0.05)
 
 
 @pytest.mark.parametrize(("model", "gib"), [("qwen3-1.7b", 1.26), ("qwen3-4b", 2.47), ("qwen3-8b", 5.66)])
 def test_a_large_model_takes_half_a_byte_a_weight_besides_its_embeddings(model, gib):
     config = TrialConfig(model=model, quantisation="nf4")
-    assert estimate(config, shape_of(model), PassSize(1, 500), on_gpu=True).weights / GIB == pytest.approx(
-        gib, abs=0.01
-    )
+    guess = estimate(config, present(shape_of(model)), PassSize(1, 500), on_gpu=True)
+    assert guess.weights / GIB == pytest.approx(gib, abs=0.01)
 
 
 STUDY = """
@@ -129,7 +129,7 @@ def test_without_a_gpu_it_is_refused_before_anything_starts(tmp_path, capsys):
 
 
 def test_without_the_package_it_is_named(monkeypatch):
-    monkeypatch.setattr(quantisation.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EnvironmentFault, match=r"needs the package bitsandbytes: pip install 'reranker-tuner\[nf4\]'"):
         quantisation.check_quantiser()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from families import FAMILIES, LABELS, adapted, gradients, same
 
 from reranker.config import TrialConfig
 from reranker.modeling.batching import pad_left
 from reranker.modeling.label_head import only_answers
 from reranker.modeling.shared_list_attention import lay_out, sharing
+from tests.families import FAMILIES, LABELS, adapted, gradients, same
 
 LISTS = [list(range(20, 50)), list(range(60, 72))]
 QUESTIONS = [[[5, 6, 7, 8], [9, 4], [1, 2, 3]], [[201], [202, 203, 204, 205, 206], [9, 8]]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -28,8 +30,8 @@ def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
     return chosen
 
 
-def encoder(tokenizer: PreTrainedTokenizerBase, candidates: int, **knobs: object) -> PromptEncoder:
-    settings = {"model": "smollm2-135m", "candidates": candidates, "max_prompt_tokens": 10_000, **knobs}
+def encoder(tokenizer: PreTrainedTokenizerBase, candidates: int, **knobs: Any) -> PromptEncoder:
+    settings: dict[str, Any] = {"model": "smollm2-135m", "candidates": candidates, "max_prompt_tokens": 10_000, **knobs}
     return PromptEncoder(Catalogue(tokenizer, TITLES), TrialConfig(**settings))
 
 

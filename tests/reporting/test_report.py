@@ -16,13 +16,13 @@ import optuna
 import pytest
 from markdown_it import MarkdownIt
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from stored import USERS, Maker, keep_journal
 
 from reranker.command_line.redaction import masked, masked_command
 from reranker.metrics import NOWHERE, Picks, Ranks
 from reranker.storage.atomic_files import append_line, write_json, write_yaml
 from results.report import main
-from results.reporting.charts import Contest, apart, cost, label_positions, learning_curves, rank_histogram, reliability
+from results.reporting.chart_data import Contest
+from results.reporting.charts import apart, cost, label_positions, learning_curves, rank_histogram, reliability
 from results.reporting.leaderboard_rows import board_of
 from results.reporting.markdown import escaped, to_markdown
 from results.reporting.optuna_plots import knob_figures
@@ -34,6 +34,8 @@ from results.statistics.seed_averages import configuration_results
 from results.statistics.verdict_text import findings
 from results.study.adapter_usage import keep_registered
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from tests.present import present
+from tests.stored import USERS, Maker, keep_journal
 
 HOSTILE = (
     "</td></text></style><script>document.title='hit'</script><img src=x onerror=\"document.title='hit'\"> @octocat #1"
@@ -88,7 +90,9 @@ class Page(HTMLParser):
 
     def __init__(self, source: str) -> None:
         super().__init__()
-        self.source, self.tags, self.attributes, self.text = source, Counter(), [], ""
+        self.source, self.text = source, ""
+        self.tags = Counter[str]()
+        self.attributes = list[tuple[str, str, str]]()
         self.feed(source)
 
     def handle_starttag(self, tag, attrs):
@@ -182,7 +186,7 @@ def browser(*arguments: str) -> str:
 
 def test_a_browser_runs_nothing_and_a_telephone_need_not_scroll_sideways(hostile, tmp_path):
     inner = hostile.path / "report.html"
-    shown = re.search(r"<title>(.*?)</title>", browser("--dump-dom", inner.as_uri()))[1]
+    shown = present(re.search(r"<title>(.*?)</title>", browser("--dump-dom", inner.as_uri())))[1]
     assert shown.startswith("films &lt;script&gt;document.title='hit': Trial ")
     frame = tmp_path / "frame.html"
     measure = "const d = f.contentDocument.documentElement; document.title = d.scrollWidth + ' of ' + d.clientWidth"
@@ -190,7 +194,7 @@ def test_a_browser_runs_nothing_and_a_telephone_need_not_scroll_sideways(hostile
         f'<iframe id="f" src="{inner.as_uri()}" style="width:390px;height:800px;border:0" onload="{measure}"></iframe>'
     )
     told = browser(f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", frame.as_uri())
-    needed, had = re.search(r"<title>(\d+) of (\d+)</title>", told).groups()
+    needed, had = present(re.search(r"<title>(\d+) of (\d+)</title>", told)).groups()
     assert int(had) <= 390
     assert needed == had
 
@@ -246,7 +250,7 @@ def test_the_headline_of_a_study_at_chance(maker):
 def test_key_figures_stand_beside_the_best_baseline_and_chance(maker):
     study = maker.baseline("popularity", 0.3).baseline("markov", 0.8).trial(2.0).study
     first, second, gain = content_of(study).tiles  # one trial has no others to be told from
-    found = compare(study)
+    found = present(compare(study))
     best, markov = study.trial(0).read_reports()[1], study.references()["markov"]
     assert first.label == "NDCG@10"
     assert first.value == f"{best['ndcg_at_10']:.3f}"
@@ -570,7 +574,7 @@ def test_the_differences_stand_on_the_page_at_every_width(maker, tmp_path, width
         f'onload="{measure}"></iframe>'
     )
     told = browser(f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,900", "--dump-dom", frame.as_uri())
-    count, right = re.search(r"<title>(\d+) ([\d.]+)</title>", told).groups()
+    count, right = present(re.search(r"<title>(\d+) ([\d.]+)</title>", told)).groups()
     assert int(count) == 1
     assert float(right) <= width
 

@@ -21,6 +21,7 @@ from reranker.config import TrialConfig
 from reranker.metrics import ranks_of_target
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.tracking_address import local_store
+from results.study.trial_origin import DRAWN
 from tune.callbacks import SearchCallbacks
 from tune.execution.trial_messages import Assignment
 from tune.mlflow_tracking.tracker import Tracker
@@ -236,7 +237,7 @@ def curve(number: int, values: list[float], epochs: int = 9) -> PastTrial:
     return PastTrial(f"t{number}", assignment.as_tune_config)
 
 
-def changed(past: PastTrial, **facts: object) -> PastTrial:
+def changed(past: PastTrial, **facts: Any) -> PastTrial:
     return PastTrial(past.trial_id, replace(Assignment.of(past.config), **facts).as_tune_config)
 
 
@@ -245,7 +246,7 @@ def fresh(past: PastTrial, known: int = 0) -> PastTrial:
     return changed(past, reports=Assignment.of(past.config).reports[:known])
 
 
-def result_of(study: Study, past: PastTrial, epoch: int) -> dict:
+def result_of(study: Study, past: PastTrial, epoch: int) -> dict[str, Any]:
     assignment = Assignment.of(past.config)
     value = assignment.reports[epoch - 1][1]
     return {"epoch": epoch, "progress": progress(epoch, assignment.config.epochs), study.metric: value}
@@ -255,7 +256,7 @@ def decisions(scheduler: TrialScheduler, study: Study, past: PastTrial, known: i
     """What the scheduler says to each report, up to the one that it stops the trial at."""
     trial, said = fresh(past, known), []
     scheduler.on_trial_add(None, trial)
-    for epoch, _ in Assignment.of(past.config).reports:
+    for epoch in range(1, len(Assignment.of(past.config).reports) + 1):
         said.append(scheduler.on_trial_result(None, trial, result_of(study, past, epoch)))
         if said[-1] == TrialScheduler.STOP:
             break
@@ -328,7 +329,7 @@ def test_a_new_launch_judges_by_the_same_rungs_as_the_old_one(tmp_path, kind):
     for pair in ((0, 1), (2, 3)):
         trials = {}
         for number in pair:
-            trial_store.enqueue({"epochs": 9}, "")
+            trial_store.enqueue({"epochs": 9}, DRAWN)
             assert trial_store.ask()[0].number == number
             trials[number] = fresh(curve(number, curves[number]))
             live.on_trial_add(None, trials[number])
@@ -584,15 +585,21 @@ def searcher_of(launch: Launch, study: Study, replication: Replication | None = 
     return OptunaSearcher(study, launch.trial_store, launch.trial_life, launch.stop_rules, replication)
 
 
+def suggested(search: OptunaSearcher, trial_id: str) -> Assignment:
+    config = search.suggest(trial_id)
+    assert isinstance(config, dict)
+    return Assignment.of(config)
+
+
 def test_a_slot_whose_process_is_gone_leaves_its_trial_to_go_on(tmp_path):
     study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
     search = searcher_of(Launch(study, folder), study)
-    begun = Assignment.of(search.suggest("t0"))
+    begun = suggested(search, "t0")
     search.on_trial_result("t0", {"epoch": 1, "ndcg_at_10": 0.5})
     search.on_trial_complete("t0", error=True)
     assert [trial.state.name for trial in journal(folder)] == ["RUNNING"]
-    later = searcher_of(Launch(study, folder), study).suggest("t1")
-    assert Assignment.of(later) == replace(begun, reports=((1, 0.5),))
+    later = suggested(searcher_of(Launch(study, folder), study), "t1")
+    assert later == replace(begun, reports=((1, 0.5),))
 
 
 @pytest.mark.parametrize("settings", ["", "sampler: grid, "])
@@ -604,7 +611,7 @@ def test_out_of_patience_only_replicates_begin(tmp_path, settings):
     launch = Launch(study, folder)
     launch.trial_store.enqueue_first()
     search = searcher_of(launch, study, Replication(folder, top=1, seeds=1, say=launch.said.append))
-    running = Assignment.of(search.suggest("t0")).number
+    running = suggested(search, "t0").number
     launch.end(TrialStatus.COMPLETED, 50)
     if settings:
         assert launch.trial_store.waiting() == 1  # a point of the grid
@@ -613,7 +620,7 @@ def test_out_of_patience_only_replicates_begin(tmp_path, settings):
     launch.stop_rules._hold_to_limits()
     search.on_trial_complete("t0", {"ended": "cancelled"})
     folder.write_status(running, TrialStatus.CANCELLED)
-    replicate = Assignment.of(search.suggest("t1"))
+    replicate = suggested(search, "t1")
     assert replicate.to_the_end
     assert str(launch.stop_rules.origin(replicate.number)) == "replicate of 1"
     launch.stop_rules._signalled = True  # Ctrl-C
@@ -671,7 +678,7 @@ def test_a_second_replication_is_for_others_that_could_be_the_best_and_not_for_t
     run(trial_store, folder, 2)
     for number, score_of_trial in {5: 0.61, 6: 0.57}.items():
         folder.trial(number).append_report({"epoch": 1, "ndcg_at_10": score_of_trial, "seconds": 1.0})
-    later, said = ledger_of(study, folder), []
+    later, said = ledger_of(study, folder), list[str]()
     assert Replication(folder, top=5, seeds=2, say=said.append).enqueue(later) == 4
     assert said == ["the best again with other seeds, 4 trainings: trial 1, trial 2"]  # trials 3 and 4 are far behind
 

@@ -22,6 +22,7 @@ from reranker.trial_folder import TrialFolder
 from results.statistics.comparison import winner
 from results.study.study_folder import StudyFolder
 from results.study.trial_origin import Origin, OriginKind
+from tests.present import present
 from tune.run_search import main as run_search_main
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -129,9 +130,9 @@ def test_the_best_is_trained_again_with_another_seed_to_its_end_and_judged_by_bo
 
 def test_the_winner_is_refitted_and_registered(searched):
     study, out = searched
-    best = winner(study)
+    best = present(winner(study))
     epochs = study.refit.read_reports()
-    assert len(epochs) == best.best("ndcg_at_10")["epoch"]
+    assert len(epochs) == present(best.best("ndcg_at_10"))["epoch"]
     assert study.refit.read_config().model_dump(mode="json") == best.values
     assert (study.refit.adapter / "adapter_model.safetensors").exists()
     client = MlflowClient(tracking_uri=f"sqlite:///{study.path}/mlflow.db")

@@ -10,17 +10,17 @@ import subprocess
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
-from stored import keep_journal, report
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
 from reranker.metrics import METRIC_NAMES, Ranks, chance
-from reranker.storage.atomic_files import write_file, write_yaml
+from reranker.storage.atomic_files import write_file, write_yaml, writing
 from reranker.trial_folder import TrialFolder
 from results import compare, diagnose
 from results.leaderboard import leaderboard, pretty
@@ -28,11 +28,13 @@ from results.statistics import comparison
 from results.statistics.comparison import winner
 from results.statistics.verdict_text import verdict
 from results.study.study_folder import StudyFolder, TrialStatus
+from tests.present import present
+from tests.stored import keep_journal, report
 from tune.searching.stop_rules import INTERRUPTED, TOO_MANY_FAILURES
 from tune.terminal.exit_status import exit_code, tell_webhook
 
 
-def figures(epoch: int, recall: float) -> dict[str, float]:
+def figures(epoch: float, recall: float) -> dict[str, Any]:
     return {
         **dict.fromkeys(METRIC_NAMES, recall), "epoch": epoch, "train_loss": 3 - recall, "val_loss": 3 - recall,
         "seconds": 10.0 * epoch, "tokens_per_second": 1e4, "peak_memory_mb": 500.0,
@@ -84,7 +86,7 @@ def test_the_leaderboard_has_the_best_epoch_of_each_trial_and_the_references(stu
     assert table["status"].fillna("").tolist() == ["completed", "", "", "pruned", "failed"]
     assert table["rank"].tolist()[:4] == [1, 2, 3, 4]
     assert pd.isna(table["rank"][4])
-    assert table.loc[0, ["epoch", "recall_at_1", "seconds"]].tolist() == [2, 0.41, 30.0]
+    assert table.iloc[0][["epoch", "recall_at_1", "seconds"]].tolist() == [2, 0.41, 30.0]
     assert table.loc[0, "learning_rate"] == 0.01
 
 
@@ -99,7 +101,7 @@ def test_the_leaderboard_has_the_columns_that_others_rely_on(study):
 def test_a_loss_ranks_the_other_way_round(study):
     manifest = study.read_manifest() | {"metric": "val_loss"}
     study.write_manifest(manifest)
-    assert winner(study).number == 0
+    assert present(winner(study)).number == 0
     assert leaderboard(study)["name"][0] == "trial 0"
 
 
@@ -153,15 +155,15 @@ def test_an_older_study_s_word_for_interrupted_is_known(study):
 def test_the_table_shows_the_columns_that_fit_and_names_the_others(study, width, expected):
     table = leaderboard(study)
     table.loc[1, "name"] = "zero-shot demo-small, [no prior]"
-    console = Console(width=width, file=io.StringIO())
-    console.print(pretty(table, ["learning_rate", "model"]))
-    lines = console.file.getvalue().splitlines()
+    out = io.StringIO()
+    Console(width=width, file=out).print(pretty(table, ["learning_rate", "model"]))
+    lines = out.getvalue().splitlines()
     assert " ".join(lines[0].split()) == expected
     assert max(len(line.rstrip()) for line in lines) <= width
-    assert "…" not in console.file.getvalue()
+    assert "…" not in out.getvalue()
     left_out = [name for name in ("train loss", "val. loss", "seconds", "status") if name not in expected]
     assert [name for name in left_out if name not in " ".join(lines)] == []
-    assert ("zero-shot demo-small, [no prior]" in console.file.getvalue()) == (width > 30)
+    assert ("zero-shot demo-small, [no prior]" in out.getvalue()) == (width > 30)
 
 
 def test_the_verdict_says_it_in_one_sentence(study):
@@ -223,8 +225,6 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing_written(full_disk: Pat
 
 def test_the_errno_of_a_full_disk_has_its_sentence(tmp_path):
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    from reranker.trial_folder import writing
-
     with pytest.raises(EnvironmentFault, match="no space is left") as caught, writing(tmp_path / "adapter"):
         raise error
     assert caught.value.exit_code == 2
@@ -307,7 +307,7 @@ def test_a_trial_on_a_part_of_the_lists_is_shown_without_a_rank_and_does_not_win
     assert list(table.index) == ["trial 0", "chance", "popularity", "trial 1", "trial 3", "trial 2"]
     assert table["rank"].tolist()[:4] == [1, 2, 3, 4]
     assert table["rank"].isna().tolist()[4:] == [True, True]
-    assert table.loc["trial 3", ["ndcg_at_10", "scored_share", "epoch"]].tolist() == [0.9, 0.5, 0.5]
+    assert [table[name]["trial 3"] for name in ("ndcg_at_10", "scored_share", "epoch")] == [0.9, 0.5, 0.5]
     out = io.StringIO()
     Console(file=out, width=200).print(pretty(leaderboard(study), ["learning_rate"]))
     assert "trials without a rank are scored on 50% of the lists so far" in out.getvalue()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
-from stored import report
 
 from reranker.config import TrialConfig
 from reranker.metrics import Ranks, chance, summarise
@@ -15,6 +15,8 @@ from results.statistics.comparison import compare
 from results.statistics.paired_tests import Family, Flips, Ranker, differences, mean_interval, smallest_detectable, tied
 from results.statistics.verdict_text import findings
 from results.study.study_folder import StudyFolder, TrialStatus
+from tests.present import present
+from tests.stored import report
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.normal(size=(40, 50))
@@ -191,15 +193,16 @@ def study(tmp_path) -> StudyFolder:
     folder.baseline("popularity").path.mkdir(parents=True)
     folder.baseline("popularity").keep_ranks(users[::-1], Ranks(popular.greater[::-1], popular.ties))
     for number, (mean, parameters) in enumerate([(2.0, 300), (2.05, 100), (10.0, 100)]):
+        size: dict[str, Any] = {"applied/parameters": parameters}
         found = ranks(mean, seed=number)
         folder.start_trial(number, TrialConfig(model="demo-tiny"))
-        report(folder.trial(number), users, found, **{"applied/parameters": parameters})
+        report(folder.trial(number), users, found, **size)
         folder.write_status(number, TrialStatus.COMPLETED)
     return folder
 
 
 def test_the_winner_is_held_against_each_baseline_user_by_user(study):
-    found = compare(study)
+    found = present(compare(study))
     assert (found.winner.number, found.users) == (0, 400)
     by_hand = summarise(ranks(2.0, 0))["ndcg_at_10"] - summarise(ranks(4.0, 9))["ndcg_at_10"]
     assert found.against["popularity"].mean == pytest.approx(by_hand)
@@ -208,7 +211,7 @@ def test_the_winner_is_held_against_each_baseline_user_by_user(study):
 
 
 def test_what_cannot_be_told_from_the_winner_is_named_with_the_cheapest_of_it(study):
-    found = compare(study)
+    found = present(compare(study))
     assert [trial.number for trial in found.tie_set] == [0, 1]
     assert found.cheapest.number == 1
     assert "Not proven better than trial 1. The cheapest of these is trial 1 (0.0001M parameters)." in findings(found)
@@ -219,7 +222,7 @@ def test_the_cheapest_is_told_by_flops_and_never_by_a_stopwatch(study):
         (epoch,) = study.trial(number).read_reports()
         (study.trial(number).path / "epochs.jsonl").unlink()
         study.trial(number).append_report({**epoch, "applied/flops_per_list": flops, "seconds_per_list": seconds})
-    found = compare(study)
+    found = present(compare(study))
     assert found.cheapest.number == 0
     assert (
         "Not proven better than trial 1. The cheapest of these is the winner itself (1 GFLOPs a list, 0.0003M parameters)."
@@ -237,7 +240,7 @@ def test_a_single_configuration_is_not_compared_with_others(tmp_path, study):
 
 
 def test_what_the_words_say_of_a_comparison(study):
-    found = compare(study)
+    found = present(compare(study))
     assert f"an 80% chance of proving a true difference of {found.detectable:.3f}" in findings(found)[2]
     assert "allow for picking the best of 3 configurations and of their epochs" in findings(found)[2]
     shutil.rmtree(study.trial(1).path)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stored import keep_journal, report
 
 from reranker.config import TrialConfig
 from reranker.errors import InputError
@@ -18,6 +17,8 @@ from results.statistics.seed_averages import configuration_results, estimates, s
 from results.statistics.verdict_text import findings, verdict
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.trial_origin import Origin
+from tests.present import present
+from tests.stored import keep_journal, report
 
 USERS = [f"u{i:03d}" for i in range(300)]
 
@@ -80,7 +81,7 @@ def test_a_configuration_is_judged_by_the_mean_of_all_its_runs(replicated):
         (1, [1, 5, 6]), (0, [0, 3, 4]), (2, [2])
     ]  # fmt: skip
     assert configuration_results(replicated)[0].score("ndcg_at_10") == pytest.approx(np.mean([0.645, 0.652, 0.648]))
-    assert winner(replicated).number == 1
+    assert present(winner(replicated)).number == 1
     assert verdict(replicated).startswith(
         "The best configuration (trial 1, mean of 3 seeds) ranks the true item first for "
     )
@@ -148,9 +149,10 @@ def test_a_loss_is_judged_the_other_way_round(tmp_path):
 
 
 def test_luck_with_seeds_and_luck_with_users_are_told_apart(replicated):
-    found = compare(replicated)
+    found = present(compare(replicated))
     pooled = np.sqrt(np.mean([np.var([0.660, 0.620, 0.630], ddof=1), np.var([0.645, 0.652, 0.648], ddof=1)]))
-    assert (found.seed_spread, found.seed_degrees) == (pytest.approx(pooled), 4)
+    assert found.seed_spread == pytest.approx(pooled)
+    assert found.seed_degrees == 4
     values = configuration_results(replicated)[0].values("ndcg_at_10")
     assert found.user_error == pytest.approx(values.std(ddof=1) / np.sqrt(300))
     assert "Trial 1, 3 seeds: mean 0.648 (0.645, 0.652, 0.648)." in findings(found)
@@ -177,7 +179,7 @@ def test_all_figures_are_those_of_the_report_that_the_study_s_metric_chose(tmp_p
 
 def test_studies_on_the_same_lists_are_one_comparison(tmp_path):
     first, second = a_study(tmp_path, "a", [(5.0, ""), (6.0, "")]), a_study(tmp_path, "bc", [(2.0, "")])
-    found = compare(first, second)
+    found = present(compare(first, second))
     assert (found.winner.study, found.winner.number) == ("bc", 0)
     assert [(trial.study, trial.number) for trial in found.tie_set] == [("bc", 0)]
     assert found.against["popularity"].proven
@@ -199,7 +201,7 @@ def test_untrained_models_that_answer_differently_in_two_studies_are_two_baselin
     for study, mean in zip(studies, (5.0, 7.0), strict=True):
         study.baseline("zero-shot demo-tiny").path.mkdir(parents=True)
         study.baseline("zero-shot demo-tiny").keep_ranks(USERS, ranks(mean, seed=5))
-    found = compare(*studies)
+    found = present(compare(*studies))
     assert list(found.against) == ["popularity", "zero-shot demo-tiny of a", "zero-shot demo-tiny of bc"]
     one, other = (found.against[f"zero-shot demo-tiny of {name}"].mean for name in ("a", "bc"))
     assert one < other

@@ -10,6 +10,7 @@ import pickle
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -28,7 +29,11 @@ from reranker.storage.atomic_files import (
     write_yaml,
 )
 
-LINES = [{"epoch": 1, "loss": 0.1 + 0.2}, {"epoch": 2, "loss": float("nan")}, {"title": "Amélie – „1“"}]
+LINES: list[dict[str, Any]] = [
+    {"epoch": 1, "loss": 0.1 + 0.2},
+    {"epoch": 2, "loss": float("nan")},
+    {"title": "Amélie – „1“"},
+]
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ import shutil
 
 import numpy as np
 import pytest
-from gallery import GOOD, build
-from stored import keep_journal
 
 from reranker.config import DemoData
 from reranker.data.assemble import RerankingData
@@ -20,6 +18,8 @@ from results import seal
 from results.reporting.write_report import write_report
 from results.sealed_test import read_test
 from results.study.study_folder import StudyFolder
+from tests.gallery import GOOD, build
+from tests.stored import keep_journal
 
 DATA = DemoData(users=120)
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from searched import search
 
 from reranker import rank
 from reranker.errors import EnvironmentFault, InputError
@@ -20,8 +19,9 @@ from reranker.storage.atomic_files import DamagedFile, append_line
 from results import compare, diagnose, integrity, report, seal
 from results.statistics.comparison import winner
 from results.statistics.verdict_text import verdict
-from results.study.integrity import check, open_study
+from results.study.integrity import check, leave_out, open_study
 from results.study.study_folder import StudyFolder, TrialStatus
+from tests.searched import search
 from tune import run_search, tracking
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
@@ -204,7 +204,7 @@ def test_a_damaged_trial_can_be_left_out_for_good_and_that_is_told(copy_of, caps
     assert best is not None
     (study.trial(best.number).path / "epochs.jsonl").write_text("")
     with pytest.raises(InputError, match="only a damaged trial can be left out"):
-        integrity.leave_out(study, next(n for n in study.numbers() if n != best.number))
+        leave_out(study, next(n for n in study.numbers() if n != best.number))
     assert integrity.main([str(study.path), "--leave-out", f"{best.number}"]) == 0
     assert best.number not in study.numbers()
     assert f"trial {best.number} is left out" in study.acts()[-1]["act"]

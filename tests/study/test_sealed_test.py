@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from poisoned import poison_test, poison_validation
 
 from reranker.config import DemoData, NegativesMix, TrialConfig
 from reranker.data.assemble import RerankingData
@@ -25,6 +24,7 @@ from reranker.training.sft import fine_tune
 from reranker.trial_folder import TrialFolder
 from reranker.zero_shot import zero_shot
 from results.study.study_folder import StudyFolder, TrialStatus
+from tests.poisoned import poison_test, poison_validation
 from tune import run_search
 from tune.study_file import loading
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -14,7 +15,7 @@ from tune.study_file.json_schema import study_schema
 
 SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
 PRESETS = sorted(SPACES.glob("*.yaml"))
-STUDY = {
+STUDY: dict[str, Any] = {
     "study": {"name": "mine", "trials": 3, "start_from": [{"learning_rate": 1e-4}]},
     "data": {"source": "tables", "interactions": "clicks.csv", "items": "products.csv"},
     "fixed": {"candidates": 50, "list_sharing": "auto", "negatives": {"uniform": 0.5, "retriever": 0.5}},
@@ -29,7 +30,7 @@ STUDY = {
 }
 
 
-def faults(study: dict) -> list[str]:
+def faults(study: dict[str, Any]) -> list[str]:
     return [error.json_path for error in Draft202012Validator(study_schema()).iter_errors(study)]
 
 

@@ -1,8 +1,9 @@
 import pytest
-from stored import Maker
 
+from reranker.config import TablesData
 from reranker.data.assemble import RerankingData
 from reranker.errors import InputError
+from tests.stored import Maker
 from tune.study_file import manifest
 from tune.study_file.manifest import check_same
 from tune.study_file.study import Study
@@ -28,6 +29,7 @@ def test_a_study_without_collaborative_scores_does_not_go_on_with_them(tmp_path)
 
 def test_a_mapping_is_read_as_a_file_is(tmp_path):
     study = Study.load({**STUDY, "data": {"source": "tables", "interactions": tmp_path / "c.csv", "items": "p.csv"}})
+    assert isinstance(study.data, TablesData)
     assert study.data.interactions == tmp_path / "c.csv"
     assert study.base().collaborative_scores == "counts"
     assert Study.load(STUDY, ["candidates=12"]).base().candidates == 12

@@ -7,12 +7,13 @@ import re
 import textwrap
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 import yaml
 
-from reranker.config import TrialConfig
+from reranker.config import TablesData, TrialConfig
 from reranker.errors import Fault, InputError
 from reranker.modeling.model_names import check_name
 from tune.study_file.loading import load
@@ -39,7 +40,7 @@ def study_of(tmp_path):
     return make
 
 
-def draws(study: Study, count: int = 60, seed: int = 0) -> list[dict]:
+def draws(study: Study, count: int = 60, seed: int = 0) -> list[dict[str, Any]]:
     """The knobs that a random sampler draws through Optuna's own ask."""
     asked = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     return [study.draw(asked.ask()).model_dump() for _ in range(count)]
@@ -246,7 +247,7 @@ space:
         "study.scheduler=none",
     )
     asked = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    met = Counter()
+    met = Counter[bool]()
     for _ in range(60):
         trial = asked.ask()
         config = study.draw(trial)
@@ -350,6 +351,7 @@ def test_data_stands_beside_the_study_file_or_in_the_current_folder(tmp_path, mo
         "data: {source: tables, interactions: ratings.csv, items: items.csv}\n"
     )
     study = load(Path("../studies/a.yaml"))
+    assert isinstance(study.data, TablesData)
     assert study.data.interactions.samefile(studies / "ratings.csv")
     assert study.data.items == here / "items.csv"
     (elsewhere / "b.yaml").write_text(study.dump())

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from stored import Maker
+
+from tests.stored import Maker
 
 ROOT = Path(__file__).resolve().parents[2]
 

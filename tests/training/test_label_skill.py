@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from filelock import FileLock
 from peft import PeftModel
 from safetensors.torch import load_file
+from torch.multiprocessing.spawn import start_processes
 
 from reranker.config import DemoData, TrialConfig
 from reranker.data.assemble import RerankingData
@@ -32,6 +32,7 @@ from reranker.training.label_skill_lesson import FindLists, SkillLesson, kept_sk
 from reranker.training.loss import Objective
 from reranker.training.sft import fine_tune
 from reranker.trial_folder import TrialFolder
+from tests.present import present
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 CPU = torch.device("cpu")
@@ -153,7 +154,7 @@ def test_who_comes_second_waits_for_the_first_and_takes_what_it_made(tmp_path, m
     monkeypatch.setattr(label_skill_lesson, "_WAIT_S", 0.01)
     path = tmp_path / "cache" / "skills" / "key.safetensors"
     path.parent.mkdir(parents=True)
-    skill, told, begun = random_skill(load_base(TAUGHT, CPU)), [], threading.Event()
+    skill, told, begun = random_skill(load_base(TAUGHT, CPU)), list[str](), threading.Event()
 
     def make() -> Skill:
         raise AssertionError("the other one makes it")
@@ -228,8 +229,8 @@ def _taught(rank: int, count: int, port: int, folder: Path) -> None:
 def test_two_workers_teach_what_one_teaches(small, tmp_path):
     with BaseModels().base(TAUGHT, CPU) as base:
         alone = lesson(TAUGHT, small).learn(base)
-    mp.start_processes(_taught, (2, _free_port(), tmp_path), nprocs=2, start_method="spawn")
-    first, second = (Skill.read(tmp_path / f"{rank}.safetensors") for rank in range(2))
+    start_processes(_taught, (2, _free_port(), tmp_path), nprocs=2, start_method="spawn")
+    first, second = (present(Skill.read(tmp_path / f"{rank}.safetensors")) for rank in range(2))
     for name, part in alone.up.items():
         assert torch.equal(first.up[name], second.up[name])
         assert torch.allclose(first.up[name], part, atol=1e-5)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from reranker.training.sft import fine_tune
 from reranker.training.trainer import TrainingReport
 from reranker.training.training_status import TrainingStatus, clock
 from reranker.trial_folder import TrialFolder
+from tests.present import present
 
 CPU = torch.device("cpu")
 TINY = TrialConfig(
@@ -78,7 +80,7 @@ def test_a_training_says_how_far_it_is_and_gives_the_same_whether_or_not_anyone_
         *[("", 2, step) for step in range(5)], ("scoring 64 lists", 2, 4)
     ]  # fmt: skip
     at_third = pulses[4]
-    speed, left = f"{at_third.tokens_per_second:,.0f} tokens/s", f"{clock(at_third.seconds_left)} left"
+    speed, left = f"{at_third.tokens_per_second:,.0f} tokens/s", f"{clock(present(at_third.seconds_left))} left"
     assert at_third.text(2) == f"epoch 1/2 · step 3/4 · loss {at_third.loss:.3f} · {speed} · {left}"
     assert pulses[5].loss == pytest.approx(heard.read_reports()[0]["train_loss"], abs=1e-3)
     assert [pulse.seconds_left for pulse in pulses[-2:]] == [0, 0]
@@ -109,6 +111,8 @@ def test_overfits_32_examples():
 
 class _Frozen(RerankingData):
     """Trains on the same lists in every epoch and scores those very lists."""
+
+    examples: list[Example]
 
     def __init__(self, data, examples):
         super().__init__(data.config, data.interactions, data.split, data.sampler)
@@ -248,7 +252,7 @@ def test_the_kept_adapter_is_that_of_the_best_epoch(demo, tmp_path):
     assert summarise(ranks)["ndcg_at_10"] == pytest.approx(best.figures["ndcg_at_10"], abs=1e-9)
     users, kept = TrialFolder(tmp_path).read_ranks()
     assert users == [demo.interactions.user_ids[e.user] for e in examples]
-    assert kept.greater.tolist() == best.evaluation.ranks.greater.tolist()
+    assert kept.greater.tolist() == present(best.evaluation).ranks.greater.tolist()
 
 
 def test_scores_are_those_of_the_whole_model_for_each_prompt_alone(demo):
@@ -370,7 +374,7 @@ def test_reports_within_an_epoch_change_nothing_of_the_training(small, tmp_path)
     ]  # fmt: skip
     same = ["train_loss", "val_loss", "ndcg_at_10", "label_mass", "applied/examples", "padding"]
     assert [[e[name] for name in same] for e in three[2::3]] == [[e[name] for name in same] for e in one]
-    kept, others = (load_file(folder.last_state() / "adapter_model.safetensors") for folder in folders)
+    kept, others = (load_file(present(folder.last_state()) / "adapter_model.safetensors") for folder in folders)
     assert all(torch.equal(kept[name], others[name]) for name in kept)
 
 
@@ -397,7 +401,7 @@ def test_reports_within_an_epoch_are_on_a_part_of_the_lists_and_never_the_best_o
 def test_a_training_that_is_cut_within_an_epoch_goes_on_from_its_last_state(small, tmp_path, stop_at, every):
     config = TINY.model_copy(update={"epochs": 3, "lora_dropout": 0.1, "schedule": "cosine"})
     whole, broken = TrialFolder(tmp_path / "whole"), TrialFolder(tmp_path / "broken")
-    options = {"resume": True, "reports_per_epoch": 2}
+    options: dict[str, Any] = {"resume": True, "reports_per_epoch": 2}
     fine_tune(config, small, folder=whole, **options)
     asked: list[bool] = []
     with pytest.raises(TrainingStopped):
@@ -497,7 +501,7 @@ def test_without_validation_lists_every_epoch_is_kept_and_none_is_scored(small, 
 def test_what_stood_first_is_kept_for_each_list_and_the_labels_have_nearly_all_of_the_mass(demo, tmp_path):
     config = TINY.model_copy(update={"epochs": 1})
     (report,) = train(config, demo, tmp_path)
-    kept = TrialFolder(tmp_path).read_picks()
+    kept = present(TrialFolder(tmp_path).read_picks())
     assert kept.target.tolist() == [e.target for e in demo.validation(config)]
     assert (kept.first == kept.target).mean() == pytest.approx(report.figures["recall_at_1"], abs=1e-9)
     assert 0.5 < report.figures["label_mass"] <= 1

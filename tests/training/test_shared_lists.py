@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from reranker.config import DemoData, NegativesMix, TrialConfig, build_trial_config
 from reranker.data.assemble import RerankingData
 from reranker.data.candidate_lists import CandidateSampler, training_prefixes
+from reranker.data.example import Example
 from reranker.data.interactions import Interactions, split
 from reranker.data.item_token_cache import Catalogue
 from reranker.errors import InputError
@@ -81,7 +82,7 @@ def test_targets_stand_at_every_label_equally_often(demo):
     assert ((counts - expected) ** 2 / expected).sum() < 45.3  # chi-squared, 19 degrees of freedom, p = .0006
 
 
-def fitted(lists: list[list], bias: torch.Tensor) -> torch.Tensor:
+def fitted(lists: list[list[Example]], bias: torch.Tensor) -> torch.Tensor:
     """A score for each item, all that the label softmax over these lists can learn without looking at the user."""
     examples = [example for some in lists for example in some]
     candidates = torch.tensor([example.candidates for example in examples])
