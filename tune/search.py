@@ -43,7 +43,7 @@ from tune.searching.stop_rules import StopRules
 from tune.searching.trial_life import TrialLife
 from tune.searching.trial_store import TrialStore
 from tune.searching.warm_start import warm_start
-from tune.study_file.manifest import check_same, reports_of
+from tune.study_file.manifest import check_same, keep_missing_lists, reports_of
 from tune.study_file.memory_plan import check_device, gpu_part
 from tune.study_file.preflight import check_models, check_reports
 from tune.study_file.study import Study
@@ -115,6 +115,7 @@ def _search(
     with Launch() as launch:
         if folder:
             launch.hold(folder)
+            keep_missing_lists(study, data, folder)
         say("starting Ray …")
         with cluster(options.address, options.dashboard_port, dashboard=options.dashboard) as ray_cluster:
             resources = trial_resources(study, gpu_part(study, models))

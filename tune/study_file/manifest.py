@@ -17,6 +17,7 @@ from reranker.errors import Fault, InputError
 from reranker.metrics import Ranks, summarise
 from reranker.modeling.model_files import revision_of
 from reranker.modeling.model_names import MODELS
+from results.study.list_facts import ListFacts
 from results.study.study_folder import StudyFolder
 from tune.study_file.study import Study
 
@@ -34,6 +35,18 @@ def keep_baselines(study: Study, data: RerankingData, folder: StudyFolder) -> di
             folder.baseline(name).path.mkdir(parents=True)
             folder.baseline(name).keep_ranks(users, ranks)
     return baselines
+
+
+def keep_lists(study: Study, data: RerankingData, folder: StudyFolder) -> None:
+    """What is known of the study's validation lists besides their ranks, kept in its folder for figures by segment."""
+    ListFacts.of(data, data.validation(study.base())).keep(folder)
+
+
+def keep_missing_lists(study: Study, data: RerankingData, folder: StudyFolder) -> None:
+    """The same for a study that was begun before they were kept, if its lists are still made as they were then."""
+    is_missing, lists = bool(ListFacts.missing(folder)), folder.read_manifest().get("lists")
+    if is_missing and fingerprint(data.validation(study.base())) == lists:
+        keep_lists(study, data, folder)
 
 
 def make_manifest(
