@@ -52,6 +52,10 @@ class Ranker:
         mean: FloatArray = np.mean([run[report] for run, report in zip(self.runs, self.chosen, strict=True)], axis=0)
         return mean
 
+    def on(self, users: NDArray[np.bool_]) -> Ranker:
+        """The same for a part of the users, [users]; what was chosen stays chosen."""
+        return Ranker(tuple(run[:, users] for run in self.runs), self.chosen, self.trained)
+
     @property
     def length(self) -> int:
         """The number of reports of its longest run."""
