@@ -44,6 +44,13 @@ class Item:
         """Whether it stands first too often, or too seldom."""
         return self.p is not None and self.p < LEVEL
 
+    @property
+    def word(self) -> str:
+        """What is proven of it: too often, too seldom, or not told apart; empty where too few lists tell."""
+        if self.p is None:
+            return ""
+        return "not told apart" if not self.proven else "too often" if self.first > self.target else "too seldom"
+
 
 @dataclass(frozen=True)
 class FirstPlaces:
@@ -83,7 +90,7 @@ class FirstPlaces:
     @property
     def too_often(self) -> list[Item]:
         """The items that are proven to stand first more often than they are the target."""
-        return [item for item in self.items if item.proven and item.first > item.target]
+        return [item for item in self.items if item.word == "too often"]
 
 
 def first_places(study: StudyFolder, trial: StoredTrial) -> FirstPlaces | None:

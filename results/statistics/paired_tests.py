@@ -83,6 +83,11 @@ class Difference:
         """Whether p is below `LEVEL`."""
         return self.p < LEVEL
 
+    @property
+    def word(self) -> str:
+        """What is proven of the first ranker: better, worse, or not told apart."""
+        return "not told apart" if not self.proven else "better" if self.mean > 0 else "worse"
+
 
 def mean_interval(values: FloatArray) -> tuple[float, float]:
     """The 95% percentile bootstrap interval of the mean over users, [users] → (low, high)."""

@@ -15,9 +15,7 @@ def result_word(part: SegmentFigures) -> str:
     difference = part.difference
     if difference is None:
         return "too few lists" if part.baselines else ""
-    if not difference.proven:
-        return "not told apart"
-    return "better" if difference.mean > 0 else "worse"
+    return difference.word
 
 
 def losses(segments: Segments) -> list[str]:
