@@ -13,6 +13,7 @@ from results.study.runs_home import runs_home
 from results.study.study_folder import StudyFolder, TrialStatus
 
 if TYPE_CHECKING:  # takes a second to import
+    from results.statistics.comparison import Comparison
     from results.statistics.seed_averages import ConfigurationResult
 
 
@@ -40,15 +41,15 @@ def main(argv: list[str] | None = None) -> int:
 
     trials = {study: list(study.trials()) for study in studies}
     ranked = {study: configuration_results(study, study_trials) for study, study_trials in trials.items()}
-    lines = findings(compare(*studies, ranked=[result for study in studies for result in ranked[study]]))
+    comparison = compare(*studies, ranked=[result for study in studies for result in ranked[study]])
     console.print(pretty(*joint_leaderboard(trials)))
     for study in studies:
         console.say(f"\n{study.name + ': ' if len(studies) > 1 else ''}{verdict(study, ranked[study])}")
-    for line in lines:
+    for line in findings(comparison):
         console.say(f"  {line}")
     if args.segments:
         for study in studies:
-            _show_segments(study, ranked[study], console, several=len(studies) > 1)
+            _show_segments(study, ranked[study], comparison if len(studies) == 1 else None, console)
     for study in studies:
         if note := unfinished(study):
             console.say(note)
@@ -59,13 +60,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _show_segments(
-    study: StudyFolder, ranked: Sequence[ConfigurationResult], console: Terminal, *, several: bool
+    study: StudyFolder, ranked: Sequence[ConfigurationResult], comparison: Comparison | None, console: Terminal
 ) -> None:
     """Print who gains: the best trial by segment, and what it puts first."""
     from results.reporting.segment_table import SegmentTable
 
-    table = SegmentTable.of_study(study, ranked, None)
-    console.say(f"\nWho gains{f' in {study.name}' if several else ''}:")
+    table = SegmentTable.of_study(study, ranked, comparison)
+    console.say(f"\nWho gains in {study.name}:")
     if table.missing:
         console.say(f"  {table.missing}")
         return

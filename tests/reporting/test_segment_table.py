@@ -8,10 +8,11 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from stored import USERS, Maker
+from stored import USERS, Maker, keep_journal
 
 from reranker.command_line.printable_text import Terminal
 from reranker.metrics import Ranks
+from results import compare
 from results.reporting.markdown import to_markdown
 from results.reporting.report_data import content_of
 from results.reporting.segment_table import SegmentTable
@@ -132,3 +133,21 @@ def test_the_figures_lie_beside_the_report_as_csv(maker):
 
 def test_a_study_without_a_finished_epoch_has_no_segments(maker):
     assert content_of(maker.lists().study).segments.missing == "There are no ranks of a finished epoch."
+
+
+def test_compare_shows_who_gains_where_it_is_asked_to(maker, capsys):
+    study = keep_journal(liked(maker.lists(["Silly Clown"]).trial(2.0).study))
+    assert compare.main([str(study.path)]) == 0
+    assert "Who gains" not in capsys.readouterr().out
+    assert compare.main([str(study.path), "--segments"]) == 0
+    shown = capsys.readouterr().out.split("Who gains in films:")[1]
+    assert re.search(r"history +short \(length 2\) +80 +0\.\d{3} \(0\.\d{3}–0\.\d{3}\)", shown)
+    assert "Differences allow for all 9 segments being tested together" in shown
+    assert re.search(r"Silly Clown +50 +\d+\.\d% \(\d+\)", shown)
+    assert "Trial 0 puts " in shown
+
+
+def test_compare_says_why_an_older_study_has_none(maker, capsys):
+    study = keep_journal(maker.trial(2.0).study)
+    assert compare.main([str(study.path), "--segments"]) == 0
+    assert "films was begun by an older version" in capsys.readouterr().out

@@ -44,6 +44,7 @@ from tune.mlflow_tracking.run_tags import (
     text,
     trial_note,
 )
+from tune.mlflow_tracking.segment_metrics import segment_metrics
 from tune.mlflow_tracking.store_address import ui_address
 
 _ENDED = {
@@ -334,12 +335,14 @@ class StudyMirror:
         self._mark(client, runs, best, results(self.study, found))
         if best is not None:
             figures = _of_best(ranked[0].figures, self._manifest["metric"])
+            figures |= segment_metrics(self.study, ranked, found)
             changed = {name: value for name, value in figures.items() if parent.data.metrics.get(name) != value}
             client.log_batch(self._parent, metrics=_metrics(changed))
             client.log_artifacts(self._runs[str(best.number)], str(self.study.trial(best.number).adapter), "adapter")
         self._send_readings(client, parent.data.tags)
         reports = (self.study.path / "report.html", self.study.path / "report.md")
-        for path in (self.study.leaderboard, self.study.best_config, *reports):
+        tables = (self.study.leaderboard, self.study.segments, self.study.top_items)
+        for path in (*tables, self.study.best_config, *reports):
             if path.exists():
                 client.log_artifact(self._parent, str(path))
         links = Links(self._experiment, self._parent, self._ranked())
