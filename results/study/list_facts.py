@@ -174,13 +174,14 @@ class ListFacts:
         return [segment for way in filled if len(way) > 1 for segment in way]
 
     def _by_history(self) -> Iterator[Segment]:
-        """Thirds of the lists, by how long the history is; equal lengths stay together."""
+        """Thirds of the lists, by how long the history is; equal lengths stay together, which may leave two parts."""
         ends = np.quantile(self.history, [1 / 3, 2 / 3], method="inverted_cdf")
-        third = np.searchsorted(ends, self.history)  # 0, 1, 2
-        for number, name in enumerate(("short", "middle", "long")):
+        third = np.searchsorted(ends, self.history)
+        numbers = np.unique(third).tolist()
+        names = ("short", "middle", "long") if len(numbers) == 3 else ("short", "long")
+        for number, name in zip(numbers, names, strict=False):
             lists = third == number
-            if lists.any():
-                yield Segment("history", name, f"length {_span(self.history[lists])}", lists)
+            yield Segment("history", name, f"length {_span(self.history[lists])}", lists)
 
     def _by_target(self) -> Iterator[Segment]:
         users = self.popularity[self.target]

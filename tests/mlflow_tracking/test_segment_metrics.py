@@ -7,7 +7,7 @@ from results.statistics.comparison import compare
 from results.statistics.first_places import first_places
 from results.statistics.seed_averages import configuration_results
 from results.statistics.segments import segments
-from tune.mlflow_tracking.segment_metrics import segment_metrics
+from tune.mlflow_tracking.segment_metrics import WhoGains
 
 
 @pytest.fixture
@@ -15,8 +15,12 @@ def maker(tmp_path) -> Maker:
     return Maker(tmp_path).baseline("popularity", 0.3).trial(2.0)
 
 
+def who_gains(maker: Maker) -> WhoGains:
+    return WhoGains.of_study(maker.study, configuration_results(maker.study), compare(maker.study))
+
+
 def metrics_of(maker: Maker) -> dict[str, float]:
-    return segment_metrics(maker.study, configuration_results(maker.study), compare(maker.study))
+    return who_gains(maker).metrics
 
 
 def test_a_segment_s_metrics_are_those_of_the_table(maker):
@@ -47,4 +51,4 @@ def test_what_stands_first_has_metrics_of_its_own(maker):
 def test_a_study_without_sound_lists_has_no_such_metrics(maker, damaged):
     if damaged:
         (maker.lists().study.path / "lists.parquet").write_text("no table")
-    assert metrics_of(maker) == {}
+    assert (metrics_of(maker), who_gains(maker).losses) == ({}, [])

@@ -43,6 +43,12 @@ def test_histories_are_told_apart_in_thirds_of_the_lists_equal_lengths_together(
     }  # fmt: skip
 
 
+def test_two_lengths_that_most_lists_have_are_short_and_long():
+    assert parts(facts(history=np.array([2, 2, 2, 5, 5, 5])), "history") == {
+        "short": ("length 2", [0, 1, 2]), "long": ("length 5", [3, 4, 5])
+    }  # fmt: skip
+
+
 def test_targets_are_told_apart_by_how_many_users_touched_them_in_training():
     assert parts(facts(), "target") == {
         "cold": ("nobody touched it in training", [5]),

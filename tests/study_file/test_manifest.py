@@ -63,3 +63,6 @@ def test_a_study_of_before_gets_its_lists_if_they_are_still_the_same(tmp_path):
     older.write_manifest(older.read_manifest() | {"lists": fingerprint(data.validation(study.base()))})
     keep_missing_lists(study, data, older)
     assert ListFacts.of_study(older).user_ids == data.interactions.user_ids
+    (older.path / "lists.parquet").write_text("no table")
+    keep_missing_lists(study, data, older)
+    assert ListFacts.of_study(older).user_ids == data.interactions.user_ids

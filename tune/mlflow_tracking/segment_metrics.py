@@ -1,30 +1,47 @@
-"""A study → the figures by segment that its parent run has as metrics."""
+"""A study → what its parent run has of figures by segment: metrics, and sentences for its note."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from reranker.errors import EnvironmentFault
 from results.statistics.comparison import Comparison
 from results.statistics.first_places import FirstPlaces, first_places
 from results.statistics.seed_averages import ConfigurationResult
+from results.statistics.segment_text import losses
 from results.statistics.segments import Segments, segments
 from results.study.study_folder import StudyFolder
 
 SEGMENT, FIRST = "segment/", "first/"
 
 
-def segment_metrics(
-    study: StudyFolder, ranked: Sequence[ConfigurationResult], comparison: Comparison | None
-) -> dict[str, float]:
-    """The winner's figures by segment, and of what it puts first; none where the study keeps no facts of its lists, or
-    they are damaged, which is no reason to track nothing else."""
-    try:
-        found = segments(study, ranked, comparison)
-        first = None if found is None else first_places(study, found.trial)
-    except EnvironmentFault:
-        return {}
-    return {**({} if found is None else _of_segments(found)), **({} if first is None else _of_first(first))}
+@dataclass(frozen=True)
+class WhoGains:
+    """The winner's figures by segment and what it puts first; None of either where it is not known."""
+
+    segments: Segments | None = None
+    first: FirstPlaces | None = None
+
+    @staticmethod
+    def of_study(study: StudyFolder, ranked: Sequence[ConfigurationResult], comparison: Comparison | None) -> WhoGains:
+        """Nothing where the study keeps no facts of its lists, or they are damaged: the rest is tracked all the same."""
+        try:
+            found = segments(study, ranked, comparison)
+            return WhoGains(found, None if found is None else first_places(study, found.trial))
+        except EnvironmentFault:
+            return WhoGains()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Both as metrics of a run."""
+        by_segment = {} if self.segments is None else _of_segments(self.segments)
+        return by_segment | ({} if self.first is None else _of_first(self.first))
+
+    @property
+    def losses(self) -> list[str]:
+        """Where the winner is proven worse, a sentence each."""
+        return [] if self.segments is None else losses(self.segments)
 
 
 def _of_segments(found: Segments) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Any
 from reranker.data.assemble import RerankingData
 from reranker.data.baseline_ranks import COLLABORATIVE, RANDOM
 from reranker.data.candidate_lists import fingerprint
-from reranker.errors import Fault, InputError
+from reranker.errors import EnvironmentFault, Fault, InputError
 from reranker.metrics import Ranks, summarise
 from reranker.modeling.model_files import revision_of
 from reranker.modeling.model_names import MODELS
@@ -43,10 +43,13 @@ def keep_lists(study: Study, data: RerankingData, folder: StudyFolder) -> None:
 
 
 def keep_missing_lists(study: Study, data: RerankingData, folder: StudyFolder) -> None:
-    """The same for a study that was begun before they were kept, if its lists are still made as they were then."""
-    is_missing, lists = bool(ListFacts.missing(folder)), folder.read_manifest().get("lists")
-    if is_missing and fingerprint(data.validation(study.base())) == lists:
-        keep_lists(study, data, folder)
+    """The same for a study that was begun before they were kept, or whose files of them are damaged, if its lists are
+    still made as they were then."""
+    try:
+        ListFacts.of_study(folder)
+    except EnvironmentFault:
+        if fingerprint(data.validation(study.base())) == folder.read_manifest().get("lists"):
+            keep_lists(study, data, folder)
 
 
 def make_manifest(
