@@ -97,7 +97,7 @@ class ListFacts:
         lists = read_table(path, ["user_id", "history", "target", "candidates"])
         target, count = lists["target"].astype(np.int64), len(items["item_id"])
         try:
-            candidates = np.vstack(lists["candidates"]).astype(np.int32)
+            candidates = np.vstack(list(lists["candidates"])).astype(np.int32)
         except (ValueError, TypeError):
             raise DamagedFile(path, "is damaged: its lists have different lengths") from None
         if min(target.min(), candidates.min()) < 0 or max(target.max(), candidates.max()) >= count:
