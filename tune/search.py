@@ -17,7 +17,7 @@ from reranker.data.assemble import RerankingData
 from results.diagnosis.diagnosis import as_text, diagnose
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.leaderboard import leaderboard, pretty
-from results.reporting.write_report import write_report
+from results.reporting.write_report import read_content, write_content
 from results.statistics.comparison import compare, winner
 from results.statistics.verdict_text import findings, verdict
 from results.study.integrity import open_study
@@ -244,13 +244,14 @@ def _report(
     say("comparing, and writing the report …")
     table = leaderboard(folder)
     best = winner(folder)
-    write_report(folder)
+    content = read_content(folder)
+    write_content(folder, content)
     say("delivering to MLflow …")
     delivered = tracker.finish()
     comparison = compare(folder)
     console.print(pretty(table, study.knobs))
     console.print(f"\n{verdict(folder)}", style="bold")
-    console.say("\n".join(f"  {finding}" for finding in findings(comparison)))
+    console.say("\n".join(f"  {finding}" for finding in (*findings(comparison), *content.segments.losses)))
     if reasons := diagnose(DiagnosisInputs.of_study(folder, comparison))[:_REASONS]:
         console.print("\nWhat holds it back, the worst first:")
         console.print(as_text(reasons, console.width))
