@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # each takes a second or more to import
     from reranker.ranker import Reranker
     from results.diagnosis.finding import Finding
     from results.statistics.comparison import Comparison
+    from results.statistics.first_places import FirstPlaces
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,48 @@ class StudyResult:
         from results.statistics.verdict_text import verdict
 
         return verdict(self.folder)
+
+    def segments(self) -> pd.DataFrame:
+        """The best trial and every baseline by segment of the lists: a row each; see `segment_frame`. Empty if no trial
+        has finished an epoch.
+
+        Raises:
+            EnvironmentFault: the study was begun by a version that kept no facts of its lists.
+        """
+        import pandas as pd
+
+        from results.statistics.segment_frames import segment_frame
+        from results.statistics.segments import segments
+
+        found = segments(self.folder, comparison=self._comparison)
+        return pd.DataFrame() if found is None else segment_frame(found)
+
+    def first_places(self) -> FirstPlaces | None:
+        """What the best trial puts first: how much of the catalogue, how new, which items too often; None if no trial
+        has finished an epoch.
+
+        Raises:
+            EnvironmentFault: as of `segments`.
+        """
+        from results.statistics.first_places import first_places
+
+        return None if self._comparison is None else first_places(self.folder, self._comparison.winner)
+
+    def top_items(self, count: int = 20) -> pd.DataFrame:
+        """The items that the best trial puts first most above their share of the targets; see `item_frame`.
+
+        Args:
+            count: how many at most.
+
+        Raises:
+            EnvironmentFault: as of `segments`.
+        """
+        import pandas as pd
+
+        from results.statistics.segment_frames import item_frame
+
+        found = self.first_places()
+        return pd.DataFrame() if found is None else item_frame(found, count)
 
     def diagnose(self) -> list[Finding]:
         """What holds the best trial back, the worst first."""

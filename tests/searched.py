@@ -18,7 +18,7 @@ from tune.mlflow_tracking.trials_to_runs import StudyMirror
 from tune.searching.optuna_searcher import make_sampler
 from tune.searching.trial_store import TrialStore
 from tune.study_file import loading
-from tune.study_file.manifest import keep_baselines, make_manifest
+from tune.study_file.manifest import keep_baselines, keep_lists, make_manifest
 
 STUDY = """
 study: {{name: {name}, trials: {trials}, seed: 3}}
@@ -38,6 +38,7 @@ def search(runs: Path, name: str = "small", *, trials: int = 3, killed: bool = F
     data = RerankingData.prepare(study.data).sealed()
     folder = StudyFolder.create(runs, name)
     write_yaml(folder.study_file, study.dump())
+    keep_lists(study, data, folder)
     manifest = make_manifest(study, data, "", keep_baselines(study, data, folder))
     manifest |= {"name": name, "study": study.dump()}
     folder.write_manifest(manifest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from reranker.metrics import Picks, Ranks, chance, is_loss, summarise
 from reranker.report_figures import is_better, report_number
 from reranker.storage.atomic_files import write_yaml
 from reranker.trial_folder import TrialFolder
+from results.study.list_facts import ListFacts
 from results.study.optuna_journal import ORIGIN, create_journal
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.trial_origin import DRAWN, Origin
@@ -117,6 +118,26 @@ class Maker:
         users, ranks, _ = self.ranks(skill)
         self.study.baseline(name).path.mkdir(parents=True)
         self.study.baseline(name).keep_ranks(users, ranks)
+        return self
+
+    def lists(self, titles: Sequence[str] = ()) -> Maker:
+        """What is known of the lists: short, middle and long histories; targets of the short head, the long tail, and a
+        cold one in every twelfth list. The titles are of the first items, which are the most popular ones."""
+        user, items = np.arange(USERS), 40
+        target = np.where(user % 12 == 0, items - 1, np.where(user % 2 == 0, user % 8, 8 + user % 31))
+        candidates = (target[:, None] + np.arange(CANDIDATES)) % items  # the target first …
+        places = (np.arange(CANDIDATES) + user[:, None]) % CANDIDATES  # … then anywhere
+        popularity = np.array([*np.repeat(50, 8), *np.repeat(5, items - 9), 0])
+        facts = ListFacts(
+            [f"u{i}" for i in user],
+            2 + user * 3 // USERS,
+            target,
+            np.take_along_axis(candidates, places, axis=1).astype(np.int32),
+            [f"i{i}" for i in range(items)],
+            [*titles, *(f"Item {i}" for i in range(len(titles), items))],
+            popularity,
+        )
+        facts.keep(self.study)
         return self
 
     def untrained(self, model: str, skill: float = 0.0, lean: float = 0.0, **figures: Any) -> Maker:

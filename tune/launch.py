@@ -15,7 +15,7 @@ from results.reporting.write_report import write_report
 from results.study.optuna_journal import create_journal
 from results.study.study_folder import StudyFolder, TrialStatus
 from tune.searching.stop_rules import INTERRUPTED
-from tune.study_file.manifest import keep_baselines, make_manifest
+from tune.study_file.manifest import keep_baselines, keep_lists, make_manifest
 from tune.study_file.study import Study
 from tune.terminal.driver_log import DriverLog
 from tune.terminal.printed_lines import resume_command
@@ -28,6 +28,7 @@ def begin_study(
 
     def fill(folder: StudyFolder) -> None:
         write_yaml(folder.study_file, study.dump())
+        keep_lists(study, data, folder)
         baselines = keep_baselines(study, data, folder)
         manifest = make_manifest(study, data, tracking_uri, baselines, command)
         folder.write_manifest(manifest)

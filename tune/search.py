@@ -17,7 +17,7 @@ from reranker.data.assemble import RerankingData
 from results.diagnosis.diagnosis import as_text, diagnose
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.leaderboard import leaderboard, pretty
-from results.reporting.write_report import write_report
+from results.reporting.write_report import read_content, write_content
 from results.statistics.comparison import compare, winner
 from results.statistics.verdict_text import findings, verdict
 from results.study.integrity import open_study
@@ -43,7 +43,7 @@ from tune.searching.stop_rules import StopRules
 from tune.searching.trial_life import TrialLife
 from tune.searching.trial_store import TrialStore
 from tune.searching.warm_start import warm_start
-from tune.study_file.manifest import check_same, reports_of
+from tune.study_file.manifest import check_same, keep_missing_lists, reports_of
 from tune.study_file.memory_plan import check_device, gpu_part
 from tune.study_file.preflight import check_models, check_reports
 from tune.study_file.study import Study
@@ -115,6 +115,7 @@ def _search(
     with Launch() as launch:
         if folder:
             launch.hold(folder)
+            keep_missing_lists(study, data, folder)
         say("starting Ray …")
         with cluster(options.address, options.dashboard_port, dashboard=options.dashboard) as ray_cluster:
             resources = trial_resources(study, gpu_part(study, models))
@@ -243,13 +244,14 @@ def _report(
     say("comparing, and writing the report …")
     table = leaderboard(folder)
     best = winner(folder)
-    write_report(folder)
+    content = read_content(folder)
+    write_content(folder, content)
     say("delivering to MLflow …")
     delivered = tracker.finish()
     comparison = compare(folder)
     console.print(pretty(table, study.knobs))
     console.print(f"\n{verdict(folder)}", style="bold")
-    console.say("\n".join(f"  {finding}" for finding in findings(comparison)))
+    console.say("\n".join(f"  {finding}" for finding in (*findings(comparison), *content.segments.losses)))
     if reasons := diagnose(DiagnosisInputs.of_study(folder, comparison))[:_REASONS]:
         console.print("\nWhat holds it back, the worst first:")
         console.print(as_text(reasons, console.width))

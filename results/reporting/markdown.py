@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from results.reporting.leaderboard_rows import Board, Row
 from results.reporting.report_content import Content, Reading, Step, Tile
+from results.reporting.segment_table import ITEM_HEAD, SegmentTable
 
 _ROWS = 10  # trials in the short leaderboard
 _LIMIT = 59_900  # bytes; GitHub takes 65,536 characters
@@ -14,7 +15,8 @@ _LONG = 1000  # characters of one text
 
 
 def to_markdown(content: Content) -> str:
-    """Verdict, what is proven, the sealed test, a short leaderboard, the diagnosis, and how to reproduce it."""
+    """Verdict, what is proven, the sealed test, a short leaderboard, who gains, the diagnosis, and how to
+    reproduce it."""
     parts = [
         f"## {escaped(content.study)}: {escaped(content.headline)}",
         " · ".join(escaped(fact) for fact in content.context),
@@ -31,6 +33,8 @@ def to_markdown(content: Content) -> str:
         _board(content.board),
         escaped(content.lesson),
         _list(_failure(*failure) for failure in content.failures[:_ROWS]),
+        "### Who gains",
+        *_segments(content.segments),
         "### Diagnosis",
         _diagnosis(content),
         "### Reproduce",
@@ -160,6 +164,18 @@ def _line(row: Row) -> list[str]:
         "{:.3f} to {:.3f}".format(*row.interval) if row.interval else "",
         escaped(row.status),
         *(escaped(cell) for cell in row.cells),
+    ]
+
+
+def _segments(table: SegmentTable) -> list[str]:
+    """The figures by segment, and what stands first too often."""
+    if table.missing:
+        return [prose(table.missing)]
+    rows, items = ([[escaped(cell) for cell in row] for row in cells] for cells in (table.rows, table.items))
+    return [
+        _table([escaped(column) for column in table.head], rows, left_columns=2),
+        _list(escaped(line) for line in (*table.sentences, *table.item_sentences)),
+        *([_table(list(ITEM_HEAD), items, left_columns=1)] if items else []),
     ]
 
 

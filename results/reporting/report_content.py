@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from results.diagnosis.finding import Finding
 from results.reporting.chart_data import Figure
 from results.reporting.leaderboard_rows import Board
+from results.reporting.segment_table import SegmentTable
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Content:
     board: Board
     lesson: str  # what teaching the base to name labels took, in a sentence; empty if it was not taught
     failures: tuple[tuple[str, str], ...]
+    segments: SegmentTable
     figures: dict[str, list[Figure]]  # by section
     findings: tuple[Finding, ...]
     facts: tuple[tuple[str, str], ...]

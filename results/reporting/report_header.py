@@ -188,7 +188,6 @@ class ReportHeader:
             return []
         comparison, proofs = self.comparison, []
         for name, difference in comparison.against.items():
-            word = "not told apart" if not difference.proven else "better" if difference.mean > 0 else "worse"
             p = p_value(difference.p)
             proofs.append(
                 Proof(
@@ -198,7 +197,7 @@ class ReportHeader:
                     difference.low,
                     difference.high,
                     p,
-                    word,
+                    difference.word,
                 )
             )
         return sorted(proofs, key=lambda proof: -proof.level)

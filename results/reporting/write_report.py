@@ -1,4 +1,4 @@
-"""A study's folder → `report.html`, a self-contained page, and `report.md` for a pull request."""
+"""A study's folder → `report.html`, a self-contained page, `report.md` for a pull request, and CSV files beside them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from results.leaderboard import leaderboard
 from results.reporting.markdown import to_markdown
 from results.reporting.report_content import Content
 from results.reporting.report_data import content_of
+from results.reporting.segment_table import ITEM_HEAD
 from results.statistics.comparison import winner
+from results.statistics.segment_frames import item_frame, segment_frame
 from results.study.study_folder import StudyFolder
 
 
@@ -32,7 +34,11 @@ def read_content(study: StudyFolder) -> Content:
 
 
 def write_content(study: StudyFolder, content: Content) -> Path:
-    """Write both reports; returns the page's path."""
+    """Write both reports, and the figures by segment if there are any; returns the page's path."""
+    if content.segments.found is not None:
+        write_file(study.segments, segment_frame(content.segments.found).to_csv(index=False))
+    if content.segments.first is not None:
+        write_file(study.top_items, item_frame(content.segments.first).to_csv(index=False))
     write_file(study.report, to_html(content))
     write_file(study.report.with_suffix(".md"), to_markdown(content))
     return study.report
@@ -48,4 +54,4 @@ def to_html(content: Content) -> str:
     )
     environment.filters["coded"] = lambda text: Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
-    return environment.get_template("report.html.jinja").render(c=content)
+    return environment.get_template("report.html.jinja").render(c=content, item_head=ITEM_HEAD)

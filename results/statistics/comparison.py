@@ -101,13 +101,13 @@ def compare(*studies: StudyFolder, ranked: Sequence[ConfigurationResult] | None 
     _check_same_lists(studies)
     metric = common_metric(studies)
     configurations = [c for study in studies for c in configuration_results(study)] if ranked is None else ranked
-    pooled = on_most_lists([result for result in configurations if result.has_ranks])
+    pooled = comparable(configurations)
     if not pooled:
         return None
     if len(studies) > 1:
         pooled = best_first(pooled, metric)
     rankers = [configuration_result.ranker(metric) for configuration_result in pooled]
-    baselines = _baselines(studies, metric, pooled[0].user_ids)
+    baselines = baseline_values(studies, metric, pooled[0].user_ids)
     test_results = tests(rankers, baselines, resamples=None, seed=0)
     winner_values = rankers[0].values
     spreads = [
@@ -133,6 +133,11 @@ def compare(*studies: StudyFolder, ranked: Sequence[ConfigurationResult] | None 
         _naming(pooled[0], len(winner_values)),
         lesson(run for configuration_result in pooled for run in configuration_result.runs),
     )
+
+
+def comparable(configurations: Sequence[ConfigurationResult]) -> list[ConfigurationResult]:
+    """Those that are compared: with stored ranks, on as many lists as any other."""
+    return on_most_lists([result for result in configurations if result.has_ranks])
 
 
 def _naming(best: ConfigurationResult, users: int) -> Naming | None:
@@ -192,7 +197,7 @@ def common_metric(studies: Sequence[StudyFolder]) -> str:
     return "ndcg_at_10" if metrics or metric.endswith("_loss") else metric
 
 
-def _baselines(studies: Sequence[StudyFolder], metric: str, user_ids: set[str]) -> dict[str, FloatArray]:
+def baseline_values(studies: Sequence[StudyFolder], metric: str, user_ids: set[str]) -> dict[str, FloatArray]:
     """The values of each baseline for these users, [users] in the order of their ids, so that pairs match."""
     values = {}
     for study in studies:

@@ -52,6 +52,10 @@ class Ranker:
         mean: FloatArray = np.mean([run[report] for run, report in zip(self.runs, self.chosen, strict=True)], axis=0)
         return mean
 
+    def on(self, users: NDArray[np.bool_]) -> Ranker:
+        """The same for a part of the users, [users]; what was chosen stays chosen."""
+        return Ranker(tuple(run[:, users] for run in self.runs), self.chosen, self.trained)
+
     @property
     def length(self) -> int:
         """The number of reports of its longest run."""
@@ -78,6 +82,11 @@ class Difference:
     def proven(self) -> bool:
         """Whether p is below `LEVEL`."""
         return self.p < LEVEL
+
+    @property
+    def word(self) -> str:
+        """What is proven of the first ranker: better, worse, or not told apart."""
+        return "not told apart" if not self.proven else "better" if self.mean > 0 else "worse"
 
 
 def mean_interval(values: FloatArray) -> tuple[float, float]:

@@ -189,6 +189,16 @@ class StudyFolder:
         return self.path / "leaderboard.csv"
 
     @property
+    def segments(self) -> Path:
+        """The winner and the baselines by segment of the lists, as CSV."""
+        return self.path / "segments.csv"
+
+    @property
+    def top_items(self) -> Path:
+        """What the winner puts first, item by item, as CSV."""
+        return self.path / "top_items.csv"
+
+    @property
     def report(self) -> Path:
         """The report's page; the Markdown report lies beside it."""
         return self.path / "report.html"

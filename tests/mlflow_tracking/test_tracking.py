@@ -38,12 +38,14 @@ from results.reporting.write_report import write_report
 from results.statistics.comparison import winner
 from results.statistics.seed_averages import replicated
 from results.statistics.verdict_text import verdict
+from results.study.list_facts import ListFacts
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.tracking_address import tracking_uri_of
 from results.study.trial_origin import Origin
 from tests.present import present
 from tests.stored import keep_journal, report
 from tune.mlflow_tracking import moved_store
+from tune.mlflow_tracking.mlflow_pages import NOTE
 from tune.mlflow_tracking.run_tags import searched, trial_note
 from tune.mlflow_tracking.store_address import ui_command
 from tune.mlflow_tracking.tracker import Tracker
@@ -606,6 +608,23 @@ def by_command(study: StudyFolder) -> str:
 
 def local(address: str) -> Path:
     return Path(unquote(urlsplit(address).path))
+
+
+def test_the_parent_has_who_gains_as_metrics_tables_and_in_its_note(study):
+    """Trial 0 has the true item first for the first 41 % of users, and popularity for the others."""
+    others_first = Ranks(19 - first_for(0.41).greater, np.zeros(len(USERS), np.int64))
+    study.baseline("popularity").keep_ranks(USERS, others_first)
+    is_late = np.arange(len(USERS)) >= 123
+    candidates = np.tile(np.arange(20, dtype=np.int32), (len(USERS), 1))
+    items = [f"i{i}" for i in range(20)]
+    ListFacts(USERS, 2 + 3 * is_late, np.arange(len(USERS)) % 20, candidates, items, items, np.arange(20)).keep(study)
+    write_report(study)
+    seen = deliver(study)
+    late = {metric: seen.metrics("study")[f"segment/history long/{metric}"] for metric in ("lists", "recall_at_1")}
+    assert late == {"lists": 177, "recall_at_1": 0}
+    assert seen.metrics("study")["segment/history long/gain_high"] < 0
+    assert {"segments.csv", "report.html"} <= seen.artifacts("study")
+    assert "WORSE than popularity in NDCG@10 on 177 lists, history: long (length 5)" in seen.tags("study")[NOTE]
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@ import pytest
 
 from reranker.config import TablesData
 from reranker.data.assemble import RerankingData
+from reranker.data.candidate_lists import fingerprint
 from reranker.errors import InputError
+from results.study.list_facts import ListFacts
 from tests.stored import Maker
 from tune.study_file import manifest
-from tune.study_file.manifest import check_same
+from tune.study_file.manifest import check_same, keep_missing_lists
 from tune.study_file.study import Study
 
 STUDY = {
@@ -52,3 +54,17 @@ def test_a_study_does_not_go_on_with_another_revision_of_its_model(tmp_path, mon
     with pytest.raises(InputError) as told:
         check_same(older, study, data)
     assert "revision" not in str(told.value)
+
+
+def test_a_study_of_before_gets_its_lists_if_they_are_still_the_same(tmp_path):
+    study = Study.load(STUDY)
+    data = RerankingData.prepare(study.data)
+    older = Maker(tmp_path, "older").study
+    keep_missing_lists(study, data, older)
+    assert ListFacts.missing(older), "its manifest does not say that the lists are these"
+    older.write_manifest(older.read_manifest() | {"lists": fingerprint(data.validation(study.base()))})
+    keep_missing_lists(study, data, older)
+    assert ListFacts.of_study(older).user_ids == data.interactions.user_ids
+    (older.path / "lists.parquet").write_text("no table")
+    keep_missing_lists(study, data, older)
+    assert ListFacts.of_study(older).user_ids == data.interactions.user_ids

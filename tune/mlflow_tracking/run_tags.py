@@ -5,7 +5,7 @@ from __future__ import annotations
 import colorsys
 import json
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -162,8 +162,12 @@ def experiment_note(study: StudyFolder, links: Links) -> str:
     return " · ".join(f"[{name}]({to})" for name, to in where.items()) + f" · **{said}**"
 
 
-def study_note(study: StudyFolder, links: Links, found: Comparison | None) -> str:
-    """The parent run's note: the verdict, what is proven, the best, the sealed test, how to go on."""
+def study_note(study: StudyFolder, links: Links, found: Comparison | None, losses: Sequence[str] = ()) -> str:
+    """The parent run's note: the verdict, what is proven, the best, the sealed test, how to go on.
+
+    Args:
+        losses: where the winner is proven worse than a baseline, a sentence for each segment of the lists.
+    """
     ending = study.read_ending()
     blocks = [f"**{verdict(study)}**"]
     if ending["reason"]:
@@ -172,7 +176,7 @@ def study_note(study: StudyFolder, links: Links, found: Comparison | None) -> st
     if (study.path / "report.html").exists():
         go_to.append(f"[Report]({links.study('report.html')})")
     blocks.append(" · ".join([*go_to, f"[Compare]({links.compare()})"]))
-    if proven := findings(found):
+    if proven := [*findings(found), *losses]:
         blocks += ["### What is proven", "\n".join(f"- {line}" for line in proven)]
     blocks += ["### The best, and what they must beat", _table(study, links)]
     if readings := study.readings():

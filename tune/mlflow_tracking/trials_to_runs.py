@@ -44,6 +44,7 @@ from tune.mlflow_tracking.run_tags import (
     text,
     trial_note,
 )
+from tune.mlflow_tracking.segment_metrics import WhoGains
 from tune.mlflow_tracking.store_address import ui_address
 
 _ENDED = {
@@ -328,22 +329,25 @@ class StudyMirror:
     def _close(self, client: MlflowClient) -> None:
         ranked = configuration_results(self.study)
         best, found = ranked[0].trial if ranked else None, compare(self.study, ranked=ranked)
+        who_gains = WhoGains.of_study(self.study, ranked, found)
         parent = client.get_run(self._parent)
         runs = {run.info.run_id: run for run in list(self._children(client, self._parent))}
         self._drop_doubles(client, runs)
         self._mark(client, runs, best, results(self.study, found))
         if best is not None:
             figures = _of_best(ranked[0].figures, self._manifest["metric"])
+            figures |= who_gains.metrics
             changed = {name: value for name, value in figures.items() if parent.data.metrics.get(name) != value}
             client.log_batch(self._parent, metrics=_metrics(changed))
             client.log_artifacts(self._runs[str(best.number)], str(self.study.trial(best.number).adapter), "adapter")
         self._send_readings(client, parent.data.tags)
         reports = (self.study.path / "report.html", self.study.path / "report.md")
-        for path in (self.study.leaderboard, self.study.best_config, *reports):
+        tables = (self.study.leaderboard, self.study.segments, self.study.top_items)
+        for path in (*tables, self.study.best_config, *reports):
             if path.exists():
                 client.log_artifact(self._parent, str(path))
         links = Links(self._experiment, self._parent, self._ranked())
-        client.set_tag(self._parent, NOTE, study_note(self.study, links, found))
+        client.set_tag(self._parent, NOTE, study_note(self.study, links, found, who_gains.losses))
         client.set_experiment_tag(self._experiment, NOTE, experiment_note(self.study, links))
         status = "FINISHED" if self.study.read_ending()["complete"] else "KILLED"
         client.set_terminated(self._parent, status, _written(self.study.path / "ending.json"))

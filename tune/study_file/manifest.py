@@ -14,10 +14,11 @@ from reranker.command_line.version import version
 from reranker.data.assemble import RerankingData
 from reranker.data.baseline_ranks import COLLABORATIVE, RANDOM
 from reranker.data.candidate_lists import fingerprint
-from reranker.errors import Fault, InputError
+from reranker.errors import EnvironmentFault, Fault, InputError
 from reranker.metrics import Ranks, summarise
 from reranker.modeling.model_files import revision_of
 from reranker.modeling.model_names import MODELS
+from results.study.list_facts import ListFacts
 from results.study.study_folder import StudyFolder
 from tune.study_file.study import Study
 
@@ -35,6 +36,21 @@ def keep_baselines(study: Study, data: RerankingData, folder: StudyFolder) -> di
             folder.baseline(name).path.mkdir(parents=True)
             folder.baseline(name).keep_ranks(users, ranks)
     return baselines
+
+
+def keep_lists(study: Study, data: RerankingData, folder: StudyFolder) -> None:
+    """What is known of the study's validation lists besides their ranks, kept in its folder for figures by segment."""
+    ListFacts.of(data, data.validation(study.base())).keep(folder)
+
+
+def keep_missing_lists(study: Study, data: RerankingData, folder: StudyFolder) -> None:
+    """The same for a study that was begun before they were kept, or whose files of them are damaged, if its lists are
+    still made as they were then."""
+    try:
+        ListFacts.of_study(folder)
+    except EnvironmentFault:
+        if fingerprint(data.validation(study.base())) == folder.read_manifest().get("lists"):
+            keep_lists(study, data, folder)
 
 
 def make_manifest(
