@@ -193,7 +193,7 @@ class Reranker:
         if faults:
             return faults
         if self.config.label_style == "letters" and len(candidates) > len(LETTERS):
-            rule = f"this adapter has {len(LETTERS)} labels, one for each candidate of a list"
+            rule = f"a list has at most {len(LETTERS)} candidates, a label each"
             faults.append(Fault(rule, field="candidates", value=len(candidates), hint="rank the best of a first stage"))
         self._titles.read([*history, *candidates])
         cleaned = self._titles.texts[len(history) :]

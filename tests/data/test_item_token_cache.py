@@ -48,9 +48,8 @@ def examples_of_all(count: int, candidates: int) -> list[Example]:
 def test_put_together_they_are_the_whole_text_s_tokens(tokenizer, position, order):
     has_numbers = tokenizer.vocab_size > 10_000  # the demo has none
     style: LabelStyle = "numbers" if has_numbers and order == "history_first" else "letters"
-    config = TrialConfig(
-        candidates=20, label_style=style, label_position=position, prompt_order=order, max_prompt_tokens=10_000
-    )
+    knobs = {"label_style": style, "label_position": position, "prompt_order": order, "max_prompt_tokens": 10_000}
+    config = TrialConfig(model="smollm2-135m", candidates=20, **knobs)
     encoder = PromptEncoder(Catalogue(tokenizer, ODD), config)
     assert not encoder.tokenizes_whole_prompts
     titles = encoder.catalogue.titles(config.max_title_tokens).texts
