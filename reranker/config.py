@@ -9,9 +9,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from reranker.errors import Fault, InputError, nearest
+from reranker.item_text import check_fields
 from reranker.storage.user_paths import user_path
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -39,6 +40,11 @@ def auto_or_int(low: int, high: int) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
+
+
+def template_of(*fields: str) -> AfterValidator:
+    """For a template of items' texts that may name these fields only; none given: any."""
+    return AfterValidator(lambda text: check_fields(text, fields))
 
 
 class NegativesMix(StrictModel):
@@ -233,6 +239,9 @@ class MovieLensData(_DataBase):
         None, description="a MovieLens folder or zip; left out: ml-latest-small, fetched if need be"
     )
     min_rating: float = Field(0.0, ge=0, le=5, description="lower ratings are no interactions")
+    item_text: Annotated[str, template_of("title", "genres", "year")] | None = Field(
+        None, description="template of an item's text, of title, genres, year; null: the title with its year"
+    )
 
 
 class InteractionColumns(StrictModel):
@@ -260,6 +269,10 @@ class TablesData(_DataBase):
     min_rating: float | None = Field(None, description="lower ratings are no interactions; null: all are")
     interaction_columns: InteractionColumns = Field(InteractionColumns(), description="names that differ from these")
     item_columns: ItemColumns = Field(ItemColumns(), description="names that differ from these")
+    item_text: Annotated[str, template_of()] | None = Field(
+        None,
+        description="template of an item's text, of the items' columns: \"{title} | {brand:3}\"; null: the column `text`",
+    )
 
 
 DataConfig = Annotated[DemoData | MovieLensData | TablesData, Field(discriminator="source")]

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -31,8 +31,8 @@ from reranker.errors import Fault, InputError, nearest
 from reranker.metrics import METRIC_NAMES
 from reranker.storage.yaml_lines import Document, Location, override, put, read
 
-_SOURCES: tuple[type[DemoData | MovieLensData | TablesData], ...] = (DemoData, MovieLensData, TablesData)
-_PATHS = {"path", "interactions", "items"}  # taken literally, not parsed as YAML
+_SOURCES: tuple[type[DemoData | MovieLensData | TablesData], ...] = get_args(get_args(DataConfig)[0])
+_LITERAL = {"path", "interactions", "items", "item_text"}  # taken as they are, not parsed as YAML
 Model = TypeVar("Model", bound=BaseModel)
 _LINE_S = 30.0  # between two progress lines within an epoch, without a terminal
 
@@ -150,7 +150,7 @@ def _configuration(args: argparse.Namespace) -> tuple[TrialConfig, DataConfig]:
             (put if name == "model" else override)(document, (name,), text, _flag(name))
     data_options = {name: text for name in _data_fields() if (text := getattr(args, f"data_{name}")) is not None}
     for name, text in data_options.items():
-        (put if name in _PATHS else override)(document, ("data", name), text, _flag(f"data_{name}"))
+        (put if name in _LITERAL else override)(document, ("data", name), text, _flag(f"data_{name}"))
     data = document.values.pop("data")
     config = _validated(document, (), TrialConfig, document.values)
     source = data.get("source") if isinstance(data, dict) else None

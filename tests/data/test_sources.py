@@ -312,6 +312,24 @@ def test_every_movielens_layout(tmp_path, layout, place):
         load(MovieLensData(path=path, min_user=3, min_item=1, min_rating=4.5))
 
 
+@pytest.mark.parametrize(("layout", "genres"), [(small, "Drama"), (one_million, "Drama, War"), (hundred_thousand, "")])
+def test_movielens_texts_are_made_of_title_genres_and_year(tmp_path, layout, genres):
+    layout(tmp_path / "ml")
+    data = load(MovieLensData(path=tmp_path / "ml", min_user=3, min_item=1, item_text="{title} | {genres} | {year}"))
+    between = f" | {genres} | " if genres else " | "
+    assert data.item_texts == [f"The Matrix{between}1999", f"L'Ami\xe9{between}1995", f"Se7en{between}1995"]
+
+
+def test_the_flags_of_the_oldest_movielens_are_genres(tmp_path):
+    hundred_thousand(tmp_path / "ml")
+    items = tmp_path / "ml" / "u.item"
+    flags = ["0"] * 19
+    flags[5] = flags[18] = "1"
+    items.write_bytes(items.read_bytes().replace("|".join("0" * 19).encode(), "|".join(flags).encode(), 1))
+    data = load(MovieLensData(path=tmp_path / "ml", min_user=3, min_item=1, item_text="{title:1} | {genres}"))
+    assert data.item_texts == ["The | Comedy, Western", "L'Ami\xe9", "Se7en"]
+
+
 @pytest.mark.parametrize(
     ("given", "readable"),
     [

@@ -19,8 +19,18 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from reranker.config import MovieLensData
-from reranker.data.sources.tables import FaultList, TextFile, raise_faults, read_interactions, read_items
+from reranker.data.sources.tables import (
+    FaultList,
+    TextFile,
+    fill,
+    items_of,
+    raise_faults,
+    read_columns,
+    read_interactions,
+    read_items,
+)
 from reranker.errors import EnvironmentFault, Fault, InputError
+from reranker.item_text import ItemTemplate
 from reranker.storage.cache_folder import cache_folder
 
 ADDRESS = "https://files.grouplens.org/datasets/movielens/ml-latest-small.zip"
@@ -39,6 +49,10 @@ class _Layout:
     movies_text: Callable[[str, bytes], TextFile]
 
 
+_GENRES = (  # the flags of ml-100k, in their order
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
 _RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
 
 
@@ -59,7 +73,7 @@ _LAYOUTS = (
         "u.item",
         lambda name, data: TextFile(name, data, "\t", _RATING_COLUMNS, quoted=False),
         lambda name, data: TextFile(
-            name, _utf8(data), "|", ("movieId", "title", *(f"field {i}" for i in range(3, 25))), quoted=False
+            name, _utf8(data), "|", ("movieId", "title", "released", "on video", "address", *_GENRES), quoted=False
         ),
     ),
 )
@@ -85,13 +99,35 @@ def read(config: MovieLensData) -> tuple[pd.DataFrame, pd.DataFrame]:
     ratings = read_interactions(
         layout.ratings_text(rating_faults.file, files[0]), rating_faults, {"user_id": "userId", "item_id": "movieId"}
     )
-    movies = read_items(
-        layout.movies_text(movie_faults.file, files[1]), movie_faults, {"item_id": "movieId", "text": "title"}
-    )
+    movies = _movies(layout, layout.movies_text(movie_faults.file, files[1]), movie_faults, config.item_text)
     raise_faults(rating_faults, movie_faults)
-    return ratings, movies.assign(text=movies["text"].map(readable_title))
+    return ratings, movies
 
 
+def _movies(layout: _Layout, file: TextFile, faults: FaultList, template: str | None) -> pd.DataFrame:
+    """Columns item_id and text. Without a template that is the title with its year, as it stands in the file."""
+    names = {"item_id": "movieId", "text": "title"}
+    if template is None:
+        movies = read_items(file, faults, names)
+        return movies if faults.total else movies.assign(text=movies["text"].map(readable_title))
+    flags = [name for name in file.header if name in _GENRES]
+    table = read_columns(file, ("movieId", "title", *(flags or ["genres"])), faults)
+    if faults.total:
+        return table
+    titles = table["title"].str.extract(_TITLE_AND_YEAR)
+    fields = pd.DataFrame({"title": titles[0].map(readable_title), "year": titles[1].fillna("")}, index=table.index)
+    if flags:
+        rows = table[flags].itertuples(index=False, name=None)
+        fields["genres"] = [
+            ", ".join(name for name, flag in zip(flags, row, strict=True) if flag == "1") for row in rows
+        ]
+    else:
+        genres = table["genres"].str.replace("(no genres listed)", "", regex=False)
+        fields["genres"] = genres.str.replace("|", ", ", regex=False)
+    return items_of(table["movieId"], fill(ItemTemplate.parse(template), fields), ("movieId", "title"), faults)
+
+
+_TITLE_AND_YEAR = re.compile(r"^(.*?)\s*(?:\((\d{4})(?:[-–]\d{0,4})?\))?\s*$", re.DOTALL)
 _ARTICLES = "The|A|An|Le|La|Les|L'|Un|Une|Der|Die|Das|Ein|Eine|Il|Lo|Gli|I|El|Los|Las|Una|O|Os|As|Den|Det|De|En|Het"
 _ARTICLE_LAST = re.compile(rf"(^|\()((?:a\.k\.a\. )?)([^()]+), ({_ARTICLES})(?=\s*(?:[()]|$))")
 
