@@ -275,7 +275,29 @@ class TablesData(_DataBase):
     )
 
 
-DataConfig = Annotated[DemoData | MovieLensData | TablesData, Field(discriminator="source")]
+class _ImportedData(_DataBase):
+    most_malformed: float = Field(
+        0.01, ge=0, le=1, description="share of a file's lines that may be malformed, and are left out"
+    )
+
+
+class AmazonData(_ImportedData):
+    """Amazon reviews of 2014, 2018 or 2023: a file of reviews or ratings, and one of metadata."""
+
+    source: Literal["amazon"] = "amazon"
+    year: Literal[2014, 2018, 2023] = Field(description="of the release that both files are from")
+    reviews: UserPath = Field(description="reviews as JSON lines, or ratings as CSV; .gz or unpacked")
+    metadata: UserPath = Field(description="the products' metadata as JSON lines; .gz or unpacked")
+    min_rating: float = Field(0.0, ge=0, le=5, description="lower ratings are no interactions")
+    item_text: Annotated[
+        str, template_of("title", "brand", "category", "main_category", "description", "features", "price")
+    ] = Field(
+        "{title}",
+        description="template of an item's text, of title, brand, category, main_category, description, features, price",
+    )
+
+
+DataConfig = Annotated[DemoData | MovieLensData | TablesData | AmazonData, Field(discriminator="source")]
 
 
 def absolute_paths(data: DataConfig, folder: Path) -> dict[str, Path]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -125,7 +126,12 @@ class Split:
 
 
 def build_interactions(
-    interactions: pd.DataFrame, items: pd.DataFrame, config: DataConfig, *, items_file: str = ""
+    interactions: pd.DataFrame,
+    items: pd.DataFrame,
+    config: DataConfig,
+    *,
+    items_file: str = "",
+    skipped: Sequence[Removal] = (),
 ) -> Interactions:
     """Filter the raw tables and order each user's items by time; the order of the rows does not matter.
 
@@ -136,13 +142,14 @@ def build_interactions(
         interactions: columns user_id and item_id (text), timestamp (a number of any unit), optionally rating.
         items: columns item_id (text, without repeats) and text.
         items_file: named in the error about an item without a text.
+        skipped: what was left out before, of the files.
 
     Raises:
         InputError: an item of the interactions has no text, or nothing is left after the filters.
     """
     rows, user_index, item_index = _coded(interactions)
     _check_texts(rows, item_index, items, items_file)
-    removed = [Removal("items without interactions", 0, 0, len(items) - len(item_index))]
+    removed = [*skipped, Removal("items without interactions", 0, 0, len(items) - len(item_index))]
     min_rating = None if isinstance(config, DemoData) else config.min_rating
     if min_rating is not None and "rating" in rows:
         kept = rows[rows["rating"] >= min_rating]
@@ -287,9 +294,8 @@ def _core(rows: pd.DataFrame, min_user: int, min_item: int) -> tuple[pd.DataFram
 def _fingerprint(
     user_ids: list[str], item_ids: list[str], item_texts: list[str], sequences: list[ItemCodes], config: DataConfig
 ) -> str:
-    settings = config.model_dump(
-        mode="json", exclude={"path", "interactions", "items", "item_text"}
-    )  # texts are hashed
+    unhashed = {"path", "item_text", "most_malformed"} | {name for name, value in config if isinstance(value, Path)}
+    settings = config.model_dump(mode="json", exclude=unhashed)  # the texts themselves are hashed
     digest = hashlib.sha256(json.dumps([settings, user_ids, item_ids, item_texts], sort_keys=True).encode())
     digest.update(np.array([len(sequence) for sequence in sequences], dtype="<i8").tobytes())
     digest.update(np.concatenate(sequences).astype("<i4").tobytes())

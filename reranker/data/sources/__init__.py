@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from reranker.config import DataConfig, DemoData, MovieLensData
+from reranker.config import AmazonData, DataConfig, DemoData, MovieLensData, TablesData
 from reranker.data.interactions import Interactions, build_interactions
-from reranker.data.sources import demo, movielens, tables
+from reranker.data.sources import amazon, demo, movielens, tables
+from reranker.data.sources.streamed_tables import Imported
 
 
 def load(config: DataConfig) -> Interactions:
@@ -18,7 +19,14 @@ def load(config: DataConfig) -> Interactions:
         return build_interactions(*demo.read(config), config)
     if isinstance(config, MovieLensData):
         return build_interactions(*movielens.read(config), config)
-    return build_interactions(*tables.read(config), config, items_file=str(config.items))
+    if isinstance(config, TablesData):
+        return build_interactions(*tables.read(config), config, items_file=str(config.items))
+    imported = _import(config)
+    return build_interactions(imported.interactions, imported.items, config, skipped=imported.skipped)
+
+
+def _import(config: AmazonData) -> Imported:
+    return amazon.read(config)
 
 
 def is_here(config: DataConfig) -> bool:
