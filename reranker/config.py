@@ -232,16 +232,25 @@ class DemoData(_DataBase):
 
 
 class MovieLensData(_DataBase):
-    """A MovieLens folder or zip; left out, `ml-latest-small` is looked for, then fetched."""
+    """A MovieLens folder or zip, or a release that lies in a known place; else `ml-latest-small`, fetched if need be."""
 
     source: Literal["movielens"] = "movielens"
     path: UserPath | None = Field(
         None, description="a MovieLens folder or zip; left out: ml-latest-small, fetched if need be"
     )
+    release: Literal["ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m"] | None = Field(
+        None, description="another one than ml-latest-small, looked for in the known places"
+    )
     min_rating: float = Field(0.0, ge=0, le=5, description="lower ratings are no interactions")
     item_text: Annotated[str, template_of("title", "genres", "year")] | None = Field(
         None, description="template of an item's text, of title, genres, year; null: the title with its year"
     )
+
+    @model_validator(mode="after")
+    def _is_in_one_place(self) -> MovieLensData:
+        if self.path is not None and self.release is not None:
+            raise ValueError("release must be left out with path, which says what to read")
+        return self
 
 
 class InteractionColumns(StrictModel):

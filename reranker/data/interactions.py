@@ -294,7 +294,9 @@ def _core(rows: pd.DataFrame, min_user: int, min_item: int) -> tuple[pd.DataFram
 def _fingerprint(
     user_ids: list[str], item_ids: list[str], item_texts: list[str], sequences: list[ItemCodes], config: DataConfig
 ) -> str:
-    unhashed = {"path", "item_text", "most_malformed"} | {name for name, value in config if isinstance(value, Path)}
+    unhashed = {"path", "release", "item_text", "most_malformed"} | {
+        name for name, value in config if isinstance(value, Path)
+    }
     settings = config.model_dump(mode="json", exclude=unhashed)  # the texts themselves are hashed
     digest = hashlib.sha256(json.dumps([settings, user_ids, item_ids, item_texts], sort_keys=True).encode())
     digest.update(np.array([len(sequence) for sequence in sequences], dtype="<i8").tobytes())

@@ -30,5 +30,7 @@ def _import(config: AmazonData) -> Imported:
 
 
 def is_here(config: DataConfig) -> bool:
-    """Whether the data can be loaded without fetching anything."""
-    return not isinstance(config, MovieLensData) or config.path is not None or movielens.find_local() is not None
+    """Whether the data can be loaded without fetching anything; if not, it will be fetched."""
+    if not isinstance(config, MovieLensData) or config.path is not None or config.release is not None:
+        return True
+    return movielens.find_local() is not None
