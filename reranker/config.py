@@ -306,7 +306,22 @@ class AmazonData(_ImportedData):
     )
 
 
-DataConfig = Annotated[DemoData | MovieLensData | TablesData | AmazonData, Field(discriminator="source")]
+class RecBoleData(_ImportedData):
+    """Atomic files of RecBole: NAME.inter and NAME.item."""
+
+    source: Literal["recbole"] = "recbole"
+    path: UserPath = Field(description="the folder with NAME.inter and NAME.item, or NAME.inter itself")
+    user_field: str = Field("user_id", min_length=1, description="of the user, without its type")
+    item_field: str = Field("item_id", min_length=1, description="of the item, in both files, without its type")
+    time_field: str = Field("timestamp", min_length=1, description="of the time, without its type")
+    rating_field: str = Field("rating", min_length=1, description="of the rating, if there is one, without its type")
+    min_rating: float | None = Field(None, description="lower ratings are no interactions; null: all are")
+    item_text: Annotated[str, template_of()] | None = Field(
+        None, description="template of an item's text, of the fields of NAME.item; null: its title or name"
+    )
+
+
+DataConfig = Annotated[DemoData | MovieLensData | TablesData | AmazonData | RecBoleData, Field(discriminator="source")]
 
 
 def absolute_paths(data: DataConfig, folder: Path) -> dict[str, Path]:

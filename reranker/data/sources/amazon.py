@@ -7,21 +7,20 @@ so the year must be said, and is checked.
 
 from __future__ import annotations
 
-import html
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 
 from reranker.config import AmazonData
 from reranker.data.sources.line_file import LineFile, Record, json_record, literal_record, separated_record
+from reranker.data.sources.plain_text import plain
 from reranker.data.sources.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
 from reranker.item_text import ItemTemplate
 
 _PROBED = 1000  # lines that tell the year
 _ASIN = re.compile(r"[0-9A-Z]{10}")
-_TAG = re.compile(r"<[^>]*>")
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def read(config: AmazonData) -> Imported:
     if metadata.is_there():
         _check_year(metadata, release, _year_by(metadata.head(_PROBED), _METADATA_MARKS))
         if not metadata.faults.total:
-            _read_metadata(metadata, release, ItemTemplate.parse(config.item_text), rows, items)
+            items.read(release.item, rows, ItemTemplate.parse(config.item_text), _field)
     return tables_of(rows, items, reviews)
 
 
@@ -151,49 +150,19 @@ def _year_by_order(records: list[Record], release: _Release) -> int | None:
     return 2018 if first_is_item else 2014
 
 
-def _read_metadata(
-    file: LineFile, release: _Release, template: ItemTemplate, rows: InteractionRows, items: ItemRows
-) -> None:
-    for line, record in file:
-        item = file.id_of(line, record, release.item)
-        if item in rows.items:
-            fields = {name: _field(record, name) for name in template.fields}
-            items.add(line, release.item, item, template.fill(fields))
-
-
 def _field(record: Record, name: str) -> str:
     """A field of a product by one name for all years; empty if it lacks it."""
     if name == "title":
-        title = _plain(record.get("title"))
+        title = plain(record.get("title"))
         return "" if "getTime" in title else title  # in 2018 some are scripts of the page that they were taken from
     if name == "brand":
         details = record.get("details")
         own = details.get("Brand") if isinstance(details, dict) else None
-        return _plain(record.get("brand") or own or record.get("store"))
+        return plain(record.get("brand") or own or record.get("store"))
     if name == "category":
-        return _plain(record.get("category") or record.get("categories"))
+        return plain(record.get("category") or record.get("categories"))
     if name == "main_category":
-        return _plain(record.get("main_category") or record.get("main_cat"))
+        return plain(record.get("main_category") or record.get("main_cat"))
     if name == "features":
-        return _plain(record.get("features") or record.get("feature"))
-    return _plain(record.get(name))
-
-
-def _plain(value: object) -> str:
-    """Text without HTML; of a list, however deep, its different entries after each other."""
-    return ", ".join(dict.fromkeys(text for entry in _leaves(value) if (text := _without_html(entry))))
-
-
-def _leaves(value: object) -> Iterator[object]:
-    if isinstance(value, list):
-        for entry in value:
-            yield from _leaves(entry)
-    elif value is not None:
-        yield value
-
-
-def _without_html(value: object) -> str:
-    text = str(value).replace("\0", "")
-    if "<" in text:
-        text = _TAG.sub(" ", text)
-    return html.unescape(text).strip() if "&" in text else text.strip()
+        return plain(record.get("features") or record.get("feature"))
+    return plain(record.get(name))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,9 +12,12 @@ from numpy.typing import NDArray
 
 from reranker.data.interactions import Removal
 from reranker.data.sources.line_file import LineFile, Record
+from reranker.data.sources.plain_text import plain
 from reranker.data.sources.tables import raise_faults
 from reranker.errors import Fault, InputError
+from reranker.item_text import ItemTemplate
 
+_LARGEST = 1e18  # no time or rating is infinite
 _NUMBERS = {int, float, str}
 _LEAST_WITH_TEXT = 0.5  # share of the interactions; below it the files are hardly of the same data
 
@@ -66,10 +68,10 @@ class RowFields:
     user: str
     item: str
     time: str
-    times: tuple[float, float]
-    time_rule: str
+    times: tuple[float, float] = (-_LARGEST, _LARGEST)
+    time_rule: str = "a time must be a number"
     rating: str | None = None
-    ratings: tuple[float, float] = (-math.inf, math.inf)
+    ratings: tuple[float, float] = (-_LARGEST, _LARGEST)
     rating_rule: str = "a rating must be a number"
 
     def read(self, file: LineFile, rows: InteractionRows) -> None:
@@ -103,12 +105,32 @@ class RowFields:
             rows.add(user, item, time, rating)
 
 
+def named(record: Record, name: str) -> str:
+    """The field of that name as plain text."""
+    return plain(record.get(name))
+
+
 @dataclass
 class ItemRows:
     """Texts by item. An item's second line is left out: silently if it says the same, else as a malformed one."""
 
     file: LineFile
     texts: dict[str, str] = field(default_factory=dict)
+
+    def read(
+        self, column: str, rows: InteractionRows, template: ItemTemplate, field_of: Callable[[Record, str], str] = named
+    ) -> None:
+        """Add each item of the file that someone touched.
+
+        Args:
+            column: where its id stands.
+            field_of: a record and the name of a template's field → the value, empty if the item lacks it.
+        """
+        for line, record in self.file:
+            item = self.file.id_of(line, record, column)
+            if item in rows.items:
+                text = template.fill({name: field_of(record, name) for name in template.fields})
+                self.add(line, column, item, text)
 
     def add(self, line: int, column: str, item: str, text: str) -> None:
         """One item; without a text it counts as absent."""
