@@ -321,7 +321,19 @@ class RecBoleData(_ImportedData):
     )
 
 
-DataConfig = Annotated[DemoData | MovieLensData | TablesData | AmazonData | RecBoleData, Field(discriminator="source")]
+class MindData(_ImportedData):
+    """MIND, Microsoft's news: clicks of impressions, and those before them."""
+
+    source: Literal["mind"] = "mind"
+    path: UserPath = Field(description="the folder with behaviors.tsv and news.tsv, of the train or dev part")
+    item_text: Annotated[str, template_of("title", "category", "subcategory", "abstract")] = Field(
+        "{title}", description="template of an item's text, of title, category, subcategory, abstract"
+    )
+
+
+DataConfig = Annotated[
+    DemoData | MovieLensData | TablesData | AmazonData | RecBoleData | MindData, Field(discriminator="source")
+]
 
 
 def absolute_paths(data: DataConfig, folder: Path) -> dict[str, Path]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from reranker.config import DataConfig, DemoData
+from reranker.config import DataConfig, DemoData, MindData
 from reranker.errors import Fault, InputError
 
 ItemCodes = NDArray[np.int32]
@@ -150,7 +150,7 @@ def build_interactions(
     rows, user_index, item_index = _coded(interactions)
     _check_texts(rows, item_index, items, items_file)
     removed = [*skipped, Removal("items without interactions", 0, 0, len(items) - len(item_index))]
-    min_rating = None if isinstance(config, DemoData) else config.min_rating
+    min_rating = None if isinstance(config, DemoData | MindData) else config.min_rating
     if min_rating is not None and "rating" in rows:
         kept = rows[rows["rating"] >= min_rating]
         removed.append(_removal("min_rating", rows, kept))

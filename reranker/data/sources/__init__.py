@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from reranker.config import AmazonData, DataConfig, DemoData, MovieLensData, RecBoleData, TablesData
+from reranker.config import AmazonData, DataConfig, DemoData, MindData, MovieLensData, RecBoleData, TablesData
 from reranker.data.interactions import Interactions, build_interactions
-from reranker.data.sources import amazon, demo, movielens, recbole, tables
+from reranker.data.sources import amazon, demo, mind, movielens, recbole, tables
 from reranker.data.sources.streamed_tables import Imported
 
 
@@ -25,9 +25,11 @@ def load(config: DataConfig) -> Interactions:
     return build_interactions(imported.interactions, imported.items, config, skipped=imported.skipped)
 
 
-def _import(config: AmazonData | RecBoleData) -> Imported:
+def _import(config: AmazonData | RecBoleData | MindData) -> Imported:
     if isinstance(config, AmazonData):
         return amazon.read(config)
+    if isinstance(config, MindData):
+        return mind.read(config)
     return recbole.read(config)
 
 
