@@ -331,8 +331,26 @@ class MindData(_ImportedData):
     )
 
 
+class SteamData(_ImportedData):
+    """Steam's reviews and games, a Python dictionary a line."""
+
+    source: Literal["steam"] = "steam"
+    reviews: UserPath = Field(description="steam_reviews.json.gz, packed or not")
+    games: UserPath = Field(description="steam_games.json.gz, packed or not")
+    min_hours: float | None = Field(
+        None, ge=0, description="games played for fewer hours are no interactions; null: all are"
+    )
+    item_text: Annotated[str, template_of("title", "genres", "tags", "specs", "developer", "publisher", "price")] = (
+        Field(
+            "{title}",
+            description="template of an item's text, of title, genres, tags, specs, developer, publisher, price",
+        )
+    )
+
+
 DataConfig = Annotated[
-    DemoData | MovieLensData | TablesData | AmazonData | RecBoleData | MindData, Field(discriminator="source")
+    DemoData | MovieLensData | TablesData | AmazonData | RecBoleData | MindData | SteamData,
+    Field(discriminator="source"),
 ]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from reranker.config import DataConfig, DemoData, MindData
+from reranker.config import DataConfig, DemoData, MindData, SteamData
 from reranker.errors import Fault, InputError
 
 ItemCodes = NDArray[np.int32]
@@ -150,10 +150,10 @@ def build_interactions(
     rows, user_index, item_index = _coded(interactions)
     _check_texts(rows, item_index, items, items_file)
     removed = [*skipped, Removal("items without interactions", 0, 0, len(items) - len(item_index))]
-    min_rating = None if isinstance(config, DemoData | MindData) else config.min_rating
-    if min_rating is not None and "rating" in rows:
-        kept = rows[rows["rating"] >= min_rating]
-        removed.append(_removal("min_rating", rows, kept))
+    knob, least = _least_rating(config)
+    if least is not None and "rating" in rows:
+        kept = rows[rows["rating"] >= least]
+        removed.append(_removal(knob, rows, kept))
         rows = kept
     rows = rows.iloc[_order_of_time(rows, user_index, item_index, config.seed)]
     kept = rows[~(rows["user"] * len(item_index) + rows["item"]).duplicated()]
@@ -241,6 +241,15 @@ def _check_texts(rows: pd.DataFrame, item_index: IdIndex, items: pd.DataFrame, i
         for code in missing[:_SHOWN_FAULTS]
     ]
     raise InputError(faults, total=len(missing))
+
+
+def _least_rating(config: DataConfig) -> tuple[str, float | None]:
+    """The knob that leaves out ratings, and its value."""
+    if isinstance(config, DemoData | MindData):
+        return "min_rating", None
+    if isinstance(config, SteamData):
+        return "min_hours", config.min_hours
+    return "min_rating", config.min_rating
 
 
 def _removal(step: str, before: pd.DataFrame, after: pd.DataFrame) -> Removal:

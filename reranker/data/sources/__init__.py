@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from reranker.config import AmazonData, DataConfig, DemoData, MindData, MovieLensData, RecBoleData, TablesData
+from reranker.config import (
+    AmazonData,
+    DataConfig,
+    DemoData,
+    MindData,
+    MovieLensData,
+    RecBoleData,
+    SteamData,
+    TablesData,
+)
 from reranker.data.interactions import Interactions, build_interactions
-from reranker.data.sources import amazon, demo, mind, movielens, recbole, tables
+from reranker.data.sources import amazon, demo, mind, movielens, recbole, steam, tables
 from reranker.data.sources.streamed_tables import Imported
 
 
@@ -25,11 +34,13 @@ def load(config: DataConfig) -> Interactions:
     return build_interactions(imported.interactions, imported.items, config, skipped=imported.skipped)
 
 
-def _import(config: AmazonData | RecBoleData | MindData) -> Imported:
+def _import(config: AmazonData | RecBoleData | MindData | SteamData) -> Imported:
     if isinstance(config, AmazonData):
         return amazon.read(config)
     if isinstance(config, MindData):
         return mind.read(config)
+    if isinstance(config, SteamData):
+        return steam.read(config)
     return recbole.read(config)
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import ast
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -20,6 +22,7 @@ from reranker.data.sources.tables import FaultList
 from reranker.errors import EnvironmentFault, first_line
 
 Record = dict[str, Any]
+Clock = Callable[[Any], float]  # raises ValueError or TypeError for what is none
 Parse = Callable[[str], Record]  # raises ValueError with the rule that the line breaks
 _LONGEST_LINE = 1 << 24  # bytes; the longest published reviews have some 50,000
 _HOPELESS = 1000  # lines after which a file is given up if most of them are malformed
@@ -131,13 +134,15 @@ class LineFile:
         self.reject(line, name, "an id must be given, as text or a whole number", value)
         return None
 
-    def number_of(self, line: int, record: Record, name: str, low: float, high: float, rule: str) -> float | None:
-        """A field that is a number from `low` to `high`, perhaps as text; None after a fault."""
+    def number_of(
+        self, line: int, record: Record, name: str, low: float, high: float, rule: str, number_in: Clock = float
+    ) -> float | None:
+        """A field that is a number from `low` to `high`, as `number_in` reads it; None after a fault."""
         value = record.get(name)
         try:
-            number = float("nan" if value is None or isinstance(value, bool) else value)
+            number = math.nan if value is None or isinstance(value, bool) else number_in(value)
         except (TypeError, ValueError, OverflowError):
-            number = float("nan")
+            number = math.nan
         if low <= number <= high:
             return number
         self.reject(line, name, rule, value)
@@ -201,6 +206,21 @@ def separated_record(names: tuple[str, ...], separator: str) -> Parse:
         return dict(zip(names, values, strict=True))
 
     return parse
+
+
+def date_or_number(value: object) -> float:
+    """A number as it is, or an ISO date, perhaps with a time, in seconds since 1970; UTC if it has no zone.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not isinstance(value, str):
+        return float(value)  # type: ignore[arg-type]  # raises TypeError
+    try:
+        return float(value)
+    except ValueError:
+        date = datetime.fromisoformat(value)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 def _record(value: object, rule: str) -> Record:

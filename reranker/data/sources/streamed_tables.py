@@ -5,13 +5,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from reranker.data.interactions import Removal
-from reranker.data.sources.line_file import LineFile, Record
+from reranker.data.sources.line_file import Clock, LineFile, Record
 from reranker.data.sources.plain_text import plain
 from reranker.data.sources.tables import raise_faults
 from reranker.errors import Fault, InputError
@@ -70,20 +71,22 @@ class RowFields:
     time: str
     times: tuple[float, float] = (-_LARGEST, _LARGEST)
     time_rule: str = "a time must be a number"
+    clock: Clock = float
     rating: str | None = None
     ratings: tuple[float, float] = (-_LARGEST, _LARGEST)
     rating_rule: str = "a rating must be a number"
+    missing_rating: float | None = None  # of a line without one, which is malformed if this is None
 
     def read(self, file: LineFile, rows: InteractionRows) -> None:
         """Add each line that breaks no rule."""
         for line, record in file:
             try:
                 user, item, time = record[self.user], record[self.item], record[self.time]
-                rating = 0.0 if self.rating is None else record[self.rating]
+                rating: Any = 0.0 if self.rating is None else record.get(self.rating, self.missing_rating)
                 if (
                     type(user) is type(item) is str
                     and _NUMBERS.issuperset((type(time), type(rating)))
-                    and self.times[0] <= (second := float(time)) <= self.times[1]
+                    and self.times[0] <= (second := self.clock(time)) <= self.times[1]
                     and self.ratings[0] <= (stars := float(rating)) <= self.ratings[1]
                     and user.strip()
                     and item.strip()
@@ -91,7 +94,7 @@ class RowFields:
                 ):
                     rows.add(user, item, second, stars if self.rating else None)
                     continue
-            except (KeyError, ValueError, OverflowError):
+            except (KeyError, ValueError, TypeError, OverflowError):
                 pass
             self.add_or_reject(file, line, record, rows)
 
@@ -99,8 +102,11 @@ class RowFields:
         """One line, with each of its faults."""
         before = file.malformed
         user, item = file.id_of(line, record, self.user), file.id_of(line, record, self.item)
-        rating = file.number_of(line, record, self.rating, *self.ratings, self.rating_rule) if self.rating else None
-        time = file.number_of(line, record, self.time, *self.times, self.time_rule)
+        rating = None
+        if self.rating:
+            filled = {self.rating: self.missing_rating, **record}
+            rating = file.number_of(line, filled, self.rating, *self.ratings, self.rating_rule)
+        time = file.number_of(line, record, self.time, *self.times, self.time_rule, self.clock)
         if file.malformed == before and user and item and time is not None:
             rows.add(user, item, time, rating)
 
