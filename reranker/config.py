@@ -348,8 +348,34 @@ class SteamData(_ImportedData):
     )
 
 
+class YelpData(_ImportedData):
+    """Yelp's reviews and businesses, or other JSON lines of the same kind with other names."""
+
+    source: Literal["yelp"] = "yelp"
+    reviews: UserPath = Field(description="yelp_academic_dataset_review.json, or JSON lines like it; packed or not")
+    businesses: UserPath = Field(
+        description="yelp_academic_dataset_business.json, or JSON lines like it; packed or not"
+    )
+    user_field: str = Field("user_id", min_length=1, description="of the user, in a review")
+    item_field: str = Field("business_id", min_length=1, description="of the item, in both files")
+    time_field: str = Field("date", min_length=1, description="of the time: a number, or an ISO date")
+    rating_field: str = Field("stars", min_length=1, description="of the rating, in a review")
+    lowest_rating: float = Field(1.0, description="that a review can have")
+    highest_rating: float = Field(5.0, description="that a review can have")
+    min_rating: float | None = Field(None, description="lower ratings are no interactions; null: all are")
+    item_text: Annotated[str, template_of()] = Field(
+        "{name}", description="template of an item's text, of any fields of the businesses"
+    )
+
+    @model_validator(mode="after")
+    def _ratings_have_a_range(self) -> YelpData:
+        if self.lowest_rating > self.highest_rating:
+            raise ValueError("lowest_rating must be at most highest_rating")
+        return self
+
+
 DataConfig = Annotated[
-    DemoData | MovieLensData | TablesData | AmazonData | RecBoleData | MindData | SteamData,
+    DemoData | MovieLensData | TablesData | AmazonData | RecBoleData | MindData | SteamData | YelpData,
     Field(discriminator="source"),
 ]
 

@@ -11,9 +11,10 @@ from reranker.config import (
     RecBoleData,
     SteamData,
     TablesData,
+    YelpData,
 )
 from reranker.data.interactions import Interactions, build_interactions
-from reranker.data.sources import amazon, demo, mind, movielens, recbole, steam, tables
+from reranker.data.sources import amazon, demo, mind, movielens, recbole, steam, tables, yelp
 from reranker.data.sources.streamed_tables import Imported
 
 
@@ -34,13 +35,15 @@ def load(config: DataConfig) -> Interactions:
     return build_interactions(imported.interactions, imported.items, config, skipped=imported.skipped)
 
 
-def _import(config: AmazonData | RecBoleData | MindData | SteamData) -> Imported:
+def _import(config: AmazonData | RecBoleData | MindData | SteamData | YelpData) -> Imported:
     if isinstance(config, AmazonData):
         return amazon.read(config)
     if isinstance(config, MindData):
         return mind.read(config)
     if isinstance(config, SteamData):
         return steam.read(config)
+    if isinstance(config, YelpData):
+        return yelp.read(config)
     return recbole.read(config)
 
 
