@@ -9,9 +9,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from reranker.errors import Fault, InputError, nearest
+from reranker.item_text import check_fields
 from reranker.storage.user_paths import user_path
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -39,6 +40,11 @@ def auto_or_int(low: int, high: int) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
+
+
+def template_of(*fields: str) -> AfterValidator:
+    """For a template of items' texts that may name these fields only; none given: any."""
+    return AfterValidator(lambda text: check_fields(text, fields))
 
 
 class NegativesMix(StrictModel):
@@ -226,13 +232,25 @@ class DemoData(_DataBase):
 
 
 class MovieLensData(_DataBase):
-    """A MovieLens folder or zip; left out, `ml-latest-small` is looked for, then fetched."""
+    """A MovieLens folder or zip, or a release that lies in a known place; else `ml-latest-small`, fetched if need be."""
 
     source: Literal["movielens"] = "movielens"
     path: UserPath | None = Field(
         None, description="a MovieLens folder or zip; left out: ml-latest-small, fetched if need be"
     )
+    release: Literal["ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m"] | None = Field(
+        None, description="another one than ml-latest-small, looked for in the known places"
+    )
     min_rating: float = Field(0.0, ge=0, le=5, description="lower ratings are no interactions")
+    item_text: Annotated[str, template_of("title", "genres", "year")] | None = Field(
+        None, description="template of an item's text, of title, genres, year; null: the title with its year"
+    )
+
+    @model_validator(mode="after")
+    def _is_in_one_place(self) -> MovieLensData:
+        if self.path is not None and self.release is not None:
+            raise ValueError("release must be left out with path, which says what to read")
+        return self
 
 
 class InteractionColumns(StrictModel):
@@ -260,9 +278,106 @@ class TablesData(_DataBase):
     min_rating: float | None = Field(None, description="lower ratings are no interactions; null: all are")
     interaction_columns: InteractionColumns = Field(InteractionColumns(), description="names that differ from these")
     item_columns: ItemColumns = Field(ItemColumns(), description="names that differ from these")
+    item_text: Annotated[str, template_of()] | None = Field(
+        None,
+        description="template of an item's text, of the items' columns: \"{title} | {brand:3}\"; null: the column `text`",
+    )
 
 
-DataConfig = Annotated[DemoData | MovieLensData | TablesData, Field(discriminator="source")]
+class _ImportedData(_DataBase):
+    most_malformed: float = Field(
+        0.01, ge=0, le=1, description="share of a file's lines that may be malformed, and are left out"
+    )
+
+
+class AmazonData(_ImportedData):
+    """Amazon reviews of 2014, 2018 or 2023: a file of reviews or ratings, and one of metadata."""
+
+    source: Literal["amazon"] = "amazon"
+    year: Literal[2014, 2018, 2023] = Field(description="of the release that both files are from")
+    reviews: UserPath = Field(description="reviews as JSON lines, or ratings as CSV; .gz or unpacked")
+    metadata: UserPath = Field(description="the products' metadata as JSON lines; .gz or unpacked")
+    min_rating: float = Field(0.0, ge=0, le=5, description="lower ratings are no interactions")
+    item_text: Annotated[
+        str, template_of("title", "brand", "category", "main_category", "description", "features", "price")
+    ] = Field(
+        "{title}",
+        description="template of an item's text, of title, brand, category, main_category, description, features, price",
+    )
+
+
+class RecBoleData(_ImportedData):
+    """Atomic files of RecBole: NAME.inter and NAME.item."""
+
+    source: Literal["recbole"] = "recbole"
+    path: UserPath = Field(description="the folder with NAME.inter and NAME.item, or NAME.inter itself")
+    user_field: str = Field("user_id", min_length=1, description="of the user, without its type")
+    item_field: str = Field("item_id", min_length=1, description="of the item, in both files, without its type")
+    time_field: str = Field("timestamp", min_length=1, description="of the time, without its type")
+    rating_field: str = Field("rating", min_length=1, description="of the rating, if there is one, without its type")
+    min_rating: float | None = Field(None, description="lower ratings are no interactions; null: all are")
+    item_text: Annotated[str, template_of()] | None = Field(
+        None, description="template of an item's text, of the fields of NAME.item; null: its title or name"
+    )
+
+
+class MindData(_ImportedData):
+    """MIND, Microsoft's news: clicks of impressions, and those before them."""
+
+    source: Literal["mind"] = "mind"
+    path: UserPath = Field(description="the folder with behaviors.tsv and news.tsv, of the train or dev part")
+    item_text: Annotated[str, template_of("title", "category", "subcategory", "abstract")] = Field(
+        "{title}", description="template of an item's text, of title, category, subcategory, abstract"
+    )
+
+
+class SteamData(_ImportedData):
+    """Steam's reviews and games, a Python dictionary a line."""
+
+    source: Literal["steam"] = "steam"
+    reviews: UserPath = Field(description="steam_reviews.json.gz, packed or not")
+    games: UserPath = Field(description="steam_games.json.gz, packed or not")
+    min_hours: float | None = Field(
+        None, ge=0, description="games played for fewer hours are no interactions; null: all are"
+    )
+    item_text: Annotated[str, template_of("title", "genres", "tags", "specs", "developer", "publisher", "price")] = (
+        Field(
+            "{title}",
+            description="template of an item's text, of title, genres, tags, specs, developer, publisher, price",
+        )
+    )
+
+
+class YelpData(_ImportedData):
+    """Yelp's reviews and businesses, or other JSON lines of the same kind with other names."""
+
+    source: Literal["yelp"] = "yelp"
+    reviews: UserPath = Field(description="yelp_academic_dataset_review.json, or JSON lines like it; packed or not")
+    businesses: UserPath = Field(
+        description="yelp_academic_dataset_business.json, or JSON lines like it; packed or not"
+    )
+    user_field: str = Field("user_id", min_length=1, description="of the user, in a review")
+    item_field: str = Field("business_id", min_length=1, description="of the item, in both files")
+    time_field: str = Field("date", min_length=1, description="of the time: a number, or an ISO date")
+    rating_field: str = Field("stars", min_length=1, description="of the rating, in a review")
+    lowest_rating: float = Field(1.0, description="that a review can have")
+    highest_rating: float = Field(5.0, description="that a review can have")
+    min_rating: float | None = Field(None, description="lower ratings are no interactions; null: all are")
+    item_text: Annotated[str, template_of()] = Field(
+        "{name}", description="template of an item's text, of any fields of the businesses"
+    )
+
+    @model_validator(mode="after")
+    def _ratings_have_a_range(self) -> YelpData:
+        if self.lowest_rating > self.highest_rating:
+            raise ValueError("lowest_rating must be at most highest_rating")
+        return self
+
+
+DataConfig = Annotated[
+    DemoData | MovieLensData | TablesData | AmazonData | RecBoleData | MindData | SteamData | YelpData,
+    Field(discriminator="source"),
+]
 
 
 def absolute_paths(data: DataConfig, folder: Path) -> dict[str, Path]:

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -20,9 +20,6 @@ from reranker.command_line.entry_point import STOPPED, Parser, a_path, last_net
 from reranker.command_line.printable_text import say
 from reranker.config import (
     DataConfig,
-    DemoData,
-    MovieLensData,
-    TablesData,
     TrialConfig,
     absolute_paths,
     validation_faults,
@@ -31,10 +28,18 @@ from reranker.errors import Fault, InputError, nearest
 from reranker.metrics import METRIC_NAMES
 from reranker.storage.yaml_lines import Document, Location, override, put, read
 
-_SOURCES: tuple[type[DemoData | MovieLensData | TablesData], ...] = (DemoData, MovieLensData, TablesData)
-_PATHS = {"path", "interactions", "items"}  # taken literally, not parsed as YAML
+_SOURCES: tuple[type[DataConfig], ...] = get_args(get_args(DataConfig)[0])
 Model = TypeVar("Model", bound=BaseModel)
 _LINE_S = 30.0  # between two progress lines within an epoch, without a terminal
+
+
+def _is_path(kind: object) -> bool:
+    return kind is Path or any(_is_path(part) for part in get_args(kind))
+
+
+_LITERAL = {"item_text"} | {  # taken as they are, not parsed as YAML
+    name for source in _SOURCES for name, field in source.model_fields.items() if _is_path(field.annotation)
+}
 
 
 @last_net
@@ -143,23 +148,21 @@ def _configuration(args: argparse.Namespace) -> tuple[TrialConfig, DataConfig]:
             put(document, ("data",), {}, "--source")
         put(document, ("data", "source"), args.source, "--source")
     elif in_file is None:
-        rule = "say what to train on: --source demo, movielens or tables, or a --config that holds `data`"
+        rule = f"say what to train on: --source {', '.join(_source_names())}, or a --config that holds `data`"
         raise InputError([Fault(rule, str(args.config or ""), hint="a study's best_config.yaml does")])
     for name in TrialConfig.model_fields:
         if (text := getattr(args, name)) is not None:
             (put if name == "model" else override)(document, (name,), text, _flag(name))
     data_options = {name: text for name in _data_fields() if (text := getattr(args, f"data_{name}")) is not None}
     for name, text in data_options.items():
-        (put if name in _PATHS else override)(document, ("data", name), text, _flag(f"data_{name}"))
+        (put if name in _LITERAL else override)(document, ("data", name), text, _flag(f"data_{name}"))
     data = document.values.pop("data")
     config = _validated(document, (), TrialConfig, document.values)
     source = data.get("source") if isinstance(data, dict) else None
     model = next((model for model in _SOURCES if model.model_fields["source"].default == source), None)
     if model is None:
-        valid_sources = [str(model.model_fields["source"].default) for model in _SOURCES]
-        document.faults.append(
-            document.fault(("data", "source"), "must be a source", source, nearest(str(source), valid_sources))
-        )
+        hint = nearest(str(source), _source_names())
+        document.faults.append(document.fault(("data", "source"), "must be a source", source, hint))
     data_config = None if model is None else _validated(document, ("data",), model, data)
     if document.faults or config is None or data_config is None:
         raise InputError(document.faults)
@@ -184,17 +187,22 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def _source_names() -> list[str]:
+    return [str(model.model_fields["source"].default) for model in _SOURCES]
+
+
 def _data_fields() -> dict[str, str]:
-    """Every field of the sources, with its help text."""
-    texts: dict[str, list[str]] = {}
-    sources: dict[str, list[str]] = {}
-    for model in _SOURCES:
+    """Every field of the sources, with its help text; several where sources mean different things by it."""
+    texts: dict[str, dict[str, list[str]]] = {}
+    for source, model in zip(_source_names(), _SOURCES, strict=True):
         for name, field in model.model_fields.items():
             default = "" if field.is_required() else f" (default {field.default})"
-            texts.setdefault(name, []).append(f"{field.description}{default}")
-            sources.setdefault(name, []).append(str(model.model_fields["source"].default))
+            texts.setdefault(name, {}).setdefault(f"{field.description}{default}", []).append(source)
     return {
-        name: texts[name][-1] + ("" if len(sources[name]) == len(_SOURCES) else f"; of {', '.join(sources[name])}")
+        name: "; ".join(
+            text if len(sources) == len(_SOURCES) else f"{', '.join(sources)}: {text}"
+            for text, sources in texts[name].items()
+        )
         for name in sorted(texts.keys() - {"source"})
     }
 
@@ -212,8 +220,7 @@ def _parser() -> Parser:
     data = parser.add_argument_group(
         "data", "needed where the configuration file holds none, whose values each overrides"
     )
-    sources = [str(model.model_fields["source"].default) for model in _SOURCES]
-    data.add_argument("--source", choices=sources, help="another one than the file's starts from the defaults")
+    data.add_argument("--source", choices=_source_names(), help="another one than the file's starts from the defaults")
     for name, text in _data_fields().items():
         data.add_argument(_flag(f"data_{name}"), metavar="VALUE", help=_help(text))
     return parser

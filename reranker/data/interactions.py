@@ -7,13 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from reranker.config import DataConfig, DemoData
+from reranker.config import DataConfig, DemoData, MindData, SteamData
 from reranker.errors import Fault, InputError
 
 ItemCodes = NDArray[np.int32]
@@ -125,7 +126,12 @@ class Split:
 
 
 def build_interactions(
-    interactions: pd.DataFrame, items: pd.DataFrame, config: DataConfig, *, items_file: str = ""
+    interactions: pd.DataFrame,
+    items: pd.DataFrame,
+    config: DataConfig,
+    *,
+    items_file: str = "",
+    skipped: Sequence[Removal] = (),
 ) -> Interactions:
     """Filter the raw tables and order each user's items by time; the order of the rows does not matter.
 
@@ -136,17 +142,18 @@ def build_interactions(
         interactions: columns user_id and item_id (text), timestamp (a number of any unit), optionally rating.
         items: columns item_id (text, without repeats) and text.
         items_file: named in the error about an item without a text.
+        skipped: what was left out before, of the files.
 
     Raises:
         InputError: an item of the interactions has no text, or nothing is left after the filters.
     """
     rows, user_index, item_index = _coded(interactions)
     _check_texts(rows, item_index, items, items_file)
-    removed = [Removal("items without interactions", 0, 0, len(items) - len(item_index))]
-    min_rating = None if isinstance(config, DemoData) else config.min_rating
-    if min_rating is not None and "rating" in rows:
-        kept = rows[rows["rating"] >= min_rating]
-        removed.append(_removal("min_rating", rows, kept))
+    removed = [*skipped, Removal("items without interactions", 0, 0, len(items) - len(item_index))]
+    knob, least = _least_rating(config)
+    if least is not None and "rating" in rows:
+        kept = rows[rows["rating"] >= least]
+        removed.append(_removal(knob, rows, kept))
         rows = kept
     rows = rows.iloc[_order_of_time(rows, user_index, item_index, config.seed)]
     kept = rows[~(rows["user"] * len(item_index) + rows["item"]).duplicated()]
@@ -236,6 +243,15 @@ def _check_texts(rows: pd.DataFrame, item_index: IdIndex, items: pd.DataFrame, i
     raise InputError(faults, total=len(missing))
 
 
+def _least_rating(config: DataConfig) -> tuple[str, float | None]:
+    """The knob that leaves out ratings, and its value."""
+    if isinstance(config, DemoData | MindData):
+        return "min_rating", None
+    if isinstance(config, SteamData):
+        return "min_hours", config.min_hours
+    return "min_rating", config.min_rating
+
+
 def _removal(step: str, before: pd.DataFrame, after: pd.DataFrame) -> Removal:
     users, items = (before[name].nunique() - after[name].nunique() for name in ("user", "item"))
     return Removal(step, len(before) - len(after), users, items)
@@ -287,7 +303,10 @@ def _core(rows: pd.DataFrame, min_user: int, min_item: int) -> tuple[pd.DataFram
 def _fingerprint(
     user_ids: list[str], item_ids: list[str], item_texts: list[str], sequences: list[ItemCodes], config: DataConfig
 ) -> str:
-    settings = config.model_dump(mode="json", exclude={"path", "interactions", "items"})
+    unhashed = {"path", "release", "item_text", "most_malformed"} | {
+        name for name, value in config if isinstance(value, Path)
+    }
+    settings = config.model_dump(mode="json", exclude=unhashed)  # the texts themselves are hashed
     digest = hashlib.sha256(json.dumps([settings, user_ids, item_ids, item_texts], sort_keys=True).encode())
     digest.update(np.array([len(sequence) for sequence in sequences], dtype="<i8").tobytes())
     digest.update(np.concatenate(sequences).astype("<i4").tobytes())

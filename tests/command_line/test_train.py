@@ -118,17 +118,24 @@ def test_paths_and_models_of_the_command_line_are_text_whatever_yaml_would_make_
     assert config.model == "demo-tiny"
 
 
+def test_every_source_can_be_named_with_its_paths_and_templates_as_they_are(asked):
+    options = ["--data-reviews", "null", "--data-metadata", "[m].gz", "--data-item-text", "{title} | {brand:2}"]
+    data = asked("--source", "amazon", "--data-year", "2023", *options)[1]
+    assert (data.year, data.reviews, data.metadata) == (2023, Path("null"), Path("[m].gz"))
+    assert data.item_text == "{title} | {brand:2}"
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     {
         "no source": (
             ["--model", "demo-tiny"],
-            "say what to train on: --source demo, movielens or tables, or a --config",
+            "say what to train on: --source demo, movielens, tables, ",
         ),
         "data without a source": (["--data-users", "64"], "say what to train on"),
         "an older file": (
             ["--config", "old.yaml"],
-            "old.yaml: say what to train on: --source demo, movielens or tables",
+            "old.yaml: say what to train on: --source demo, movielens, tables, ",
         ),
         "metric": (
             ["--source", "demo", "--metric", "foo"],

@@ -312,6 +312,24 @@ def test_every_movielens_layout(tmp_path, layout, place):
         load(MovieLensData(path=path, min_user=3, min_item=1, min_rating=4.5))
 
 
+@pytest.mark.parametrize(("layout", "genres"), [(small, "Drama"), (one_million, "Drama, War"), (hundred_thousand, "")])
+def test_movielens_texts_are_made_of_title_genres_and_year(tmp_path, layout, genres):
+    layout(tmp_path / "ml")
+    data = load(MovieLensData(path=tmp_path / "ml", min_user=3, min_item=1, item_text="{title} | {genres} | {year}"))
+    between = f" | {genres} | " if genres else " | "
+    assert data.item_texts == [f"The Matrix{between}1999", f"L'Ami\xe9{between}1995", f"Se7en{between}1995"]
+
+
+def test_the_flags_of_the_oldest_movielens_are_genres(tmp_path):
+    hundred_thousand(tmp_path / "ml")
+    items = tmp_path / "ml" / "u.item"
+    flags = ["0"] * 19
+    flags[5] = flags[18] = "1"
+    items.write_bytes(items.read_bytes().replace("|".join("0" * 19).encode(), "|".join(flags).encode(), 1))
+    data = load(MovieLensData(path=tmp_path / "ml", min_user=3, min_item=1, item_text="{title:1} | {genres}"))
+    assert data.item_texts == ["The | Comedy, Western", "L'Ami\xe9", "Se7en"]
+
+
 @pytest.mark.parametrize(
     ("given", "readable"),
     [
@@ -431,6 +449,62 @@ def test_known_places_come_before_the_network_and_are_checked(nowhere):
     (nowhere / "own" / "ml-latest-small.zip").unlink()
     small(nowhere / "data" / "ml-latest-small")
     assert movielens.find_small() == Path("data/ml-latest-small")
+
+
+@pytest.mark.parametrize(
+    ("release", "name", "layout"),
+    [
+        ("ml-100k", "ml-100k", hundred_thousand),
+        ("ml-1m", "ml-1m", one_million),
+        ("ml-10m", "ml-10M100K", one_million),
+        ("ml-20m", "ml-20m", small),
+        ("ml-25m", "ml-25m", small),
+        ("ml-32m", "ml-32m", small),
+    ],
+)
+def test_a_release_is_found_in_a_known_place_unpacked_or_not(nowhere, monkeypatch, release, name, layout):
+    monkeypatch.setitem(movielens.RATINGS, release, len(RATINGS))
+    config = MovieLensData.model_validate({"release": release, "min_user": 3, "min_item": 1})
+    layout(nowhere / "made" / name)
+    (nowhere / "own").mkdir()
+    zipped(nowhere / "made" / name, nowhere / "own" / f"{release}.zip")
+    packed = load(config)
+    (nowhere / "own" / f"{release}.zip").unlink()
+    layout(nowhere / "data" / name)
+    assert load(config).fingerprint == packed.fingerprint
+    assert packed.user_ids == ["9"]
+
+
+def test_an_absent_release_is_told_with_its_address_and_not_fetched(nowhere, monkeypatch):
+    monkeypatch.setattr(movielens, "_fetch", lambda *_: pytest.fail("was fetched"))
+    monkeypatch.setattr(movielens, "ADDRESS", "https://x/ml-latest-small.zip")
+    with pytest.raises(InputError) as caught:
+        load(MovieLensData(release="ml-25m"))
+    for part in ("data.release", "'ml-25m'", "https://x/ml-25m.zip", "for research", "/own", "data.path"):
+        assert part in str(caught.value)
+
+
+def test_a_release_that_lacks_ratings_is_refused(nowhere):
+    one_million(nowhere / "data" / "ml-1m")
+    with pytest.raises(InputError, match=r"ratings.dat: ml-1m must have 1,000,209 ratings \(got 3\); name its place"):
+        load(MovieLensData(release="ml-1m"))
+
+
+def test_a_release_and_a_path_together_are_refused():
+    with pytest.raises(ValidationError, match="release must be left out with path"):
+        MovieLensData(release="ml-1m", path=Path("ml"))
+
+
+def test_ratings_that_movielens_has_not_are_told_with_their_lines(tmp_path):
+    small(tmp_path / "ml")
+    path = tmp_path / "ml" / "ratings.csv"
+    path.write_text(path.read_text().replace("9,2,4,10", "9,2,0,10").replace("9,3,3,20", "9,3,5.5,20"))
+    with pytest.raises(InputError) as caught:
+        load(MovieLensData(path=tmp_path / "ml"))
+    assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == [
+        "ml/ratings.csv:3: rating: a rating must be from 0.5 to 5 (got 0.0)",
+        "ml/ratings.csv:4: rating: a rating must be from 0.5 to 5 (got 5.5)",
+    ]
 
 
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="ml-latest-small.zip is not beside the project")

@@ -24,6 +24,7 @@ from tune.study_file.settings import DURATION, Resources, StudySettings
 from tune.study_file.start_points import read_start_point
 
 DECAYING = {"linear", "cosine"}
+_LATER_FIELDS = ("item_text", "release")  # of `data`; a study from before them is the same as one without them
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,11 @@ class Study:
     @property
     def fingerprint(self) -> str:
         """Equal for studies whose trials can be compared and share a sampler: same data, metric, fixed knobs, space."""
-        compared = [self.metric, self.data.model_dump(mode="json"), self.fixed, self.source["space"]]
+        data = self.data.model_dump(mode="json")
+        for later in _LATER_FIELDS:
+            if data.get(later) is None:
+                data.pop(later, None)
+        compared = [self.metric, data, self.fixed, self.source["space"]]
         return hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()[:16]
 
     def draw(self, trial: optuna.Trial) -> TrialConfig:

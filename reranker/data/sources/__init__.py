@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from reranker.config import DataConfig, DemoData, MovieLensData
+from reranker.config import (
+    AmazonData,
+    DataConfig,
+    DemoData,
+    MindData,
+    MovieLensData,
+    RecBoleData,
+    SteamData,
+    TablesData,
+    YelpData,
+)
 from reranker.data.interactions import Interactions, build_interactions
-from reranker.data.sources import demo, movielens, tables
+from reranker.data.sources import amazon, demo, mind, movielens, recbole, steam, tables, yelp
+from reranker.data.sources.streamed_tables import Imported
 
 
 def load(config: DataConfig) -> Interactions:
@@ -18,9 +29,26 @@ def load(config: DataConfig) -> Interactions:
         return build_interactions(*demo.read(config), config)
     if isinstance(config, MovieLensData):
         return build_interactions(*movielens.read(config), config)
-    return build_interactions(*tables.read(config), config, items_file=str(config.items))
+    if isinstance(config, TablesData):
+        return build_interactions(*tables.read(config), config, items_file=str(config.items))
+    imported = _import(config)
+    return build_interactions(imported.interactions, imported.items, config, skipped=imported.skipped)
+
+
+def _import(config: AmazonData | RecBoleData | MindData | SteamData | YelpData) -> Imported:
+    if isinstance(config, AmazonData):
+        return amazon.read(config)
+    if isinstance(config, MindData):
+        return mind.read(config)
+    if isinstance(config, SteamData):
+        return steam.read(config)
+    if isinstance(config, YelpData):
+        return yelp.read(config)
+    return recbole.read(config)
 
 
 def is_here(config: DataConfig) -> bool:
-    """Whether the data can be loaded without fetching anything."""
-    return not isinstance(config, MovieLensData) or config.path is not None or movielens.find_local() is not None
+    """Whether the data can be loaded without fetching anything; if not, it will be fetched."""
+    if not isinstance(config, MovieLensData) or config.path is not None or config.release is not None:
+        return True
+    return movielens.find_local() is not None

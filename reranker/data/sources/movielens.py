@@ -16,14 +16,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
 from reranker.config import MovieLensData
-from reranker.data.sources.tables import FaultList, TextFile, raise_faults, read_interactions, read_items
+from reranker.data.sources.tables import (
+    FaultList,
+    TextFile,
+    fill,
+    items_of,
+    raise_faults,
+    read_columns,
+    read_interactions,
+    read_items,
+)
 from reranker.errors import EnvironmentFault, Fault, InputError
+from reranker.item_text import ItemTemplate
 from reranker.storage.cache_folder import cache_folder
 
 ADDRESS = "https://files.grouplens.org/datasets/movielens/ml-latest-small.zip"
+RATINGS = {  # in each release
+    "ml-100k": 100_000,
+    "ml-1m": 1_000_209,
+    "ml-10m": 10_000_054,
+    "ml-20m": 20_000_263,
+    "ml-25m": 25_000_095,
+    "ml-32m": 32_000_204,
+}
+LOWEST_RATING, HIGHEST_RATING = 0.5, 5
+_UNPACKED = {"ml-10m": "ml-10M100K"}  # the folder in the zip, where it has another name
 SHA256 = "696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436"
 _MOST_BYTES = 4 << 30  # of an unpacked file; the largest published one, in ml-32m, has 0.9 GB
 _MOST_RATIO = 100  # unpacked to packed size; published files unpack to five times their size
@@ -39,6 +60,10 @@ class _Layout:
     movies_text: Callable[[str, bytes], TextFile]
 
 
+_GENRES = (  # the flags of ml-100k, in their order
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
 _RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
 
 
@@ -59,7 +84,7 @@ _LAYOUTS = (
         "u.item",
         lambda name, data: TextFile(name, data, "\t", _RATING_COLUMNS, quoted=False),
         lambda name, data: TextFile(
-            name, _utf8(data), "|", ("movieId", "title", *(f"field {i}" for i in range(3, 25))), quoted=False
+            name, _utf8(data), "|", ("movieId", "title", "released", "on video", "address", *_GENRES), quoted=False
         ),
     ),
 )
@@ -74,7 +99,7 @@ def read(config: MovieLensData) -> tuple[pd.DataFrame, pd.DataFrame]:
         InputError: the path holds no MovieLens data, or its files break the rules of `reranker.data.sources.tables`.
         EnvironmentFault: no path is given, none was found, and the download failed; or a file may not be read.
     """
-    path = config.path if config.path is not None else find_small()
+    path = config.path if config.path is not None else find_release(config.release) if config.release else find_small()
     try:
         layout, files = _open(path)
     except PermissionError as error:
@@ -85,13 +110,44 @@ def read(config: MovieLensData) -> tuple[pd.DataFrame, pd.DataFrame]:
     ratings = read_interactions(
         layout.ratings_text(rating_faults.file, files[0]), rating_faults, {"user_id": "userId", "item_id": "movieId"}
     )
-    movies = read_items(
-        layout.movies_text(movie_faults.file, files[1]), movie_faults, {"item_id": "movieId", "text": "title"}
-    )
+    if "rating" in ratings:
+        stars = ratings["rating"].to_numpy()
+        is_out = np.isfinite(stars) & ((stars < LOWEST_RATING) | (stars > HIGHEST_RATING))
+        rating_faults.add_rows(
+            f"a rating must be from {LOWEST_RATING} to {HIGHEST_RATING}", "rating", ratings["rating"], is_out
+        )
+    if config.release and not rating_faults.total and len(ratings) != RATINGS[config.release]:
+        rule = f"{config.release} must have {RATINGS[config.release]:,} ratings"
+        rating_faults.add(rule, value=len(ratings), hint="name its place as data.path to use it as it is")
+    movies = _movies(layout.movies_text(movie_faults.file, files[1]), movie_faults, config.item_text)
     raise_faults(rating_faults, movie_faults)
-    return ratings, movies.assign(text=movies["text"].map(readable_title))
+    return ratings, movies
 
 
+def _movies(file: TextFile, faults: FaultList, template: str | None) -> pd.DataFrame:
+    """Columns item_id and text. Without a template that is the title with its year, as it stands in the file."""
+    names = {"item_id": "movieId", "text": "title"}
+    if template is None:
+        movies = read_items(file, faults, names)
+        return movies if faults.total else movies.assign(text=movies["text"].map(readable_title))
+    flags = [name for name in file.header if name in _GENRES]
+    table = read_columns(file, ("movieId", "title", *(flags or ["genres"])), faults)
+    if faults.total:
+        return table
+    titles = table["title"].str.extract(_TITLE_AND_YEAR)
+    fields = pd.DataFrame({"title": titles[0].map(readable_title), "year": titles[1].fillna("")}, index=table.index)
+    if flags:
+        rows = table[flags].itertuples(index=False, name=None)
+        fields["genres"] = [
+            ", ".join(name for name, flag in zip(flags, row, strict=True) if flag == "1") for row in rows
+        ]
+    else:
+        genres = table["genres"].str.replace("(no genres listed)", "", regex=False)
+        fields["genres"] = genres.str.replace("|", ", ", regex=False)
+    return items_of(table["movieId"], fill(ItemTemplate.parse(template), fields), ("movieId", "title"), faults)
+
+
+_TITLE_AND_YEAR = re.compile(r"^(.*?)\s*(?:\((\d{4})(?:[-–]\d{0,4})?\))?\s*$", re.DOTALL)
 _ARTICLES = "The|A|An|Le|La|Les|L'|Un|Une|Der|Die|Das|Ein|Eine|Il|Lo|Gli|I|El|Los|Las|Una|O|Os|As|Den|Det|De|En|Het"
 _ARTICLE_LAST = re.compile(rf"(^|\()((?:a\.k\.a\. )?)([^()]+), ({_ARTICLES})(?=\s*(?:[()]|$))")
 
@@ -114,6 +170,24 @@ def find_small() -> Path:
         EnvironmentFault: it was not found, and could not be fetched.
     """
     return find_local() or _fetch(cache_folder() / "ml-latest-small.zip", _places())
+
+
+def find_release(name: str) -> Path:
+    """The zip or folder of a release in a known location; it is never fetched, for some have hundreds of megabytes.
+
+    Raises:
+        InputError: it was not found.
+    """
+    for place in _places():
+        for found in (place / _UNPACKED.get(name, name), place / f"{name}.zip"):
+            if found.exists():
+                return found
+    places = ", ".join(str(place.absolute()) for place in _places())
+    hint = (
+        f"get {ADDRESS.replace('ml-latest-small', name)} (for research; not to be passed on or sold without the "
+        f"publisher's permission) and put it into one of these folders: {places}; or name its place as data.path"
+    )
+    raise InputError([Fault("the release must be on this machine", field="data.release", value=name, hint=hint)])
 
 
 def find_local() -> Path | None:

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from reranker.config import TablesData
 from reranker.errors import EnvironmentFault, Fault, InputError, nearest
+from reranker.item_text import ItemTemplate
 
 _SHOWN_FAULTS = 20
 _LONGEST_FIELD = 2**31 - 1  # characters; Python's own limit of 131,072 holds for quoted line breaks only
 _MOST_ROWS = 200_000_000  # a Parquet file of a few kilobytes can claim billions of rows
 _INTERACTIONS = ("user_id", "item_id", "timestamp")
-_ITEMS = ("item_id", "text")
+_FIELD = "field "  # before the name of a template's field among our names, none of which it is then
 _Mask = NDArray[np.bool_]
 
 
@@ -77,7 +78,7 @@ def read(config: TablesData) -> tuple[pd.DataFrame, pd.DataFrame]:
     interaction_faults, item_faults = FaultList(str(config.interactions)), FaultList(str(config.items))
     columns = config.interaction_columns
     interactions = read_interactions(config.interactions, interaction_faults, columns.model_dump())
-    items = read_items(config.items, item_faults, config.item_columns.model_dump())
+    items = read_items(config.items, item_faults, config.item_columns.model_dump(), config.item_text)
     if config.min_rating is not None and not interaction_faults.total and "rating" not in interactions:
         rule = f"min_rating needs a column {columns.rating!r}"
         interaction_faults.add(rule, column="data.min_rating", value=config.min_rating)
@@ -122,18 +123,45 @@ def read_interactions(
     return result
 
 
-def read_items(source: Path | TextFile, faults: FaultList, names: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Columns item_id and text; index and arguments as in `read_interactions`."""
+def read_items(
+    source: Path | TextFile, faults: FaultList, names: Mapping[str, str] | None = None, template: str | None = None
+) -> pd.DataFrame:
+    """Columns item_id and text; index and arguments as in `read_interactions`.
+
+    Args:
+        template: of the text (`reranker.item_text`), whose fields are columns of the file; None: the column `text`.
+    """
     names = dict(names or {})
-    table = _read(source, _ITEMS, (), names, faults)
-    if table.empty or not set(_ITEMS) <= set(table.columns):
+    parsed = ItemTemplate.parse(template) if template else None
+    if parsed:
+        names |= {f"{_FIELD}{name}": name for name in parsed.fields}
+    text_columns = [f"{_FIELD}{name}" for name in parsed.fields] if parsed else ["text"]
+    table = _read(source, ("item_id", *text_columns), (), names, faults)
+    if table.empty or not {"item_id", *text_columns} <= set(table.columns):
         return table
-    id_name = names.get("item_id", "item_id")
-    ids = _texts(table["item_id"], id_name, faults)
-    texts = _texts(table["text"], names.get("text", "text"), faults)
+    filled = fill(parsed, table[text_columns].set_axis(list(parsed.fields), axis=1)) if parsed else table["text"]
+    text_name = ", ".join(names.get(column, column) for column in text_columns)
+    return items_of(table["item_id"], filled, (names.get("item_id", "item_id"), text_name), faults)
+
+
+def items_of(ids: pd.Series[Any], texts: pd.Series[Any], names: tuple[str, str], faults: FaultList) -> pd.DataFrame:
+    """Columns item_id and text, checked; the file calls them `names`."""
+    ids, texts = _texts(ids, names[0], faults), _texts(texts, names[1], faults)
     repeated = (ids.duplicated() & (ids.str.strip() != "")).to_numpy(dtype=bool)
-    faults.add_rows("an item must have one row only", id_name, ids, repeated)
+    faults.add_rows("an item must have one row only", names[0], ids, repeated)
     return pd.DataFrame({"item_id": ids, "text": texts})
+
+
+def read_columns(file: TextFile, columns: Sequence[str], faults: FaultList) -> pd.DataFrame:
+    """Columns of text under the file's names, indexed by line; no rows if the file as a whole is unusable."""
+    return _read(file, columns, (), {}, faults)
+
+
+def fill(template: ItemTemplate, fields: pd.DataFrame) -> pd.Series[Any]:
+    """The template's text of each row, from columns of text."""
+    rows = zip(*(fields[name] for name in template.fields), strict=True)
+    texts = [template.fill(dict(zip(template.fields, values, strict=True))) for values in rows]
+    return pd.Series(texts, index=fields.index, dtype="str")
 
 
 def _read(
@@ -290,7 +318,8 @@ def _read_parquet(
         if facts.num_rows > _MOST_ROWS:
             faults.add(f"a table must have at most {_MOST_ROWS:,} rows", value=facts.num_rows)
             return pd.DataFrame()
-        table = pyarrow.parquet.read_table(path, columns=[names.get(column, column) for column in columns])
+        in_file = [names.get(column, column) for column in columns]
+        table = pyarrow.parquet.read_table(path, columns=list(dict.fromkeys(in_file)))
         table.validate(full=True)  # finds text that is not UTF-8, among others
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, PermissionError):
@@ -298,7 +327,7 @@ def _read_parquet(
         faults.add("the file must be readable as Parquet", hint=str(error).splitlines()[0])
         return pd.DataFrame()
     series = {}
-    for column, values in zip(columns, table.columns, strict=True):
+    for column, values in zip(columns, map(table.column, in_file), strict=True):
         decoded = values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
         kind = decoded.type
         is_id = column in ("user_id", "item_id")
@@ -308,10 +337,23 @@ def _read_parquet(
             series[column] = decoded.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_pandas()
         elif column in ("timestamp", "rating") and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
             series[column] = decoded.to_pandas()
+        elif column.startswith(_FIELD) and (words := _words(decoded)) is not None:
+            series[column] = words
         else:
-            name, fitting = names.get(column, column), _FITTING_TYPES[column]
+            name, fitting = names.get(column, column), _FITTING_TYPES.get(column, "text, numbers or lists of text")
             faults.add(f"the column must hold {fitting}", column=name, value=str(kind))
     return pd.DataFrame(series).set_axis(pd.RangeIndex(1, table.num_rows + 1), axis=0) if series else pd.DataFrame()
+
+
+def _words(values: pa.ChunkedArray) -> pd.Series[Any] | None:
+    """A field's values as text, several ones after each other; None for other types."""
+    kind = values.type
+    if pa.types.is_list(kind) and _is_text(kind.value_type):
+        return pd.Series([", ".join(text for text in row or () if text) for row in values.to_pylist()], dtype="str")
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        numbers: pd.Series[Any] = values.cast(pa.string()).to_pandas().astype("str").fillna("")
+        return numbers
+    return None
 
 
 def _is_text(kind: pa.DataType) -> bool:

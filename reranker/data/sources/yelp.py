@@ -1,0 +1,51 @@
+"""Yelp's reviews and businesses, or JSON lines like them under other names → the tables of interactions and items."""
+
+from __future__ import annotations
+
+from reranker.config import YelpData
+from reranker.data.sources.line_file import LineFile, date_or_number, json_record
+from reranker.data.sources.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
+from reranker.errors import nearest
+from reranker.item_text import ItemTemplate
+
+_ORIGIN = "get it from https://www.yelp.com/dataset (Yelp's dataset terms: academic use, not to be passed on)"
+_PROBED = 1000  # lines, in one of which each field must occur
+
+
+def read(config: YelpData) -> Imported:
+    """Both tables; only businesses that were reviewed.
+
+    Raises:
+        InputError: with the faults of both files: they are absent, lack a field, or have too many malformed lines.
+        EnvironmentFault: a file may not be read.
+    """
+    reviews, businesses = (
+        LineFile(path, json_record, _ORIGIN, config.most_malformed) for path in (config.reviews, config.businesses)
+    )
+    rows, items = InteractionRows(), ItemRows(businesses)
+    fields = RowFields(
+        user=config.user_field,
+        item=config.item_field,
+        time=config.time_field,
+        time_rule="a time must be a number or an ISO date",
+        clock=date_or_number,
+        rating=config.rating_field,
+        ratings=(config.lowest_rating, config.highest_rating),
+        rating_rule=f"a rating must be from {config.lowest_rating:g} to {config.highest_rating:g}",
+    )
+    needed = [config.user_field, config.item_field, config.time_field, config.rating_field]
+    if reviews.is_there() and _has(reviews, needed):
+        fields.read(reviews, rows)
+    template = ItemTemplate.parse(config.item_text)
+    if businesses.is_there() and _has(businesses, [config.item_field, *template.fields]):
+        items.read(config.item_field, rows, template)
+    return tables_of(rows, items, reviews)
+
+
+def _has(file: LineFile, needed: list[str]) -> bool:
+    """Whether each field is in one of the first records; a fault for each that is not."""
+    names = list(dict.fromkeys(name for record in file.head(_PROBED) for name in record))
+    missing = [name for name in dict.fromkeys(needed) if names and name not in names]
+    for name in missing:
+        file.refuse("the records must have this field", 1, name, hint=nearest(name, names))
+    return not missing
