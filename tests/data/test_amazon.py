@@ -123,6 +123,11 @@ def test_the_metadata_of_2014_are_python_dictionaries(amazon):
     assert load(amazon(2014, metadata=lines)).item_texts[0] == "Lamp"
 
 
+def test_the_reviews_of_2014_may_be_python_dictionaries(amazon):
+    lines = "".join(f"{record}\n" for record in REVIEWS[2014])
+    assert load(amazon(2014, lines)).fingerprint == load(amazon(2014)).fingerprint
+
+
 def test_low_ratings_are_no_interactions(amazon):
     data = load(amazon(2018, min_rating=3))
     assert data.item_texts == ["Lamp", "Tent & pegs", "Stove"]

@@ -77,6 +77,12 @@ def test_few_malformed_lines_are_left_out_and_counted(mind):
     assert "N6" not in data.item_ids
 
 
+def test_behaviours_without_any_click_are_refused(mind):
+    assert faults(mind("1\tU1\t11/11/2019 9:05:58 AM\t\tN3-0 N4-0\n")) == [
+        "behaviors.tsv: the file must hold at least one interaction"
+    ]
+
+
 def test_absent_files_are_told_with_the_place_to_get_them(mind, tmp_path):
     (line,) = faults(mind(news=None))
     assert line.startswith("news.tsv: the file must exist")

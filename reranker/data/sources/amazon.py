@@ -95,7 +95,8 @@ def read(config: AmazonData) -> Imported:
         EnvironmentFault: a file may not be read.
     """
     release = _RELEASES[config.year]
-    reviews = LineFile(config.reviews, json_record, release.origin, config.most_malformed)
+    parse = literal_record if config.year == 2014 else json_record
+    reviews = LineFile(config.reviews, parse, release.origin, config.most_malformed)
     metadata = LineFile(config.metadata, literal_record, release.origin, config.most_malformed)
     rows, items = InteractionRows(), ItemRows(metadata)
     if reviews.is_there() and _is_of_its_year(reviews, release):
@@ -110,7 +111,7 @@ def read(config: AmazonData) -> Imported:
 def _is_of_its_year(reviews: LineFile, release: _Release) -> bool:
     """Whether the reviews are of the year that was said, as far as can be seen; sets how its lines are read."""
     start = reviews.first_line()
-    if start.lstrip("\ufeff").startswith("{"):
+    if not start or start.lstrip("\ufeff").startswith("{"):
         return _check_year(reviews, release, _year_by(reviews.head(_PROBED), _REVIEW_MARKS))
     names = tuple(start.split(","))
     has_header = "parent_asin" in names

@@ -151,14 +151,15 @@ def tables_of(rows: InteractionRows, items: ItemRows, interaction_file: LineFile
     Raises:
         InputError: with the faults of both files, if one of them can't be used, or they do not belong together.
     """
-    files = [interaction_file, items.file] if items.file is not interaction_file else [interaction_file]
-    left_out = [file.finish() for file in files]
-    raise_faults(*(file.faults for file in files))
+    if interaction_file.lines and not interaction_file.faults.total and not len(rows):
+        interaction_file.refuse("the file must hold at least one interaction")
+    lines_left_out, items_left_out = interaction_file.finish(), items.file.finish()
+    raise_faults(interaction_file.faults, items.file.faults)
     skipped = []
-    if left_out[0]:
-        skipped.append(Removal(left_out[0], interaction_file.malformed, 0, 0))
-    if left_out[1:] and left_out[1]:
-        skipped.append(Removal(left_out[1], 0, 0, items.file.malformed))
+    if lines_left_out:
+        skipped.append(Removal(lines_left_out, interaction_file.malformed, 0, 0))
+    if items_left_out:
+        skipped.append(Removal(items_left_out, 0, 0, items.file.malformed))
     table = rows.table()
     has_text = np.array([item in items.texts for item in table["item_id"].cat.categories], dtype=np.bool_)
     kept = table if has_text.all() else table[has_text[table["item_id"].cat.codes.to_numpy()]]
