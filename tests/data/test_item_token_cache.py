@@ -49,7 +49,7 @@ def test_put_together_they_are_the_whole_text_s_tokens(tokenizer, position, orde
     has_numbers = tokenizer.vocab_size > 10_000  # the demo has none
     style: LabelStyle = "numbers" if has_numbers and order == "history_first" else "letters"
     knobs = {"label_style": style, "label_position": position, "prompt_order": order, "max_prompt_tokens": 10_000}
-    config = TrialConfig(model="smollm2-135m", candidates=20, **knobs)
+    config = TrialConfig(model="demo-tiny", candidates=20, **knobs)  # whose architecture alone counts
     encoder = PromptEncoder(Catalogue(tokenizer, ODD), config)
     assert not encoder.tokenizes_whole_prompts
     titles = encoder.catalogue.titles(config.max_title_tokens).texts

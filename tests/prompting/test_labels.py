@@ -31,7 +31,7 @@ def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
 
 
 def encoder(tokenizer: PreTrainedTokenizerBase, candidates: int, **knobs: Any) -> PromptEncoder:
-    settings: dict[str, Any] = {"model": "smollm2-135m", "candidates": candidates, "max_prompt_tokens": 10_000, **knobs}
+    settings: dict[str, Any] = {"model": "demo-tiny", "candidates": candidates, "max_prompt_tokens": 10_000, **knobs}
     return PromptEncoder(Catalogue(tokenizer, TITLES), TrialConfig(**settings))
 
 
