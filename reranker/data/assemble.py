@@ -195,7 +195,13 @@ class RerankingData:
                 negatives = NegativesMix(uniform=0.0, retriever=1.0)
             elif self.config.evaluation_negatives == "popularity":
                 negatives = NegativesMix(uniform=0.0, popularity=1.0)
-            config = TrialConfig(candidates=n, negatives=negatives, history_length=HISTORY, seed=self.config.seed)
+            config = TrialConfig(
+                candidates=n,
+                label_style="numbers",  # of which there is one for each candidate of the longest list
+                negatives=negatives,
+                history_length=HISTORY,
+                seed=self.config.seed,
+            )
             prefixes = training_prefixes(self.split, _FITTED_ON, _FITTED_USERS, self.config.seed)
             lists = self.sampler.training_examples(config, prefixes, epoch=0)
             self._fitted[part, n] = CollaborativeScores.fitted(

@@ -84,6 +84,11 @@ def test_the_demo_is_without_by_default_and_other_data_are_with(demo, tmp_path):
     assert {len(e.collaborative) for group in demo.shared_examples(CONFIG, 0, 4) for e in group} == {10}
 
 
+def test_lists_longer_than_the_letters_have_scores_too(demo):
+    config = TrialConfig(candidates=60, label_style="numbers", collaborative_scores="counts")
+    assert {len(e.collaborative) for e in demo.validation(config)} == {60}
+
+
 @pytest.mark.skipif(not FILMS.exists(), reason="needs ml-latest-small beside the checkout")
 def test_on_films_they_rank_better_than_each_other_baseline():
     data = RerankingData.prepare(MovieLensData(path=FILMS)).sealed()
