@@ -62,9 +62,8 @@ def measure_speed(config: TrialConfig, data: RerankingData) -> Speed:
     encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
     with bases.adapted(config, device) as model:
         encoded = EncodedLists.of(encoder, lists)
-        score(
-            model, encoded if on_gpu else EncodedLists.of(encoder, lists[:1])
-        )  # a GPU loads kernels for each new shape
+        # A GPU loads kernels for each new shape.
+        score(model, encoded if on_gpu else EncodedLists.of(encoder, lists[:1]))
         began = time.perf_counter()
         score(model, encoded)
         return Speed(per_example, (time.perf_counter() - began) / len(lists))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from reranker.config import LETTERS, TrialConfig
 from reranker.data.example import Example
@@ -128,6 +128,12 @@ def test_labels_that_cannot_be_trained_are_refused(smollm2_tokenizer, demo_token
     chosen = demo_tokenizer if "model" in knobs else smollm2_tokenizer
     with pytest.raises(InputError, match=message):
         encoder(chosen, 12, label_style="numbers", **knobs)
+
+
+def test_layers_that_read_on_are_refused(smollm2_tokenizer, tmp_path):
+    AutoConfig.for_model("qwen3_5_text").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="whose layers read on, each label must be one token"):
+        encoder(smollm2_tokenizer, 12, label_style="numbers", model=str(tmp_path))
 
 
 def test_more_candidates_than_labels_are_refused(smollm2_tokenizer):
