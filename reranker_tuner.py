@@ -12,6 +12,7 @@ reranker-tuner COMMAND --help
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import sys
@@ -28,11 +29,13 @@ COMMANDS = {
     "track": ("tune.tracking", "bring MLflow up to a study's folder"),
     "train": ("reranker.train", "train one configuration, without a search"),
     "rank": ("reranker.rank", "rank candidates with a trained adapter"),
+    "serve": ("tune.serve", "serve a trained adapter over HTTP, on Ray Serve"),
+    "export": ("tune.export", "an adapter as a merged model, a folder for vLLM or a GGUF file, with a model card"),
     "compare": ("results.compare", "which configurations are proven better"),
     "diagnose": ("results.diagnose", "what holds the best one back"),
     "report": ("results.report", "write a study's report anew"),
     "seal": ("results.seal", "score the winner on the test split, once"),
-    "doctor": ("tune.doctor", "what this machine can do, and how to mend what is missing"),
+    "doctor": ("tune.doctor", "what this machine can do; with a STUDY, check its files and mend them"),
     "completion": ("tune.completion", "a script with which your shell completes all of these"),
     "integrity": ("results.integrity", "hold a study's files against its journal"),
 }
@@ -41,7 +44,7 @@ _PUBLIC = {
     "SearchOptions": "tune.search_options",
     "search": "tune.search",
     "StudyResult": "results.study_result",
-    "Reranker": "reranker.ranker",
+    "Reranker": "reranker.ranking.ranker",
     "TrialConfig": "reranker.config",
     "InputError": "reranker.errors",
     "EnvironmentFault": "reranker.errors",
@@ -76,14 +79,22 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if words else 2
     name, *rest = words
     if name not in COMMANDS:
-        print(f"error: there is no command {name!r}; reranker-tuner --help lists them", file=sys.stderr)
+        close = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.6)
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        print(f"error: there is no command {name!r}; {meant}reranker-tuner --help lists them", file=sys.stderr)
         return 2
     if foreign := _foreign_packages():
         print(f"error: {foreign}", file=sys.stderr)
         return 2
     sys.argv[0] = f"reranker-tuner {name}"  # what usage lines begin with
-    code: int = importlib.import_module(COMMANDS[name][0]).main([*_IMPLIED.get(name, []), *rest])
-    return code
+    from reranker.command_line.entry_point import last_net
+
+    @last_net  # each command's main has it too; what fails while a command is imported comes here
+    def run(argv: list[str] | None = None) -> int:
+        code: int = importlib.import_module(COMMANDS[name][0]).main(argv)
+        return code
+
+    return run([*_IMPLIED.get(name, []), *rest])
 
 
 def _help() -> str:

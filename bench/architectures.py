@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from reranker.config import TrialConfig
 from reranker.errors import InputError
 from reranker.modeling.architecture_check import architecture_of
-from reranker.modeling.checkpoints import check_structure
+from reranker.modeling.model_loading import check_structure
 
 _MOST_S = 120  # for one
 

@@ -22,10 +22,11 @@ import transformers
 import trl
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-from reranker.config import DemoData, MovieLensData, TrialConfig
+from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.example import Example
 from reranker.data.sources import is_here
+from reranker.data_config import DemoData, MovieLensData
 from reranker.modeling.model_files import BUNDLED
 
 FOUND = Path(__file__).parent / "found"  # where the figures are written too, as JSON

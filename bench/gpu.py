@@ -30,11 +30,11 @@ from trl import SFTConfig, SFTTrainer
 
 from bench.common import arguments, machine, write
 from reranker.config import TrialConfig
-from reranker.modeling.checkpoints import load_tokenizer
 from reranker.modeling.fused_lora import fuse
 from reranker.modeling.label_head import only_answers
 from reranker.modeling.lora import attach_lora
 from reranker.modeling.memory_estimate import GIB, PassSize, estimate
+from reranker.modeling.model_loading import load_tokenizer
 from reranker.modeling.model_names import MODELS
 from reranker.modeling.model_shape import Shape
 

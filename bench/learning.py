@@ -22,8 +22,9 @@ import torch
 
 from bench.common import arguments, in_a_process, machine, write
 from bench.shop import make_shop
-from reranker.config import DataConfig, MovieLensData, TrialConfig, build_trial_config
+from reranker.config import TrialConfig, build_trial_config
 from reranker.data.assemble import RerankingData
+from reranker.data_config import DataConfig, MovieLensData
 from reranker.metrics import summarise
 from reranker.training.sft import fine_tune
 from reranker.training.trainer import TrainingReport
@@ -101,7 +102,7 @@ def main() -> None:
         data = RerankingData.prepare(source(args.data, Path(folder), args.lists))
     config = build_trial_config({**COMMON, **given})
     print(f"\n{'way':<14}{'seconds':>9}{'examples':>10}{'train loss':>12}{'Recall@1':>10}{'NDCG@10':>9}")
-    for name, ranks in data.baselines(config, "validation").items():
+    for name, ranks in data.baselines(config, "validation").ranks.items():
         told = summarise(ranks)
         print(f"{name:<14}{'':>9}{'':>10}{'':>12}{told['recall_at_1']:>10.3f}{told['ndcg_at_10']:>9.3f}")
     found: dict[str, Any] = {}

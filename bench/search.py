@@ -25,13 +25,14 @@ from trl import SFTConfig, SFTTrainer
 
 from bench.common import arguments, machine, write
 from bench.step import completions
-from reranker.config import DemoData, TrialConfig
+from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.item_token_cache import Catalogue
+from reranker.data_config import DemoData
 from reranker.metrics import ranks_of_target, summarise
 from reranker.modeling.batching import pad_left
-from reranker.modeling.checkpoints import load_base, load_tokenizer
 from reranker.modeling.lora import attach_lora
+from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
 from results.study.study_folder import StudyFolder
 

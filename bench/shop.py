@@ -15,7 +15,7 @@ import random
 import sys
 from pathlib import Path
 
-from reranker.config import TablesData
+from reranker.data_config import TablesData
 
 _BRANDS = [
     "Alder", "Birch", "Cobalt", "Delphi", "Ember", "Fjord", "Granite", "Harbor", "Indigo", "Juniper", "Kestrel",

@@ -23,8 +23,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from bench.common import arguments, machine, write
-from reranker.config import DemoData, TrialConfig
+from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
+from reranker.data_config import DemoData
 from reranker.modeling.model_cache import BaseModels
 from reranker.training.sft import fine_tune
 from results.study.study_folder import StudyFolder

@@ -1,28 +1,24 @@
-"""Every knob of a run: `TrialConfig` (what one training does) and `DataConfig` (what it is trained on).
-
-Both are frozen and strict: an unknown name, a wrong type or a value out of range is an error, never a default.
+"""Every knob of a training: `TrialConfig`. Frozen and strict: an unknown name, a wrong type or a value out of range is
+an error, never a default. What it is trained on is in `reranker.data_config`.
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from reranker.errors import Fault, InputError, nearest
-from reranker.item_text import check_fields
-from reranker.storage.user_paths import user_path
+from reranker.storage.field_rules import meant_by, rule_of
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 MOST_CANDIDATES = 10_000
+ImageMode = Literal["text", "caption", "raw_image"]
 LabelStyle = Literal["letters", "numbers", "mixed", "id_tokens"]
-Retriever = Literal["popularity", "markov", "item_knn", "ease"]
-
-UserPath = Annotated[
-    Path, Field(strict=False), BeforeValidator(lambda text: user_path(text) if isinstance(text, str | Path) else text)
-]
+METHODS = {"qwen3vl": "qwen3vl-2b"}  # and the model that each stands for, see `model_of_method`
+Retriever = Literal["popularity", "markov", "item_knn", "ease", "bm25", "dense"]
+Baseline = Literal["popularity", "markov", "item_knn", "ease", "collaborative", "bm25", "dense", "sasrec", "gru4rec"]
 
 
 class StrictModel(BaseModel):
@@ -40,11 +36,6 @@ def auto_or_int(low: int, high: int) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
-
-
-def template_of(*fields: str) -> AfterValidator:
-    """For a template of items' texts that may name these fields only; none given: any."""
-    return AfterValidator(lambda text: check_fields(text, fields))
 
 
 class NegativesMix(StrictModel):
@@ -83,6 +74,13 @@ class TrialConfig(StrictModel):
     prompt_order: Literal["history_first", "candidates_first"] = Field(
         "candidates_first", description="which part of the question stands first"
     )
+    image_mode: ImageMode = Field(
+        "text",
+        description="what is read of an item: its text, a caption of its image beside it, or the image itself before it",
+    )
+    max_image_pixels: int = Field(
+        16_384, ge=1024, le=16_777_216, description="of an image that is read itself; larger ones are shrunk to that"
+    )
     history_length: int = Field(5, ge=1, le=100_000, description="most recent items shown")
     max_title_tokens: int = Field(16, ge=1, le=100_000, description="longer titles are cut")
     max_prompt_tokens: int = Field(
@@ -105,8 +103,18 @@ class TrialConfig(StrictModel):
     )
     skill_mix: float = Field(0.0, ge=0, le=0.5, description="share of such questions that stay among the training's")
     # The optimisation
-    objective: Literal["label_ce", "token_ce"] = Field(
-        "label_ce", description="softmax over the list's labels, or over the whole vocabulary as in plain SFT"
+    objective: Literal["label_ce", "token_ce", "ranknet", "lambdaloss"] = Field(
+        "label_ce",
+        description="softmax over the list's labels; or over the whole vocabulary, as in plain SFT; or the true item "
+        "against each other one: all alike, or weighted by what it is worth in NDCG",
+    )
+    teacher: Literal["none", "collaborative", "item_knn", "ease", "file"] = Field(
+        "none",
+        description="whose scores of a list's candidates are trained on beside the true item; file: data.teacher_scores",
+    )
+    teacher_weight: float = Field(0.5, gt=0, le=1, description="of the teacher's part of the loss; 1: nothing else")
+    teacher_temperature: float = Field(
+        1.0, ge=0.1, le=10, description="of the teacher's probabilities; 1: as sure as its scores are right"
     )
     epochs: int = Field(3, ge=1, le=10_000, description="rounds of `examples_per_user` examples of each user")
     learning_rate: float = Field(5e-4, gt=0, le=1, description="peak, of AdamW")
@@ -126,6 +134,9 @@ class TrialConfig(StrictModel):
     lora_targets: Literal["all_linear", "attention", "qv"] = Field(
         "all_linear", description="layers that get an adapter: all linear ones, q k v o, or q and v"
     )
+    vision_lora: bool = Field(
+        False, description="the layers that make embeddings of images get an adapter too, with image_mode: raw_image"
+    )
     lora_init: Literal["zero", "pissa", "olora"] = Field(
         "zero", description="where A and B start: B at zero, or both at the base's main directions (SVD, or QR)"
     )
@@ -143,6 +154,9 @@ class TrialConfig(StrictModel):
         1.0, gt=0, le=1, description="of the model's logits beside the collaborative scores, in training and in use"
     )
     permutations: int = Field(1, ge=1, le=20, description="candidate orders averaged at inference")
+    label_prior: Literal["keep", "divide"] = Field(
+        "keep", description="what the model prefers of the labels themselves: kept, or divided out of its answers"
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="of the adapter, the negatives and the orders")
 
     @model_validator(mode="before")
@@ -154,6 +168,11 @@ class TrialConfig(StrictModel):
                 return {**data, "lora_alpha": 2 * rank}
         return data
 
+    @model_validator(mode="before")
+    @classmethod
+    def _method_names_a_model(cls, data: Any) -> Any:
+        return model_of_method(data) if isinstance(data, dict) else data
+
     @model_validator(mode="after")
     def _lora_variants_go_together(self) -> TrialConfig:
         if self.dora and self.lora_init != "zero":
@@ -162,6 +181,24 @@ class TrialConfig(StrictModel):
             raise ValueError("dora and lora_init must be left out with quantisation: they need the base's own weights")
         if self.dora and self.lora_targets != "all_linear":
             raise ValueError("dora must be left out unless lora_targets is all_linear")
+        return self
+
+    @model_validator(mode="after")
+    def _what_reads_images_goes_together(self) -> TrialConfig:
+        if self.vision_lora and self.image_mode != "raw_image":
+            raise ValueError("vision_lora must be left out unless image_mode is raw_image, which alone reads images")
+        if self.image_mode == "raw_image" and self.quantisation != "none":
+            raise ValueError("quantisation must be none with image_mode: raw_image; it was never tried with images")
+        return self
+
+    @model_validator(mode="after")
+    def _a_teacher_compares_labels(self) -> TrialConfig:
+        if self.teacher != "none" and self.objective == "token_ce":
+            raise ValueError("teacher must be none with objective: token_ce, which does not compare candidates")
+        if self.teacher == "collaborative" and self.collaborative_scores == "counts":
+            raise ValueError(
+                "teacher must not be collaborative with collaborative_scores: counts, which the model is added to anyway"
+            )
         return self
 
     @model_validator(mode="after")
@@ -186,207 +223,22 @@ class TrialConfig(StrictModel):
         return self
 
 
-class _DataBase(StrictModel):
-    min_user: int = Field(5, ge=3, description="users with fewer interactions are dropped (3: train, validation, test)")
-    min_item: int = Field(5, ge=1, description="items with fewer interactions are dropped")
-    seed: int = Field(0, ge=0, lt=2**31, description="of tied timestamps and of the evaluation lists")
-    candidate_mode: Literal["ground_truth", "retrieval"] = Field(
-        "ground_truth", description="validation and test lists: the target among negatives, or what a retriever fetches"
-    )
-    retriever: Retriever = Field(
-        "item_knn", description="the first stage: of retrieved lists, and of hard negatives for training"
-    )
-    candidate_order: Literal["shuffled", "retriever"] = Field(
-        "shuffled", description="how retrieved lists stand in prompts: by seed, or as the retriever ranks them"
-    )
-    evaluation_negatives: Literal["uniform", "popularity"] = Field(
-        "uniform", description="how the negatives of validation and test lists are drawn; the same for all trials"
-    )
-    evaluation_users: int | None = Field(None, ge=1, description="score a seeded sample of users; null: all")
-    training_users: int | None = Field(None, ge=1, description="train on a seeded sample of users; null: all")
+def model_of_method(values: Mapping[str, Any], searched: Iterable[str] = ()) -> dict[str, Any]:
+    """Knobs without `method`, as other programs call what a model is: it stands for a model, unless another is named.
 
-    @model_validator(mode="after")
-    def _mode_has_what_is_set(self) -> _DataBase:
-        if self.candidate_mode == "retrieval" and self.evaluation_negatives != "uniform":
-            raise ValueError("evaluation_negatives must be left out with candidate_mode: retrieval, which has none")
-        if self.candidate_mode == "ground_truth" and self.candidate_order != "shuffled":
-            raise ValueError(
-                "candidate_order must be left out without candidate_mode: retrieval: only its lists have one"
-            )
-        return self
+    Args:
+        searched: knobs that are searched.
 
-
-class DemoData(_DataBase):
-    """A generated catalogue whose sequences follow a known rule, so that the best reachable score is known."""
-
-    source: Literal["demo"] = "demo"
-    min_item: int = Field(1, ge=1, description="items with fewer interactions are dropped")
-    users: int = Field(2000, ge=10, le=100_000, description="how many are generated")
-    interactions_per_user: int = Field(8, ge=4, description="length of each generated sequence")
-
-    @model_validator(mode="after")
-    def _is_made_in_seconds(self) -> DemoData:
-        if self.users * self.interactions_per_user > 1_000_000:
-            raise ValueError("users × interactions_per_user must be at most 1,000,000")
-        return self
-
-
-class MovieLensData(_DataBase):
-    """A MovieLens folder or zip, or a release that lies in a known place; else `ml-latest-small`, fetched if need be."""
-
-    source: Literal["movielens"] = "movielens"
-    path: UserPath | None = Field(
-        None, description="a MovieLens folder or zip; left out: ml-latest-small, fetched if need be"
-    )
-    release: Literal["ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m"] | None = Field(
-        None, description="another one than ml-latest-small, looked for in the known places"
-    )
-    min_rating: float = Field(0.0, ge=0, le=5, description="lower ratings are no interactions")
-    item_text: Annotated[str, template_of("title", "genres", "year")] | None = Field(
-        None, description="template of an item's text, of title, genres, year; null: the title with its year"
-    )
-
-    @model_validator(mode="after")
-    def _is_in_one_place(self) -> MovieLensData:
-        if self.path is not None and self.release is not None:
-            raise ValueError("release must be left out with path, which says what to read")
-        return self
-
-
-class InteractionColumns(StrictModel):
-    """What the columns of the table of interactions are called."""
-
-    user_id: str = Field("user_id", min_length=1)
-    item_id: str = Field("item_id", min_length=1)
-    timestamp: str = Field("timestamp", min_length=1)
-    rating: str = Field("rating", min_length=1)
-
-
-class ItemColumns(StrictModel):
-    """What the columns of the table of items are called."""
-
-    item_id: str = Field("item_id", min_length=1)
-    text: str = Field("text", min_length=1)
-
-
-class TablesData(_DataBase):
-    """Your own tables, CSV or Parquet: interactions (user_id, item_id, timestamp) and items (item_id, text)."""
-
-    source: Literal["tables"] = "tables"
-    interactions: UserPath = Field(description="CSV or Parquet with user_id, item_id, timestamp and perhaps rating")
-    items: UserPath = Field(description="CSV or Parquet with item_id and text")
-    min_rating: float | None = Field(None, description="lower ratings are no interactions; null: all are")
-    interaction_columns: InteractionColumns = Field(InteractionColumns(), description="names that differ from these")
-    item_columns: ItemColumns = Field(ItemColumns(), description="names that differ from these")
-    item_text: Annotated[str, template_of()] | None = Field(
-        None,
-        description="template of an item's text, of the items' columns: \"{title} | {brand:3}\"; null: the column `text`",
-    )
-
-
-class _ImportedData(_DataBase):
-    most_malformed: float = Field(
-        0.01, ge=0, le=1, description="share of a file's lines that may be malformed, and are left out"
-    )
-
-
-class AmazonData(_ImportedData):
-    """Amazon reviews of 2014, 2018 or 2023: a file of reviews or ratings, and one of metadata."""
-
-    source: Literal["amazon"] = "amazon"
-    year: Literal[2014, 2018, 2023] = Field(description="of the release that both files are from")
-    reviews: UserPath = Field(description="reviews as JSON lines, or ratings as CSV; .gz or unpacked")
-    metadata: UserPath = Field(description="the products' metadata as JSON lines; .gz or unpacked")
-    min_rating: float = Field(0.0, ge=0, le=5, description="lower ratings are no interactions")
-    item_text: Annotated[
-        str, template_of("title", "brand", "category", "main_category", "description", "features", "price")
-    ] = Field(
-        "{title}",
-        description="template of an item's text, of title, brand, category, main_category, description, features, price",
-    )
-
-
-class RecBoleData(_ImportedData):
-    """Atomic files of RecBole: NAME.inter and NAME.item."""
-
-    source: Literal["recbole"] = "recbole"
-    path: UserPath = Field(description="the folder with NAME.inter and NAME.item, or NAME.inter itself")
-    user_field: str = Field("user_id", min_length=1, description="of the user, without its type")
-    item_field: str = Field("item_id", min_length=1, description="of the item, in both files, without its type")
-    time_field: str = Field("timestamp", min_length=1, description="of the time, without its type")
-    rating_field: str = Field("rating", min_length=1, description="of the rating, if there is one, without its type")
-    min_rating: float | None = Field(None, description="lower ratings are no interactions; null: all are")
-    item_text: Annotated[str, template_of()] | None = Field(
-        None, description="template of an item's text, of the fields of NAME.item; null: its title or name"
-    )
-
-
-class MindData(_ImportedData):
-    """MIND, Microsoft's news: clicks of impressions, and those before them."""
-
-    source: Literal["mind"] = "mind"
-    path: UserPath = Field(description="the folder with behaviors.tsv and news.tsv, of the train or dev part")
-    item_text: Annotated[str, template_of("title", "category", "subcategory", "abstract")] = Field(
-        "{title}", description="template of an item's text, of title, category, subcategory, abstract"
-    )
-
-
-class SteamData(_ImportedData):
-    """Steam's reviews and games, a Python dictionary a line."""
-
-    source: Literal["steam"] = "steam"
-    reviews: UserPath = Field(description="steam_reviews.json.gz, packed or not")
-    games: UserPath = Field(description="steam_games.json.gz, packed or not")
-    min_hours: float | None = Field(
-        None, ge=0, description="games played for fewer hours are no interactions; null: all are"
-    )
-    item_text: Annotated[str, template_of("title", "genres", "tags", "specs", "developer", "publisher", "price")] = (
-        Field(
-            "{title}",
-            description="template of an item's text, of title, genres, tags, specs, developer, publisher, price",
-        )
-    )
-
-
-class YelpData(_ImportedData):
-    """Yelp's reviews and businesses, or other JSON lines of the same kind with other names."""
-
-    source: Literal["yelp"] = "yelp"
-    reviews: UserPath = Field(description="yelp_academic_dataset_review.json, or JSON lines like it; packed or not")
-    businesses: UserPath = Field(
-        description="yelp_academic_dataset_business.json, or JSON lines like it; packed or not"
-    )
-    user_field: str = Field("user_id", min_length=1, description="of the user, in a review")
-    item_field: str = Field("business_id", min_length=1, description="of the item, in both files")
-    time_field: str = Field("date", min_length=1, description="of the time: a number, or an ISO date")
-    rating_field: str = Field("stars", min_length=1, description="of the rating, in a review")
-    lowest_rating: float = Field(1.0, description="that a review can have")
-    highest_rating: float = Field(5.0, description="that a review can have")
-    min_rating: float | None = Field(None, description="lower ratings are no interactions; null: all are")
-    item_text: Annotated[str, template_of()] = Field(
-        "{name}", description="template of an item's text, of any fields of the businesses"
-    )
-
-    @model_validator(mode="after")
-    def _ratings_have_a_range(self) -> YelpData:
-        if self.lowest_rating > self.highest_rating:
-            raise ValueError("lowest_rating must be at most highest_rating")
-        return self
-
-
-DataConfig = Annotated[
-    DemoData | MovieLensData | TablesData | AmazonData | RecBoleData | MindData | SteamData | YelpData,
-    Field(discriminator="source"),
-]
-
-
-def absolute_paths(data: DataConfig, folder: Path) -> dict[str, Path]:
-    """The fields that are paths. Relative ones are looked up in `folder`, else in the current folder."""
-    return {
-        name: (folder / value if os.path.exists(folder / value) else value).absolute()
-        for name, value in data
-        if isinstance(value, Path)
-    }
+    Raises:
+        ValueError: there is no such method; the message is the rule.
+    """
+    knobs = {name: value for name, value in values.items() if name != "method"}
+    if "method" not in values:
+        return knobs
+    method = values["method"]
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(f"method must be {', '.join(METHODS)} or left out: `model` says what other models are")
+    return knobs if "model" in {*knobs, *searched} else {"model": METHODS[method], **knobs}
 
 
 def build_trial_config(values: dict[str, Any], *, file: str = "", line: int | None = None) -> TrialConfig:
@@ -408,11 +260,10 @@ def validation_faults(
     faults = []
     for item in error.errors():
         field = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            hint = nearest(str(item["loc"][-1]), model.model_fields) if len(item["loc"]) == 1 else ""
+        if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+            hint = nearest(str(item["loc"][-1]), model.model_fields)
             faults.append(Fault("there is no such knob", file, line, field, hint=hint))
         else:
-            rule = "this must be given" if item["type"] == "missing" else item["msg"].removeprefix("Value error, ")
             value = None if item["type"] == "missing" or isinstance(item["input"], dict) else item["input"]
-            faults.append(Fault(rule[0].lower() + rule[1:], file, line, field, value))
+            faults.append(Fault(rule_of(item), file, line, field, value, meant_by(item)))
     return faults

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+_LONGEST = 200  # characters of a value or of a field's name in a sentence
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -20,8 +22,8 @@ class Fault:
 
     def __str__(self) -> str:
         where = self.file + (f":{self.line}" if self.line is not None else "")
-        head = ": ".join(part for part in (where, self.field) if part)
-        got = "" if self.value is None else f" (got {self.value!r})"
+        head = ": ".join(part for part in (where, _cut(self.field)) if part)
+        got = "" if self.value is None else f" (got {_cut(repr(self.value))})"
         hint = f"; {self.hint}" if self.hint else ""
         return f"{head}: {self.rule}{got}{hint}" if head else f"{self.rule}{got}{hint}"
 
@@ -92,10 +94,31 @@ class SealedError(RerankerError, LookupError):
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint that names the closest valid spelling, or lists what is valid when nothing is close."""
     options = sorted(valid)
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else "valid: " + ", ".join(options)
+    return close_to(name, options) or "valid: " + ", ".join(options)
+
+
+def close_to(name: str, valid: Iterable[str]) -> str:
+    """A hint that names the closest valid spelling; empty when nothing is close."""
+    close = difflib.get_close_matches(name[:_LONGEST], sorted(valid), n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
+def json_kind(value: object) -> str:
+    """What a value is, as JSON calls it.
+
+    >>> json_kind(None), json_kind([1])
+    ('null', 'a list')
+    """
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    kinds = {str: "text", dict: "an object", list: "a list", int: "a number", float: "a number"}
+    return kinds.get(type(value), type(value).__name__)
 
 
 def first_line(error: BaseException) -> str:
     """The first line of its message, or its type if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from reranker.errors import nearest
 
 SEPARATOR = " | "
+CAPTION = "caption"  # the field of what a model sees in an item's image
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _LIMITED = re.compile(r"(.*):\s*(\S*)\s*")
 
@@ -53,7 +54,11 @@ class ItemTemplate:
         return tuple(dict.fromkeys(slot.field for part in self.parts for slot in part if isinstance(slot, Slot)))
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """The text of one item. A part whose fields are all empty is left out; no field at all gives no text."""
+        """The text of one item. A part whose fields are all empty is left out; no field at all gives no text.
+
+        >>> ItemTemplate.parse("{title} | by {brand} | {category:2}").fill({"title": "Dust", "category": "Home & Garden"})
+        'Dust | Home &'
+        """
         filled = [
             ([piece if isinstance(piece, str) else piece.fill(values) for piece in part], part) for part in self.parts
         ]
@@ -65,6 +70,19 @@ class ItemTemplate:
             if any(values_here) or not values_here:
                 kept.append(" ".join("".join(texts).split()))
         return "" if is_empty else SEPARATOR.join(text for text in kept if text)
+
+
+@dataclass(frozen=True)
+class CaptionedTexts:
+    """What items' texts are made of besides captions, one an item."""
+
+    template: str
+    fields: tuple[Mapping[str, str], ...]
+
+    def filled(self, captions: Sequence[str]) -> list[str]:
+        """The texts with these captions; an empty one is left out."""
+        template = ItemTemplate.parse(self.template)
+        return [template.fill({**of, CAPTION: one}) for of, one in zip(self.fields, captions, strict=True)]
 
 
 def check_fields(text: str, fields: tuple[str, ...]) -> str:

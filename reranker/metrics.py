@@ -62,17 +62,22 @@ class Picks:
     probability: FloatArray
 
 
-def ranks_of_target(scores: ArrayLike, targets: ArrayLike) -> Ranks:
+def ranks_of_target(scores: ArrayLike, targets: ArrayLike, behind: ArrayLike = NOWHERE) -> Ranks:
     """Rank the target of each list among its candidates, highest score first.
 
     NaN never wins: candidates scored NaN rank behind all others, and a target scored NaN ranks last.
 
     Args:
         scores: [lists, candidates]; compared in the precision they come in.
-        targets: int [lists], column of each list's target; -1 if the list lacks it, a miss at every cut.
+        targets: int [lists], column of each list's target; -1 if the list lacks it.
+        behind: int [lists], or one for all: how many come before a target that its list lacks; NOWHERE: it is a miss at
+            every cut.
 
     Raises:
         ValueError: the shapes don't fit, or a target isn't a column.
+
+    >>> ranks_of_target([[0.1, 0.7, 0.2], [0.5, 0.5, 0.5]], [2, 0]).expected  # one is better; two tie with it
+    array([2., 2.])
     """
     table = np.asarray(scores)
     columns = np.asarray(targets, dtype=np.int64)
@@ -84,7 +89,7 @@ def ranks_of_target(scores: ArrayLike, targets: ArrayLike) -> Ranks:
     is_nan, missing = np.isnan(target_scores[:, 0]), columns == -1
     greater = np.where(is_nan, table.shape[1] - 1, (table > target_scores).sum(axis=1))
     ties = np.where(is_nan | missing, 0, (table == target_scores).sum(axis=1) - 1)
-    return Ranks(np.where(missing, NOWHERE, greater).astype(np.int64), ties.astype(np.int64))
+    return Ranks(np.where(missing, behind, greater).astype(np.int64), ties.astype(np.int64))
 
 
 def picks(log_probabilities: ArrayLike, targets: ArrayLike) -> Picks:
@@ -125,6 +130,9 @@ def ndcg_at_k(ranks: Ranks, k: int) -> FloatArray:
     """1 / log2(rank + 1) within the first k, else 0, [lists]; the ideal DCG of one relevant item is 1.
 
     Source: Järvelin & Kekäläinen, ACM TOIS 20(4), 2002, in the form with log2(rank + 1).
+
+    >>> ndcg_at_k(Ranks(greater=np.array([0, 1, 10]), ties=np.array([0, 0, 0])), 10).round(3)
+    array([1.   , 0.631, 0.   ])
     """
     return _mean_gain(ranks, 1 / np.log2(np.arange(1, k + 1) + 1))
 
@@ -168,7 +176,11 @@ def summarise(ranks: Ranks) -> dict[str, float]:
 
 
 def chance(n: int) -> dict[str, float]:
-    """The values of a random scorer on lists of n: k/n, (1/n) Σ_{r≤k} 1/log2(r+1), H_k/n, with k ≤ n."""
+    """The values of a random scorer on lists of n: k/n, (1/n) Σ_{r≤k} 1/log2(r+1), H_k/n, with k ≤ n.
+
+    >>> round(chance(20)["recall_at_1"], 3), round(chance(20)["ndcg_at_10"], 3)
+    (0.05, 0.227)
+    """
     return summarise(Ranks(np.array([0]), np.array([n - 1])))
 
 

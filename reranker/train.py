@@ -17,15 +17,14 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from reranker.command_line.entry_point import STOPPED, Parser, a_path, last_net
-from reranker.command_line.printable_text import say
-from reranker.config import (
-    DataConfig,
-    TrialConfig,
-    absolute_paths,
-    validation_faults,
-)
+from reranker.command_line.printable_text import plain, say
+from reranker.command_line.redaction import masked
+from reranker.config import TrialConfig, validation_faults
+from reranker.data_config import DataConfig, absolute_paths
 from reranker.errors import Fault, InputError, nearest
 from reranker.metrics import METRIC_NAMES
+from reranker.modeling.model_names import check_name
+from reranker.storage.access import make_folder
 from reranker.storage.yaml_lines import Document, Location, override, put, read
 
 _SOURCES: tuple[type[DataConfig], ...] = get_args(get_args(DataConfig)[0])
@@ -49,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _check_metric(args.metric)
         config, data = _configuration(args)
+        check_name(config.model)
         _run(config, data, args.metric, args.output)
     except KeyboardInterrupt:
         say("stopped; the adapter of the best epoch so far is kept", error=True)
@@ -73,7 +73,7 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
     data = RerankingData.prepare(data_config)
     say(data.describe(config))
     _print_row("", {name: name for name in ("train_loss", "val_loss", *METRIC_NAMES)})
-    for name, ranks in data.baselines(config, "validation").items():
+    for name, ranks in data.baselines(config, "validation").ranks.items():
         loss = {"val_loss": math.log(config.candidates)} if name == RANDOM else {}
         _print_row("chance" if name == RANDOM else name, {**loss, **summarise(ranks)})
 
@@ -84,7 +84,7 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
 
     folder = TrialFolder(output)
     with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
     folder.clear()
     folder.write_config(config)
     best = fine_tune(
@@ -111,9 +111,9 @@ class _Said:
     def say(self, text: str) -> None:
         now = time.monotonic()
         if self._live:
-            print(f"\r\x1b[K{text}", end="", flush=True)
+            print(f"\r\x1b[K{plain(masked(text))}", end="", flush=True)
         elif now - self._at > _LINE_S or "step" not in text:
-            print(text, flush=True)
+            say(text)
             self._at = now
 
     def clear(self) -> None:

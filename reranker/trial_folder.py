@@ -8,11 +8,11 @@ Only the line makes it count: a kill before the line loses this report and nothi
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import os
 import shutil
-import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,9 +24,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from reranker.adapter_files import (
+    ADAPTER_COUNTS,
+    ADAPTER_SETTINGS,
+    ADAPTER_WEIGHTS,
+    adjustment_facts,
+    name_base,
+    settings_checksum,
+    write_facts,
+)
+from reranker.calibration import AS_SCORED, Adjustment
+from reranker.command_line.redaction import masked
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
 from reranker.metrics import Picks, Ranks
+from reranker.storage.access import file_mode, make_folder
 from reranker.storage.atomic_files import (
     DamagedFile,
     append_line,
@@ -34,7 +46,6 @@ from reranker.storage.atomic_files import (
     read_json,
     read_lines,
     read_table,
-    read_text,
     write_json,
     write_table,
     writing,
@@ -43,12 +54,9 @@ from reranker.storage.atomic_files import (
 if TYPE_CHECKING:  # reading a folder need not wait for torch
     from peft import PeftModel
 
-    from reranker.data.collaborative import TitleScores
+    from reranker.data.collaborative_scores import TitleScores
     from reranker.modeling.label_skill import Skill
 
-ADAPTER_FACTS = "reranker.json"  # in an adapter's folder: what is needed to use it besides the base model
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_COUNTS = "collaborative.npz"  # in the folder of an adapter whose labels' logits they are added to
 _LIBRARIES = ("torch", "transformers", "peft", "trl")
 _FILES = "files.json"  # in a training state: the checksum of every other file
 _RANKS = ["greater", "ties"]
@@ -70,6 +78,20 @@ class TrialFolder:
     def write_config(self, config: TrialConfig) -> None:
         """Replace `config.json`."""
         write_json(self.path / "config.json", config.model_dump(mode="json"))
+
+    def has_config(self, config: TrialConfig) -> bool:
+        """Whether `config.json` holds this configuration; one of an older version may lack knobs that have defaults."""
+        with contextlib.suppress(DamagedFile):
+            return self.read_config() == config
+        return False
+
+    def config_digest(self) -> str:
+        """The digest of what `config.json` holds; see the function of this name.
+
+        Raises:
+            DamagedFile: it is missing, or not what was written.
+        """
+        return config_digest(read_json(self.path / "config.json"))
 
     def read_config(self) -> TrialConfig:
         """
@@ -119,7 +141,7 @@ class TrialFolder:
     def add_note(self, text: str) -> None:
         """Add an event that the figures don't show; dropped if it can't be written, since no decision uses notes."""
         with contextlib.suppress(EnvironmentFault):
-            append_line(self.path / "notes.jsonl", {"note": text})
+            append_line(self.path / "notes.jsonl", {"note": masked(text)})
 
     def read_notes(self) -> list[str]:
         """The notes in order; if they are damaged, one note that says so."""
@@ -133,8 +155,20 @@ class TrialFolder:
 
         A damaged state counts as none: the training restarts, with the same results.
         """
-        states = sorted(self.path.glob("state-*[0-9]"), key=_steps_of, reverse=True)
-        return next((path for path in states if _is_whole(path)), None)
+        return next((path for path in self.states() if self.is_whole(path)), None)
+
+    def states(self) -> list[Path]:
+        """The folders of the kept training states, the latest first."""
+        return sorted(self.path.glob("state-*[0-9]"), key=_steps_of, reverse=True)
+
+    def is_whole(self, state: Path) -> bool:
+        """Whether a training state holds what was written, by a training of this trial's configuration."""
+        try:
+            stored = read_json(state / _FILES)
+            is_ours = "config" not in stored or stored["config"] == self.config_digest()
+            return bool(is_ours and stored["files"] == _checksums(state))
+        except DamagedFile:
+            return False
 
     @contextmanager
     def keeping_state(self, step: int) -> Iterator[Path]:
@@ -142,9 +176,12 @@ class TrialFolder:
         temporary = self.path / "state.tmp"
         with writing(temporary):
             shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
+            make_folder(temporary)
             yield temporary
-            write_json(temporary / _FILES, {"files": _checksums(temporary)})
+            facts: dict[str, Any] = {"files": _checksums(temporary)}
+            with contextlib.suppress(DamagedFile):  # outside of a search there may be none
+                facts["config"] = self.config_digest()
+            write_json(temporary / _FILES, facts)
             self.drop_state(of=step)
             os.replace(temporary, self.path / f"state-{step}")
         self.drop_state(but=step)
@@ -238,6 +275,7 @@ class TrialFolder:
         epoch: float,
         skill: Skill | None = None,
         title_scores: TitleScores | None = None,
+        adjustment: Adjustment = AS_SCORED,
     ) -> None:
         """Replace the kept adapter, file by file: safetensors, peft's configuration, and our `reranker.json`.
 
@@ -245,15 +283,16 @@ class TrialFolder:
             skill: the part added to the base's weights in training, the start of the adapter included; the stored
                 adapter then includes it.
             title_scores: what was added to the labels' logits in training.
+            adjustment: what the validation lists tell of its answers.
         """
-        from reranker.modeling.checkpoints import base_fingerprint
         from reranker.modeling.label_skill import put_beside
         from reranker.modeling.model_files import revision_of
+        from reranker.modeling.model_loading import base_fingerprint
 
         temporary = self.path / "adapter.tmp"
         versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
         origin = {"config": config.model_dump(mode="json"), "base": base_fingerprint(model)}
-        facts: dict[str, Any] = {**origin, "epoch": epoch, "versions": versions}
+        facts: dict[str, Any] = {**origin, "epoch": epoch, "versions": versions, **adjustment_facts(adjustment)}
         with writing(self.adapter):
             try:
                 model.save_pretrained(str(temporary))
@@ -262,7 +301,7 @@ class TrialFolder:
                     put_beside(temporary, skill)
                     if skill.facts:
                         facts["skill"] = skill.facts
-                _name_base(temporary / "adapter_config.json", config.model)
+                name_base(temporary / ADAPTER_SETTINGS, config.model)
                 if title_scores is not None:
                     content = title_scores.content
                     facts["counts"] = zlib.crc32(content)
@@ -270,59 +309,19 @@ class TrialFolder:
                 if revision := revision_of(config.model):
                     facts["revision"] = revision
                 facts["weights"] = zlib.crc32(read_bytes(temporary / ADAPTER_WEIGHTS))
-                (temporary / ADAPTER_FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-                self.adapter.mkdir(exist_ok=True)
+                facts["settings"] = settings_checksum(temporary)
+                write_facts(temporary, facts)
+                make_folder(self.adapter)
                 for file in sorted(temporary.iterdir()):
+                    file.chmod(file_mode())
                     os.replace(file, self.adapter / file.name)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_adapter(folder: Path) -> None:
-    """
-    Raises:
-        DamagedFile: an adapter's weights are not those that were written, or a file next to them is not JSON.
-    """
-    _object(folder / "adapter_config.json")
-    facts = folder / ADAPTER_FACTS
-    checksums = _object(facts) if facts.exists() else {}
-    for name, checksum in ((ADAPTER_WEIGHTS, checksums.get("weights")), (ADAPTER_COUNTS, checksums.get("counts"))):
-        if checksum is not None and zlib.crc32(read_bytes(folder / name)) != checksum:
-            raise DamagedFile(folder / name, "is damaged: it is not what was written")
-
-
-def read_title_scores(folder: Path) -> TitleScores | None:
-    """What an adapter's folder holds to add to its scores; None if nothing.
-
-    Raises:
-        DamagedFile: it cannot be read.
-    """
-    from reranker.data.collaborative import TitleScores
-
-    if not (folder / ADAPTER_COUNTS).exists():
-        return None
-    try:
-        return TitleScores.from_bytes(read_bytes(folder / ADAPTER_COUNTS))
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile):
-        raise DamagedFile(folder / ADAPTER_COUNTS, "is damaged: it is not what was written") from None
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """Read a JSON object without a checksum, since other programs read and write the file too."""
-    try:
-        content = json.loads(read_text(path))
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise DamagedFile(path, "is damaged: it is not a JSON object")
-    return content
-
-
-def _name_base(path: Path, model: str) -> None:
-    """Replace the base's path on this machine, useless elsewhere, by the model's name; a Hub id stays."""
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    if Path(facts["base_model_name_or_path"]).is_dir():
-        path.write_text(json.dumps({**facts, "base_model_name_or_path": model}, indent=2) + "\n", encoding="utf-8")
+def config_digest(values: Mapping[str, Any]) -> str:
+    """A configuration's digest, 16 hex digits, by which its trial is known: of the values as they are stored."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _checksums(folder: Path) -> dict[str, int]:
@@ -335,13 +334,6 @@ def _checksums(folder: Path) -> dict[str, int]:
 
 def _steps_of(state: Path) -> int:
     return int(state.name.removeprefix("state-"))
-
-
-def _is_whole(state: Path) -> bool:
-    try:
-        return bool(read_json(state / _FILES)["files"] == _checksums(state))
-    except DamagedFile:
-        return False
 
 
 def _ranks(table: Mapping[str, NDArray[Any]]) -> Ranks:

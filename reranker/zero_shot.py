@@ -15,13 +15,14 @@ from filelock import FileLock, Timeout
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.example import Example
-from reranker.evaluation.evaluate import Evaluation, evaluate
-from reranker.evaluation.scoring import EncodedLists, FloatArray, inspect, score
+from reranker.evaluation.evaluate import Evaluation, evaluate, items_behind
+from reranker.evaluation.scoring import EncodedLists, FloatArray, Progress, inspect
 from reranker.evaluation.title_probe import named_titles, own_probes, title_probes
 from reranker.modeling.device import best_device
 from reranker.modeling.model_cache import BaseModels
-from reranker.process_group import gathered, of_all, of_first, worker_rank, workers
+from reranker.modeling.process_group import gathered, of_all, of_first, worker_rank, workers
 from reranker.prompting.prompts import PromptEncoder
+from reranker.storage.access import make_folder
 from reranker.storage.atomic_files import writing
 from reranker.trial_folder import TrialFolder
 
@@ -44,19 +45,28 @@ class ZeroShot:
     figures: dict[str, Any]
 
 
-def zero_shot(config: TrialConfig, data: RerankingData, examples: Sequence[Example], bases: BaseModels) -> ZeroShot:
+def zero_shot(
+    config: TrialConfig,
+    data: RerankingData,
+    examples: Sequence[Example],
+    bases: BaseModels,
+    on_progress: Progress = lambda share: None,
+) -> ZeroShot:
     """Score the lists with the base, without an adapter, over all workers."""
     device = best_device()
-    encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
+    encoder = PromptEncoder(bases.catalogue(config, data), config)
     lists = EncodedLists.of(encoder, _share(examples))
     probes = own_probes(title_probes(encoder.catalogue, config, examples))
     reordered = _in_drawn_orders(examples)
+    first_part = len(examples) / (len(examples) + len(reordered))
     with bases.base(config, device) as base:
         model = base.to(device)
         began = time.perf_counter()
-        scored = inspect(model, lists, probes)
+        scored = inspect(model, lists, probes, lambda share: on_progress(first_part * share))
         seconds = time.perf_counter() - began
-        prior = gathered(score(model, EncodedLists.of(encoder, _share(reordered))), len(reordered)).mean(axis=0)
+        others = EncodedLists.of(encoder, _share(reordered))
+        for_prior = inspect(model, others, (), lambda share: on_progress(first_part + (1 - first_part) * share)).scores
+        prior = gathered(for_prior, len(reordered)).mean(axis=0)
     targets, scores = np.array([e.target for e in examples]), gathered(scored.scores, len(examples))
     figures = {
         **named_titles(scored),
@@ -64,11 +74,18 @@ def zero_shot(config: TrialConfig, data: RerankingData, examples: Sequence[Examp
         "seconds_per_list": max(of_all(seconds / max(1, len(scored.scores)))),
         "label_prior": _shares(prior),
     }
-    return ZeroShot(evaluate(scores, targets), evaluate(scores - prior, targets), figures)
+    behind = items_behind(examples)
+    plain, without_prior = (evaluate(s, targets, behind=behind) for s in (scores, scores - prior))
+    return ZeroShot(plain, without_prior, figures)
 
 
 def keep_zero_shot(
-    config: TrialConfig, data: RerankingData, bases: BaseModels, plain: TrialFolder, without_prior: TrialFolder
+    config: TrialConfig,
+    data: RerankingData,
+    bases: BaseModels,
+    plain: TrialFolder,
+    without_prior: TrialFolder,
+    on_progress: Progress = lambda share: None,
 ) -> None:
     """Score the validation lists and keep both baselines, unless they exist or other workers are making them."""
     is_first = worker_rank() == 0
@@ -76,8 +93,8 @@ def keep_zero_shot(
         is_our_turn = True
         if is_first:
             with writing(plain.path):
-                plain.path.mkdir(parents=True, exist_ok=True)
-                without_prior.path.mkdir(parents=True, exist_ok=True)
+                make_folder(plain.path)
+                make_folder(without_prior.path)
             try:
                 stack.enter_context(FileLock(plain.path / "lock", timeout=0))
                 is_our_turn = not plain.has_ranks
@@ -86,7 +103,7 @@ def keep_zero_shot(
         if not of_first(is_our_turn):
             return
         examples = data.validation(config)
-        results = zero_shot(config, data, examples, bases)
+        results = zero_shot(config, data, examples, bases, on_progress)
         users = [data.interactions.user_ids[e.user] for e in examples]
         if is_first:  # plain last: its ranks show that both are complete
             for folder, evaluation in ((without_prior, results.without_prior), (plain, results.plain)):

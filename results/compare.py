@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from reranker.command_line.entry_point import Parser, a_path, last_net, not_empty, working_on
 from reranker.command_line.printable_text import Terminal
-from results.study.integrity import open_study
+from results.study.checked_folder import open_study
 from results.study.runs_home import runs_home
 from results.study.study_folder import StudyFolder, TrialStatus
 

@@ -31,6 +31,7 @@ PRETTY = {
 }
 _COLUMNS = ["rank", "name", "kind", "status", "epoch", *METRIC_NAMES, "train_loss", "val_loss", "seconds"]
 _SHOWN = ["rank", "name", "status", "epoch", "recall_at_1", "ndcg_at_10", "train_loss", "val_loss", "seconds"]
+LEFT_OUT, REASON = "left out", "reason"  # of a baseline that was asked for
 _FIRST_TO_GO = [
     "train_loss",
     "val_loss",
@@ -76,7 +77,7 @@ def leaderboard(study: StudyFolder, trials: Iterable[StoredTrial] | None = None)
     Columns: rank, name, kind (trial, baseline, chance), status (trials only: completed, pruned, failed, interrupted,
     running), epoch, the metrics, train_loss, val_loss, seconds, and one for each searched knob. Trials that were
     stopped before a report on all lists have no rank; then there is also a column scored_share. Trials without a report
-    come last.
+    come last, as do baselines that were left out, which have that as their status, and a column reason.
 
     Args:
         trials: the study's trials, if read already.
@@ -89,7 +90,9 @@ def leaderboard(study: StudyFolder, trials: Iterable[StoredTrial] | None = None)
         losses = {} if kind == "chance" else study.baseline(name).read_figures()
         shown_losses = {column: figure for column, figure in losses.items() if column in _COLUMNS}
         rows.append({"name": name, "kind": kind, "status": None, **shown_losses, **figures})
-    columns = [*_COLUMNS, *([SCORED_SHARE] if any(SCORED_SHARE in row for row in rows) else []), *knobs]
+    for name, reason in study.left_out_baselines().items():
+        rows.append({"name": name, "kind": "baseline", "status": LEFT_OUT, REASON: reason})
+    columns = [*_COLUMNS, *(column for column in (SCORED_SHARE, REASON) if any(column in row for row in rows)), *knobs]
     return ranked(pd.DataFrame(rows, columns=columns), metric).convert_dtypes()
 
 
@@ -105,6 +108,14 @@ def ranked(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     has_rank = ~(order["_last"] | order["_partial"])
     order["rank"] = pd.array([i + 1 if ranks else None for i, ranks in enumerate(has_rank)], dtype="Int64")
     return order.drop(columns=["_last", "_partial", "_better"]).reset_index(drop=True)
+
+
+def left_out_baselines(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """(name, reason) of each baseline of a leaderboard that was not scored."""
+    if REASON not in table:
+        return []
+    left_out = table[table["status"] == LEFT_OUT]
+    return list(zip(left_out["name"], left_out[REASON], strict=True))
 
 
 def pretty(table: pd.DataFrame, knobs: list[str]) -> Leaderboard:
@@ -133,6 +144,8 @@ class Leaderboard:
             whole = self.table[(self.table["kind"] == "trial") & self.table[SCORED_SHARE].isna()]
             which = "trials without a rank are" if whole["ndcg_at_10"].notna().any() else "all trials are"
             yield Text(f"{which} scored on {share:.0%} of the lists so far", style="dim")
+        for name, reason in left_out_baselines(self.table):
+            yield Text(f"{name} is left out: {reason}", style="dim")
         if left_out:
             names = ", ".join(PRETTY.get(column, column) for column in left_out)
             yield Text(f"too narrow for: {names}; leaderboard.csv has every column", style="dim")

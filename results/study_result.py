@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from results.study.integrity import open_study
+from results.study.checked_folder import open_study
 from results.study.runs_home import runs_home
 from results.study.search_state import SearchState
 from results.study.study_folder import StoredTrial, StudyFolder
@@ -15,7 +15,7 @@ from results.study.study_folder import StoredTrial, StudyFolder
 if TYPE_CHECKING:  # each takes a second or more to import
     import pandas as pd
 
-    from reranker.ranker import Reranker
+    from reranker.ranking.ranker import Reranker
     from results.diagnosis.finding import Finding
     from results.statistics.comparison import Comparison
     from results.statistics.first_places import FirstPlaces
@@ -105,8 +105,8 @@ class StudyResult:
         from results.statistics.segment_frames import segment_frame
         from results.statistics.segments import segments
 
-        found = segments(self.folder, comparison=self._comparison)
-        return pd.DataFrame() if found is None else segment_frame(found)
+        of_segments = segments(self.folder, comparison=self._comparison)
+        return pd.DataFrame() if of_segments is None else segment_frame(of_segments)
 
     def first_places(self) -> FirstPlaces | None:
         """What the best trial puts first: how much of the catalogue, how new, which items too often; None if no trial
@@ -132,8 +132,8 @@ class StudyResult:
 
         from results.statistics.segment_frames import item_frame
 
-        found = self.first_places()
-        return pd.DataFrame() if found is None else item_frame(found, count)
+        first = self.first_places()
+        return pd.DataFrame() if first is None else item_frame(first, count)
 
     def diagnose(self) -> list[Finding]:
         """What holds the best trial back, the worst first."""
@@ -158,7 +158,7 @@ class StudyResult:
             EnvironmentFault: no trial has kept an adapter, or the base is not available.
         """
         from reranker.errors import EnvironmentFault
-        from reranker.ranker import Reranker
+        from reranker.ranking.ranker import Reranker
 
         best = self.best
         if best is None:

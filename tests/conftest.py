@@ -20,10 +20,10 @@ from transformers.convert_slow_tokenizer import TikTokenConverter
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from reranker.config import DemoData
 from reranker.data.assemble import RerankingData
+from reranker.data_config import DemoData
 from reranker.errors import EnvironmentFault
-from reranker.modeling.checkpoints import load_tokenizer
+from reranker.modeling.model_loading import load_tokenizer
 from reranker.storage.cache_folder import cache_folder
 
 torch.set_num_threads(1)
@@ -33,11 +33,14 @@ RAY = {
     "test_lost_ray",
     "test_notebook",
     "test_ray_cluster",
+    "test_ray_pages",
     "test_refit",
     "test_resume",
     "test_sealed_test",
     "test_search",
+    "test_serve",
     "test_trial_runner",
+    "test_two_nodes",
 }
 
 

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from reranker.config import DemoData, TablesData, TrialConfig
+from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.example import Example
 from reranker.data.sources.demo import ITEM_IDS, TITLES
+from reranker.data_config import DemoData, TablesData
 from reranker.evaluation.scoring import EncodedLists
 from reranker.modeling.model_cache import BaseModels
 from reranker.prompting.prompts import PromptEncoder
@@ -63,6 +64,7 @@ def build(
     write_yaml(folder.study_file, study.dump())
     baselines = keep_baselines(study, data, folder)
     folder.write_manifest(make_manifest(study, data, "", baselines))
+    folder.begin_readings()
     _keep_zero_shot(study.base(), data, folder)
     for number, config in enumerate(trials):
         train(folder, number, config, data, metric)

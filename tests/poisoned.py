@@ -13,24 +13,28 @@ if __name__ == "__main__":
 
 from reranker.data.assemble import RerankingData
 from reranker.data.candidate_lists import CandidateSampler
-from reranker.data.interactions import Interactions, split
+from reranker.data.interactions import Interactions
+from reranker.data.split import split
 
 
 def with_last_items(data: RerankingData, last: list[list[int]]) -> RerankingData:
     """The same data with other items at the end of each sequence; what negatives leave out stays as it was."""
     pairs = zip(data.interactions.sequences, last, strict=True)
-    sequences = [np.append(old[: -len(new)], new).astype(np.int32) for old, new in pairs]
+    sequences = [np.append(old[: len(old) - len(new)], new).astype(np.int32) for old, new in pairs]
     poisoned: Interactions = replace(data.interactions, sequences=sequences, known_touched=data.interactions.touched)
     parts = split(poisoned)
     return RerankingData(data.config, poisoned, parts, CandidateSampler(poisoned, parts, data.config.retriever))
 
 
 def poison_test(data: RerankingData) -> RerankingData:
-    """Each test item is the most popular one that its user never touched: nothing else looks as right, and nothing is as wrong."""
+    """A user's test items are the most popular ones that the user never touched: nothing looks as right, and nothing is as wrong."""
     counts = np.bincount(np.concatenate(data.split.train), minlength=len(data.interactions.item_ids))
     popular = np.argsort(-counts, kind="stable").tolist()
-    touched = [set(sequence.tolist()) for sequence in data.interactions.sequences]
-    return with_last_items(data, [[next(item for item in popular if item not in own)] for own in touched])
+    last = []
+    for sequence, before in zip(data.interactions.sequences, data.split.before_test, strict=True):
+        own = set(sequence.tolist())
+        last.append([item for item in popular if item not in own][: len(sequence) - len(before)])
+    return with_last_items(data, last)
 
 
 def poison_validation(data: RerankingData) -> RerankingData:

@@ -42,6 +42,7 @@ def search(runs: Path, name: str = "small", *, trials: int = 3, killed: bool = F
     manifest = make_manifest(study, data, "", keep_baselines(study, data, folder))
     manifest |= {"name": name, "study": study.dump()}
     folder.write_manifest(manifest)
+    folder.begin_readings()
     create_journal(folder.journal, name, minimise=False, manifest=manifest)
     trial_store, bases = TrialStore(study, folder, lambda number: make_sampler(study, number)), BaseModels()
     keep_zero_shot(study.base(), data, bases, *folder.zero_shot(study.base().model))

@@ -18,9 +18,10 @@ from reranker.metrics import Picks, Ranks, chance, is_loss, summarise
 from reranker.report_figures import is_better, report_number
 from reranker.storage.atomic_files import write_yaml
 from reranker.trial_folder import TrialFolder
+from results.study.journal_file import storage
 from results.study.list_facts import ListFacts
-from results.study.optuna_journal import ORIGIN, create_journal
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.optuna_journal import CONFIG, ORIGIN, create_journal
+from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.trial_origin import DRAWN, Origin
 
 CANDIDATES, USERS = 10, 240
@@ -56,8 +57,7 @@ def keep_journal(study: StudyFolder) -> StudyFolder:
     metric = manifest["metric"]
     study.journal.unlink(missing_ok=True)
     create_journal(study.journal, study.name, minimise=is_loss(metric), manifest=manifest)
-    backend = optuna.storages.journal.JournalFileBackend(str(study.journal))
-    journal = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
+    journal = optuna.load_study(study_name=None, storage=storage(study.journal))
     stored = {trial.number: trial for trial in study.trials()}
     for number in range(max(stored, default=-1) + 1):
         trial = stored.get(number)
@@ -69,10 +69,15 @@ def keep_journal(study: StudyFolder) -> StudyFolder:
                 state=state,
                 value=best if state is TrialState.COMPLETE else None,
                 intermediate_values=reports,
-                user_attrs={ORIGIN: str(trial.origin)} if trial is not None and trial.origin != DRAWN else {},
+                user_attrs={} if trial is None else _attributes(study, trial),
             )
         )
     return study
+
+
+def _attributes(study: StudyFolder, trial: StoredTrial) -> dict[str, str]:
+    origin = {} if trial.origin == DRAWN else {ORIGIN: str(trial.origin)}
+    return {CONFIG: study.trial(trial.number).config_digest(), **origin}
 
 
 class Maker:
@@ -116,7 +121,6 @@ class Maker:
 
     def baseline(self, name: str, skill: float) -> Maker:
         users, ranks, _ = self.ranks(skill)
-        self.study.baseline(name).path.mkdir(parents=True)
         self.study.baseline(name).keep_ranks(users, ranks)
         return self
 
@@ -144,7 +148,6 @@ class Maker:
         """The base as it is, of which these figures are known besides its ranks."""
         users, ranks, picks = self.ranks(skill, lean)
         folder, _ = self.study.zero_shot(model)
-        folder.path.mkdir(parents=True)
         folder.write_figures({**summarise(ranks), **figures})
         folder.keep_ranks(users, ranks, picks)
         return self
@@ -186,6 +189,9 @@ class Maker:
                 told = {k: v[epoch - 1] if isinstance(v, list) else v for k, v in (figures or {}).items()}
                 report(self.study.trial(number), users, ranks, picks, **{**own, **told})
             state, value = optuna.trial.TrialState.COMPLETE, summarise(ranks)["ndcg_at_10"]
-        self.journal.add_trial(optuna.trial.create_trial(state=state, params=params, distributions=spaces, value=value))
+        journal = optuna.load_study(
+            study_name=None, storage=storage(self.study.journal)
+        )  # another file, once it is kept
+        journal.add_trial(optuna.trial.create_trial(state=state, params=params, distributions=spaces, value=value))
         self.study.write_status(number, status, cause=cause)
         return self

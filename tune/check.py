@@ -10,10 +10,12 @@ from reranker.command_line.printable_text import Terminal
 from reranker.data import sources
 from reranker.data.assemble import RerankingData
 from results.study.study_folder import StudyFolder
+from tune.other_trackers.chosen import check_trackers
+from tune.study_file.baseline_duration import baseline_durations
 from tune.study_file.manifest import check_same
-from tune.study_file.preflight import check_models, check_reports
+from tune.study_file.preflight import check_agreement, check_models, check_reports, check_teachers
 from tune.study_file.study import Study
-from tune.study_file.worker_device import check_quantisation, cpus_per_worker
+from tune.study_file.worker_device import check_quantisation, cpus_per_worker, worker_memory
 from tune.terminal.printed_plan import plan
 
 
@@ -26,18 +28,24 @@ def check(study: Study, folder: StudyFolder | None, console: Terminal, *, measur
 
     Raises:
         InputError: data or models break a rule, or differ from those that the study began with.
-        EnvironmentFault: a file is missing.
+        EnvironmentFault: a file is missing, or what a tracker needs.
     """
-    check_quantisation(study)
+    check_trackers(study.trackers)
+    check_quantisation(study, worker_memory(study))
+    check_agreement(study)
     data = RerankingData.prepare(study.data).sealed() if sources.is_here(study.data) else None
     if data is not None:
         check_reports(study, data)
+        check_teachers(study, data)
     models = check_models(study, data, fetch=False)
     console.say(plan(study, data, models))
     if folder and data:
         check_same(folder, study, data)
-    if measure and folder is None and data is not None and all(model.here for model in models):
-        _measure(study, data, console)
+    if measure and folder is None and data is not None:
+        for line in baseline_durations(study, data):
+            console.say(line)
+        if all(model.here for model in models):
+            _measure(study, data, console)
     return 0
 
 

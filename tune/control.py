@@ -1,6 +1,7 @@
 """The command that steers a running search.
 
 python tune/run_search.py control STUDY stop TRIAL
+python tune/run_search.py control STUDY keep TRIAL
 python tune/run_search.py control STUDY add learning_rate=1e-4 lora_rank=8
 python tune/run_search.py control STUDY pause | resume
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reranker.command_line.entry_point import Parser, a_path, last_net, not_empty
+from reranker.command_line.entry_point import Parser, a_path, last_net, not_empty, whole_number
 from reranker.command_line.printable_text import say
 from reranker.errors import Fault, InputError
 from reranker.storage.yaml_lines import Document, override
@@ -38,12 +39,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("study", type=not_empty, help="its name, or the path of its folder")
     parser.add_argument("--runs", type=a_path, default=runs_home(), help="where studies are kept")
     acts = parser.add_subparsers(dest="act", required=True)
-    acts.add_parser("stop", help="end one trial").add_argument("trial", type=int)
+    acts.add_parser("stop", help="end one trial").add_argument("trial", type=whole_number)
+    acts.add_parser("keep", help="let one trial train all its epochs").add_argument("trial", type=whole_number)
     acts.add_parser("add", help="try this next").add_argument("knobs", nargs="+", metavar="KNOB=VALUE")
-    acts.add_parser("pause", help="begin no trial, and hold the running ones at their next epoch")
+    acts.add_parser("pause", help="start no trial, and hold the running ones at their next epoch")
     acts.add_parser("resume", help="go on after a pause")
     args = parser.parse_args(argv)
-    details: dict[str, Any] = {"trial": args.trial} if args.act == "stop" else {}
+    details: dict[str, Any] = {"trial": args.trial} if args.act in ("stop", "keep") else {}
     if args.act == "add":
         details = {"values": _knobs(args.knobs)}
     say(ask(StudyFolder.open(args.runs, args.study), args.act, **details))

@@ -1,7 +1,10 @@
-"""This machine → what a search can count on here, and for what is missing the command that mends it.
+"""This machine, or a study's folder → what is wrong with it, and how it is mended.
 
-reranker-tuner doctor             all of it, in some 20 s
+reranker-tuner doctor             what a search can count on here, in some 20 s
 reranker-tuner doctor --quick     without starting Ray and MLflow
+reranker-tuner doctor STUDY       check every file of a study, and mend what can be mended
+
+Exit code: 0 all is well, or is now; 1 a file of the study is lost; 2 a search can't run here, or there is no such study.
 """
 
 from __future__ import annotations
@@ -23,13 +26,17 @@ import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from reranker.command_line.entry_point import Parser, last_net
+from reranker.command_line.entry_point import Parser, a_path, last_net, not_empty, whole_number
 from reranker.command_line.printable_text import Terminal
 from reranker.modeling.memory_estimate import GIB
-from reranker.modeling.model_files import hub_answers, local_folder
+from reranker.modeling.model_files import local_folder
 from reranker.modeling.model_names import MODELS
 from reranker.storage.cache_folder import cache_folder
+from reranker.storage.hub import hub_answers, why_silent
+from results.study.checked_folder import leave_out
+from results.study.file_finding import Outcome
 from results.study.runs_home import runs_home
+from results.study.study_folder import StudyFolder
 from tune.execution.port import is_taken
 
 _DISTRIBUTION = "reranker-tuner"
@@ -62,20 +69,56 @@ class Finding:
 
 @last_net
 def main(argv: list[str] | None = None) -> int:
-    """Print the findings; exit code 2 where a search can't run."""
+    """Print the findings. Exit code: 0 all is well, 1 a file of the study is lost, 2 a search can't run."""
     parser = Parser(
         prog="python -m tune.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument(
+        "study", nargs="?", type=not_empty, help="a study's name, or its folder; left out: this machine"
+    )
     parser.add_argument("--quick", action="store_true", help="don't start Ray and MLflow")
+    parser.add_argument(
+        "--leave-out", type=whole_number, metavar="TRIAL", help="count a damaged trial as if it had never been"
+    )
+    parser.add_argument("--runs", type=a_path, default=runs_home(), help="where studies are kept")
     args = parser.parse_args(argv)
-    console, verdicts = Terminal(), []
-    for finding in examine(start_services=not args.quick):
+    if args.study is None and args.leave_out is not None:
+        parser.error("--leave-out takes a STUDY: it is for one of its trials")
+    if args.study is not None and args.quick:
+        parser.error("--quick is for this machine, not for a study")
+    console = Terminal()
+    return _machine(console, quick=args.quick) if args.study is None else _study(args, console)
+
+
+def _study(args: argparse.Namespace, console: Terminal) -> int:
+    """Check and mend a study, and say so file by file."""
+    study = StudyFolder.open(args.runs, args.study)
+    if args.leave_out is not None:
+        leave_out(study, args.leave_out)
+
+    from tune.study_mending import mend  # takes seconds
+
+    findings = mend(study)
+    for finding in findings:
+        place = finding.damage.path
+        name = place.relative_to(study.path) if place.is_relative_to(study.path) else place
+        console.say(f"{finding.outcome:<11} {name} {finding.damage.damage}")
+        console.say(f"{'':<11} → {finding.done}")
+    lost = sum(finding.outcome is Outcome.REFUSED for finding in findings)
+    rest = f"{lost} damaged files can't be mended" if lost > 1 else "a damaged file can't be mended"
+    console.say(f"{study.name}: {rest}" if lost else f"{study.name} is whole", style="bold")
+    return 1 if lost else 0
+
+
+def _machine(console: Terminal, *, quick: bool) -> int:
+    verdicts = []
+    for finding in examine(start_services=not quick):
         verdicts.append(finding.verdict)
         console.say(f"{finding.verdict:<5} {finding.name:<12} {finding.text}")
         if finding.remedy:
             console.say(f"{'':<18} → {finding.remedy}")
     bad = verdicts.count(Verdict.BAD)
-    console.say(f"\n{bad} to mend before a search can run" if bad else "\na search can run here", style="bold")
+    console.say(f"\n{bad} to fix before a search can run" if bad else "\na search can run here", style="bold")
     return 2 if bad else 0
 
 
@@ -101,10 +144,10 @@ def examine(*, start_services: bool) -> Iterator[Finding]:
 
 
 def _python() -> Finding:
-    found = f"{platform.python_version()} at {sys.executable}"
+    version = f"{platform.python_version()} at {sys.executable}"
     required = importlib.metadata.metadata(_DISTRIBUTION)["Requires-Python"]
     good = SpecifierSet(required).contains(platform.python_version(), prereleases=True)
-    return Finding("Python", Verdict.GOOD if good else Verdict.BAD, found, "" if good else f"use Python {required}")
+    return Finding("Python", Verdict.GOOD if good else Verdict.BAD, version, "" if good else f"use Python {required}")
 
 
 def _packages() -> Finding:
@@ -185,9 +228,8 @@ def _models() -> Finding:
     here = ", ".join(model for model in MODELS if local_folder(model) is not None)
     if hub_answers():
         return Finding("models", Verdict.GOOD, f"the Hugging Face Hub answers; already here: {here}")
-    why = "is switched off by HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "does not answer"
     remedy = "smollm2-135m comes from the package index too; a folder or .gguf file can be named as a model"
-    return Finding("models", Verdict.NOTE, f"the Hugging Face Hub {why}; here: {here}", remedy)
+    return Finding("models", Verdict.NOTE, f"the Hugging Face Hub {why_silent()}; here: {here}", remedy)
 
 
 def _tried(name: str, done: str, attempt: Callable[[], object], remedy: str) -> Finding:

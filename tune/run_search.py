@@ -24,10 +24,10 @@ from reranker.command_line.entry_point import last_net
 from reranker.command_line.output_streams import outliving
 from reranker.command_line.printable_text import Terminal
 from reranker.modeling.model_names import check_name
-from results.study.integrity import open_study
+from results.study.checked_folder import open_study
 from results.study.study_folder import StudyFolder
-from tune import arguments
 from tune.execution.port import check_port
+from tune.launching import arguments
 from tune.searching.stop_signals import end_at_once, handling
 from tune.study_file import loading
 from tune.terminal.driver_log import own_stdout

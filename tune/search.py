@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tune.execution.ray_cluster import cluster  # isort: skip  (before ray: sets what Ray reads on import)
@@ -20,21 +21,26 @@ from results.leaderboard import leaderboard, pretty
 from results.reporting.write_report import read_content, write_content
 from results.statistics.comparison import compare, winner
 from results.statistics.verdict_text import findings, verdict
-from results.study.integrity import open_study
+from results.study.checked_folder import open_study
 from results.study.study_folder import StoredTrial, StudyFolder
 from results.study.tracking_address import tracking_uri_of
 from results.study_result import StudyResult
-from tune.callbacks import SearchCallbacks
+from tune.cluster.node_facts import joined_nodes, wait_for_gpus
 from tune.deployment.deploy import refit_and_register
 from tune.execution.failure_cause import MACHINE, machine_fault
 from tune.execution.measured_speed import measured_speed
+from tune.execution.search_gauges import SearchGauges
 from tune.execution.trial_messages import Assignment
-from tune.execution.trial_resources import concurrent_trials, trial_resources
+from tune.execution.trial_resources import concurrent_trials, room_for_trials, trial_resources
 from tune.execution.trial_runner import make_trainable
 from tune.execution.worker_group import TrialResources
-from tune.launch import Launch, begin_study
+from tune.launching.callbacks import SearchCallbacks
+from tune.launching.launch import Launch, begin_study
+from tune.mirroring.mirror_thread import Trackers
 from tune.mlflow_tracking.tracker import Tracker
+from tune.other_trackers.chosen import check_trackers, threads_of
 from tune.search_options import SearchOptions
+from tune.searching import stop_pause_requests
 from tune.searching.optuna_searcher import OptunaSearcher, make_sampler
 from tune.searching.replicates import Replication
 from tune.searching.report_pace import EpochDuration, decide, is_quick, slowest
@@ -43,9 +49,9 @@ from tune.searching.stop_rules import StopRules
 from tune.searching.trial_life import TrialLife
 from tune.searching.trial_store import TrialStore
 from tune.searching.warm_start import warm_start
-from tune.study_file.manifest import check_same, keep_missing_lists, reports_of
+from tune.study_file.manifest import check_same, keep_missing_baselines, keep_missing_lists, reports_of, score_baselines
 from tune.study_file.memory_plan import check_device, gpu_part
-from tune.study_file.preflight import check_models, check_reports
+from tune.study_file.preflight import check_agreement, check_models, check_reports, check_teachers
 from tune.study_file.study import Study
 from tune.terminal.driver_log import own_stdout
 from tune.terminal.exit_status import tell_webhook
@@ -53,6 +59,7 @@ from tune.terminal.live_table import Progress
 from tune.terminal.printed_lines import goes_on, how_to_resume, where_it_is, where_to_look
 from tune.terminal.printed_plan import plan
 
+_MANY = 1024
 _REASONS = 3  # of the diagnosis that are printed; the report has all
 
 
@@ -99,11 +106,14 @@ def _search(
     say: Callable[[str], None] = (lambda line: None) if options.quiet else console.say
 
     # Check
+    check_trackers(study.trackers)
+    check_agreement(study)
     say("preparing the data …")
     data = RerankingData.prepare(study.data).sealed()
     check_reports(study, data)
+    check_teachers(study, data)
     say("loading the models' tokenizers …")
-    models = check_models(study, data, fetch=True)
+    models = check_models(study, data, fetch=True, tell=say)
     if folder:
         check_same(folder, study, data)
         study = study.with_reports(reports_of(folder))
@@ -116,28 +126,50 @@ def _search(
         if folder:
             launch.hold(folder)
             keep_missing_lists(study, data, folder)
+            keep_missing_baselines(study, data, folder, say)
+        baselines = score_baselines(study, data, say) if folder is None else None
         say("starting Ray …")
-        with cluster(options.address, options.dashboard_port, dashboard=options.dashboard) as ray_cluster:
-            resources = trial_resources(study, gpu_part(study, models))
+        port, shown, runs = options.dashboard_port, options.dashboard, folder.path.parent if folder else options.runs
+        with (
+            cluster(options.address, port, dashboard=shown, job_name=study.name) as ray_cluster,
+            joined_nodes(options.address is not None, runs, study.models, say) as nodes,
+        ):
+            if nodes.facts:
+                say(nodes.describe())
+            if options.wait_for_gpus:
+                wait_for_gpus(options.wait_for_gpus, say)
+            gpu = nodes.gpu_memory if study.resources.gpus_per_trial != 0 else None
+            if gpu is not None:
+                check_device(study, models, gpu)
+            part = gpu_part(study, models, gpu)
+            resources = trial_resources(study, part, one_node=not nodes.share_storage, mark=nodes.mark)
             stored, expected_s = ray.put(data), None
             if folder is None:
                 study, expected_s = _paced(study, data, stored, resources, say)
                 folder = begin_study(
-                    study, data, options.runs, tracking_uri=options.tracking_uri, command=options.command
+                    study,
+                    data,
+                    options.runs,
+                    tracking_uri=options.tracking_uri,
+                    command=options.command,
+                    baselines=baselines,
                 )
                 launch.hold(folder)
             launch.begin(study)
-            tracker = Tracker(folder, tracking_uri_of(folder))
-            tracker.start()
-            say(where_to_look(folder, ray_cluster, tracking_uri_of(folder)))
+            mlflow = Tracker(folder, tracking_uri_of(folder), ask=partial(stop_pause_requests.ask, folder))
+            trackers = Trackers([mlflow, *threads_of(folder, study.trackers)])
+            trackers.start()
+            say(where_to_look(folder, ray_cluster, tracking_uri_of(folder), study.trackers))
 
             # Search
-            ending = _run_trials(study, data, stored, folder, tracker, options, console, resources, earlier, expected_s)
+            ending = _run_trials(
+                study, data, stored, folder, trackers, options, console, resources, earlier, expected_s
+            )
 
             # Report
             best = None
             try:
-                best = _report(study, folder, tracker, console, say)
+                best = _report(study, folder, trackers, mlflow, console, say)
             except Exception as error:
                 if not (ending.startswith(MACHINE) and machine_fault(error)):
                     raise  # else it is the same fault again, which is told below
@@ -178,7 +210,7 @@ def _run_trials(
     data: RerankingData,
     stored: ray.ObjectRef[RerankingData],
     folder: StudyFolder,
-    tracker: Tracker,
+    trackers: Trackers,
     options: SearchOptions,
     console: Terminal,
     resources: TrialResources,
@@ -199,27 +231,30 @@ def _run_trials(
         summary_s=60 * options.summary_minutes,
         quiet=options.quiet,
     )
-    tracker.say = progress.say
+    trackers.tell(progress.say)
     stop_rules = StopRules(study, folder, trial_store, progress.say)
     if earlier is not None:
         progress.say(warm_start(study, trial_store, earlier, data.interactions.fingerprint))
     trial_store.enqueue_first()
     if options.retry_failed:
         progress.say(f"tried again: {', '.join(f'trial {n}' for n in trial_store.retry_failed()) or 'none had failed'}")
-    scheduler = make_scheduler(study, folder.read_manifest()["ceiling"])
+    scheduler = make_scheduler(study, folder.read_manifest()["ceiling"], folder.is_kept)
     replay(scheduler, past)
     replication = Replication(folder, options.top, options.replicate, progress.say) if options.replicate else None
-    callbacks = SearchCallbacks(trial_life, progress, tracker, stop_rules, study.knobs)
+    gauges = SearchGauges(study, done=len(past), best=trial_store.best())
+    callbacks = SearchCallbacks(trial_life, progress, gauges, trackers, stop_rules, study.knobs)
     with progress, stop_rules.listening():
         try:
             with stop_rules.minding_the_machine():
                 ray_tune.Tuner(
                     make_trainable(folder.path, stored, study, resources),
                     tune_config=ray_tune.TuneConfig(
-                        search_alg=OptunaSearcher(study, trial_store, trial_life, stop_rules, replication),
+                        search_alg=OptunaSearcher(
+                            study, trial_store, trial_life, stop_rules, replication, room_for_trials(study, resources)
+                        ),
                         scheduler=scheduler,
                         num_samples=-1,  # the searcher says when there are no more
-                        max_concurrent_trials=min(study.settings.concurrency or 10**6, concurrent_trials(resources)),
+                        max_concurrent_trials=_MANY,  # and how many may run; left out, Tune starts one at a time
                         trial_dirname_creator=lambda trial: f"{Assignment.of(trial.config).number:03d}",
                         reuse_actors=study.resources.isolation == "slot",
                     ),
@@ -238,7 +273,12 @@ def _run_trials(
 
 
 def _report(
-    study: Study, folder: StudyFolder, tracker: Tracker, console: Terminal, say: Callable[[str], None]
+    study: Study,
+    folder: StudyFolder,
+    trackers: Trackers,
+    mlflow: Tracker,
+    console: Terminal,
+    say: Callable[[str], None],
 ) -> StoredTrial | None:
     """Write and print what was found; the winner, if there is one."""
     say("comparing, and writing the report …")
@@ -246,8 +286,8 @@ def _report(
     best = winner(folder)
     content = read_content(folder)
     write_content(folder, content)
-    say("delivering to MLflow …")
-    delivered = tracker.finish()
+    say("delivering to MLflow …" if len(study.trackers) == 1 else "delivering to the trackers …")
+    troubles = trackers.finish()
     comparison = compare(folder)
     console.print(pretty(table, study.knobs))
     console.print(f"\n{verdict(folder)}", style="bold")
@@ -255,6 +295,6 @@ def _report(
     if reasons := diagnose(DiagnosisInputs.of_study(folder, comparison))[:_REASONS]:
         console.print("\nWhat holds it back, the worst first:")
         console.print(as_text(reasons, console.width))
-    trouble = "" if delivered else tracker.trouble
-    console.say(where_it_is(folder, tracking_uri_of(folder), best, trouble, tracker.leaderboard_link))
+    uri, link = tracking_uri_of(folder), mlflow.leaderboard_link
+    console.say(where_it_is(folder, uri, best, troubles, link, trackers=study.trackers))
     return best

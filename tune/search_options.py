@@ -24,7 +24,8 @@ class SearchOptions:
         retry_failed: whether a search that goes on tries failed trials again.
         quiet: whether only the result is printed.
         summary_minutes: between summaries without a terminal.
-        webhook: an address that is told the verdict as JSON at the end; empty: none.
+        webhook: an address that gets the verdict as JSON at the end; empty: none.
+        wait_for_gpus: how many GPUs the cluster must have before the search begins.
         command: the words that asked for this search, as they are stored.
     """
 
@@ -41,3 +42,4 @@ class SearchOptions:
     summary_minutes: float = 10.0
     webhook: str = ""
     command: Sequence[str] = ()
+    wait_for_gpus: int = 0

@@ -1,4 +1,4 @@
-"""The command that delivers a study to MLflow, or brings its runs up to its folder: `python -m tune.tracking STUDY`."""
+"""The command that brings MLflow, and the other trackers that a study names, up to its folder: `python -m tune.tracking STUDY`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import sys
 
 from reranker.command_line.entry_point import Parser, a_path, last_net, not_empty
 from reranker.command_line.printable_text import say
-from results.study.integrity import open_study
+from reranker.errors import EnvironmentFault
+from results.study.checked_folder import open_study
 from results.study.runs_home import runs_home
+from results.study.study_folder import StudyFolder
 from results.study.tracking_address import tracking_uri_of
+from tune.mirroring.mirror_thread import Trackers
 from tune.mlflow_tracking.store_address import ui_command
+from tune.other_trackers.chosen import check_trackers, threads_of, where_to_look
+
+_MOST_S = 3600.0  # hundreds of runs may have to be sent
 
 
 @last_net
 def main(argv: list[str] | None = None) -> int:
-    """Bring MLflow up to what a study's folder says."""
-    parser = Parser(prog="python -m tune.tracking", description="Deliver a study to MLflow.")
+    """Bring a study's trackers up to what its folder says."""
+    parser = Parser(prog="python -m tune.tracking", description="Deliver a study to MLflow and its other trackers.")
     parser.add_argument("study", type=not_empty, help="a study's name, or the path of its folder")
     parser.add_argument("--runs", type=a_path, default=runs_home(), help="where studies are kept")
     parser.add_argument("--tracking-uri", help="default: the store that the study was tracked in")
@@ -28,7 +34,22 @@ def main(argv: list[str] | None = None) -> int:
     mirror = brought_up(study, uri)
     say(f"{study.name} is in MLflow; to see it: {ui_command(uri)}")
     say(f"its leaderboard there: {mirror.leaderboard_link}")
+    _deliver_to_others(study)
     return 0
+
+
+def _deliver_to_others(study: StudyFolder) -> None:
+    trackers = (study.read_sections().get("study") or {}).get("trackers", [])
+    trackers = [trackers] if isinstance(trackers, str) else trackers
+    if study.is_searched():
+        return  # the search does that, and two at once would write everything twice
+    check_trackers(trackers)
+    others = Trackers(threads_of(study, trackers))
+    others.start()
+    if troubles := others.finish(_MOST_S):
+        raise EnvironmentFault("; ".join(f"{name} does not take it: {trouble}" for name, trouble in troubles.items()))
+    for line in where_to_look(study, trackers):
+        say(line)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,15 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
+from urllib.parse import urlsplit
 
 from reranker.command_line.printable_text import say
 from reranker.command_line.redaction import masked
-from reranker.errors import RerankerError
+from reranker.errors import RerankerError, close_to
 from reranker.storage.atomic_files import FULL_DISK
 from reranker.storage.user_paths import user_path
 
@@ -54,6 +55,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one sentence without secrets, and exit with code 2."""
+        _, unknown, words = message.partition("unrecognized arguments: ")
+        if unknown and (meant := close_to(words.split()[0].partition("=")[0], self._option_string_actions)):
+            message = f"{message}; {meant}"
         say(f"error: {masked(message)}; {self.prog} --help lists what there is", error=True)
         sys.exit(2)
 
@@ -107,8 +111,8 @@ def parser_of(main: _Main) -> Parser:
     _place.only_parser = True
     try:
         main([])
-    except ParserFound as found:
-        return found.parser
+    except ParserFound as built:
+        return built.parser
     finally:
         _place.only_parser = False
     raise TypeError(f"{main.__module__} parses nothing")
@@ -127,13 +131,13 @@ def cause_of(error: BaseException) -> tuple[str, int]:
             return f"no space is left on the disk{where}; what was written before is intact", 1
         if code == errno.ENOMEM or isinstance(link, MemoryError) or any(sign in text for sign in _NO_MEMORY):
             return "this machine has no memory left", 1
-    link = next(link for link in chain if _wrapped(link) is None)
+    link = next((link for link in chain if _wrapped(link) is None), chain[-1])  # causes may go in a circle
+    if isinstance(link, ModuleNotFoundError) and link.name:
+        return f"the package {link.name.partition('.')[0]} is missing from this environment: install it with pip", 2
     if isinstance(link, OSError) and link.filename and link.strerror:
         return masked(f"{link.filename}: {link.strerror}"), 1
     first = next(iter(str(link).strip().splitlines()), "")
-    return masked(
-        f"a fault that this program does not know, {type(link).__name__}" + (f": {first}" if first else "")
-    ), 1
+    return masked(f"an unexpected error, {type(link).__name__}" + (f": {first}" if first else "")), 1
 
 
 def write_trace(error: BaseException, log: Path | None) -> Path | None:
@@ -205,6 +209,37 @@ def at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
     return int(text)
+
+
+def whole_number(text: str) -> int:
+    """A parser type: a whole number, perhaps below zero."""
+    if not text.removeprefix("-").isdecimal() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}")
+    return int(text)
+
+
+def a_port(text: str) -> int:
+    """A parser type: a port's number."""
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"must be from 1 to 65535, not {text!r}")
+    return int(text)
+
+
+def a_web_address(text: str) -> str:
+    """A parser type: an address of HTTP. It may be a secret, so no fault repeats it."""
+    if not is_address(text, ("http", "https")):
+        raise argparse.ArgumentTypeError("must be an address with http:// or https://")
+    return text
+
+
+def is_address(text: str, schemes: Sequence[str]) -> bool:
+    """Whether it is an address with a host, and a number as its port if it has one."""
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in schemes and bool(parts.hostname) and not any(c.isspace() or ord(c) < 32 for c in text)
 
 
 def not_empty(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Text from anywhere → text that a terminal shows literally, without control effects."""
+"""Text from anywhere → text that a terminal shows literally, without control effects and without secrets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import IO, Any
 from rich.console import Console
 from rich.text import Text
 
+from reranker.command_line.redaction import masked
+
 # What a terminal obeys or hides: control characters except newline and tab, and characters that change direction.
 _ACTS = {
     code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
@@ -15,12 +17,16 @@ _ACTS = {
 
 
 def plain(text: str) -> str:
-    """The text with control characters escaped; what UTF-8 cannot encode (in paths, say) becomes a question mark."""
+    r"""The text with control characters escaped; what UTF-8 cannot encode (in paths, say) becomes a question mark.
+
+    >>> print(plain("\x1b[31mred"))
+    \x1b[31mred
+    """
     return text.translate(_ACTS).encode("utf-8", "replace").decode("utf-8")
 
 
 class Terminal(Console):
-    """A console that prints text literally: no markup, no highlighting, no control characters, no cut lines.
+    """A console that prints text literally: no markup, no highlighting, no control characters, no cut lines; no secrets.
 
     Args:
         file: where it writes; left out: the current `sys.stdout` at each line.
@@ -32,8 +38,8 @@ class Terminal(Console):
         super().__init__(file=file, width=None if is_terminal else width, markup=False, highlight=False, emoji=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Render text with control characters escaped."""
-        return super().render_str(plain(text), **options)
+        """Render text with secrets masked and control characters escaped."""
+        return super().render_str(plain(masked(text)), **options)
 
     def say(self, text: str, style: str | None = None) -> None:
         """Print text meant for copying, such as paths and commands: lines are not wrapped."""
@@ -41,5 +47,5 @@ class Terminal(Console):
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Print a line without a console."""
-    print(plain(text), file=sys.stderr if error else sys.stdout, flush=True)
+    """Print a line without a console, secrets masked."""
+    print(plain(masked(text)), file=sys.stderr if error else sys.stdout, flush=True)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reranker.config import DataConfig, DemoData, NegativesMix, TrialConfig
+from reranker.config import ImageMode, NegativesMix, TrialConfig
 from reranker.data import sources
-from reranker.data.baseline_ranks import COLLABORATIVE, baseline_ranks
+from reranker.data.baseline_plan import BaselinePlan
+from reranker.data.baseline_ranks import COLLABORATIVE, Baselines, baseline_ranks
 from reranker.data.candidate_lists import CandidateSampler, training_prefixes
-from reranker.data.collaborative import HISTORY, CollaborativeScores, ItemCounts, TitleScores
+from reranker.data.catalogue_lists import CatalogueLists
+from reranker.data.collaborative_scores import HISTORY, CollaborativeScores, ItemCounts, TitleScores
 from reranker.data.example import MISSING, Evaluated, Example, Part
-from reranker.data.interactions import Interactions, Split, split
+from reranker.data.interactions import Interactions
+from reranker.data.ranked_lists import RankedLists
 from reranker.data.sources import demo
+from reranker.data.split import Split, split
+from reranker.data.teacher import Calibrated, CrossFitted, Teacher, taught
+from reranker.data.teacher_file import TeacherFile
+from reranker.data_config import DataConfig, DemoData
+from reranker.errors import Fault, InputError
 from reranker.metrics import Ranks, ranks_of_target
 
 _FITTED_ON = 3  # latest examples of each user
@@ -28,6 +37,8 @@ class RerankingData:
 
     Attributes:
         validates: whether there are validation lists; a refit trains on the validation items instead.
+        captions: of the items' images, once `reranker.modeling.captions` has made them; else empty.
+        teacher_file: what `teacher: file` is, if the data have one.
     """
 
     config: DataConfig
@@ -35,24 +46,32 @@ class RerankingData:
     split: Split
     sampler: CandidateSampler
     validates: bool = True
+    captions: list[str] = field(default_factory=list)
+    teacher_file: TeacherFile | None = None
     _fitted: dict[tuple[Evaluated, int], CollaborativeScores] = field(default_factory=dict)
-    _title_scores: dict[int, TitleScores] = field(default_factory=dict)
+    _title_scores: dict[tuple[int, ImageMode], TitleScores] = field(default_factory=dict)
+    _teachers: dict[tuple[str, int], Teacher] = field(default_factory=dict)
 
     @staticmethod
     def prepare(config: DataConfig) -> RerankingData:
         """Read, filter and split the data.
 
         Raises:
-            InputError: the files break rules, nothing is left after the filters, or there are too many items for the
-                retriever.
+            InputError: the files break rules, nothing is left after the filters, a split by time leaves too little in
+                a period, or there are too many items for the retriever.
             EnvironmentFault: a file is missing or cannot be fetched.
         """
         interactions = sources.load(config)
-        return RerankingData._of(config, interactions, split(interactions))
+        data = RerankingData._of(config, interactions, split(interactions, config.targets_per_user))
+        if config.teacher_scores is None:
+            return data
+        users = np.unique(training_prefixes(data.split, None, config.training_users, config.seed)[:, 0])
+        return replace(data, teacher_file=TeacherFile.read(config.teacher_scores, interactions, users))
 
     @staticmethod
     def _of(config: DataConfig, interactions: Interactions, parts: Split) -> RerankingData:
-        return RerankingData(config, interactions, parts, CandidateSampler(interactions, parts, config.retriever))
+        sampler = CandidateSampler(interactions, parts, config.retriever, config.dense_model)
+        return RerankingData(config, interactions, parts, sampler)
 
     def sealed(self) -> RerankingData:
         """The same data without the test items: no sequence holds them, and no test list can be made.
@@ -62,17 +81,20 @@ class RerankingData:
         """
         if self.split.is_sealed:
             return self
-        return RerankingData._of(self.config, self.interactions.sealed(), self.split.sealed())
+        interactions = self.interactions.sealed()
+        sealed = RerankingData._of(self.config, interactions, split(interactions, self.config.targets_per_user))
+        return replace(sealed, captions=self.captions, teacher_file=self.teacher_file)
 
     def training_examples(self, config: TrialConfig, epoch: int) -> list[Example]:
         """The lists of one epoch (counted from 0). Epochs differ in their prefixes, negatives and order."""
         examples = self.sampler.training_examples(config, self._prefixes(config, epoch), epoch)
-        return self._with_collaborative(examples, config, "train")
+        return self._with_teacher(self._with_collaborative(examples, config, "train"), config)
 
     def shared_examples(self, config: TrialConfig, epoch: int, together: int) -> list[list[Example]]:
         """The examples of one epoch, up to `together` per list; see `CandidateSampler.shared_examples`."""
         lists = self.sampler.shared_examples(config, self._prefixes(config, epoch), epoch, together)
-        scored = iter(self._with_collaborative([example for group in lists for example in group], config, "train"))
+        examples = [example for group in lists for example in group]
+        scored = iter(self._with_teacher(self._with_collaborative(examples, config, "train"), config))
         return [[next(scored) for _ in group] for group in lists]
 
     def list_correction(self, config: TrialConfig, together: int) -> NDArray[np.float32]:
@@ -102,21 +124,43 @@ class RerankingData:
         """
         return self._with_collaborative(self._evaluation("test", config.candidates), config, "test")
 
-    def baselines(self, config: TrialConfig, part: Literal["validation", "test"]) -> dict[str, Ranks]:
-        """Ranks of every baseline on the part's lists; on retrieved lists also of `retriever`, their own order.
+    def baselines(
+        self,
+        config: TrialConfig,
+        part: Evaluated,
+        plan: BaselinePlan | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> Baselines:
+        """The planned baselines on the part's lists, and on retrieved lists also `retriever`, their own order.
 
-        See `reranker.data.baseline_ranks`. A list that lacks its target is a miss for every baseline.
+        See `reranker.data.baseline_ranks`. A list that lacks its target is a miss for every baseline. In a full
+        evaluation baselines rank the whole catalogue, and the collaborative scores rerank the lists, as a model does.
+
+        Args:
+            plan: None for those that take seconds.
+            say: receives the progress of those that take long.
         """
-        lists = self._evaluation(part, config.candidates)
-        ranks = baseline_ranks(self.interactions, self.split, lists, part)
-        targets, candidates = np.array([e.target for e in lists]), np.array([e.candidates for e in lists])
-        scores = self._collaborative(part, config.candidates).scores([e.history for e in lists], candidates)
-        ranks[COLLABORATIVE] = ranks_of_target(scores, targets)
+        plan = plan or BaselinePlan()
+        examples, items = self._evaluation(part, config.candidates), len(self.interactions.item_ids)
+        lists = RankedLists.of(examples)
+        whole = CatalogueLists.in_catalogue(self.split, items, examples, part) if self.is_full else lists
+        dense_model, seed = self.config.dense_model, self.config.seed
+        baselines = baseline_ranks(
+            self.interactions, self.split, whole, part, plan, dense_model=dense_model, seed=seed, say=say
+        )
+        if COLLABORATIVE in plan.names:
+            scores = self._collaborative(part, config.candidates).scores(lists.histories, lists.candidates)
+            baselines.ranks[COLLABORATIVE] = ranks_of_target(scores, lists.targets, [e.behind for e in examples])
         if self.config.candidate_mode == "retrieval":
-            targets = np.array([example.target for example in self._retrieved(part, config.candidates, "retriever")])
-            best_first = np.broadcast_to(-np.arange(config.candidates), (len(targets), config.candidates))
-            ranks["retriever"] = ranks_of_target(best_first, targets)
-        return ranks
+            ordered = self._retrieved(part, config.candidates, "retriever")
+            greater = np.array([e.behind if e.target == MISSING else e.target for e in ordered], dtype=np.int64)
+            baselines.ranks["retriever"] = Ranks(greater, np.zeros_like(greater))
+        return baselines
+
+    @property
+    def is_full(self) -> bool:
+        """Whether targets are ranked in the whole catalogue."""
+        return self.config.evaluation == "full"
 
     def ceiling(self, config: TrialConfig) -> float | None:
         """The share of validation lists that hold their target, a limit for every metric; None unless retrieved."""
@@ -125,12 +169,12 @@ class RerankingData:
         return float(np.mean([example.target != MISSING for example in self.validation(config)]))
 
     def refit(self) -> RerankingData:
-        """The same data with each user's validation item at the end of the training sequence, and no validation.
+        """The same data with each user's validation items at the end of the training sequence, and no validation.
 
-        The test item stays held out, and the leak guard still refuses it.
+        Test items stay held out, and the leak guard still refuses them.
         """
-        parts = replace(self.split, train=self.split.before("test"), validation=self.split.validation[:0])
-        return replace(RerankingData._of(self.config, self.interactions, parts), validates=False)
+        longer = RerankingData._of(self.config, self.interactions, self.split.refit())
+        return replace(longer, validates=False, captions=self.captions, teacher_file=self.teacher_file)
 
     def best_reachable(self, config: TrialConfig) -> float | None:
         """Expected Recall@1 on the validation lists of a ranker that knows the demo's rule.
@@ -151,23 +195,68 @@ class RerankingData:
             f"data: {self.config.source}, {len(kept.user_ids)} users, {len(kept.item_ids)} items, {total} interactions",
             f"  fingerprint {kept.fingerprint[:12]}",
             *(f"  left out by {removal}" for removal in kept.removed if removal.rows or removal.items),
+            *self._describe_periods(),
+            *([] if kept.images is None else [f"  {kept.images.note}"]),
             f"  {len(training)} training examples an epoch, {len(validation)} lists of {config.candidates} to score",
         ]
         if (ceiling := self.ceiling(config)) is not None:
+            others = "the others are misses"
+            if self.config.evaluation == "full":
+                others = "in the others it stands where the retriever puts it: ranks are of the whole catalogue"
             order = "in its order" if self.config.candidate_order == "retriever" else "in a shuffled order"
             lines += [
                 f"  these are what {self.config.retriever}, fitted on the training part, retrieves, {order}",
-                f"  hit@{config.candidates}: {ceiling:.3f} of the lists hold their target, the others are misses",
+                f"  hit@{config.candidates}: {ceiling:.3f} of the lists hold their target, {others}",
             ]
+        if self.teacher_file is not None:
+            lines.append(f"  {self.teacher_file}")
         best = self.best_reachable(config)
         return "\n".join(lines if best is None else [*lines, f"  best reachable Recall@1: {best:.3f}"])
+
+    def _describe_periods(self) -> list[str]:
+        """How a split by time divides the data; empty without one."""
+        if (periods := self.interactions.periods) is None:
+            return []
+        train, held_out = self.split.train, self.split.validation
+        is_known = self.split.known("train", len(self.interactions.item_ids))
+        users, cold = sum(len(sequence) > 0 for sequence in train), np.count_nonzero(~is_known[held_out.items])
+        found_by = f"{len(held_out)} items to find, of {len(np.unique(held_out.users))} users, validate"
+        return [
+            f"  split by time: {periods}",
+            f"  {sum(map(len, train))} interactions of {users} users and {is_known.sum()} items train",
+            f"  {found_by}; {cold} of them are cold: nobody touched them in training",
+        ]
+
+    def item_texts(self, config: TrialConfig) -> list[str]:
+        """What the model reads of each item; with image_mode: caption the captions must be there."""
+        kept = self.interactions
+        if config.image_mode != "caption":
+            return kept.item_texts
+        assert kept.captioned is not None
+        return kept.captioned.filled(self.captions)
+
+    def check_images(self, mode: ImageMode) -> None:
+        """
+        Raises:
+            InputError: the data have no images, or nothing that describes them, and the mode needs it.
+        """
+        images = self.interactions.images
+        if mode != "text" and images is None:
+            rule = f"image_mode: {mode} needs images of the items"
+            hint = "data: {source: tables, images: {column: …}} names the column that has their paths"
+            raise InputError([Fault(rule, field="image_mode", value=mode, hint=hint)])
+        if mode == "caption" and (images is None or images.caption_model is None):
+            rule = "image_mode: caption needs a model that describes images"
+            hint = "data.images.caption_model, such as Salesforce/blip-image-captioning-base"
+            raise InputError([Fault(rule, field="image_mode", value=mode, hint=hint)])
 
     def title_scores(self, config: TrialConfig) -> TitleScores | None:
         """What a trained adapter takes along to add to its scores; None if the configuration adds nothing."""
         if not self.adds_collaborative(config):
             return None
-        n, texts = config.candidates, tuple(self.interactions.item_texts)
-        return self._title_scores.setdefault(n, TitleScores(self._collaborative("validation", n), texts))
+        n, texts = config.candidates, tuple(self.item_texts(config))
+        key = n, config.image_mode
+        return self._title_scores.setdefault(key, TitleScores(self._collaborative("validation", n), texts))
 
     def adds_collaborative(self, config: TrialConfig) -> bool:
         """Whether the collaborative scores are added; the demo shows what a model learns by itself."""
@@ -178,32 +267,43 @@ class RerankingData:
     def _with_collaborative(self, examples: list[Example], config: TrialConfig, part: Part) -> list[Example]:
         if not examples or not self.adds_collaborative(config):
             return examples
+        scores = self._scored(examples, config, part)
+        return [replace(e, collaborative=tuple(row)) for e, row in zip(examples, scores.tolist(), strict=True)]
+
+    def _scored(self, examples: list[Example], config: TrialConfig, part: Part) -> NDArray[np.float32]:
+        """Collaborative scores of the examples, [examples, candidates]."""
         own = None
         if part == "train":
             own = np.zeros((len(examples), config.candidates), dtype=np.int64)
             own[np.arange(len(examples)), [example.target for example in examples]] = 1
         candidates = np.array([example.candidates for example in examples])
         fitted = self._collaborative("test" if part == "test" else "validation", config.candidates)
-        scores = fitted.scores([example.history for example in examples], candidates, own).astype(np.float32)
-        return [replace(e, collaborative=tuple(row)) for e, row in zip(examples, scores.tolist(), strict=True)]
+        return fitted.scores([example.history for example in examples], candidates, own).astype(np.float32)
+
+    def _with_teacher(self, examples: list[Example], config: TrialConfig) -> list[Example]:
+        if not examples or config.teacher == "none":
+            return examples
+        if config.teacher == "collaborative":
+            scored = self._scored(examples, config, "train")
+            return [replace(e, teacher=tuple(row)) for e, row in zip(examples, scored.tolist(), strict=True)]
+        return taught(examples, self._teacher(config.teacher, config.candidates))
+
+    def _teacher(self, name: str, n: int) -> Teacher:
+        """Fitted on the training part, with probabilities that are right on training lists like those of validation."""
+        if (name, n) not in self._teachers:
+            teacher: Teacher | None = self.teacher_file
+            if name != "file":
+                items = len(self.interactions.item_ids)
+                teacher = CrossFitted.fitted(name, self.split.train, items, on_known=self.split.by_time)
+            if teacher is None:
+                raise InputError([Fault("teacher: file needs data.teacher_scores", field="teacher", value=name)])
+            self._teachers[name, n] = Calibrated.on(teacher, self._fitting_lists(n))
+        return self._teachers[name, n]
 
     def _collaborative(self, part: Evaluated, n: int) -> CollaborativeScores:
         """Counted in everything before the part, and weighed on training lists with negatives like the part's."""
         if (part, n) not in self._fitted:
-            negatives = NegativesMix()
-            if self.config.candidate_mode == "retrieval":
-                negatives = NegativesMix(uniform=0.0, retriever=1.0)
-            elif self.config.evaluation_negatives == "popularity":
-                negatives = NegativesMix(uniform=0.0, popularity=1.0)
-            config = TrialConfig(
-                candidates=n,
-                label_style="numbers",  # of which there is one for each candidate of the longest list
-                negatives=negatives,
-                history_length=HISTORY,
-                seed=self.config.seed,
-            )
-            prefixes = training_prefixes(self.split, _FITTED_ON, _FITTED_USERS, self.config.seed)
-            lists = self.sampler.training_examples(config, prefixes, epoch=0)
+            lists = self._fitting_lists(n)
             self._fitted[part, n] = CollaborativeScores.fitted(
                 ItemCounts.of(self.split.before(part), len(self.interactions.item_ids)),
                 [example.history for example in lists],
@@ -211,6 +311,23 @@ class RerankingData:
                 np.array([example.target for example in lists], dtype=np.int64),
             )
         return self._fitted[part, n]
+
+    def _fitting_lists(self, n: int) -> list[Example]:
+        """Training lists of n with negatives like those of validation."""
+        negatives = NegativesMix()
+        if self.config.candidate_mode == "retrieval":
+            negatives = NegativesMix(uniform=0.0, retriever=1.0)
+        elif self.config.evaluation_negatives == "popularity":
+            negatives = NegativesMix(uniform=0.0, popularity=1.0)
+        config = TrialConfig(
+            candidates=n,
+            label_style="numbers",  # of which there is one for each candidate of the longest list
+            negatives=negatives,
+            history_length=HISTORY,
+            seed=self.config.seed,
+        )
+        prefixes = training_prefixes(self.split, _FITTED_ON, _FITTED_USERS, self.config.seed)
+        return self.sampler.training_examples(config, prefixes, epoch=0)
 
     def _evaluation(self, part: Literal["validation", "test"], n: int) -> list[Example]:
         if self.config.candidate_mode == "retrieval":
@@ -227,5 +344,10 @@ class RerankingData:
         self, part: Literal["validation", "test"], n: int, order: Literal["shuffled", "retriever"]
     ) -> list[Example]:
         return self.sampler.retrieved_examples(
-            part, n=n, order=order, users=self.config.evaluation_users, seed=self.config.seed
+            part,
+            n=n,
+            order=order,
+            users=self.config.evaluation_users,
+            seed=self.config.seed,
+            whole_catalogue=self.config.evaluation == "full",
         )

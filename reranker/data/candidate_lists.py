@@ -10,18 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reranker.config import TrialConfig
-from reranker.data import collaborative
-from reranker.data.example import MISSING, Evaluated, Example
+from reranker.data import collaborative_scores
+from reranker.data.example import MISSING, Evaluated, Example, Part
 from reranker.data.first_stage import NOTHING, HardNegatives, Retriever
-from reranker.data.interactions import Interactions, ItemCodes, Split
+from reranker.data.hash_random import IntArray, Words, random_bits, sample, shuffled, uniform
+from reranker.data.interactions import Interactions, ItemCodes
 from reranker.data.leak_guard import check_no_leak
+from reranker.data.negatives import OPEN, Negatives
+from reranker.data.split import HeldOut, Split
 from reranker.errors import Fault, InputError, SealedError
-from reranker.hash_random import IntArray, Words, pick, random_bits, sample, shuffled, uniform
+from reranker.metrics import NOWHERE
 
-_ATTEMPTS = 30  # draws for one place before falling back to a draw from the items still allowed
 # Purposes of random numbers: two purposes never share a number.
 _NEGATIVE, _MIX, _ORDER, _TRAINING_USER, _EVALUATION_USER, _DEAL = range(6)
-_OPEN = -1  # an empty place in a list
 
 
 def training_prefixes(
@@ -53,26 +54,24 @@ class CandidateSampler:
     Every random number is a hash of (seed, purpose, epoch or part, user, position, place). So an example's list does
     not depend on other examples, and a longer list of one kind of negatives begins with the same negatives.
 
-    Popularity is an item's count in the training part plus one: items found only in validation or test stay
-    reachable, and the held-out interactions don't show in the negatives.
-
     Args:
-        retriever: name of the first stage, see `reranker.data.recommenders`. It is fitted on the training part, and for
+        retriever: name of the first stage, see `reranker.data.first_stage`. It is fitted on the training part, and for
             test lists on the validation part as well.
+        dense_model: the sentence encoder of the retriever `dense`.
     """
 
-    def __init__(self, interactions: Interactions, split: Split, retriever: str) -> None:
+    def __init__(
+        self, interactions: Interactions, split: Split, retriever: str, dense_model: str | None = None
+    ) -> None:
         self.interactions = interactions
         self.split = split
-        self.retriever = retriever
+        self.retriever, self._dense_model = retriever, dense_model
         items = len(interactions.item_ids)
-        weights = np.bincount(np.concatenate(split.train), minlength=items) + 1
-        self._weights = {"uniform": np.ones_like(weights), "popularity": weights}
-        self._cumulated = {kind: np.cumsum(values) for kind, values in self._weights.items()}
+        self._negatives = Negatives(interactions, split)
         self._touched = interactions.touched
-        self._first_stage = Retriever(retriever, split.train, items)
-        self._hard = HardNegatives(self._first_stage, split, self._touched)
-        self._retrieved: dict[tuple[Any, ...], ItemCodes] = {}  # fetched once for all processes
+        self._first_stage = self._retriever_of("validation")
+        self._hard = HardNegatives(self._first_stage, split, self._touched, items)
+        self._retrieved: dict[tuple[Any, ...], tuple[ItemCodes, IntArray | None]] = {}  # once for all processes
 
     def training_examples(self, config: TrialConfig, prefixes: IntArray, epoch: int) -> list[Example]:
         """One list for each prefix, with negatives of this epoch; deterministic in (config.seed, epoch, prefix).
@@ -95,7 +94,7 @@ class CandidateSampler:
             users,
             [sequences[u][max(0, p - _most_used(config)) : p] for u, p in prefixes.tolist()],
             np.array([sequences[u][p] for u, p in prefixes.tolist()], dtype=np.int64),
-            self._negatives(users, negatives, popular, random_bits(*base, _NEGATIVE), pools, hard),
+            self._negatives.of("train", users, negatives, popular, random_bits(*base, _NEGATIVE), pools, hard),
             random_bits(config.seed, order_epoch, users, positions, _ORDER),
         )
         check_no_leak(examples, self.interactions, self.split, "train")
@@ -113,28 +112,28 @@ class CandidateSampler:
         Raises:
             InputError: the catalogue is too small for lists of `candidates`, or a list would leak.
         """
-        self._check_catalogue(prefixes[:, 0], config.candidates - 1)
+        self._negatives.check("train", prefixes[:, 0], config.candidates - 1)
         dealt = _dealt(prefixes, together, random_bits(config.seed, epoch, prefixes[:, 0], _DEAL))
         sequences = [sequence.tolist() for sequence in self.split.train]
         targets = [np.array([sequences[u][p] for u, p in group.tolist()], dtype=np.int64) for group in dealt]
-        listed_targets = np.full((len(dealt), together), _OPEN, dtype=np.int64)
+        listed_targets = np.full((len(dealt), together), OPEN, dtype=np.int64)
         for row, items in enumerate(targets):
             distinct = np.unique(items)
             listed_targets[row, : len(distinct)] = distinct
         keys = random_bits(config.seed, epoch, np.arange(len(dealt)), together)
-        count = config.candidates - (listed_targets != _OPEN).sum(axis=1)
+        count = config.candidates - (listed_targets != OPEN).sum(axis=1)
         pools = _no_pools(count)
         if config.negatives.retriever:
             pools = _joined(
                 [np.setdiff1d(self._hard.of(group), row) for group, row in zip(dealt, listed_targets, strict=True)]
             )
         popular, hard = self._shares(config, count, random_bits(keys, _MIX))
-        drawn = self._draw(listed_targets, count, popular, random_bits(keys, _NEGATIVE), pools, hard)
+        drawn = self._negatives.draw("train", listed_targets, count, popular, random_bits(keys, _NEGATIVE), pools, hard)
         lists = []
         for group, items, row_targets, row_drawn, row_count, key in zip(
             dealt, targets, listed_targets, drawn, count, keys, strict=True
         ):
-            unordered = np.concatenate([row_targets[row_targets != _OPEN], row_drawn[:row_count]])
+            unordered = np.concatenate([row_targets[row_targets != OPEN], row_drawn[:row_count]])
             listed = unordered[shuffled(random_bits(int(key), _ORDER), len(unordered))[0]]
             touched = self._touched.holds(np.repeat(group[:, 0], len(listed)), np.tile(listed, len(group)))
             excluded = touched.reshape(len(group), len(listed)) & (listed != items[:, None])
@@ -168,11 +167,14 @@ class CandidateSampler:
         starts = np.cumsum([0, *(len(sequence) for sequence in self.split.train[:-1])])
         targets = np.concatenate(self.split.train)[starts[prefixes[:, 0]] + prefixes[:, 1]]
         target_shares = np.bincount(targets, minlength=items) / len(targets)
-        popularity = self._weights["popularity"] / self._weights["popularity"].sum()
-        mix = config.negatives.popularity * popularity + (1 - config.negatives.popularity) / items
+        known, weights = self._negatives.known["train"], self._negatives.weights["train", "popularity"]
+        popularity = weights / weights.sum()
+        mix = config.negatives.popularity * popularity + (1 - config.negatives.popularity) / known.sum()
         negatives = config.candidates - 1
         shared = (together - 1) * target_shares + (negatives + 1 - together) * mix
-        correction: NDArray[np.float32] = np.log(negatives * mix / np.maximum(shared, 1e-9 * mix)).astype(np.float32)
+        ratio = np.ones(items)  # of items that are in no list
+        np.divide(negatives * mix, np.maximum(shared, 1e-9 * mix), out=ratio, where=known)
+        correction: NDArray[np.float32] = np.log(ratio).astype(np.float32)
         return correction
 
     def evaluation_examples(
@@ -184,9 +186,9 @@ class CandidateSampler:
         users: int | None,
         seed: int,
     ) -> list[Example]:
-        """One list per user with the target among negatives, in the order of the users; the same for every trial.
+        """One list per target with the target among negatives, in the order of the users; the same for every trial.
 
-        The history is everything before the target, uncut: train for validation, train and validation for test.
+        The history is everything that the user touched before the target, uncut.
 
         Args:
             n: candidates in a list, including the target.
@@ -196,16 +198,18 @@ class CandidateSampler:
             InputError: the catalogue is too small for lists of n, or a list would leak.
             SealedError: the part is test, and the data are sealed.
         """
-        chosen, targets = self._asked(part, users, seed)
-        before, stream = self.split.before(part), _stream(part)
-        keys = random_bits(seed, stream, chosen, _NEGATIVE)
-        popular = np.full(len(chosen), n - 1 if negatives == "popularity" else 0, dtype=np.int64)
+        targets, stream = self._asked(part, users, seed), _stream(part)
+        questions = self._questions(targets)
+        keys = random_bits(seed, stream, questions, _NEGATIVE)
+        popular = np.full(len(targets), n - 1 if negatives == "popularity" else 0, dtype=np.int64)
+        no_pools, none_hard = _no_pools(targets.users), np.zeros_like(targets.users)
         examples = self._lists(
-            chosen,
-            [before[user].tolist() for user in chosen],
-            targets,
-            self._negatives(chosen, n - 1, popular, keys, _no_pools(chosen), np.zeros_like(chosen)),
-            random_bits(seed, stream, chosen, _ORDER),
+            targets.users,
+            [history.tolist() for history in self._histories(targets)],
+            targets.items.astype(np.int64),
+            self._negatives.of(part, targets.users, n - 1, popular, keys, no_pools, none_hard),
+            random_bits(seed, stream, questions, _ORDER),
+            targets.nth,
         )
         check_no_leak(examples, self.interactions, self.split, part)
         return examples
@@ -218,72 +222,100 @@ class CandidateSampler:
         order: Literal["shuffled", "retriever"],
         users: int | None,
         seed: int,
+        whole_catalogue: bool = False,
     ) -> list[Example]:
-        """One list per user: what the retriever fetches after the history. See `evaluation_examples` for the rest.
+        """One list per target: what the retriever fetches after the history. See `evaluation_examples` for the rest.
 
         Only items of the history are left out. Items that the user touches later may be in a list without being its
         target, since a first stage cannot know them. The target of a list that lacks it is MISSING.
 
         Args:
             order: best first, or shuffled by seed.
+            whole_catalogue: whether to say where in the catalogue a target stands that its list lacks.
 
         Raises:
             InputError: a user has fewer than n items to fetch, or no list holds its target.
             SealedError: the part is test, and the data are sealed.
         """
-        chosen, targets = self._asked(part, users, seed)
-        before = self.split.before(part)
-        histories = [before[user] for user in chosen]
-        self._check_retrievable(chosen, histories, n)
-        listed = self._fetch(part, histories, n, (users, seed))
+        held_out = self._asked(part, users, seed)
+        targets, histories = held_out.items, self._histories(held_out)
+        self._check_retrievable(part, held_out.users, histories, n)
+        listed, behind = self._fetch(part, held_out, histories, n, (users, seed, whole_catalogue))
         if not (listed == targets[:, None]).any():
-            rule = f"the retriever must find the target in some list; {self.retriever} finds none of {len(chosen)}"
+            rule = f"the retriever must find the target in some list; {self.retriever} finds none of {len(held_out)}"
             hint = "raise `candidates`, or take another retriever"
             raise InputError([Fault(rule, field="data.retriever", value=self.retriever, hint=hint)])
         if order == "shuffled":
-            keys = random_bits(seed, _stream(part), chosen, _ORDER)
+            keys = random_bits(seed, _stream(part), self._questions(held_out), _ORDER)
             listed = np.take_along_axis(listed, shuffled(keys, n), axis=1)
         places = np.where(
             (listed == targets[:, None]).any(axis=1), (listed == targets[:, None]).argmax(axis=1), MISSING
         )
-        rows = zip(chosen.tolist(), histories, listed.tolist(), places.tolist(), strict=True)
-        examples = [Example(user, tuple(history.tolist()), tuple(items), at) for user, history, items, at in rows]
+        if behind is None:
+            behind = np.full(len(held_out), NOWHERE)
+        columns = (held_out.users, listed, places, held_out.nth, np.where(places == MISSING, behind, NOWHERE))
+        examples = [
+            Example(user, tuple(history.tolist()), tuple(items), at, nth=nth, behind=before)
+            for history, user, items, at, nth, before in zip(histories, *(c.tolist() for c in columns), strict=True)
+        ]
         check_no_leak(examples, self.interactions, self.split, part, retrieved=True)
         return examples
 
-    def _asked(self, part: Evaluated, users: int | None, seed: int) -> tuple[IntArray, IntArray]:
-        """The users of a part's lists, and the items held out for it."""
+    def _asked(self, part: Evaluated, users: int | None, seed: int) -> HeldOut:
+        """The targets of a part's lists."""
         if part == "test" and self.split.is_sealed:
             raise SealedError("these data are sealed: they are without the test items, which no search may reach")
-        chosen = sample(np.arange(len(self.split.train), dtype=np.int64), users, seed, _EVALUATION_USER)
-        return chosen, self.split.held_out(part)[chosen].astype(np.int64)
+        held_out = self.split.held_out(part)
+        return held_out.of_users(sample(np.unique(held_out.users), users, seed, _EVALUATION_USER))
 
-    def _fetch(self, part: Evaluated, histories: list[ItemCodes], n: int, selection: tuple[Any, ...]) -> ItemCodes:
-        """Fetched once and kept: another process might order nearly equal scores differently."""
+    def _histories(self, held_out: HeldOut) -> list[ItemCodes]:
+        """What the user touched before each target, oldest first."""
+        sequences = self.interactions.sequences
+        return [sequences[u][:p] for u, p in zip(held_out.users.tolist(), held_out.positions.tolist(), strict=True)]
+
+    def _questions(self, held_out: HeldOut) -> IntArray:
+        """A number for each target, for its random numbers; of a user's first target it is the user's."""
+        return held_out.users + held_out.nth * len(self.interactions.user_ids)
+
+    def _fetch(
+        self, part: Evaluated, held_out: HeldOut, histories: list[ItemCodes], n: int, selection: tuple[Any, ...]
+    ) -> tuple[ItemCodes, IntArray | None]:
+        """The best items, and how many come before each target if the last of the selection says so.
+
+        Fetched once and kept: another process might order nearly equal scores differently.
+        """
         if (part, n, *selection) not in self._retrieved:
-            stage = self._first_stage
-            if part == "test":
-                stage = Retriever(self.retriever, self.split.before("test"), len(self.interactions.item_ids))
-            self._retrieved[part, n, *selection] = stage.top(histories, n, histories)
+            stage = self._first_stage if part == "validation" else self._retriever_of(part)
+            known, behind = self._negatives.known[part], None
+            if selection[-1]:
+                behind = stage.before(histories, held_out.items, histories, known)
+            self._retrieved[part, n, *selection] = stage.top(histories, n, histories, known), behind
         return self._retrieved[part, n, *selection]
 
+    def _retriever_of(self, part: Evaluated) -> Retriever:
+        """The first stage as it may be for a part: fitted on what lies before it."""
+        sequences, texts = self.split.before(part), self.interactions.item_texts
+        return Retriever(self.retriever, sequences, texts, self._dense_model, on_known=self.split.by_time)
+
     def _lists(
-        self, users: IntArray, histories: list[list[int]], targets: IntArray, negatives: IntArray, keys: Words
+        self,
+        users: IntArray,
+        histories: list[list[int]],
+        targets: IntArray,
+        negatives: IntArray,
+        keys: Words,
+        nth: IntArray | None = None,
     ) -> list[Example]:
         """Mix the target with its negatives, in an order drawn by `keys`; every place is equally likely."""
         unordered = np.concatenate([targets[:, None], negatives], axis=1)
         order = shuffled(keys, unordered.shape[1])
         candidates = np.take_along_axis(unordered, order, axis=1)
-        rows = zip(users.tolist(), histories, candidates.tolist(), np.argmin(order, axis=1).tolist(), strict=True)
-        return [Example(user, tuple(history), tuple(listed), target) for user, history, listed, target in rows]
-
-    def _negatives(
-        self, users: IntArray, count: int, popular: IntArray, keys: Words, pools: ItemCodes, hard: IntArray
-    ) -> IntArray:
-        """Items that the row's user never touched, [rows, count]; see `_draw`."""
-        self._check_catalogue(users, count)
-        no_items = np.empty((len(users), 0), dtype=np.int64)
-        return self._draw(no_items, np.full(len(users), count), popular, keys, pools, hard, users)
+        places, nths = np.argmin(order, axis=1).tolist(), np.zeros_like(users) if nth is None else nth
+        rows = zip(users.tolist(), histories, candidates.tolist(), places, nths.tolist(), strict=True)
+        return [
+            Example(user, tuple(history), tuple(listed), target, nth=which)
+            for user, history, listed, target, which in rows
+        ]
 
     def _shares(self, config: TrialConfig, count: IntArray, keys: Words) -> tuple[IntArray, IntArray]:
         """How many of each row's `count` negatives are drawn by popularity, and how many are hard negatives."""
@@ -292,85 +324,8 @@ class CandidateSampler:
         popular_or_hard = np.floor(round(mix.popularity + mix.retriever, 9) * count + remainder).astype(np.int64)
         return popular, popular_or_hard - popular
 
-    def _draw(
-        self,
-        listed: IntArray,
-        counts: IntArray,
-        popular: IntArray,
-        keys: Words,
-        pools: ItemCodes,
-        hard: IntArray,
-        users: IntArray | None = None,
-    ) -> IntArray:
-        """Draw `counts` items per row, besides the `listed` ones, place by place and without repeats; [rows, most].
-
-        The first `hard` places of a row (fewer if its pool is smaller) come from its pool, the next `popular` places by
-        popularity, the rest uniformly. Places beyond a row's count stay _OPEN.
-
-        Args:
-            listed: items already in the list, [rows, any]; _OPEN where a row has fewer.
-            users: each row's user, whose items the row must not hold.
-        """
-        sizes = (pools != NOTHING).sum(axis=1)
-        hard_end = np.minimum(hard, sizes)
-        popular_end = hard_end + popular
-        most = int(counts.max()) if len(counts) else 0
-        drawn = np.full((len(listed), most), _OPEN, dtype=np.int64)
-        for place in range(most):
-            by_kind = {
-                "retriever": np.flatnonzero((place < hard_end) & (place < counts)),
-                "popularity": np.flatnonzero((hard_end <= place) & (place < popular_end) & (place < counts)),
-                "uniform": np.flatnonzero((place >= popular_end) & (place < counts)),
-            }
-            for kind, rows in by_kind.items():
-                for attempt in range(_ATTEMPTS):
-                    if not len(rows):
-                        break
-                    number = uniform(random_bits(keys[rows], place, attempt))
-                    if kind == "retriever":
-                        items = pools[rows, (number * sizes[rows]).astype(np.int64)].astype(np.int64)
-                    else:
-                        items = pick(self._cumulated[kind], number)
-                    taken = (listed[rows] == items[:, None]).any(axis=1)
-                    if users is not None:
-                        taken |= self._touched.holds(users[rows], items)
-                    taken |= (drawn[rows, :place] == items[:, None]).any(axis=1)
-                    drawn[rows[~taken], place] = items[~taken]
-                    rows = rows[taken]
-                for row in rows.tolist():  # nearly all the weight is on excluded items
-                    weights = self._weights_of(kind, pools[row, : sizes[row]])
-                    weights[listed[row, listed[row] != _OPEN]] = 0
-                    if users is not None:
-                        weights[self._touched.of(int(users[row]))] = 0
-                    weights[drawn[row, :place]] = 0
-                    last = uniform(random_bits(keys[row : row + 1], place, _ATTEMPTS))
-                    drawn[row, place] = pick(np.cumsum(weights), last)[0]
-        return drawn
-
-    def _weights_of(self, kind: str, pool: ItemCodes) -> IntArray:
-        """The weight of each item of the catalogue, as a new array."""
-        if kind != "retriever":
-            return self._weights[kind].copy()
-        weights = np.zeros(len(self.interactions.item_ids), dtype=np.int64)
-        weights[pool] = 1
-        return weights
-
-    def _check_catalogue(self, users: IntArray, count: int) -> None:
-        items, touched = len(self.interactions.item_ids), self._touched.lengths[users]
-        if not len(users) or items - touched.max() >= count:
-            return
-        left = items - int(touched.max())
-        user = self.interactions.user_ids[int(users[np.argmax(touched)])]
-        short = len(np.unique(users[items - touched < count]))
-        rule = f"a list must find {count} items of the catalogue that its user never touched"
-        hint = (
-            f"{short} users have fewer, user {user!r} has {left} of {items}: "
-            f"lower it to {left + 1} or keep more items (min_item)"
-        )
-        raise InputError([Fault(rule, field="candidates", value=count + 1, hint=hint)])
-
-    def _check_retrievable(self, users: IntArray, histories: list[ItemCodes], n: int) -> None:
-        items, seen = len(self.interactions.item_ids), np.array([len(history) for history in histories])
+    def _check_retrievable(self, part: Part, users: IntArray, histories: list[ItemCodes], n: int) -> None:
+        items, seen = int(self._negatives.known[part].sum()), np.array([len(history) for history in histories])
         if not len(users) or items - seen.max() >= n:
             return
         left, user = items - int(seen.max()), self.interactions.user_ids[int(users[np.argmax(seen)])]
@@ -387,12 +342,14 @@ def fingerprint(examples: Sequence[Example]) -> str:
     digest = hashlib.sha256()
     for example in examples:
         digest.update(repr((example.user, example.history, example.candidates, example.target)).encode())
+        if example.behind != NOWHERE:
+            digest.update(repr(example.behind).encode())
     return digest.hexdigest()
 
 
 def _most_used(config: TrialConfig) -> int:
     """Items at the end of a training example's history that anything looks at."""
-    return max(config.history_length, collaborative.HISTORY)
+    return max(config.history_length, collaborative_scores.HISTORY)
 
 
 def _stream(part: Evaluated) -> int:

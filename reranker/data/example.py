@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from reranker.metrics import NOWHERE
+
 Part = Literal["train", "validation", "test"]
 Evaluated = Literal["validation", "test"]
 MISSING = -1  # the target of an evaluation list that lacks its true item
@@ -20,4 +22,9 @@ class Example:
     candidates: tuple[int, ...]  # in the order of their labels, without repeats
     target: int  # position of the true item in `candidates`; MISSING if a retriever did not find it
     excluded: tuple[int, ...] = ()  # positions that are not negatives for this user, in a shared list
-    collaborative: tuple[float, ...] = ()  # to add to each candidate's logit, see `reranker.data.collaborative`
+    nth: int = 0  # which of the user's targets of its part it asks for
+    behind: int = NOWHERE  # items that the retriever puts before a MISSING target, in a full evaluation
+    collaborative: tuple[float, ...] = ()  # to add to each candidate's logit, see `reranker.data.collaborative_scores`
+    teacher: tuple[
+        float, ...
+    ] = ()  # log-probabilities up to a constant, NaN where it has none, see `reranker.data.teacher`

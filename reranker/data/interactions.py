@@ -1,4 +1,4 @@
-"""Tables of interactions and items → one filtered sequence of item codes per user, split leave-one-out by time."""
+"""Tables of interactions and items → one filtered sequence of item codes per user, in order of time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from reranker.config import DataConfig, DemoData, MindData, SteamData
+from reranker.data.item_images import ImageCell, ItemImages, item_images
+from reranker.data.periods import Periods, periods_of
+from reranker.data_config import DataConfig, DemoData, MindData, SteamData, TablesData, without_later_fields
 from reranker.errors import Fault, InputError
+from reranker.item_text import CAPTION, SEPARATOR, CaptionedTexts, ItemTemplate
 
 ItemCodes = NDArray[np.int32]
 IdIndex = NDArray[np.object_]
@@ -55,6 +58,13 @@ class Touched:
         end = self._ends[user]
         return self._pairs[end - self.lengths[user] : end] - user * self._items
 
+    def counts(self, items: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """How many of these items, [items], each user touched."""
+        if items.all():
+            return self.lengths
+        users, codes = np.divmod(self._pairs, self._items)
+        return np.bincount(users[items[codes]], minlength=len(self.lengths))
+
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
@@ -64,11 +74,15 @@ class Interactions:
         user_ids: in ascending order of the text.
         item_ids: in ascending order of the text.
         item_texts: one for each item code.
-        sequences: for each user the item codes in order of time, int32, at least 3, without repeats; without the last
-            item if sealed.
+        sequences: for each user the item codes in order of time, int32, at least 3, without repeats; without those of
+            the test if sealed.
         removed: what each filter removed, in the order in which they ran.
-        fingerprint: SHA-256 in hex of everything that affects results: ids, texts, sequences and settings, but not the
-            location of the files.
+        fingerprint: SHA-256 in hex of everything that affects results: ids, texts, images, sequences, settings and what a
+            split by time puts where, but not the location of the files.
+        images: of the items, where the configuration asks for them.
+        captioned: what texts with captions are made of, where a model makes captions.
+        periods: of a split by time; None: each user's last item is the test, the last but one validates.
+        is_sealed: whether the items of the test are missing.
     """
 
     user_ids: list[str]
@@ -77,7 +91,11 @@ class Interactions:
     sequences: list[ItemCodes]
     removed: list[Removal]
     fingerprint: str
+    images: ItemImages | None = None
+    captioned: CaptionedTexts | None = None
     known_touched: Touched | None = None  # if sealed: the sequences hold less
+    periods: Periods | None = None
+    is_sealed: bool = False
 
     @cached_property
     def touched(self) -> Touched:
@@ -85,44 +103,13 @@ class Interactions:
         return self.known_touched or Touched(self.sequences, len(self.item_ids))
 
     def sealed(self) -> Interactions:
-        """The same without each user's last item, which stays only in `touched`, so that it is no negative."""
-        shorter = [sequence[:-1].copy() for sequence in self.sequences]
-        return replace(self, sequences=shorter, known_touched=self.touched)
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Leave-one-out by time, one entry for each user.
-
-    Attributes:
-        train: item codes before the last two, oldest first, at least 1. A single item gives no training example,
-            but the user is still evaluated.
-        validation: int32 [users], the last item but one; empty if that has become the last one of `train`.
-        test: int32 [users], the last item; empty when sealed.
-    """
-
-    train: list[ItemCodes]
-    validation: ItemCodes
-    test: ItemCodes
-
-    @property
-    def is_sealed(self) -> bool:
-        """Whether the test items are missing."""
-        return not len(self.test)
-
-    def before(self, part: Literal["validation", "test"]) -> list[ItemCodes]:
-        """Each user's items before the part's item, oldest first."""
-        if part == "validation" or not len(self.validation):
-            return self.train
-        return [np.append(sequence, last) for sequence, last in zip(self.train, self.validation, strict=True)]
-
-    def held_out(self, part: Literal["validation", "test"]) -> ItemCodes:
-        """Each user's item of the part, int32 [users]."""
-        return self.validation if part == "validation" else self.test
-
-    def sealed(self) -> Split:
-        """The same without the test items; copied, since a slice keeps the whole array in memory."""
-        return Split([sequence.copy() for sequence in self.train], self.validation.copy(), np.empty(0, dtype=np.int32))
+        """The same without the items of the test, which stay only in `touched`, so that they are no negatives."""
+        if self.periods is None:
+            shorter = [sequence[:-1].copy() for sequence in self.sequences]
+        else:
+            ends = self.periods.before_test.tolist()
+            shorter = [sequence[:end].copy() for sequence, end in zip(self.sequences, ends, strict=True)]
+        return replace(self, sequences=shorter, known_touched=self.touched, is_sealed=True)
 
 
 def build_interactions(
@@ -140,12 +127,14 @@ def build_interactions(
 
     Args:
         interactions: columns user_id and item_id (text), timestamp (a number of any unit), optionally rating.
-        items: columns item_id (text, without repeats) and text.
+        items: columns item_id (text, without repeats) and text, and perhaps image and fields; see
+            `reranker.data.sources.tables.read_items`.
         items_file: named in the error about an item without a text.
         skipped: what was left out before, of the files.
 
     Raises:
-        InputError: an item of the interactions has no text, or nothing is left after the filters.
+        InputError: an item of the interactions has no text, nothing is left after the filters, a split by time leaves a
+            period empty, or images of what is left are missing.
     """
     rows, user_index, item_index = _coded(interactions)
     _check_texts(rows, item_index, items, items_file)
@@ -172,40 +161,22 @@ def build_interactions(
     codes = renumbered[rows["item"].to_numpy()]
     sequences = [part.copy() for part in np.split(codes, np.cumsum(sizes[user_codes])[:-1])]
     user_ids, item_ids = [str(user_index[u]) for u in user_codes], [str(item_index[i]) for i in item_codes]
-    item_texts = [str(t) for t in items.set_index("item_id")["text"].loc[item_ids]]
+    kept_items = items.assign(line=items.index).set_index("item_id").loc[item_ids]
+    item_texts = [str(t) for t in kept_items["text"]]
+    images, captioned = _images(config, kept_items)
+    periods = None
+    if config.split == "time":
+        periods = periods_of(rows["timestamp"].to_numpy(), sizes[user_codes], config)
     return Interactions(
         user_ids=user_ids,
         item_ids=item_ids,
         item_texts=item_texts,
         sequences=sequences,
         removed=removed,
-        fingerprint=_fingerprint(user_ids, item_ids, item_texts, sequences, config),
-    )
-
-
-def split(interactions: Interactions) -> Split:
-    """Split by time: the last item is test, the last but one validation, the rest train.
-
-    Raises:
-        InputError: a user has under 3 items, or an item twice, which could put a held-out item into training.
-    """
-    sequences = interactions.sequences
-    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
-    faults = [
-        Fault("a user must have 3 interactions: train, validation, test", field=interactions.user_ids[u])
-        for u in np.flatnonzero(lengths < 3)
-    ]
-    values, counts = np.unique(pair_keys(sequences, len(interactions.item_ids)), return_counts=True)
-    for key in values[counts > 1]:
-        user, item = divmod(int(key), len(interactions.item_ids))
-        rule = "an item must occur once in a user's sequence, or it leaks from one part of the split into another"
-        faults.append(Fault(rule, field=interactions.user_ids[user], value=interactions.item_ids[item]))
-    if faults:
-        raise InputError(faults[:_SHOWN_FAULTS], total=len(faults))
-    return Split(
-        train=[sequence[:-2] for sequence in sequences],
-        validation=np.array([sequence[-2] for sequence in sequences], dtype=np.int32),
-        test=np.array([sequence[-1] for sequence in sequences], dtype=np.int32),
+        fingerprint=_fingerprint(user_ids, item_ids, item_texts, sequences, config, periods, images, captioned),
+        images=images,
+        captioned=captioned,
+        periods=periods,
     )
 
 
@@ -300,14 +271,42 @@ def _core(rows: pd.DataFrame, min_user: int, min_item: int) -> tuple[pd.DataFram
             return rows[kept], [Removal(knob, *(int(n) for n in counts)) for knob, counts in removed.items()]
 
 
+def _images(config: DataConfig, items: pd.DataFrame) -> tuple[ItemImages | None, CaptionedTexts | None]:
+    """The images of these items, and what texts with captions of them are made of."""
+    if not isinstance(config, TablesData) or config.images is None:
+        return None, None
+    cells = [ImageCell(str(text), int(line)) for text, line in zip(items["image"], items["line"], strict=True)]
+    images = item_images(cells, config.images, config.items)
+    if config.images.caption_model is None:
+        return images, None
+    template = config.item_text or "{text}"
+    if CAPTION not in ItemTemplate.parse(template).fields:
+        template = f"{template}{SEPARATOR}{{{CAPTION}}}"
+    return images, CaptionedTexts(template, tuple(items["fields"]))
+
+
 def _fingerprint(
-    user_ids: list[str], item_ids: list[str], item_texts: list[str], sequences: list[ItemCodes], config: DataConfig
+    user_ids: list[str],
+    item_ids: list[str],
+    item_texts: list[str],
+    sequences: list[ItemCodes],
+    config: DataConfig,
+    periods: Periods | None,
+    images: ItemImages | None,
+    captioned: CaptionedTexts | None,
 ) -> str:
-    unhashed = {"path", "release", "item_text", "most_malformed"} | {
+    unhashed = {"path", "release", "item_text", "images", "most_malformed"} | {
         name for name, value in config if isinstance(value, Path)
     }
-    settings = config.model_dump(mode="json", exclude=unhashed)  # the texts themselves are hashed
+    if config.retriever != "dense":
+        unhashed.add("dense_model")
+    settings = without_later_fields(config.model_dump(mode="json", exclude=unhashed))  # the texts themselves are hashed
     digest = hashlib.sha256(json.dumps([settings, user_ids, item_ids, item_texts], sort_keys=True).encode())
     digest.update(np.array([len(sequence) for sequence in sequences], dtype="<i8").tobytes())
     digest.update(np.concatenate(sequences).astype("<i4").tobytes())
+    if periods is not None:
+        digest.update(np.stack([periods.before_validation, periods.before_test]).astype("<i8").tobytes())
+    if images is not None:
+        described = captioned and [images.caption_model, captioned.template, captioned.fields]
+        digest.update(json.dumps([images.hashes, described], sort_keys=True).encode())
     return digest.hexdigest()

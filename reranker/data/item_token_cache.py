@@ -15,6 +15,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from reranker.errors import Fault, InputError
+from reranker.storage.access import make_folder
 from reranker.storage.atomic_files import write_file
 from reranker.storage.cache_folder import cache_folder
 
@@ -56,7 +57,7 @@ class TokenTable:
             return stored
         table = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
                 if TokenTable._mapped(path) is None:
                     table = make()
@@ -103,11 +104,34 @@ class Titles:
     tokens: TokenTable | None
 
 
-class Catalogue:
-    """The item texts of a study for one tokenizer, each on one line and without the tokenizer's control tokens."""
+@dataclass(eq=False)
+class ImageMarks:
+    """What stands for images in the titles that a model reads; `reranker.modeling.image_inputs` makes them.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, item_texts: Sequence[str]) -> None:
-        self.tokenizer = tokenizer
+    Attributes:
+        text: before the title of an item that has an image.
+        token: the id of the one token in it that stands for the image.
+        counts: of each item, how many tokens the image is in a prompt; 0 without one.
+        key: differs for other images.
+    """
+
+    text: str
+    token: int
+    counts: Sequence[int]
+    key: str
+
+
+class Catalogue:
+    """The item texts of a study for one tokenizer, each on one line and without the tokenizer's control tokens.
+
+    Args:
+        marks: of the items' images, where the model reads them.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, item_texts: Sequence[str], marks: ImageMarks | None = None
+    ) -> None:
+        self.tokenizer, self.marks = tokenizer, marks
         special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
         self._special = sorted(special, key=len, reverse=True)
         self._given = item_texts
@@ -117,14 +141,15 @@ class Catalogue:
     def titles(self, most_tokens: int) -> Titles:
         """All titles, cut to `most_tokens` tokens."""
         if most_tokens not in self._titles:
-            texts = self._cut(most_tokens)
+            texts = self._marked(self._cut(most_tokens))
             table = TokenTable.kept(self._fingerprint(texts), lambda: self._tabulate(texts))
             self._titles[most_tokens] = Titles(texts, table if len(table.starts) > 1 else None)
         return self._titles[most_tokens]
 
     def fingerprint(self, most_tokens: int) -> str:
-        """A hash of the tokenizer and the titles, cut to `most_tokens`."""
-        return self._fingerprint(self.titles(most_tokens).texts)
+        """A hash of the tokenizer, the titles, cut to `most_tokens`, and the images."""
+        images = [] if self.marks is None else [self.marks.key]
+        return self._fingerprint([*self.titles(most_tokens).texts, *images])
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens around it."""
@@ -189,6 +214,11 @@ class Catalogue:
             cut.append(text if len(ids) <= tokens else str(self.tokenizer.decode(ids[:tokens])).strip())
         return cut
 
+    def _marked(self, texts: list[str]) -> list[str]:
+        if (marks := self.marks) is None:
+            return texts
+        return [f"{marks.text}{text}" if count else text for text, count in zip(texts, marks.counts, strict=True)]
+
     def _tabulate(self, texts: Sequence[str]) -> TokenTable:
         """The titles in all forms; no rows if joining them differs from tokenising the whole text."""
         rows = self.tokenize_pieces([form.format(text) for form in FORMS for text in texts])
@@ -218,15 +248,15 @@ class PassingTitles(Catalogue):
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__(tokenizer, [])
 
-    def read(self, texts: Sequence[str]) -> None:
-        """Replace the titles by these."""
-        self.texts = self._clean(texts)
+    def read(self, texts: Sequence[str], marks: ImageMarks | None = None) -> None:
+        """Replace the titles, and what stands for their images, by these."""
+        self.texts, self.marks = self._clean(texts), marks
         self._titles.clear()
 
     def titles(self, most_tokens: int) -> Titles:
         """The current titles, cut to `most_tokens` tokens; never with a token table."""
         if most_tokens not in self._titles:
-            self._titles[most_tokens] = Titles(self._cut(most_tokens), tokens=None)
+            self._titles[most_tokens] = Titles(self._marked(self._cut(most_tokens)), tokens=None)
         return self._titles[most_tokens]
 
 

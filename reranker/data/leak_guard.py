@@ -8,11 +8,14 @@ from itertools import chain
 import numpy as np
 
 from reranker.data.example import MISSING, Example, Part
-from reranker.data.interactions import Interactions, Split, contains, pair_keys
+from reranker.data.hash_random import IntArray
+from reranker.data.interactions import Interactions, ItemCodes, contains, pair_keys
+from reranker.data.split import Split
 from reranker.errors import Fault, InputError
-from reranker.hash_random import IntArray
 
-_BEFORE = {"train": "in the training part", "validation": "before validation", "test": "before test"}
+_BEFORE = {"train": "in the training part", "validation": "before its target", "test": "before its target"}
+_BY_THE_END = {"train": "in the training part", "validation": "before the test", "test": "at all"}
+_NO_ITEM = -1
 _SHOWN_FAULTS = 20
 
 
@@ -21,10 +24,12 @@ def check_no_leak(
 ) -> None:
     """The leak guard: refuse lists whose answer is revealed or wrong.
 
-    Checks that a history is not empty and holds only what the user touched before the part; that no candidate is twice
-    in a list, and no target in its own history; that no negative is an item that the user touched in any part, or in a
-    retrieved list an item of the history; that training targets are from the training part, and other targets the item
-    held out for their part. This looks up what is allowed, not what is forbidden, so test items need not be known.
+    Checks that a history is not empty and holds only what the user touched in the training part, or before the target
+    of another part; that no candidate is twice in a list, and no target in its own history; that no negative is an item
+    that the user touched in any part, or in a retrieved list an item of the history; that training targets are from the
+    training part, and other targets the item held out for their part; that with a split by time somebody had touched
+    each candidate before the part ends. This looks up what is allowed, not what is forbidden, so test items need not be
+    known.
 
     Raises:
         InputError: with the first of the lists that break a rule, and their total count.
@@ -41,10 +46,14 @@ def check_no_leak(
         [start + at for example, start in zip(examples, starts[:-1].tolist(), strict=True) for at in example.excluded]
     ] = True
     if part == "train":
-        before, expected = split.train, targets
+        expected, known_pairs = targets, pair_keys(split.train, items)
+        is_earlier = contains(known_pairs, users[seen_row] * items + seen)
     else:
-        before, expected = split.before(part), split.held_out(part)[users].astype(np.int64)
-    known_pairs = pair_keys(before, items)
+        held_out = split.held_out(part)
+        rows = held_out.rows(users, np.array([example.nth for example in examples], dtype=np.int64))
+        expected = np.where(rows < 0, _NO_ITEM, held_out.items[rows].astype(np.int64))
+        touched_at = _places(interactions.sequences, items, users[seen_row], seen)
+        is_earlier = (touched_at >= 0) & (touched_at < np.where(rows < 0, 0, held_out.positions[rows])[seen_row])
     has_target, answers = places != MISSING, np.where(places == MISSING, expected, targets)
 
     negative = (listed != answers[listed_row]) & ~shared
@@ -60,8 +69,9 @@ def check_no_leak(
         "a candidate must stand once in a list": pairs[counts > 1] // items,
         "a target must not be in its own history": seen_row[seen == answers[seen_row]],
         rule: listed_row[negative & excluded],
-        f"a history must hold only what the user touched {_BEFORE[part]}": seen_row[
-            ~contains(known_pairs, users[seen_row] * items + seen)
+        f"a history must hold only what the user touched {_BEFORE[part]}": seen_row[~is_earlier],
+        f"a candidate must be an item that somebody touched {_BY_THE_END[part]}": listed_row[
+            ~split.known(part, items)[listed]
         ],
     }
     if part == "train":
@@ -84,6 +94,17 @@ def check_no_leak(
     ]
     if faults:
         raise InputError(faults[:_SHOWN_FAULTS], total=len(faults))
+
+
+def _places(sequences: Sequence[ItemCodes], items: int, users: IntArray, wanted: IntArray) -> IntArray:
+    """Where in its user's sequence each item is; -1 if nowhere."""
+    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+    owner = np.repeat(np.arange(len(sequences)), lengths)
+    keys = owner * items + np.concatenate(list(sequences))
+    order = np.argsort(keys)
+    rows = order[np.minimum(np.searchsorted(keys, users * items + wanted, sorter=order), len(keys) - 1)]
+    starts = np.cumsum(lengths) - lengths
+    return np.where(keys[rows] == users * items + wanted, rows - starts[owner[rows]], -1)
 
 
 def _flat(rows: list[tuple[int, ...]]) -> tuple[IntArray, IntArray]:

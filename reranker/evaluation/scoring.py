@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -22,15 +22,18 @@ from reranker.errors import TrainingError
 from reranker.modeling.architecture_check import architecture_of
 from reranker.modeling.batching import by_length, pad_left
 from reranker.modeling.fused_lora import trains_magnitude
+from reranker.modeling.image_inputs import ImageInputs, image_tokens
 from reranker.modeling.label_head import only_answers
 from reranker.modeling.label_trie import LabelTrie
 from reranker.modeling.out_of_memory import is_out_of_memory
 from reranker.modeling.quantisation import count
 from reranker.modeling.shared_list_attention import lay_out, sharing
+from reranker.modeling.vision_models import reads_images, vision_tower
 from reranker.prompting.prompts import Prompt, PromptEncoder
 
 _BATCH_TOKENS = {"cpu": 4096, "mps": 16_384, "cuda": 16_384}  # on a CPU, what fits the cache is fastest
 
+Progress = Callable[[float], None]  # told the share of some work that is done
 FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
@@ -44,6 +47,7 @@ class EncodedLists:
         turns: orders per list.
         trie: the labels' tokens.
         pad_id: token id used for padding.
+        images: in the prompts, if there are any.
     """
 
     prompts: list[Prompt]
@@ -51,6 +55,7 @@ class EncodedLists:
     turns: int
     trie: LabelTrie
     pad_id: int
+    images: ImageInputs | None = None
 
     @staticmethod
     def of(encoder: PromptEncoder, examples: Sequence[Example]) -> EncodedLists:
@@ -58,7 +63,7 @@ class EncodedLists:
         turns = encoder.config.permutations
         orders = [_rotation(len(e.candidates), turn, turns) for turn in range(turns) for e in examples]
         turned = [_reordered(e, order) for e, order in zip([*examples] * turns, orders, strict=True)]
-        return EncodedLists(encoder.encode(turned), orders, turns, encoder.trie, encoder.pad_id)
+        return EncodedLists(encoder.encode(turned), orders, turns, encoder.trie, encoder.pad_id, encoder.images)
 
 
 @dataclass(frozen=True)
@@ -84,11 +89,13 @@ class Scored:
             averaged over the permutations.
         mass: [lists], probability that the answer is any of the labels, over the whole vocabulary. Scores don't show
             it: they only compare labels with each other.
+        label_sums: [labels], each label's log-probability, summed over the lists and their orders.
         found: [probes], whether the highest-scored label is one of the title's.
     """
 
     scores: FloatArray
     mass: FloatArray
+    label_sums: NDArray[np.float64]
     found: NDArray[np.bool_]
 
 
@@ -97,40 +104,79 @@ def score(model: PreTrainedModel | PeftModel, lists: EncodedLists) -> FloatArray
     return inspect(model, lists).scores
 
 
-def inspect(model: PreTrainedModel | PeftModel, lists: EncodedLists, probes: Sequence[Probe] = ()) -> Scored:
-    """Score the lists, and ask the probes of some of them."""
+def inspect(
+    model: PreTrainedModel | PeftModel,
+    lists: EncodedLists,
+    probes: Sequence[Probe] = (),
+    on_progress: Progress = lambda share: None,
+) -> Scored:
+    """Score the lists, and ask the probes of some of them.
+
+    Args:
+        on_progress: told the share that is done, after each pass.
+    """
     count = len(lists.prompts) // lists.turns
     prompts = [prompt.input_ids for prompt in lists.prompts] + [probe.prompt.input_ids for probe in probes]
     rows = [i % count for i in range(len(lists.prompts))] + [probe.row for probe in probes]
-    shares, mass = _label_shares(model, prompts, rows, lists.trie, lists.pad_id)
+    shares, mass = _label_shares(model, prompts, rows, lists, on_progress)
     list_shares, probe_shares = shares[: len(lists.prompts)], shares[len(lists.prompts) :]
-    unrotated = np.zeros_like(list_shares)
-    np.put_along_axis(unrotated, np.array(lists.orders, dtype=np.int64).reshape(list_shares.shape), list_shares, axis=1)
-    scores: FloatArray = unrotated.reshape(lists.turns, -1, len(lists.trie.paths)).mean(axis=0).astype(np.float32)
+    scores = in_own_order(list_shares, lists)
     is_found = [int(row.argmax()) in probe.right for row, probe in zip(probe_shares, probes, strict=True)]
-    return Scored(scores, mass[:count].astype(np.float32), np.array(is_found, dtype=bool))
+    label_sums = list_shares.sum(axis=0)
+    return Scored(scores, mass[:count].astype(np.float32), label_sums, np.array(is_found, dtype=bool))
+
+
+def in_own_order(shares: NDArray[np.float64], lists: EncodedLists) -> FloatArray:
+    """The prompts' log-probabilities among the labels, [prompts, labels] → fp32 [lists, candidates], each list's own
+    candidates in their own order, averaged over its orders."""
+    unrotated = np.zeros_like(shares)
+    np.put_along_axis(unrotated, np.array(lists.orders, dtype=np.int64).reshape(shares.shape), shares, axis=1)
+    scores: FloatArray = unrotated.reshape(lists.turns, -1, len(lists.trie.paths)).mean(axis=0).astype(np.float32)
+    return scores
+
+
+def at_places(label_prior: Sequence[float], turns: int) -> FloatArray:
+    """What a model's preference for labels adds to each candidate's score by its place in the list, [candidates].
+
+    Source of the prior: PriDe in Zheng et al., Large Language Models Are Not Robust Multiple Choice Selectors, ICLR 2024.
+
+    Args:
+        label_prior: mean log-probability of each label, over lists whose order tells nothing about their targets.
+        turns: orders that scores are averaged over.
+    """
+    prior, places = np.array(label_prior, dtype=np.float64), np.zeros(len(label_prior))
+    for turn in range(turns):
+        places[_rotation(len(prior), turn, turns)] += prior / turns
+    return places.astype(np.float32)
 
 
 @torch.no_grad()
 def _label_shares(
-    model: PreTrainedModel | PeftModel, prompts: Sequence[list[int]], rows: Sequence[int], trie: LabelTrie, pad: int
+    model: PreTrainedModel | PeftModel,
+    prompts: Sequence[list[int]],
+    rows: Sequence[int],
+    lists: EncodedLists,
+    on_progress: Progress,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Each prompt's log-probabilities among the labels, [prompts, labels], and their total probability, [prompts].
 
     Prompts of one row with a common beginning share its computation.
     """
-    device = next(model.parameters()).device
+    trie, device = lists.trie, next(model.parameters()).device
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     ids = torch.tensor(trie.tokens, device=device)
     shares, mass = np.zeros((len(prompts), len(trie.paths))), np.zeros(len(prompts))
-    too_much = math.inf  # tokens of a pass
+    too_much, done = math.inf, 0  # tokens of a pass; prompts
 
     def keep(members: Sequence[int], logits: Tensor) -> None:
         """Keep the results of these prompts; `logits` is [members, the trie's positions, its tokens + vocabulary]."""
         own = logits[..., : len(trie.tokens)].double()
         whole = logits[..., len(trie.tokens) :].logsumexp(dim=-1, keepdim=True).double()
         shares[members] = trie.scores(own).cpu().numpy()
+        nonlocal done
+        done += len(members)
         mass[members] = trie.path_sums(own - whole).logsumexp(dim=-1).exp().clamp(max=1).cpu().numpy()
+        on_progress(done / len(prompts))
 
     def answer(batch: list[_Group]) -> None:
         """Ask the model all of a batch's prompts, in parts where the memory does not hold them together."""
@@ -139,7 +185,7 @@ def _label_shares(
         tokens = sum(len(prompts[i]) for i in members)
         if tokens < too_much or len(members) == 1:
             try:
-                return keep(members, _asked(model, prompts, batch, ids, trie, pad))
+                return keep(members, _asked(model, prompts, batch, ids, lists))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -171,26 +217,35 @@ def _asked(
     prompts: Sequence[list[int]],
     batch: list[_Group],
     labels: Tensor,
-    trie: LabelTrie,
-    pad: int,
+    lists: EncodedLists,
 ) -> Tensor:
     """The logits of the trie's tokens, `labels`, and of all tokens at its positions after each prompt of these groups,
     which are of equal size."""
-    if len(batch[0].members) == 1 and trie.is_flat:
-        tokens = pad_left([prompts[group.members[0]] for group in batch], pad)
-        with only_answers(model, labels, whole=True):
-            on_device = {name: part.to(labels.device) for name, part in tokens.items()}
-            logits: Tensor = model(**on_device, use_cache=False, logits_to_keep=1).logits
-        return logits
+    trie, device = lists.trie, labels.device
     base = model.get_base_model() if isinstance(model, PeftModel) else model
+
+    def with_images(tokens: dict[str, Any]) -> dict[str, Any]:
+        """The tokens and their places on the device, and what stands for images."""
+        if lists.images is not None:
+            tokens = lists.images.in_pass(tokens)
+        places = {"position_ids": tokens.pop("places")} if "places" in tokens else {}
+        pictures = {} if lists.images is None else lists.images.arguments(base, tokens)
+        parts = {name: part.to(device) for name, part in (tokens | places).items() if isinstance(part, Tensor)}
+        return {**parts, **pictures}
+
+    if len(batch[0].members) == 1 and trie.is_flat:
+        tokens = with_images({**pad_left([prompts[group.members[0]] for group in batch], lists.pad_id)})
+        with only_answers(model, labels, whole=True):
+            logits: Tensor = model(**tokens, use_cache=False, logits_to_keep=1).logits
+        return logits
     starts = [prompts[group.members[0]][: group.common] for group in batch]
     questions = [[prompts[i][group.common :] for i in group.members] for group in batch]
-    input_ids, layout = lay_out(starts, questions, pad, trie)
-    layout = layout.to(labels.device)
+    input_ids, layout = lay_out(starts, questions, lists.pad_id, trie)
+    tokens = with_images({"input_ids": input_ids, "layout": layout.parts(), "position_ids": layout.places})
+    layout = layout.to(device)
     ends = layout.ends(trie.positions)
     with sharing(base), only_answers(model, labels, ends, whole=True):
-        options = {"position_ids": layout.places, "layout": layout, "logits_to_keep": ends}
-        logits = model(input_ids=input_ids.to(labels.device), use_cache=False, **options).logits
+        logits = model(**tokens, layout=layout, logits_to_keep=ends, use_cache=False).logits
     return logits.reshape(-1, trie.positions, logits.shape[-1])
 
 
@@ -243,16 +298,35 @@ def flops_per_list(model: PreTrainedModel | PeftModel, lists: EncodedLists) -> f
     list's orders. N is the number of parameters outside the embeddings and the output layer, with the adapter merged;
     attention is causal, so its two products use half of t²; only the labels' rows of the output layer are needed.
     Labels of several tokens add the nodes of their trie to t.
+
+    Images add what the vision tower takes of each image of the list's own order: 2 · B · p + 2 · M · p / 4 + 4 · layers
+    · hidden size · p² for an image of p patches, with B parameters of the tower's blocks and M of what comes behind them.
     """
     causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     shape = causal.config.get_text_config()
     outside = {id(p) for m in (causal.get_input_embeddings(), causal.get_output_embeddings()) for p in m.parameters()}
+    tower = vision_tower(causal) if reads_images(causal.config) else None
+    outside |= set() if tower is None else {id(p) for p in tower.parameters()}
     blocks = sum(count(p) for name, p in causal.named_parameters() if id(p) not in outside and "lora_" not in name)
     head_size = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
     attention = shape.num_hidden_layers * shape.num_attention_heads * head_size
     head = shape.hidden_size * len(lists.trie.tokens) * lists.trie.positions
     tokens = np.array([len(prompt.input_ids) + len(lists.trie.nodes) for prompt in lists.prompts], dtype=np.float64)
-    return float(2 * lists.turns * (blocks * tokens + attention * tokens**2 + head).mean())
+    text = 2 * lists.turns * (blocks * tokens + attention * tokens**2 + head).mean()
+    seen = [image_tokens(prompt.input_ids) for prompt in lists.prompts[: len(lists.prompts) // lists.turns]]
+    images = [_tower_flops(tower, number) for of_list in seen for _, number in of_list]
+    return float(text + sum(images) / max(1, len(seen)))
+
+
+def _tower_flops(tower: Any, tokens: int) -> float:
+    """FLOPs of the vision tower for an image of so many tokens."""
+    merged = tower.spatial_merge_size**2
+    patches = tokens * merged
+    weights = [(name, count(p)) for name, p in tower.named_parameters() if p.ndim > 1 and "lora_" not in name]
+    blocks = sum(number for name, number in weights if name.startswith(("blocks.", "patch_embed.")))
+    behind = sum(number for name, number in weights if "merger" in name)
+    attention = 4 * tower.config.depth * tower.config.hidden_size * patches**2
+    return float(2 * blocks * patches + 2 * behind * tokens + attention)
 
 
 @contextmanager

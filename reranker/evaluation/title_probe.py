@@ -9,11 +9,11 @@ import numpy as np
 
 from reranker.config import TrialConfig
 from reranker.data.example import Example
+from reranker.data.hash_random import random_bits
 from reranker.data.item_token_cache import Catalogue
 from reranker.evaluation.scoring import Probe, Scored
-from reranker.hash_random import random_bits
 from reranker.modeling.model_names import keeps_own_skill
-from reranker.process_group import of_all, worker_rank, workers
+from reranker.modeling.process_group import of_all, worker_rank, workers
 from reranker.prompting.prompts import FIND, PromptEncoder
 
 _BEHIND_LISTS = 200  # probes at most, if lists come first

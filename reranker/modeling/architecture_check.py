@@ -13,15 +13,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from reranker.errors import first_line
 from reranker.modeling.batching import pad_left
 from reranker.modeling.label_head import only_answers
 from reranker.modeling.shared_list_attention import lay_out, sharing
+from reranker.modeling.vision_models import auto_class
 
 _SIZES = {
-    "hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 32, "num_attention_heads": 4, "head_dim": 16,
+    "hidden_size": 64, "out_hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 32, "num_attention_heads": 4, "head_dim": 16,
     "vocab_size": 256, "vocab_size_per_layer_input": 256, "hidden_size_per_layer_input": 16, "num_experts": 4,
     "num_local_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "initializer_range": 0.2,
 }  # fmt: skip
@@ -92,7 +93,7 @@ def _miniature(described: PreTrainedConfig, layers: int | None) -> PreTrainedMod
         raise ValueError("a miniature of so many layers takes long")
     for part in _parts(config):
         _shrink(part, layers)
-    model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=torch.float32)
+    model = auto_class(config).from_config(config, trust_remote_code=False, dtype=torch.float32)
     assert isinstance(model, PreTrainedModel)
     return model.eval()
 

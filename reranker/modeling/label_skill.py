@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +142,12 @@ def put_beside(folder: Path, skill: Skill) -> None:
         "use_rslora": False,
         "rank_pattern": exceptions,
         "alpha_pattern": exceptions,
-        "target_modules": sorted({name.rsplit(".", 1)[-1] for name in ranks}),
+        "target_modules": _targets(ranks),
     }
     save_file(weights, folder / "adapter_model.safetensors", {"format": "pt"})
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _targets(layers: Iterable[str]) -> list[str]:
+    """The layers' last names, which are peft's; of a vision tower's the whole ones, since others there have the same."""
+    return sorted({name if "visual." in name else name.rsplit(".", 1)[-1] for name in layers})

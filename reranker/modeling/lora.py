@@ -8,8 +8,10 @@ from transformers.utils import logging as transformers_logging
 
 from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError
-from reranker.modeling.lora_targets import LORA_TARGETS
+from reranker.modeling.lora_targets import LINEAR, LORA_TARGETS
+from reranker.modeling.vision_models import reads_images
 
+_TOWER = r"model\.visual\.(blocks\.\d+\.\w+|merger|deepstack_merger_list\.\d+)\.(qkv|proj|linear_fc1|linear_fc2)"
 transformers_logging.disable_progress_bar()  # for loading and converting; downloads from the Hub still show theirs
 
 
@@ -23,7 +25,7 @@ def attach_lora(base: PreTrainedModel, config: TrialConfig) -> PeftModel:
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
-        target_modules=LORA_TARGETS[config.lora_targets],
+        target_modules=_targets(base, config),
         use_rslora=config.rslora,
         use_dora=config.dora,
         task_type="CAUSAL_LM",
@@ -36,3 +38,12 @@ def attach_lora(base: PreTrainedModel, config: TrialConfig) -> PeftModel:
         ) from error
     assert isinstance(model, PeftModel)
     return model
+
+
+def _targets(base: PreTrainedModel, config: TrialConfig) -> str | list[str]:
+    """Of a model that reads images the language model's layers, and with `vision_lora` the vision tower's too."""
+    names = LORA_TARGETS[config.lora_targets]
+    if not reads_images(base.config):
+        return names
+    language = rf"model\.language_model\.layers\.\d+\.\w+\.({'|'.join(LINEAR if isinstance(names, str) else names)})"
+    return f"{language}|{_TOWER}" if config.vision_lora else language

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import psutil
 
 from reranker.config import TrialConfig
-from reranker.modeling.model_shape import Shape
+from reranker.modeling.model_shape import Shape, Tower
 from reranker.modeling.precision import in_bf16
 from reranker.modeling.quantisation import NF4_BYTES
 
@@ -20,6 +20,7 @@ _CPU_LIBRARIES = 0.7 * GIB  # torch, transformers, trl and Ray in a worker proce
 _AMPERE = 8.0  # compute capability from which a GPU has bf16
 _SLACK = 1.1  # fragmentation on a GPU
 _CPU_SLACK = 1.5  # on a CPU, measured with SmolLM2-135M in fp32 and bf16: 7.6 and 4.4 GiB
+MOST_KEPT = 512 * 2**20  # bytes of what a frozen vision tower made of images, in the host's memory
 _ANSWER_POSITIONS = 3  # of token_ce: before the answer, the label, the end of the turn
 
 
@@ -91,7 +92,7 @@ def estimate(config: TrialConfig, shape: Shape, size: PassSize, *, on_gpu: bool)
         on_gpu: on a GPU that supports bf16.
     """
     width = 2 if in_bf16(config, on_gpu=on_gpu) else 4
-    lora = sum(config.lora_rank * (i + o) for i, o in _targets(shape, config.lora_targets)) * shape.layers
+    lora: float = sum(config.lora_rank * (i + o) for i, o in _targets(shape, config.lora_targets)) * shape.layers
     targets = _targets(shape, config.lora_targets)
     inputs = shape.hidden + (shape.intermediate + shape.hidden if config.lora_targets == "all_linear" else 0)
     dropped = sum(i for i, _ in targets) if config.lora_dropout else 0
@@ -99,19 +100,24 @@ def estimate(config: TrialConfig, shape: Shape, size: PassSize, *, on_gpu: bool)
     token = (inputs + dropped + 3 * shape.intermediate) * width + (norms + len(targets) * config.lora_rank) * 4
     layer = size.tokens * token + _kept_by_attention(shape, size) * width
     at_once: float = size.tokens * (4 * shape.intermediate + 4 * shape.hidden) * width
-    kept = layer * shape.layers
+    kept: float = layer * shape.layers
     if config.gradient_checkpointing:
         kept = layer + size.tokens * shape.hidden * width * shape.layers
-    positions = size.examples * (1 if config.objective == "label_ce" else _ANSWER_POSITIONS)
-    logits = positions * shape.vocabulary * (width + (0 if config.objective == "label_ce" else 8))
+    positions = size.examples * (_ANSWER_POSITIONS if config.objective == "token_ce" else 1)
+    logits = positions * shape.vocabulary * (width + (8 if config.objective == "token_ce" else 0))
     weights: float = shape.parameters * width
+    if shape.tower is not None and config.vision_lora:
+        lora += sum(config.lora_rank * (i + o) for i, o in shape.tower.targets)
+        kept += _kept_by_tower(shape.tower, config, size.tokens, width)
     adapter = lora * 4 * 4.0
     if config.quantisation == "nf4":  # of what is not an embedding; the largest layer is unpacked for each product
         weights = shape.embeddings * width + (shape.parameters - shape.embeddings) * NF4_BYTES
         at_once += max(i * o for i, o in _targets(shape, "all_linear")) * width
     activations = kept + at_once + logits
+    images = MOST_KEPT if config.image_mode == "raw_image" and not config.vision_lora and not on_gpu else 0
     libraries, slack = (_CUDA_CONTEXT, _SLACK) if on_gpu else (_CPU_LIBRARIES, _CPU_SLACK)
-    return MemoryEstimate(weights, adapter, activations, libraries + (slack - 1) * (weights + adapter + activations))
+    rest = libraries + images + (slack - 1) * (weights + adapter + activations)
+    return MemoryEstimate(weights, adapter, activations, rest)
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,18 @@ def _kept_by_attention(shape: Shape, size: PassSize) -> int:
     seen, groups = size.prefix + size.width, shape.heads // shape.kv_heads
     masks = groups * (size.rows * size.prefix**2 + size.examples * size.width * seen)
     return size.tokens * (3 * heads + 2 * kv) + size.examples * seen * 2 * kv + masks
+
+
+def _kept_by_tower(tower: Tower, config: TrialConfig, tokens: int, width: int) -> float:
+    """Bytes that a tower with an adapter keeps for a pass, as though all of its tokens were those of images: its norms'
+    inputs and outputs, queries, keys, values, attention's output, the MLP's inputs, and the low-rank products. Counted
+    as the language model's.
+    """
+    patch = (11 * tower.hidden + 2 * tower.intermediate) * width + 4 * config.lora_rank * 4
+    layers = 1 if config.gradient_checkpointing else tower.layers
+    checkpoints = tower.layers * tower.hidden * width if config.gradient_checkpointing else 0
+    mergers = tower.mergers * (4 * tower.merged * tower.hidden * width + 2 * config.lora_rank * 4)
+    return float(tokens * (tower.merged * (layers * patch + checkpoints) + mergers))
 
 
 def _targets(shape: Shape, names: str) -> list[tuple[int, int]]:

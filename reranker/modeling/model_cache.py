@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, set_seed
 
-from reranker.config import TrialConfig
+from reranker.config import ImageMode, TrialConfig
+from reranker.data.assemble import RerankingData
 from reranker.data.item_token_cache import Catalogue
-from reranker.modeling.checkpoints import base_dtype, load_base, load_tokenizer
 from reranker.modeling.freed_memory import give_back
+from reranker.modeling.item_catalogue import item_catalogue
 from reranker.modeling.label_skill import Skill, skilled
 from reranker.modeling.lora import attach_lora
 from reranker.modeling.memory_estimate import device_memory
+from reranker.modeling.model_loading import base_dtype, load_base
 
 
 class BaseModels:
@@ -27,21 +29,16 @@ class BaseModels:
 
     def __init__(self, most_bytes: float | None = None) -> None:
         self._most = device_memory().total / 4 if most_bytes is None else most_bytes
-        self._catalogues: dict[str, tuple[tuple[str, ...], Catalogue]] = {}
+        self._catalogues: dict[tuple[str, ImageMode, int], tuple[str, Catalogue]] = {}
         self._bases: dict[tuple[str, str, torch.dtype], PreTrainedModel] = {}  # most recently used last
 
-    def catalogue(self, model: str, item_texts: Sequence[str]) -> Catalogue:
-        """The items for the model's tokenizer; each model's last catalogue is cached.
-
-        Raises:
-            InputError: the tokenizer does not know the items' words.
-        """
-        texts = tuple(item_texts)
-        cached = self._catalogues.get(model)
-        if cached is None or cached[0] != texts:
-            cached = texts, Catalogue(load_tokenizer(model) if cached is None else cached[1].tokenizer, texts)
-            cached[1].check(model)
-            self._catalogues[model] = cached
+    def catalogue(self, config: TrialConfig, data: RerankingData) -> Catalogue:
+        """The items as the model reads them, see `item_catalogue`; the last one of each model and way to read is cached."""
+        key = config.model, config.image_mode, config.max_image_pixels
+        cached = self._catalogues.get(key)
+        if cached is None or cached[0] != data.interactions.fingerprint:
+            catalogue = item_catalogue(config, data, None if cached is None else cached[1].tokenizer)
+            cached = self._catalogues[key] = data.interactions.fingerprint, catalogue
         return cached[1]
 
     @contextmanager

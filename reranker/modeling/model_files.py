@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import ssl
-import threading
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import try_to_load_from_cache
 
 from reranker.errors import Fault, InputError, first_line
 from reranker.modeling.gguf import converted_gguf, from_wheel, place_of
 from reranker.modeling.model_names import MODELS, check_name, is_hub_id
 from reranker.modeling.model_shape import Shape, read_shape
 from reranker.storage.cache_folder import cache_folder
+from reranker.storage.hub import hub_answers
 
 BUNDLED = Path(__file__).parents[1] / "base_models"
-_PROBE_SECONDS = 5
 
 
 def resolve(model: str) -> Path | str:
@@ -95,29 +90,6 @@ def shape_of(model: str) -> Shape | None:
         return shape
     folder = local_folder(model)
     return None if folder is None else read_shape(folder / "config.json")
-
-
-def hub_answers() -> bool:
-    """Whether the Hub answers within seconds; its own client tries six times, for a minute."""
-    if constants.HF_HUB_OFFLINE:
-        return False
-    answers = []
-
-    def ask() -> None:
-        try:
-            urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=_PROBE_SECONDS).close()
-            answers.append(True)
-        except HTTPError as error:
-            answers.append(error.code < 500)
-        except URLError as error:
-            answers.append(isinstance(error.reason, ssl.SSLError))  # the Hub's client has its own certificates
-        except (OSError, ValueError, HTTPException):
-            answers.append(False)
-
-    probe = threading.Thread(target=ask, daemon=True)  # the timeout does not cover a silent name server
-    probe.start()
-    probe.join(2 * _PROBE_SECONDS)
-    return any(answers)
 
 
 def _cached_folder(hub_id: str) -> Path | None:

@@ -13,7 +13,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError, nearest
 from reranker.modeling.gguf import check_gguf
-from reranker.modeling.model_shape import Shape
+from reranker.modeling.model_shape import Shape, Tower
 from reranker.storage.user_paths import user_path
 
 
@@ -30,6 +30,7 @@ class ModelEntry:
 
 
 _LINEAR = "Apache-2.0; thinking is switched off; three of four layers are linear attention, so lists are not shared"
+_READS_IMAGES = "Apache-2.0; reads images with image_mode: raw_image, and text alone"
 MODELS: dict[str, ModelEntry] = {
     "demo-tiny": ModelEntry(0.14, note="generated toy base, knows the demo catalogue only"),
     "demo-small": ModelEntry(0.29, note="generated toy base, knows the demo catalogue only"),
@@ -99,6 +100,24 @@ MODELS: dict[str, ModelEntry] = {
         "Qwen/Qwen3-Reranker-4B",
         note="Apache-2.0; as qwen3-reranker-0.6b",
         shape=Shape(36, 2560, 32, 8, 128, 9728, 151669, qk_norm=True),
+    ),
+    "qwen3vl-2b": ModelEntry(
+        2127,
+        "Qwen/Qwen3-VL-2B-Instruct",
+        note=_READS_IMAGES,
+        shape=Shape(28, 2048, 16, 8, 128, 6144, 151936, qk_norm=True, tower=Tower(24, 1024, 4096, 2048)),
+    ),
+    "qwen3vl-4b": ModelEntry(
+        4438,
+        "Qwen/Qwen3-VL-4B-Instruct",
+        note=_READS_IMAGES,
+        shape=Shape(36, 2560, 32, 8, 128, 9728, 151936, qk_norm=True, tower=Tower(24, 1024, 4096, 2560)),
+    ),
+    "qwen3vl-8b": ModelEntry(
+        8767,
+        "Qwen/Qwen3-VL-8B-Instruct",
+        note=_READS_IMAGES,
+        shape=Shape(36, 4096, 32, 8, 128, 12288, 151936, tied=False, qk_norm=True, tower=Tower(27, 1152, 4304, 4096)),
     ),
     "qwen3.5-0.8b": ModelEntry(800, "Qwen/Qwen3.5-0.8B", note=_LINEAR),
     "qwen3.5-2b": ModelEntry(2000, "Qwen/Qwen3.5-2B", note=_LINEAR),

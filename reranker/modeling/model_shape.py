@@ -5,6 +5,32 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Tower:
+    """The sizes of what turns an image's patches into embeddings for a decoder."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    out: int  # of an embedding
+    mergers: int = 4  # of patches into embeddings: the last one, and those for the decoder's first layers
+    places: int = 2304  # with an embedding of their own
+    merged: int = 4  # patches an embedding
+
+    @property
+    def targets(self) -> list[tuple[int, int]]:
+        """(input, output) widths of all linear layers."""
+        h, wide = self.hidden, self.merged * self.hidden
+        block = [(h, 3 * h), (h, h), (h, self.intermediate), (self.intermediate, h)]
+        return block * self.layers + [(wide, wide), (wide, self.out)] * self.mergers
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights, without norms and biases; a patch is 16 × 16 pixels of 3 colours at 2 times."""
+        return sum(i * o for i, o in self.targets) + (self.places + 3 * 2 * 16 * 16) * self.hidden
 
 
 @dataclass(frozen=True)
@@ -20,6 +46,7 @@ class Shape:
     vocabulary: int
     tied: bool = True  # the output layer's weights are the embeddings
     qk_norm: bool = False  # queries and keys are normalised
+    tower: Tower | None = None  # that reads images
 
     @property
     def embeddings(self) -> int:
@@ -30,7 +57,8 @@ class Shape:
     def parameters(self) -> int:
         """The number of weights, without norms."""
         attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
-        return self.embeddings + self.layers * (attention + 3 * self.hidden * self.intermediate)
+        tower = 0 if self.tower is None else self.tower.parameters
+        return self.embeddings + self.layers * (attention + 3 * self.hidden * self.intermediate) + tower
 
 
 def read_shape(path: Path) -> Shape | None:
@@ -49,6 +77,19 @@ def read_shape(path: Path) -> Shape | None:
             vocabulary=facts["vocab_size"],
             tied=facts.get("tie_word_embeddings", True),
             qk_norm=facts.get("model_type", "").startswith(("qwen3", "gemma3")),
+            tower=_tower(whole["vision_config"]) if whole.get("model_type") == "qwen3_vl" else None,
         )
-    except (OSError, KeyError, ValueError):
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError, RecursionError):
         return None
+
+
+def _tower(facts: dict[str, Any]) -> Tower:
+    return Tower(
+        layers=facts["depth"],
+        hidden=facts["hidden_size"],
+        intermediate=facts["intermediate_size"],
+        out=facts["out_hidden_size"],
+        mergers=1 + len(facts["deepstack_visual_indexes"]),
+        places=facts["num_position_embeddings"],
+        merged=facts["spatial_merge_size"] ** 2,
+    )

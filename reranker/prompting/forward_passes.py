@@ -38,7 +38,9 @@ def plain_passes(
     """Passes of whole prompts; with the objective token_ce the answers are appended, and the nodes of labels of several
     tokens as to a list with one question.
 
-    With collaborative scores each has a `bias` besides, and perhaps a `weight`, as in `shared_passes`.
+    With collaborative scores each has a `bias` besides, and perhaps a `weight`, as in `shared_passes`; with a teacher
+    its log-probabilities, `teacher`, [examples, candidates], −inf of candidates that it has no score of; with images
+    `places` and `pictures`, as in `ImageInputs.in_pass`.
     """
     has_scores = any(example.collaborative for example in examples)
     texts = [prompt.input_ids + _answer(encoder, prompt) for prompt in prompts]
@@ -53,7 +55,8 @@ def plain_passes(
         if has_scores:
             of_pass = [examples[i] for i in rows]
             added = {"bias": _collaborative(of_pass), **_weights(encoder, of_pass)}
-        yield {**batch, **added, "targets": torch.tensor([prompts[i].target for i in rows])}
+        added |= _taught(encoder, [examples[i] for i in rows])
+        yield {**_in_pass(encoder, batch), **added, "targets": torch.tensor([prompts[i].target for i in rows])}
 
 
 def shared_passes(
@@ -65,8 +68,8 @@ def shared_passes(
 ) -> Iterator[Pass]:
     """Passes of lists with their questions; a list is in several passes if its questions don't fit into one.
 
-    Besides `targets` each has `bias`, [examples, candidates], to add to the labels' logits, and perhaps `weight`,
-    [examples], to multiply all logits by before.
+    Besides `targets` each has `bias`, [examples, candidates], to add to the labels' logits, perhaps `weight`,
+    [examples], to multiply all logits by before, and perhaps `teacher`, as in `plain_passes`.
 
     Args:
         correction: [items], see `CandidateSampler.list_correction`.
@@ -126,18 +129,23 @@ def _laid_out(encoder: PromptEncoder, blocks: Sequence[_Block], correction: NDAr
     listed, questions = [block.listed for block in blocks], [block.questions for block in blocks]
     ids, layout = lay_out(listed, questions, encoder.pad_id, encoder.trie)
     examples = [example for block in blocks for example in block.examples]
-    bias = torch.tensor(correction[[example.candidates for example in examples]]) + _collaborative(examples)
+    of_list = torch.tensor(correction[[example.candidates for example in examples]])
+    bias = of_list + _collaborative(examples)
     for row, example in zip(bias, examples, strict=True):
         if example.user == NOBODY:
             row.zero_()
         row[list(example.excluded)] = _EXCLUDED
     return {
-        "input_ids": ids,
-        "layout": layout.parts(),
+        **_in_pass(encoder, {"input_ids": ids, "layout": layout.parts()}),
         "targets": torch.tensor([example.target for example in examples]),
         "bias": bias,
         **_weights(encoder, examples),
+        **_taught(encoder, examples, of_list),
     }
+
+
+def _in_pass(encoder: PromptEncoder, batch: Pass) -> Pass:
+    return batch if encoder.images is None else encoder.images.in_pass(batch)
 
 
 def _collaborative(examples: Sequence[Example]) -> torch.Tensor:
@@ -151,6 +159,27 @@ def _weights(encoder: PromptEncoder, examples: Sequence[Example]) -> Pass:
     if weight == 1:
         return {}
     return {"weight": torch.tensor([weight if example.collaborative else 1.0 for example in examples])}
+
+
+def _taught(encoder: PromptEncoder, examples: Sequence[Example], correction: torch.Tensor | None = None) -> Pass:
+    """The `teacher` of the examples, if any has one.
+
+    Args:
+        correction: of a shared list, [examples, candidates]: what the model's logits are compared with needs it too.
+    """
+    if not any(example.teacher for example in examples):
+        return {}
+    unknown = (torch.nan,) * len(examples[0].candidates)
+    scores = torch.tensor([example.teacher or unknown for example in examples]) / encoder.config.teacher_temperature
+    if correction is not None:
+        scores = scores + correction
+    for row, example in zip(scores, examples, strict=True):
+        row[list(example.excluded)] = torch.nan
+    has_score = scores.isfinite()
+    has_score &= has_score.sum(dim=1, keepdim=True) > 1
+    has_any = has_score.any(dim=1, keepdim=True)  # a row without any would have no softmax
+    shares = scores.masked_fill(~has_score, -torch.inf).masked_fill(~has_any, 0.0).log_softmax(dim=1)
+    return {"teacher": shares.masked_fill(~has_score, -torch.inf)}
 
 
 def _answer(encoder: PromptEncoder, prompt: Prompt) -> list[int]:

@@ -29,6 +29,9 @@ def label_texts(style: LabelStyle, count: int, are_tokens: Callable[[Sequence[st
 
     Raises:
         InputError: the style has fewer labels.
+
+    >>> label_texts("letters", 3), label_texts("numbers", 3)
+    (['A', 'B', 'C'], ['1', '2', '3'])
     """
     if style == "numbers":
         return [str(number) for number in range(1, count + 1)]

@@ -16,6 +16,7 @@ from reranker.config import TrialConfig
 from reranker.data.example import Example
 from reranker.data.item_token_cache import FORMS, Catalogue, Titles
 from reranker.errors import Fault, InputError
+from reranker.modeling.image_inputs import ImageInputs
 from reranker.modeling.label_trie import LabelTrie
 from reranker.prompting.labels import label_texts
 
@@ -42,7 +43,7 @@ _USER_MARK, _ANSWER_MARK = "USER0MARK", "ANSWER0MARK"
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question as tokens. `target` is the position of the true label among the list's labels."""
+    """A question as tokens; those of images as in `reranker.modeling.image_inputs`. `target` is the position of the true label among the list's labels."""
 
     input_ids: list[int]
     target: int
@@ -168,6 +169,11 @@ class PromptEncoder:
         return list(self.trie.tokens)
 
     @property
+    def images(self) -> ImageInputs | None:
+        """The images in the prompts, if there are any; the ids of their tokens are then negative."""
+        return self.catalogue.marks if isinstance(self.catalogue.marks, ImageInputs) else None
+
+    @property
     def tokenizes_whole_prompts(self) -> bool:
         """Whether tokens span the ends of titles, so that titles cannot be tokenised once."""
         return self._fixed is None
@@ -183,7 +189,7 @@ class PromptEncoder:
     def _reads_on_alike(self) -> bool:
         """Whether several continuations of a prompt can be computed side by side."""
         from reranker.modeling.architecture_check import architecture_of  # here, since it takes seconds
-        from reranker.modeling.checkpoints import describe
+        from reranker.modeling.model_loading import describe
 
         return architecture_of(describe(self.config.model)).shares_lists
 
@@ -270,7 +276,8 @@ class PromptEncoder:
             f"a prompt of {len(example.candidates)} candidates needs {needed} tokens even with one history item and "
             f"titles of {titles} tokens"
         )
-        hint = f"raise it to {needed} or lower `candidates`"
+        images = "" if self.catalogue.marks is None else ", or `max_image_pixels`"
+        hint = f"raise it to {needed} or lower `candidates`{images}"
         return InputError([Fault(rule, field="max_prompt_tokens", value=self.config.max_prompt_tokens, hint=hint)])
 
     def _encode_as(
@@ -287,12 +294,26 @@ class PromptEncoder:
         titles = self.catalogue.titles(title_tokens)
         if fixed is None or titles.tokens is None:
             texts = [self._head + _text(pieces, titles.texts) + self._tail for pieces in rendered]
-            return self.catalogue.tokenize(texts)
-        return [_joined([self._head, *pieces], titles, fixed) for pieces in rendered]
+            prompts = self.catalogue.tokenize(texts)
+        else:
+            prompts = [_joined([self._head, *pieces], titles, fixed) for pieces in rendered]
+        return [self._with_images(ids, pieces) for ids, pieces in zip(prompts, rendered, strict=True)]
 
     def _put_together(self, pieces: Sequence[Piece], title_tokens: int) -> list[int]:
         assert self._fixed is not None
-        return _joined(pieces, self.catalogue.titles(title_tokens), self._fixed)
+        return self._with_images(_joined(pieces, self.catalogue.titles(title_tokens), self._fixed), pieces)
+
+    def _with_images(self, ids: list[int], pieces: Sequence[Piece]) -> list[int]:
+        """With each image's one token replaced by all of its tokens, whose ids name its item."""
+        marks = self.catalogue.marks
+        if marks is None:
+            return ids
+        items = [piece[1] for piece in pieces if not isinstance(piece, str) and marks.counts[piece[1]]]
+        replaced = np.array(ids)
+        lengths, at = np.ones(len(ids), dtype=np.int64), np.flatnonzero(replaced == marks.token)
+        replaced[at], lengths[at] = [-1 - item for item in items], [marks.counts[item] for item in items]
+        expanded: list[int] = np.repeat(replaced, lengths).tolist()
+        return expanded
 
     def _tokenize_fixed(self) -> dict[str, NDArray[np.int32]] | None:
         """The tokens of each prompt piece that is not a title; those of the question run to the end of the prompt.
@@ -341,7 +362,7 @@ class PromptEncoder:
         if self.config.objective == "token_ce":
             raise self._no_label("objective: token_ce needs labels of one token each")
         if not self._reads_on_alike:
-            raise self._no_label(f"with {self.config.model}, whose layers read on, each label must be one token")
+            raise self._no_label(f"with {self.config.model}, whose layers are recurrent, each label must be one token")
         return trie
 
     def _no_label(self, rule: str) -> InputError:

@@ -6,6 +6,7 @@ each with a checksum; Parquet tables. Nothing else in the project opens a file o
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import io
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from reranker.errors import EnvironmentFault
+from reranker.storage.access import file_mode, make_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,10 +108,10 @@ def write_file(path: Path, content: str | bytes) -> None:
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file_mode()), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -122,7 +124,7 @@ def write_file(path: Path, content: str | bytes) -> None:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Replace a file by an object with its checksum; `read_json` reads it."""
-    write_file(path, json.dumps(_sealed(value), indent=2) + "\n")
+    write_file(path, json.dumps(with_checksum(value), indent=2) + "\n")
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
@@ -135,8 +137,8 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
     """
     line = as_line(record).encode()
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "rb+", buffering=0) as file:
+        make_folder(path.parent)
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, file_mode()), "rb+", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             end = cut_torn_line(file)
             try:
@@ -151,7 +153,7 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
 
 def as_line(record: dict[str, Any]) -> str:
     """The line that `append_line` adds."""
-    return json.dumps(_sealed(record)) + "\n"
+    return json.dumps(with_checksum(record)) + "\n"
 
 
 def cut_torn_line(file: io.RawIOBase | io.BufferedRandom) -> int:
@@ -214,6 +216,16 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [_unsealed(path, line, f" in line {number}") for number, line in enumerate(lines, start=1)]
 
 
+def sound_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Those lines of a damaged file that are what `append_line` added, and how many are not."""
+    sound: list[dict[str, Any]] = []
+    lines = read_bytes(path).split(b"\n")
+    for line in lines:
+        with contextlib.suppress(DamagedFile):
+            sound.append(_unsealed(path, _decoded(path, line), ""))
+    return sound, sum(bool(line.strip()) for line in lines) - len(sound)
+
+
 def write_yaml(path: Path, text: str) -> None:
     """Replace a file by YAML text, with its checksum in a comment."""
     write_file(path, f"{text}{_YAML_MARK}{_checksum({'text': text})}\n")
@@ -225,13 +237,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         DamagedFile: it is missing, unreadable, or not what was written.
     """
-    text, mark, checksum = read_text(path).rpartition(_YAML_MARK)
-    if not mark or checksum.strip() != _checksum({"text": text}):
-        raise DamagedFile(path, "is damaged, or was edited by hand" if text or checksum else "is empty")
-    mapping = yaml.safe_load(text)
+    mapping = yaml.safe_load(read_yaml_text(path))
     if not isinstance(mapping, dict):
         raise DamagedFile(path, "is damaged: it is not a mapping")
     return mapping
+
+
+def read_yaml_text(path: Path) -> str:
+    """The text that `write_yaml` got.
+
+    Raises:
+        DamagedFile: it is missing, unreadable, or not what was written.
+    """
+    text, mark, checksum = read_text(path).rpartition(_YAML_MARK)
+    if not mark or checksum.strip() != _checksum({"text": text}):
+        raise DamagedFile(path, "is damaged, or was edited by hand" if text or checksum else "is empty")
+    return text
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -263,8 +284,21 @@ def read_table(path: Path, columns: Sequence[str], others: Sequence[str] = ()) -
     return arrays
 
 
-def _sealed(value: dict[str, Any]) -> dict[str, Any]:
+def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
+    """The object with its checksum, for files that other programs read and write too."""
     return {**value, _CHECKSUM: _checksum(value)}
+
+
+def without_checksum(path: Path, value: dict[str, Any]) -> dict[str, Any]:
+    """The object as `with_checksum` had it; one without a checksum as it is.
+
+    Raises:
+        DamagedFile: it is not what was written.
+    """
+    rest = {name: part for name, part in value.items() if name != _CHECKSUM}
+    if value.get(_CHECKSUM, _checksum(rest)) != _checksum(rest):
+        raise DamagedFile(path, "is damaged: it is not what was written")
+    return rest
 
 
 def _checksum(value: dict[str, Any]) -> str:

@@ -12,8 +12,8 @@ from transformers import TrainerCallback
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.example import NOBODY, Example
+from reranker.data.hash_random import random_bits, shuffled, uniform
 from reranker.errors import Fault, InputError
-from reranker.hash_random import random_bits, shuffled, uniform
 from reranker.prompting.forward_passes import Limits, Pass, plain_passes, shared_passes
 from reranker.prompting.prompts import FIND, PromptEncoder
 

@@ -21,18 +21,19 @@ from transformers import PreTrainedModel
 
 from reranker.config import TrialConfig
 from reranker.data.example import NOBODY, Example
+from reranker.data.hash_random import IntArray, random_bits, shuffled
 from reranker.data.item_token_cache import Catalogue
-from reranker.hash_random import IntArray, random_bits, shuffled
-from reranker.modeling.checkpoints import base_dtype, base_fingerprint
 from reranker.modeling.fused_lora import fuse
 from reranker.modeling.label_skill import Skill
 from reranker.modeling.lora import attach_lora
+from reranker.modeling.model_loading import base_dtype, base_fingerprint
 from reranker.modeling.model_names import keeps_own_skill
-from reranker.process_group import add_up, of_first, worker_rank, workers
+from reranker.modeling.process_group import add_up, of_first, worker_rank, workers
 from reranker.prompting.forward_passes import Limits, Pass, on_device, plain_passes, shared_passes
 from reranker.prompting.prompts import FIND, PromptEncoder
+from reranker.storage.access import make_folder
 from reranker.storage.cache_folder import cache_folder
-from reranker.training.lesson_plan import LISTS, RANK, lesson_config
+from reranker.training.lesson_plan import LISTS, RANK, lesson_config, lesson_question
 from reranker.training.loss import Objective
 
 _VERSION = 1  # of the lesson: a stored skill of another version is not used
@@ -54,7 +55,7 @@ _KNOBS = (
 
 def skill_key(config: TrialConfig, catalogue: Catalogue, base: PreTrainedModel) -> str:
     """A hash of what the skill depends on: base, tokenised catalogue, and the knobs of prompt and answer."""
-    knobs = {name: getattr(config, name) for name in _KNOBS}
+    knobs = {name: getattr(lesson_question(config), name) for name in _KNOBS}
     titles = catalogue.fingerprint(config.max_title_tokens)
     settings = [_VERSION, RANK, _RATE, _WARMUP, LISTS, _ALONE, _ENOUGH, _MOST, _EVERY, _LOOKS]
     held_as = str(base.dtype) if config.quantisation == "none" else f"{base.dtype} {config.quantisation}"
@@ -74,7 +75,7 @@ def kept_skill(key: str, learn: Callable[[], Skill], check: Callable[[], None], 
             is_our_turn = True
             if is_first:
                 try:
-                    path.parent.mkdir(parents=True, exist_ok=True)
+                    make_folder(path.parent)
                     stack.enter_context(FileLock(f"{path}.lock", timeout=0))
                 except Timeout:
                     is_our_turn = False
@@ -141,9 +142,9 @@ class SkillLesson:
         tell: Callable[[str], None],
         check: Callable[[], None],
     ) -> None:
-        self._config, self._device, self._tell, self._check = config, device, tell, check
+        self._config, self._device, self._tell, self._check = lesson_question(config), device, tell, check
         self._limits = Limits(most_tokens, most_rows)
-        self._encoder = PromptEncoder(catalogue, config, FIND)
+        self._encoder = PromptEncoder(catalogue, self._config, FIND)
         self._shares = self._encoder.shares_lists
         questions = config.candidates if self._shares else min(_ALONE, config.candidates)
         self._lists = FindLists(catalogue, config, questions)

@@ -10,5 +10,17 @@ LISTS = 2  # per step, over all workers
 
 def lesson_config(config: TrialConfig) -> TrialConfig:
     """The same with the lesson's adapter in place of the trial's."""
-    lora = {"lora_rank": RANK, "lora_alpha": 2 * RANK, "lora_targets": "all_linear", "lora_dropout": 0.0}
+    lora = {
+        "lora_rank": RANK,
+        "lora_alpha": 2 * RANK,
+        "lora_targets": "all_linear",
+        "lora_dropout": 0.0,
+        "vision_lora": False,
+    }
     return config.model_copy(update={**lora, "gradient_checkpointing": False})
+
+
+def lesson_question(config: TrialConfig) -> TrialConfig:
+    """The same with the lesson's objective, which all trials that compare labels share, and so its skill."""
+    objective = "token_ce" if config.objective == "token_ce" else "label_ce"
+    return config.model_copy(update={"objective": objective})

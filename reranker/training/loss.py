@@ -1,4 +1,4 @@
-"""A pass of examples → its loss: over the labels at the answer's start, or over the answer's tokens as in plain SFT."""
+"""A pass of examples → its loss: over the list's labels, or over the answer's tokens as in plain SFT."""
 
 from __future__ import annotations
 
@@ -15,13 +15,19 @@ from reranker.modeling.label_head import only_answers
 from reranker.modeling.shared_list_attention import Layout, sharing
 from reranker.prompting.forward_passes import Pass
 from reranker.prompting.prompts import PromptEncoder
+from reranker.training.distillation import divergence, is_taught
+from reranker.training.ranking_losses import RANKING_LOSSES
 
 
 class Objective:
     """One configuration's objective for passes of `reranker.prompting.forward_passes` on the model's device."""
 
     def __init__(self, encoder: PromptEncoder, device: torch.device) -> None:
-        self._by_label = encoder.config.objective == "label_ce"
+        self._images = encoder.images
+        self._base: Any = None  # that answers
+        self._by_label = encoder.config.objective != "token_ce"
+        self._teacher_weight = encoder.config.teacher_weight
+        self._ranking_loss = RANKING_LOSSES.get(encoder.config.objective)
         self._trie = encoder.trie
         self._label_ids = torch.tensor(self._trie.tokens, device=device)
         self._answers = torch.empty(0) if self._by_label else torch.tensor(encoder.answer_ids, device=device)
@@ -31,6 +37,7 @@ class Objective:
     def answering(self, model: PeftModel, batch: Pass) -> Iterator[None]:
         """Make the model compute only what the pass's answers need; run the backward pass inside this context too."""
         labels = self._label_ids if self._by_label else None
+        self._base = model.get_base_model()
         with contextlib.ExitStack() as stack:
             if "layout" in batch:
                 stack.enter_context(sharing(model.get_base_model()))
@@ -48,19 +55,22 @@ class Objective:
             model: the one passed to `answering`, or a wrapper of it.
         """
         bias = batch.get("bias")
+        pictures = {} if self._images is None else self._images.arguments(self._base, batch)
         if "layout" in batch:
             layout = Layout(**batch["layout"])
             logits: Tensor = model(
                 input_ids=batch["input_ids"],
-                position_ids=layout.places,
+                position_ids=batch.get("places", layout.places),
                 layout=layout,
                 use_cache=False,
                 logits_to_keep=layout.ends(self._positions),
+                **pictures,
             ).logits
             logits = logits.reshape(-1, self._positions, logits.shape[-1]).float()
         else:
-            tokens = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
-            logits = model(**tokens, use_cache=False, logits_to_keep=self._positions).logits.float()
+            tokens = {name: batch[name] for name in ("input_ids", "attention_mask")}
+            tokens["position_ids"] = batch.get("places", batch["position_ids"])
+            logits = model(**tokens, **pictures, use_cache=False, logits_to_keep=self._positions).logits.float()
         if not self._trie.is_flat:
             logits = self._trie.scores(logits)[:, None]
         if bias is None:
@@ -72,11 +82,28 @@ class Objective:
             return torch.add(logits, bias[:, None])
         return logits.index_add(2, self._label_ids, F.pad(bias[:, None], (0, 0, 0, self._positions - 1)))
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy over the list's labels at the answer's start, or over its tokens as in plain SFT."""
+    def loss(self, logits: Tensor, targets: Tensor, teacher: Tensor | None = None) -> Tensor:
+        """The mean over the examples, or over the tokens of their answers as in plain SFT.
+
+        Args:
+            teacher: a teacher's log-probabilities, see `reranker.training.distillation`; examples of which it says
+                nothing are trained without it.
+        """
+        if teacher is not None:
+            weights = self._teacher_weight * is_taught(teacher)
+            own = self._of_each(logits[:, -1], targets)
+            return ((1 - weights) * own + weights * divergence(logits[:, -1], teacher)).mean()
+        if self._ranking_loss is not None:
+            return self._ranking_loss(logits[:, -1], targets).mean()
         if self._by_label:
             return F.cross_entropy(logits[:, -1], targets)
         return F.cross_entropy(logits[:, :-1].flatten(0, 1), self._answers[targets].flatten())
+
+    def _of_each(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The objective that compares labels, [examples]."""
+        if self._ranking_loss is not None:
+            return self._ranking_loss(logits, targets)
+        return F.cross_entropy(logits, targets, reduction="none")
 
     def first(self, logits: Tensor) -> Tensor:
         """The position of the highest-scored label, int64 [examples]."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from reranker.data.example import Example
+from reranker.data.hash_random import random_bits
 from reranker.errors import Fault, InputError
-from reranker.hash_random import random_bits
 from reranker.report_figures import epoch_of
 
 _PART = 4  # a report within an epoch scores one list in so many
@@ -74,8 +74,8 @@ def part_size(lists: int) -> int:
 
 
 def part_of(lists: Sequence[Example]) -> list[Example]:
-    """The lists that reports within an epoch are on: the same users for every trial of a study."""
+    """The lists that reports within an epoch are on: all of the same users, for every trial of a study."""
     count = part_size(len(lists))
     users = np.array([example.user for example in lists], dtype=np.int64)
-    chosen = np.sort(np.argsort(random_bits(_PURPOSE, users), kind="stable")[:count])
-    return [lists[row] for row in chosen.tolist()]
+    chosen = users[np.argsort(random_bits(_PURPOSE, users), kind="stable")[:count]]
+    return [lists[row] for row in np.flatnonzero(np.isin(users, chosen)).tolist()]

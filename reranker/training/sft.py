@@ -11,17 +11,18 @@ import torch
 from trl import SFTConfig
 
 from reranker.config import TrialConfig
+from reranker.data.agreement import check_agreement
 from reranker.data.assemble import RerankingData
 from reranker.errors import OutOfMemory, TrainingStopped
-from reranker.modeling.checkpoints import base_dtype
 from reranker.modeling.device import best_device
 from reranker.modeling.label_skill import Skill
 from reranker.modeling.lora_start import start_at_base
 from reranker.modeling.memory_estimate import host_memory
 from reranker.modeling.model_cache import BaseModels
 from reranker.modeling.model_files import shape_of
+from reranker.modeling.model_loading import base_dtype
 from reranker.modeling.out_of_memory import is_out_of_memory
-from reranker.process_group import workers
+from reranker.modeling.process_group import workers
 from reranker.prompting.forward_passes import Limits
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.batch_plan import examples_of_a_list, pass_tokens, share_of_batch
@@ -76,10 +77,11 @@ def fine_tune(
         EnvironmentFault: the model cannot be loaded, or the folder cannot be written.
     """
     started = time.perf_counter()
+    check_agreement(config, data.config)
     device = best_device()
     bases = BaseModels() if bases is None else bases
     on_status(TrainingStatus(f"loading {config.model}"))
-    encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
+    encoder = PromptEncoder(bases.catalogue(config, data), config)
     mixed = base_dtype(config, device) == torch.bfloat16
     held = config.model_copy(update={"precision": "bf16" if mixed else "fp32"})
     shape, capacity = shape_of(config.model), _memory(device)
@@ -118,7 +120,7 @@ def fine_tune(
             dataset_kwargs={"skip_prepare_dataset": True},
             max_length=None,
             dataloader_pin_memory=device.type == "cuda",
-            ddp_find_unused_parameters=False,
+            ddp_find_unused_parameters=config.vision_lora,  # of a pass without any image the tower has no part
             ddp_backend="gloo" if device.type == "cpu" and workers() > 1 else None,
         )
         job = Job(
@@ -166,7 +168,7 @@ def _skill(
         if should_stop():
             raise TrainingStopped("stopped before the first epoch")
 
-    catalogue = bases.catalogue(config.model, data.interactions.item_texts)
+    catalogue = bases.catalogue(config, data)
     lesson = SkillLesson(
         config, catalogue, device, most_tokens=limits.tokens, most_rows=limits.rows, tell=tell, check=check
     )

@@ -59,7 +59,7 @@ def measure_speed(config: TrialConfig, data: RerankingData) -> Speed:
     lists = data.validation(config)[: _LISTS_ON_A_GPU if on_gpu else _LISTS]
     if not lists:
         return Speed(per_example, 0.0)
-    encoder = PromptEncoder(bases.catalogue(config.model, data.interactions.item_texts), config)
+    encoder = PromptEncoder(bases.catalogue(config, data), config)
     with bases.adapted(config, device) as model:
         encoded = EncodedLists.of(encoder, lists)
         # A GPU loads kernels for each new shape.

@@ -9,7 +9,7 @@ import resource
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,20 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 from trl import SFTConfig
 
+from reranker.calibration import AS_SCORED
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.example import Example
-from reranker.errors import TrainingError, TrainingStopped
-from reranker.evaluation.evaluate import Evaluation, collaborative_scores, evaluate
-from reranker.evaluation.scoring import EncodedLists, Probe, flops_per_list, inspect
+from reranker.errors import TrainingError
+from reranker.evaluation.evaluate import Evaluation, collaborative_scores, evaluate, items_behind
+from reranker.evaluation.scoring import EncodedLists, Probe, at_places, flops_per_list, inspect
 from reranker.evaluation.title_probe import named_titles, own_probes, title_probes
-from reranker.modeling.freed_memory import give_back
 from reranker.modeling.label_skill import Skill
+from reranker.modeling.process_group import gathered, of_all, of_first, wait_for_all, worker_rank, workers
 from reranker.modeling.quantisation import count
-from reranker.process_group import gathered, of_all, of_first, wait_for_all, worker_rank, workers
 from reranker.prompting.forward_passes import Pass
 from reranker.prompting.prompts import PromptEncoder
 from reranker.report_figures import SCORED_SHARE, best_report, is_better
@@ -38,15 +38,14 @@ from reranker.training.collator import Counts, PassCollator
 from reranker.training.loss import Objective
 from reranker.training.report_plan import ReportPlan, part_of, part_size
 from reranker.training.resumable_trainer import ResumableTrainer
-from reranker.training.training_status import Pace, TrainingStatus
+from reranker.training.step_watch import StepWatch
+from reranker.training.training_status import TrainingStatus
 from reranker.trial_folder import TrialFolder
 
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # on a deprecated option of its own
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 _GROUPS = 2  # of parameters that the trainer makes: with weight decay and without
-_TIDY_S = 20.0  # between two returns of freed memory to the system
-_STATUS_S = 2.0  # between two status reports; a step in between only reads the clock
 _LINE_S = 20.0  # between two lines about a step
 _UNSAVED_S = 60.0  # of training, which a kill while lists are scored may cost
 
@@ -108,56 +107,6 @@ class ScoredLists:
         """Every `workers()`-th list is this worker's."""
         mine = EncodedLists.of(encoder, examples[worker_rank() :: workers()])
         return ScoredLists(examples, mine, own_probes(title_probes(encoder.catalogue, encoder.config, examples)))
-
-
-class StepWatch(TrainerCallback):  # type: ignore[misc]
-    """After each optimiser step: asks for a report when it is due, tells how far the training is, and ends it when
-    asked to."""
-
-    def __init__(
-        self, plan: ReportPlan, should_stop: Callable[[], bool], on_status: Callable[[TrainingStatus], None]
-    ) -> None:
-        self._plan, self._should_stop, self._on_status = plan, should_stop, on_status
-        self._told = self._tidied = time.monotonic()
-        self.pace = Pace()
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Tell of the new epoch."""
-        self._tell(state, self._plan.epoch_at(state.global_step))
-
-    def score(self, state: Any, lists: int) -> None:
-        """Tell that so many lists are being scored."""
-        self._tell(state, self._plan.epoch_at(state.global_step - 1), f"scoring {lists} lists")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Have a report made, tell, and free memory when due.
-
-        Raises:
-            TrainingStopped: `should_stop` said so.
-        """
-        control.should_evaluate = self._plan.is_due(state.global_step)
-        now = time.monotonic()
-        if now - self._told > _STATUS_S:
-            self._tell(state, self._plan.epoch_at(state.global_step - 1))
-        if now - self._tidied > _TIDY_S:
-            self._tidied = now
-            give_back()
-        if self._should_stop():
-            raise TrainingStopped(f"stopped at optimiser step {state.global_step}")
-
-    def _tell(self, state: Any, epoch: int, doing: str = "") -> None:
-        self._told = time.monotonic()
-        steps = self._plan.steps
-        status = TrainingStatus(
-            doing,
-            epoch + 1,
-            state.global_step - epoch * steps,
-            steps,
-            self.pace.loss,
-            self.pace.tokens_per_second,
-            self.pace.seconds_for(state.max_steps - state.global_step),
-        )
-        self._on_status(status)
 
 
 class RerankerTrainer(ResumableTrainer):
@@ -241,7 +190,7 @@ class RerankerTrainer(ResumableTrainer):
         self, model: Any, inputs: Pass, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
         """The loss of the configuration's objective."""
-        return self._objective.loss(self._objective.logits(model, inputs), inputs["targets"])
+        return self._objective.loss(self._objective.logits(model, inputs), inputs["targets"], inputs.get("teacher"))
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the trainer's formula ignores the work that our passes skip."""
@@ -256,8 +205,6 @@ class RerankerTrainer(ResumableTrainer):
             self._keep_state()
         number = self.job.plan.reports_by(self.state.global_step)
         lists = self._validation if self.job.plan.scores_all(number) else self._part
-        if lists.examples:
-            self._watch.score(self.state, len(lists.examples))
         evaluation, scored_figures = self._evaluate_together(lists) if lists.examples else (None, {})
         train_loss = float(np.mean(of_all(float(self._losses)))) / self.job.plan.steps_in_epoch(self.state.global_step)
         epoch = self.job.plan.epoch_of(number)
@@ -366,7 +313,8 @@ class RerankerTrainer(ResumableTrainer):
         if report.best:
             model = self.accelerator.unwrap_model(self.model)
             title_scores = self.job.data.title_scores(self.job.config)
-            self.job.folder.keep_adapter(model, self.job.config, epoch, self.job.skill, title_scores)
+            adjustment = AS_SCORED if report.evaluation is None else report.evaluation.adjustment
+            self.job.folder.keep_adapter(model, self.job.config, epoch, self.job.skill, title_scores, adjustment)
         if (evaluation := report.evaluation) is not None:
             users = [self.job.data.interactions.user_ids[e.user] for e in lists]
             self.job.folder.keep_report(number, users, evaluation.ranks, evaluation.picks, best=report.best)
@@ -376,14 +324,22 @@ class RerankerTrainer(ResumableTrainer):
         """The evaluation of the lists, and its figures plus their share, the scoring time and the label mass."""
         model = self.accelerator.unwrap_model(self.model)
         began = time.perf_counter()
-        scored = inspect(model, lists.mine, lists.probes)
+        on_progress = self._watch.score(self.state, len(lists.examples))
+        scored = inspect(model, lists.mine, lists.probes, on_progress)
         passed = time.perf_counter() - began
+        scores, label_prior = gathered(scored.scores, len(lists.examples)), tuple[float, ...]()
+        if self.job.config.label_prior == "divide":
+            scored_lists = len(lists.examples) * lists.mine.turns
+            label_prior = tuple((np.sum(of_all(scored.label_sums), axis=0) / scored_lists).tolist())
+            scores = scores - at_places(label_prior, lists.mine.turns)
         evaluation = evaluate(
-            gathered(scored.scores, len(lists.examples)),
+            scores,
             np.array([e.target for e in lists.examples]),
             collaborative_scores(lists.examples),
             self.job.config.model_weight,
+            behind=items_behind(lists.examples),
         )
+        evaluation = replace(evaluation, adjustment=replace(evaluation.adjustment, label_prior=label_prior))
         share = len(lists.examples) / len(self._validation.examples)
         return evaluation, {
             **evaluation.figures,

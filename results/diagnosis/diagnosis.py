@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import textwrap
 
+from results.diagnosis.all_checks import CHECKS, EXPLAINS
 from results.diagnosis.checks.space import failures
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Confidence, Finding, Grade
-from results.diagnosis.findings import CHECKS, EXPLAINS
 
 
 def diagnose(inputs: DiagnosisInputs) -> list[Finding]:

@@ -17,6 +17,8 @@ from reranker.data.baseline_ranks import COLLABORATIVE
 from reranker.errors import EnvironmentFault, Fault, InputError, nearest
 from reranker.metrics import METRIC_NAMES, METRICS, Picks, chance
 from reranker.report_figures import on_all_lists, scored_share
+from reranker.storage.file_kinds import what_it_is
+from results.leaderboard import LEFT_OUT, REASON
 from results.statistics.comparison import Comparison, compare
 from results.statistics.seed_averages import replicated
 from results.statistics.what_was_learned import ZERO_SHOT, Naming
@@ -24,7 +26,7 @@ from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 _RANKED_BY = ("ndcg_at_10", *(name for name in METRIC_NAMES if name != "ndcg_at_10"), "val_loss")
 _FIGURES = (*METRIC_NAMES, "train_loss", "val_loss", "label_mass", "titles_found", "titles_asked", "hit", "seconds")
-_TEXTS = ("rank", "name", "kind", "status", "epoch")  # columns of a leaderboard that identify a row and are no figures
+_TEXTS = ("rank", "name", "kind", "status", "epoch", REASON)  # columns of a leaderboard that are no figures
 _APPLIED = {"optimizer_steps": "applied/optimizer_steps"}
 _GAINS: dict[str, Callable[[int], float]] = {
     "recall": lambda rank: 1.0,
@@ -104,7 +106,7 @@ class DiagnosisInputs:
         picks, kept_first = _picks(study, ranked[0]) if ranked else (None, None)
         return DiagnosisInputs(
             ranked,
-            manifest["plan"]["validation_lists"],
+            manifest["plan"].get("validation_users", manifest["plan"]["validation_lists"]),
             manifest["plan"]["candidates"],
             metric,
             references.pop("chance"),
@@ -278,8 +280,12 @@ def read_table(path: Path, *, users: int, candidates: int) -> DiagnosisInputs:
             table = csv.DictReader(file)
             rows = [(table.line_num, row) for row in table]
             columns = list(table.fieldnames or [])
-    except (OSError, UnicodeDecodeError) as error:
-        raise EnvironmentFault(f"cannot read {path}: {error}") from error
+    except OSError as error:
+        raise EnvironmentFault(f"cannot read {path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error):
+        with path.open("rb") as content:
+            hint = what_it_is(content.read(64))
+        raise InputError([Fault("the file must be CSV, in UTF-8", str(path), hint=hint)]) from None
     faults = [Fault("must be at least 1", field="--users", value=users)] if users < 1 else []
     faults += [Fault("must be at least 2", field="--candidates", value=candidates)] if candidates < 2 else []
     faults += _table_faults(str(path), columns, rows)
@@ -289,6 +295,8 @@ def read_table(path: Path, *, users: int, candidates: int) -> DiagnosisInputs:
     runs, failed, baselines = [], [], {}
     for line, row in rows:
         figures = {_APPLIED.get(name, name): _value(name, text) for name, text in row.items() if text}
+        if row.get("status") == LEFT_OUT:
+            continue
         if row.get("kind") == "baseline":
             baselines[row.get("name") or f"the one in line {line}"] = figures
         elif metric not in figures and row.get("kind") != "chance":

@@ -7,7 +7,7 @@ stays text. A chart is drawn 1:1 at its width in CSS pixels and is readable on a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -182,8 +182,12 @@ def label_positions(picks: Picks | None, candidates: int) -> Figure:
     return Figure(key, title, caption, svg)
 
 
-def reliability(picks: Picks | None) -> Figure:
-    """The probability of first places against how often they are right."""
+def reliability(picks: Picks | None, figures: Mapping[str, float] | None = None) -> Figure:
+    """The probability of first places against how often they are right.
+
+    Args:
+        figures: of the same report, for what a temperature mends.
+    """
     key, title = "reliability", "Is its confidence right?"
     if picks is None or len(picks.first) < 2 * _FEW:
         reason = "were not stored for this trial" if picks is None else "are of too few lists to group them"
@@ -216,7 +220,19 @@ def reliability(picks: Picks | None) -> Figure:
         if abs(bias) > 0.02
         else ": its probabilities can be taken at their word."
     )
+    caption += _calibrated(figures or {})
     return Figure(key, title, caption.replace("a tenth", f"1/{groups}") if groups != 10 else caption, svg)
+
+
+def _calibrated(figures: Mapping[str, float]) -> str:
+    """What the probabilities of `rank` are beside those drawn; empty of a trial from before they had a temperature."""
+    if "temperature" not in figures:
+        return ""
+    return (
+        f" The ranker divides its scores by a temperature of {figures['temperature']:.2f}: on lists that it was not fitted "
+        f"on, the calibration error goes from {figures['calibration_error']:.1%} to {figures['calibrated_error']:.1%} and "
+        f"the log-loss from {figures['val_loss']:.3f} to {figures['calibrated_loss']:.3f}."
+    )
 
 
 def cost(contest: Contest) -> Figure:

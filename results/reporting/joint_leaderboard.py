@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from results.leaderboard import leaderboard, ranked
+from results.leaderboard import LEFT_OUT, leaderboard, ranked
 from results.statistics.comparison import baseline_names, common_metric
 from results.study.study_folder import StoredTrial, StudyFolder
 
@@ -24,4 +24,5 @@ def joint_leaderboard(studies: Mapping[StudyFolder, Sequence[StoredTrial]]) -> t
         tables.append(table)
     metric = common_metric(list(studies))
     knobs = list(dict.fromkeys(knob for study in studies for knob in study.read_manifest()["knobs"]))
-    return ranked(pd.concat(tables).drop_duplicates(["kind", "name"]), metric), knobs
+    rows = pd.concat(tables).sort_values("status", key=lambda status: status.fillna("") == LEFT_OUT, kind="stable")
+    return ranked(rows.drop_duplicates(["kind", "name"]), metric), knobs  # of a baseline the row with figures

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from results.reporting.leaderboard_rows import Board, Row
 from results.reporting.report_content import Content, Reading, Step, Tile
+from results.reporting.report_leaderboard import Board, Row
 from results.reporting.segment_table import ITEM_HEAD, SegmentTable
 
 _ROWS = 10  # trials in the short leaderboard

@@ -46,12 +46,12 @@ def knob_figures(journal: Path, scores: Mapping[int, float], *, maximise: bool, 
 def _scored(journal: Path, scores: Mapping[int, float], maximise: bool) -> Any:
     """An in-memory Optuna study of the journal's trials with these scores."""
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from results.study.journal_file import storage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize" if maximise else "minimize")
-    stored = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(journal))))
+    stored = optuna.load_study(study_name=None, storage=storage(journal))
     for trial in stored.get_trials(deepcopy=False):
         if trial.number in scores and trial.params:
             parameters = {"params": trial.params, "distributions": trial.distributions}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from results.diagnosis.finding import Finding
 from results.reporting.chart_data import Figure
-from results.reporting.leaderboard_rows import Board
+from results.reporting.report_leaderboard import Board
 from results.reporting.segment_table import SegmentTable
 
 

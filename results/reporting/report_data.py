@@ -13,9 +13,9 @@ from reranker.storage.atomic_files import read_text
 from results.leaderboard import PRETTY
 from results.reporting import charts, optuna_plots
 from results.reporting.chart_data import Contest, Figure
-from results.reporting.leaderboard_rows import Board, board_of, spelled
 from results.reporting.report_content import Content, Reading, Step
 from results.reporting.report_header import ReportHeader, difference_text
+from results.reporting.report_leaderboard import Board, board_of, spelled
 from results.reporting.segment_table import NOTHING, SegmentTable
 from results.statistics.seed_averages import replicated
 from results.statistics.verdict_text import verdict
@@ -110,6 +110,8 @@ class _Report(ReportHeader):
                 f"{key.replace('_', ' ')} {reading[key]}"
                 for key in ("users", "config_hash", "data_fingerprint", "code_version")
             )
+            left_out = reading.get("left_out_baselines", {}).items()
+            record += "".join(f"; {masked(name)} is left out: {reason}" for name, reason in left_out)
             columns = tuple(PRETTY.get(metric, metric) for metric in metrics)
             readings.append(
                 Reading(reading["time"], trial_name, masked(reading["unseal"]), columns, tuple(rows), record)
@@ -167,7 +169,7 @@ class _Report(ReportHeader):
         return [
             charts.rank_histogram(ranks, self.candidates, contest.winner, baseline),
             charts.label_positions(picks, self.candidates),
-            charts.reliability(picks),
+            charts.reliability(picks, self.best.best(self.metric) if self.best is not None else None),
         ]
 
     # How to reproduce it

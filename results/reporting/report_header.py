@@ -78,12 +78,15 @@ class ReportHeader:
     def _context(self) -> tuple[str, ...]:
         """Trials, metric, size and state of the study."""
         plan = self.manifest["plan"]
+        lists = plan["validation_lists"]
+        users = plan.get("validation_users", lists)
         counts = {status: sum(trial.status is status for trial in self.trials) for status in TrialStatus}
         status_counts = ", ".join(f"{count} {status.value}" for status, count in counts.items() if count)
         return (
             _count(len(self.trials), "trial") + (f" ({status_counts})" if status_counts else ""),
             f"{PRETTY.get(self.metric, self.metric)} on validation",
-            f"{plan['validation_lists']} users, {self.candidates} candidates each",
+            f"{users} users, {'' if users == lists else f'{lists} lists, '}{self.candidates} candidates each",
+            *_protocol(plan),
             str(self.state),
         )
 
@@ -232,7 +235,7 @@ class ReportHeader:
             steps.append(Step(f"Go on with the search: {reason}.", resume))
         advice = [Step(f"{capital(finding.name)}: {finding.next_step}.") for finding in self._serious()[:2]]
         if self.best is None:
-            retry = Step("See below why trials failed, mend it, and try them again.", f"{resume} --retry-failed")
+            retry = Step("See below why trials failed, fix that, and try them again.", f"{resume} --retry-failed")
             return [*steps, *advice] or ([retry] if self.trials else [Step("Begin.", resume)])
         proofs = self.proofs
         if not (proofs and all(proof.word == "better" for proof in proofs)):
@@ -300,6 +303,14 @@ class ReportHeader:
             for finding in self.findings
             if finding.confidence != "possible" and not (few_failed and finding.name == "trials failed")
         ]
+
+
+def _protocol(plan: dict[str, Any]) -> list[str]:
+    """How lists are split and ranked, where that is not the default."""
+    sentences = ["ranks in the whole catalogue"] if plan.get("evaluation") == "full" else []
+    if plan.get("split") == "time":
+        sentences.append(f"split by time: validation from {plan['validation_from']}, test from {plan['test_from']}")
+    return sentences
 
 
 def difference_text(difference: dict[str, float]) -> str:

@@ -61,10 +61,10 @@ class SegmentTable:
         """
         if missing := ListFacts.missing(study):
             return SegmentTable(missing=f"{missing}.")
-        found = segments(study, ranked, comparison)
-        if found is None:
+        all_segments = segments(study, ranked, comparison)
+        if all_segments is None:
             return SegmentTable(missing=NOTHING)
-        return table_of(found, first_places(study, found.trial))
+        return table_of(all_segments, first_places(study, all_segments.trial))
 
     def in_terminal(self) -> list[Table]:
         """The table of segments, and that of items if there are any."""

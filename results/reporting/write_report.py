@@ -6,14 +6,16 @@ import re
 from pathlib import Path
 
 from reranker.storage.atomic_files import write_file
+from reranker.storage.yaml_lines import dump
 from results.leaderboard import leaderboard
 from results.reporting.markdown import to_markdown
 from results.reporting.report_content import Content
 from results.reporting.report_data import content_of
 from results.reporting.segment_table import ITEM_HEAD
+from results.reporting.spreadsheet import as_csv
 from results.statistics.comparison import winner
 from results.statistics.segment_frames import item_frame, segment_frame
-from results.study.study_folder import StudyFolder
+from results.study.study_folder import StoredTrial, StudyFolder
 
 
 def write_report(study: StudyFolder) -> Path:
@@ -27,18 +29,25 @@ def write_report(study: StudyFolder) -> Path:
 
 def read_content(study: StudyFolder) -> Content:
     """Write the leaderboard and the best configuration, and read the report's content."""
-    write_file(study.leaderboard, leaderboard(study).to_csv(index=False))
+    write_file(study.leaderboard, as_csv(leaderboard(study)))
     if (best := winner(study)) is not None:
-        study.write_best_config(best)
+        write_best_config(study, best)
     return content_of(study)
+
+
+def write_best_config(study: StudyFolder, trial: StoredTrial) -> None:
+    """Write the winner's knobs and the study's data, for `python -m reranker.train --config`."""
+    head = f"# Trial {trial.number} of the study {study.name}: every knob, resolved, and the study's data.\n"
+    data = study.read_data_config().model_dump(mode="json")
+    write_file(study.best_config, head + dump({**trial.values, "data": data}))
 
 
 def write_content(study: StudyFolder, content: Content) -> Path:
     """Write both reports, and the figures by segment if there are any; returns the page's path."""
     if content.segments.found is not None:
-        write_file(study.segments, segment_frame(content.segments.found).to_csv(index=False))
+        write_file(study.segments, as_csv(segment_frame(content.segments.found)))
     if content.segments.first is not None:
-        write_file(study.top_items, item_frame(content.segments.first).to_csv(index=False))
+        write_file(study.top_items, as_csv(item_frame(content.segments.first)))
     write_file(study.report, to_html(content))
     write_file(study.report.with_suffix(".md"), to_markdown(content))
     return study.report

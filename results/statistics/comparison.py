@@ -16,9 +16,7 @@ from results.statistics.paired_tests import (
     Family,
     Flips,
     Ranker,
-    mean_interval,
     smallest_detectable,
-    standard_error,
     tied,
 )
 from results.statistics.seed_averages import (
@@ -51,7 +49,7 @@ class Comparison:
         tie_set: trials that the winner is not proven better than, itself included, best first.
         cheapest: the one in the tie set with the fewest FLOPs per list, then the fewest parameters.
         detectable: the true difference to a baseline that is proven with 80% power.
-        users: the number of lists.
+        users: the number of users.
         scores: one score per run of each replicated configuration, by trial.
         ahead: unreplicated trials that scored more than the winner's mean, with their score.
         seed_spread: standard deviation between seeds of one configuration; None without replicates.
@@ -61,6 +59,7 @@ class Comparison:
         configurations: the number of compared configurations.
         naming: how often the winner's model names the label of a title; None if unknown.
         lesson: what it took to teach the bases to name labels, in a sentence; empty if none was taught.
+        lists: the number of the users' lists; None: one each.
     """
 
     metric: str
@@ -80,6 +79,7 @@ class Comparison:
     configurations: int
     naming: Naming | None = None
     lesson: str = ""
+    lists: int | None = None
 
     @property
     def learned(self) -> str:
@@ -106,8 +106,11 @@ def compare(*studies: StudyFolder, ranked: Sequence[ConfigurationResult] | None 
         return None
     if len(studies) > 1:
         pooled = best_first(pooled, metric)
-    rankers = [configuration_result.ranker(metric) for configuration_result in pooled]
-    baselines = baseline_values(studies, metric, pooled[0].user_ids)
+    lists = pooled[0].lists
+    rankers = [lists.ranker(configuration_result.ranker(metric)) for configuration_result in pooled]
+    list_values = pooled[0].values(metric)
+    of_baselines = baseline_values(studies, metric, pooled[0].user_ids)
+    baselines = {name: lists.totals(values) for name, values in of_baselines.items()}
     test_results = tests(rankers, baselines, resamples=None, seed=0)
     winner_values = rankers[0].values
     spreads = [
@@ -117,21 +120,22 @@ def compare(*studies: StudyFolder, ranked: Sequence[ConfigurationResult] | None 
     return Comparison(
         metric,
         pooled[0].trial,
-        mean_interval(winner_values),
+        lists.interval(list_values),
         test_results.against,
         [pooled[i].trial for i in test_results.tie_set],
         min((pooled[i].trial for i in test_results.tie_set), key=cost_of),
         smallest_detectable(max(spreads, default=0.0), len(winner_values), test_results.reach),
-        len(winner_values),
+        len(lists),
         {name_of(c.trial, len(studies) > 1): c.scores(metric) for c in with_replicates},
         [(c.trial, c.score(metric)) for c in not_replicated(pooled, metric)],
         seed_spread(pooled, metric),
         sum(len(c.replicates) for c in with_replicates),
-        standard_error(winner_values),
+        lists.error(list_values),
         len(studies),
         len(pooled),
         _naming(pooled[0], len(winner_values)),
         lesson(run for configuration_result in pooled for run in configuration_result.runs),
+        lists.lists,
     )
 
 
@@ -198,7 +202,7 @@ def common_metric(studies: Sequence[StudyFolder]) -> str:
 
 
 def baseline_values(studies: Sequence[StudyFolder], metric: str, user_ids: set[str]) -> dict[str, FloatArray]:
-    """The values of each baseline for these users, [users] in the order of their ids, so that pairs match."""
+    """The values of each baseline on these users' lists, [lists] in the order of their users' ids, so that pairs match."""
     values = {}
     for study in studies:
         for name, shown_name in baseline_names(study, studies).items():

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from reranker.metrics import FloatArray, IntArray
+from results.statistics.lists_of_users import ListsOfUsers
 from results.statistics.paired_tests import LEVEL
 from results.statistics.segments import Level
 from results.study.list_facts import ListFacts
 from results.study.study_folder import StoredTrial, StudyFolder
 
-LEAST = 10  # lists in which an item is either first or the target; fewer could not be proven
+LEAST = 10  # users in whose lists an item is either first or the target; fewer could not be proven
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Item:
         first: in how many it stands first.
         target: in how many it is the true item.
         p: two-sided, of the two counts being equal but for chance, adjusted for all tested items; None where too few
-            lists tell.
+            users tell.
     """
 
     item_id: str
@@ -46,7 +47,7 @@ class Item:
 
     @property
     def word(self) -> str:
-        """What is proven of it: too often, too seldom, or not told apart; empty where too few lists tell."""
+        """What is proven of it: too often, too seldom, or not told apart; empty where too few users tell."""
         if self.p is None:
             return ""
         return "not told apart" if not self.proven else "too often" if self.first > self.target else "too seldom"
@@ -105,7 +106,7 @@ def first_places(study: StudyFolder, trial: StoredTrial) -> FirstPlaces | None:
     if picks is None:
         return None
     users = folder.read_user_ids()
-    facts = facts.ranked_for(set(users))
+    facts, lists = facts.ranked_for(set(users)), ListsOfUsers.of(sorted(users))
     first = facts.candidates[np.arange(len(users)), picks.first[np.argsort(users, kind="stable")]].astype(np.int64)
     bits, target = self_information(facts.popularity), facts.target
     return FirstPlaces(
@@ -115,10 +116,10 @@ def first_places(study: StudyFolder, trial: StoredTrial) -> FirstPlaces | None:
         len(np.unique(facts.candidates)),
         len(np.unique(first)),
         len(np.unique(target)),
-        Level.of(bits[first]),
-        Level.of(bits[target]),
-        Level.of(bits[first] - bits[target]),
-        _items(facts, first),
+        Level.of(bits[first], lists),
+        Level.of(bits[target], lists),
+        Level.of(bits[first] - bits[target], lists),
+        _items(facts, first, lists),
     )
 
 
@@ -132,11 +133,11 @@ def self_information(popularity: IntArray) -> FloatArray:
     return bits
 
 
-def _items(facts: ListFacts, first: IntArray) -> tuple[Item, ...]:
+def _items(facts: ListFacts, first: IntArray, lists: ListsOfUsers) -> tuple[Item, ...]:
     size, target = len(facts.item_ids), facts.target
     firsts, targets = np.bincount(first, minlength=size), np.bincount(target, minlength=size)
-    listed, wrong = np.bincount(facts.candidates.ravel(), minlength=size), first != target
-    p = too_unequal(np.bincount(first[wrong], minlength=size), np.bincount(target[wrong], minlength=size))
+    listed = np.bincount(facts.candidates.ravel(), minlength=size)
+    p = too_unequal(*_more_of_either(first, target, lists.owners, size))
     shown = np.flatnonzero(firsts + targets)
     order = shown[np.lexsort((-firsts[shown], targets[shown] - firsts[shown]))]
     return tuple(
@@ -153,16 +154,32 @@ def _items(facts: ListFacts, first: IntArray) -> tuple[Item, ...]:
     )
 
 
-def too_unequal(only_first: IntArray, only_target: IntArray) -> NDArray[np.float64]:
-    """p-values of items standing first as often as they are the target, [items]; NaN of fewer than `LEAST` lists.
-
-    Where an item is both, it tells nothing; of the other lists half should be of either kind. Source: McNemar,
-    Psychometrika 12, 1947, exact by the binomial distribution; adjusted by Holm, Scandinavian Journal of Statistics 6,
-    1979, over the items with enough lists, which does not depend on which kind they are of.
+def _more_of_either(first: IntArray, target: IntArray, owners: IntArray, items: int) -> tuple[IntArray, IntArray]:
+    """How many users have the item first more often than as the target, and how many less often, [items] each.
 
     Args:
-        only_first: int [items], lists where the item stands first and is not the target.
-        only_target: int [items], lists where it is the target and does not stand first.
+        first, target: items, [lists].
+        owners: whose the lists are, [lists].
+    """
+    wrong = first != target
+    pairs = np.concatenate([owners[wrong] * items + first[wrong], owners[wrong] * items + target[wrong]])
+    signs = np.repeat([1, -1], np.count_nonzero(wrong))
+    kinds, of_pair = np.unique(pairs, return_inverse=True)
+    more = np.bincount(of_pair, weights=signs, minlength=len(kinds))
+    only_first, only_target = (np.bincount(kinds[side] % items, minlength=items) for side in (more > 0, more < 0))
+    return only_first, only_target
+
+
+def too_unequal(only_first: IntArray, only_target: IntArray) -> NDArray[np.float64]:
+    """p-values of items standing first as often as they are the target, [items]; NaN of fewer than `LEAST` users.
+
+    Whoever has an item as often first as for the target tells nothing; of the others half should be of either kind.
+    Source: McNemar, Psychometrika 12, 1947, exact by the binomial distribution; adjusted by Holm, Scandinavian Journal
+    of Statistics 6, 1979, over the items with enough users, which does not depend on which kind they are of.
+
+    Args:
+        only_first: int [items], users in whose lists the item stands first more often than it is the target.
+        only_target: int [items], users in whose lists it does so less often.
     """
     both = only_first + only_target
     adjusted = np.full(len(both), np.nan)

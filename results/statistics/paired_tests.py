@@ -89,14 +89,24 @@ class Difference:
         return "not told apart" if not self.proven else "better" if self.mean > 0 else "worse"
 
 
-def mean_interval(values: FloatArray) -> tuple[float, float]:
-    """The 95% percentile bootstrap interval of the mean over users, [users] → (low, high)."""
-    if len(values) < 2 or np.ptp(values) == 0:
-        return float(values.mean()), float(values.mean())
+def mean_interval(values: FloatArray, sizes: FloatArray | None = None) -> tuple[float, float]:
+    """The 95% percentile bootstrap interval of the mean over users, [users] → (low, high).
+
+    Args:
+        sizes: each user's number of lists over their mean, [users]. A resample's values are then divided by what its users
+            have of them: whoever has many lists counts for as many, in both.
+    """
+    mean = float(values.mean())
+    above = values if sizes is None else values - mean * sizes
+    if len(values) < 2 or np.ptp(above) == 0:
+        return mean, mean
     if len(values) > 4000:  # from here on the bootstrap distribution is normal to three digits
-        half_width = _NORMAL.inv_cdf(0.975) * standard_error(values)
-        return float(values.mean()) - half_width, float(values.mean()) + half_width
-    low, high = np.quantile(_redraws(len(values)) @ values.astype(np.float32), [0.025, 0.975])
+        half_width = _NORMAL.inv_cdf(0.975) * standard_error(above)
+        return mean - half_width, mean + half_width
+    means = _redraws(len(values)) @ values.astype(np.float32)
+    if sizes is not None:
+        means /= _redraws(len(values)) @ sizes.astype(np.float32)
+    low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -119,6 +129,12 @@ def differences(pairs: Sequence[tuple[FloatArray, FloatArray]], seed: int = 0) -
 
     Args:
         pairs: (first, second), each [users].
+
+    >>> rng = np.random.default_rng(0)
+    >>> second = rng.random(500)
+    >>> [difference] = differences([(second + rng.normal(0.1, 0.3, 500), second)])
+    >>> difference.word, round(difference.mean, 2), difference.low < 0.1 < difference.high
+    ('better', 0.08, True)
     """
     if not pairs:
         return []

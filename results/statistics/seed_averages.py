@@ -10,6 +10,7 @@ import numpy as np
 
 from reranker.metrics import METRIC_NAMES, FloatArray, values_of
 from reranker.report_figures import report_number, scored_share
+from results.statistics.lists_of_users import ListsOfUsers
 from results.statistics.paired_tests import Ranker
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.trial_origin import OriginKind
@@ -55,6 +56,11 @@ class ConfigurationResult:
         """The users whose lists are ranked."""
         return set(self.study.trial(self.trial.number).read_user_ids())
 
+    @property
+    def lists(self) -> ListsOfUsers:
+        """Whose the ranked lists are, in the order of `ranker` and `values`."""
+        return ListsOfUsers.of(sorted(self.study.trial(self.trial.number).read_user_ids()))
+
     def scores(self, metric: str) -> list[float]:
         """A metric of each run at its chosen report."""
         return [float(best[metric]) for run in self.runs if (best := run.best(self.metric)) is not None]
@@ -73,7 +79,7 @@ class ConfigurationResult:
         return {**own_figures, **{name: self.score(name) for name in averaged}}
 
     def ranker(self, metric: str) -> Ranker:
-        """The metric of each user for every report of every run, users in the order of their ids; without the reports
+        """The metric of each list for every report of every run, in the order of their users' ids; without the reports
         that are on fewer lists than the chosen one."""
         runs, chosen = [], []
         for run in self.runs:
@@ -86,7 +92,7 @@ class ConfigurationResult:
         return Ranker(tuple(runs), tuple(chosen))
 
     def values(self, metric: str) -> FloatArray:
-        """The metric of each user at the chosen report, mean over the runs, [users] in the order of their ids."""
+        """The metric of each list at the chosen report, mean over the runs, [lists] in the order of their users' ids."""
         rows = []
         for run in self.runs:
             users, ranks = self.study.trial(run.number).read_ranks()

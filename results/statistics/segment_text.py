@@ -34,7 +34,9 @@ def segment_findings(segments: Segments) -> list[str]:
     if not parts:
         return ["All lists are alike in what is known of them, so there are no segments."]
     lines = losses(segments)
-    behind = [part for part in parts if (found := part.difference) and found.mean < 0 and not found.proven]
+    behind = [
+        part for part in parts if (difference := part.difference) and difference.mean < 0 and not difference.proven
+    ]
     if behind:
         listed = "; ".join(f"{part.words}, {part.best}" for part in behind)
         lines.append(f"Behind the best baseline there, but not proven so: {listed}.")
@@ -53,13 +55,13 @@ def segment_findings(segments: Segments) -> list[str]:
 def first_place_findings(first: FirstPlaces) -> list[str]:
     """How much of the catalogue stands first, how new it is, and what stands first too often."""
     gain = first.novelty_gain
-    told = "as new as" if gain.low <= 0 <= gain.high else "less new than" if gain.mean < 0 else "newer than"
+    compared = "as new as" if gain.low <= 0 <= gain.high else "less new than" if gain.mean < 0 else "newer than"
     coverage = (
         f"Trial {first.trial.number} puts {first.first} of {first.catalogue} items first ({first.coverage:.0%} of the "
         f"catalogue); {first.targets} are a target, {first.listed} stand in a list."
     )
     novelty = (
-        f"What it puts first is {told} what users took: {first.novelty.mean:.2f} bits against "
+        f"What it puts first is {compared} what users took: {first.novelty.mean:.2f} bits against "
         f"{first.target_novelty.mean:.2f} ({gain.mean:+.2f}, {gain.low:+.2f} to {gain.high:+.2f})."
     )
     lines = [coverage, novelty]

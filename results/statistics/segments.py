@@ -10,13 +10,14 @@ import numpy as np
 
 from reranker.metrics import FloatArray
 from results.statistics.comparison import Comparison, baseline_values, comparable, compare
-from results.statistics.paired_tests import FEWER, Difference, Family, Flips, Ranker, mean_interval
+from results.statistics.lists_of_users import ListsOfUsers
+from results.statistics.paired_tests import FEWER, Difference, Family, Flips, Ranker
 from results.statistics.seed_averages import ConfigurationResult, configuration_results
 from results.study.list_facts import ListFacts, Segment
 from results.study.study_folder import StoredTrial, StudyFolder
 
 SHOWN = ("recall_at_1", "ndcg_at_10")
-LEAST = 10  # lists; of fewer, hardly any difference could be proven beside the other segments
+LEAST = 10  # users; of fewer, hardly any difference could be proven beside the other segments
 _ALL = "all lists"
 
 
@@ -29,9 +30,9 @@ class Level:
     high: float
 
     @staticmethod
-    def of(values: FloatArray) -> Level:
+    def of(values: FloatArray, users: ListsOfUsers) -> Level:
         """Of a value per list."""
-        return Level(float(values.mean()), *mean_interval(values))
+        return Level(float(values.mean()), *users.interval(values))
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class SegmentFigures:
         lists: how many are in it.
         winner: the winner's levels, by metric.
         baselines: each baseline's levels, by metric.
-        against: the winner's difference to each baseline in the study's metric; empty in a segment of fewer than
-            `LEAST` lists.
+        against: the winner's difference to each baseline in the study's metric; empty in a segment with lists of fewer
+            than `LEAST` users.
         best: the baseline with the highest mean of that metric here; empty if there is none.
     """
 
@@ -60,7 +61,7 @@ class SegmentFigures:
 
     @property
     def difference(self) -> Difference | None:
-        """The winner's difference to the best baseline; None if there is none, or too few lists."""
+        """The winner's difference to the best baseline; None if there is none, or too few users."""
         return self.against.get(self.best)
 
     @property
@@ -125,14 +126,15 @@ def segments(
     own = {metric: best.values(metric) for metric in names}
     baselines = {metric: baseline_values([study], metric, best.user_ids) for metric in names}
     everything = Segment("", _ALL, "", np.ones(len(facts.user_ids), dtype=np.bool_))
-    parts = facts.segments()
+    parts, users = facts.segments(), best.lists
     against = _against(
         [configuration.ranker(comparison.metric) for configuration in configurations],
         baselines[comparison.metric],
         parts,
+        users,
     )
     figures = [
-        _figures(part, differences, own, baselines, comparison.metric)
+        _figures(part, users.on(part.lists), differences, own, baselines, comparison.metric)
         for part, differences in zip([everything, *parts], [comparison.against, *against], strict=True)
     ]
     return Segments(comparison.metric, best.trial, tuple(figures))
@@ -140,6 +142,7 @@ def segments(
 
 def _figures(
     part: Segment,
+    users: ListsOfUsers,
     against: dict[str, Difference],
     own: Mapping[str, FloatArray],
     baselines: Mapping[str, Mapping[str, FloatArray]],
@@ -151,9 +154,9 @@ def _figures(
         part.name,
         part.detail,
         int(part.lists.sum()),
-        {name: Level.of(values[part.lists]) for name, values in own.items()},
+        {name: Level.of(values[part.lists], users) for name, values in own.items()},
         {
-            baseline: {name: Level.of(values[baseline][part.lists]) for name, values in baselines.items()}
+            baseline: {name: Level.of(values[baseline][part.lists], users) for name, values in baselines.items()}
             for baseline in means
         },
         against,
@@ -162,16 +165,18 @@ def _figures(
 
 
 def _against(
-    rankers: Sequence[Ranker], baselines: Mapping[str, FloatArray], parts: Sequence[Segment]
+    rankers: Sequence[Ranker], baselines: Mapping[str, FloatArray], parts: Sequence[Segment], users: ListsOfUsers
 ) -> Iterator[dict[str, Difference]]:
     """For each part, the first ranker's difference to each baseline, corrected for all parts, rankers and baselines."""
-    tested = sum(part.lists.sum() >= LEAST for part in parts)
+    of_parts = [users.on(part.lists) for part in parts]
+    tested = sum(len(of_part) >= LEAST for of_part in of_parts)
     pairs = list(itertools.product(range(len(rankers)), range(len(rankers), len(rankers) + len(baselines))))
-    for part in parts:
-        if part.lists.sum() < LEAST or not baselines:
+    for part, of_part in zip(parts, of_parts, strict=True):
+        if len(of_part) < LEAST or not baselines:
             yield {}
             continue
         rivals = [Ranker.of(values[part.lists]) for values in baselines.values()]
-        flips = Flips.of([*(ranker.on(part.lists) for ranker in rankers), *rivals], resamples=FEWER)
-        family = Family.of(flips, pairs, families=int(tested))
+        of_lists = [*(ranker.on(part.lists) for ranker in rankers), *rivals]
+        flips = Flips.of([of_part.ranker(ranker) for ranker in of_lists], resamples=FEWER)
+        family = Family.of(flips, pairs, families=tested)
         yield dict(zip(baselines, family.differences[: len(baselines)], strict=True))

@@ -40,7 +40,9 @@ def verdict(study: StudyFolder, ranked: Sequence[ConfigurationResult] | None = N
     if manifest["best_reachable_recall_at_1"] is not None:
         reference_texts.append(f"best reachable {manifest['best_reachable_recall_at_1']:.0%}")
     lists = manifest["plan"]["validation_lists"]
-    half_width = 1.96 * math.sqrt(max(recall * (1 - recall), 1 / lists) / lists)
+    users = manifest["plan"].get("validation_users", lists)
+    who = "users" if users == lists else "lists"
+    half_width = 1.96 * math.sqrt(max(recall * (1 - recall), 1 / users) / users)
     if half_width > VAGUE:
         reference_texts[-1] += (
             f". With {lists} lists that is uncertain by ±{half_width:.0%}: too few to tell configurations apart"
@@ -48,7 +50,7 @@ def verdict(study: StudyFolder, ranked: Sequence[ConfigurationResult] | None = N
     subject = f"The best trial (number {best.trial.number}, epoch {best.figures['epoch']}) ranks"
     if best.replicates:
         subject = f"The best configuration (trial {best.trial.number}, {number_of_seeds(len(best.runs))}) ranks"
-    sentence = f"{subject} the true item first for {recall:.0%} of users; {', '.join(reference_texts)}."
+    sentence = f"{subject} the true item first for {recall:.0%} of {who}; {', '.join(reference_texts)}."
     if left_out := study.left_out():
         sentence += f" Left out, since its files were damaged: {', '.join(f'trial {number}' for number in left_out)}."
     return sentence
@@ -63,8 +65,7 @@ def findings(comparison: Comparison | None) -> list[str]:
     low, high = comparison.interval
     lines = [f"Learned: {comparison.learned}."] if comparison.learned else []
     lines.append(
-        f"{name} of {name_of(comparison.winner, several_studies)}: {low:.3f} to {high:.3f} "
-        f"(95%, {comparison.users} users)."
+        f"{name} of {name_of(comparison.winner, several_studies)}: {low:.3f} to {high:.3f} (95%, {sample(comparison)})."
     )
     wins: list[str] = []
     for baseline, difference in sorted(comparison.against.items(), key=lambda item: item[1].mean):
@@ -85,6 +86,12 @@ def findings(comparison: Comparison | None) -> list[str]:
     return [*lines, *_seed_findings(comparison)]
 
 
+def sample(comparison: Comparison) -> str:
+    """What a comparison is on, in words: users, and lists where some have several."""
+    users = f"{comparison.users} users"
+    return users if comparison.lists in (None, comparison.users) else f"{comparison.lists} lists of {users}"
+
+
 def told_difference(difference: Difference) -> str:
     """A difference with its interval."""
     return f"{difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
@@ -103,7 +110,7 @@ def corrected(comparison: Comparison) -> str:
 def power(comparison: Comparison) -> str:
     """The difference that the comparison can detect with its users."""
     return (
-        f"With {comparison.users} users, this comparison has an 80% chance of proving a true difference of "
+        f"With {sample(comparison)}, this comparison has an 80% chance of proving a true difference of "
         f"{comparison.detectable:.3f}."
     )
 

@@ -100,7 +100,9 @@ class Naming:
             best,
         )
         losses = [epoch["train_loss"] for epoch in trial.reports if "train_loss" in epoch]
-        label_loss = trial.values.get("objective", "label_ce") == "label_ce" and not trial.values.get("skill_mix")
+        values = trial.values
+        label_loss = values.get("objective", "label_ce") == "label_ce" and not values.get("skill_mix")
+        label_loss &= values.get("teacher", "none") == "none"
         guessing_loss = figures.get("collaborative_loss", math.log(candidates) if candidates else 0.0)
         named_in_training = candidates and label_loss and min(losses, default=math.inf) < guessing_loss - _TAUGHT
         return None if naming.guesses and named_in_training else naming

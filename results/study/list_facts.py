@@ -71,11 +71,13 @@ class ListFacts:
     @staticmethod
     def of(data: RerankingData, lists: Sequence[Example]) -> ListFacts:
         """The facts of validation lists of these data."""
-        kept, users = data.interactions, np.array([example.user for example in lists], dtype=np.int64)
+        kept, held_out = data.interactions, data.split.validation
+        users = np.array([example.user for example in lists], dtype=np.int64)
+        nth = np.array([example.nth for example in lists], dtype=np.int64)
         return ListFacts(
             [kept.user_ids[user] for user in users],
             np.array([len(example.history) for example in lists], dtype=np.int64),
-            data.split.validation[users].astype(np.int64),
+            held_out.items[held_out.rows(users, nth)].astype(np.int64),
             np.array([example.candidates for example in lists], dtype=np.int32),
             kept.item_ids,
             [" ".join(text.split())[:_TITLE] for text in kept.item_texts],
@@ -157,8 +159,8 @@ class ListFacts:
     @cached_property
     def place(self) -> IntArray:
         """The position of the true item among the candidates, [lists]; MISSING if a retriever did not find it."""
-        found = self.candidates == self.target[:, None]
-        return np.where(found.any(axis=1), found.argmax(axis=1), MISSING).astype(np.int64)
+        is_target = self.candidates == self.target[:, None]
+        return np.where(is_target.any(axis=1), is_target.argmax(axis=1), MISSING).astype(np.int64)
 
     @cached_property
     def head(self) -> int:

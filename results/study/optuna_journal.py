@@ -1,20 +1,25 @@
 """Optuna's journal of a study → its trials and their reports, baselines, test readings and manifest.
 
-The search writes it before it shows anything, so a study's folder is checked against it (`results.study.integrity`).
+The search writes it before it shows anything, so a study's folder is checked against it (`results.study.checked_folder`).
 """
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reranker.storage.access import make_file
 from reranker.storage.atomic_files import DamagedFile, cut_torn_line, writing
 from results.study.trial_origin import Origin, OriginKind
 
 ORIGIN = "origin"  # the attribute of a trial with its origin
 ENDS = "ends"  # the attribute of a trial that is about to end: (status, trials ended before it, cause, ours)
+CONFIG = (
+    "config"  # the attribute of a trial with the digest of its configuration, as `TrialFolder.config_digest` has it
+)
 _MANIFEST, _BASELINE, _READING = "manifest", "baseline/", "test_reading/"
 _REMEDY = "restore it from a copy: without it nobody can tell what was trained"
 
@@ -28,6 +33,7 @@ class TrialRecord:
         reports: the study's metric by report, counted from 1.
         cause: the cause of a failure.
         ours: whether the user can't fix that cause.
+        config: the digest of its configuration; empty in the journals of studies begun before it was kept.
     """
 
     state: str
@@ -35,6 +41,7 @@ class TrialRecord:
     origin: Origin
     cause: str = ""
     ours: bool = False
+    config: str = ""
 
 
 def create_journal(path: Path, name: str, *, minimise: bool, manifest: dict[str, Any]) -> None:
@@ -42,6 +49,7 @@ def create_journal(path: Path, name: str, *, minimise: bool, manifest: dict[str,
     import optuna  # imported late, so that reading a report does not wait for it
 
     with writing(path):
+        make_file(path)
         study = optuna.create_study(
             study_name=name, storage=_storage(path), direction="minimize" if minimise else "maximize"
         )
@@ -49,7 +57,8 @@ def create_journal(path: Path, name: str, *, minimise: bool, manifest: dict[str,
 
 
 def repair(path: Path) -> None:
-    """Clean up after a kill: remove Optuna's stale lock and a torn last line.
+    """Clean up after a kill: remove Optuna's stale lock and a torn last line; also one that is no JSON, over which Optuna
+    would stumble once another follows it. What it held, the folder is asked for.
 
     Only the holder of the study's lock may call this.
     """
@@ -59,7 +68,11 @@ def repair(path: Path) -> None:
             os.unlink(lock)
         if path.exists():
             with path.open("rb+") as file:
-                cut_torn_line(file)
+                end = cut_torn_line(file)
+                file.seek(0)
+                last = file.read(end).splitlines(keepends=True)[-1:]
+                if last and not _is_json(last[0]):
+                    file.truncate(end - len(last[0]))
 
 
 class Journal:
@@ -77,8 +90,7 @@ class Journal:
         try:
             self._study = optuna.load_study(study_name=None, storage=_storage(path))
         except Exception as error:  # noqa: BLE001  (Optuna replays the lines, and may raise anything)
-            damage = "is empty" if not path.stat().st_size else f"is damaged ({type(error).__name__} in Optuna)"
-            raise DamagedFile(path, damage, _REMEDY) from None
+            raise DamagedFile(path, _damage(path, error), _REMEDY) from None
         self._attributes: dict[str, Any] = self._study.user_attrs
 
     @property
@@ -126,13 +138,30 @@ def origin_of(trial: Any) -> Origin:
 
 def _record(trial: Any) -> TrialRecord:
     _, _, cause, ours = trial.user_attrs.get(ENDS, ("", 0, "", False))
-    return TrialRecord(trial.state.name.lower(), trial.intermediate_values, origin_of(trial), cause, ours)
+    config = str(trial.user_attrs.get(CONFIG, ""))
+    return TrialRecord(trial.state.name.lower(), trial.intermediate_values, origin_of(trial), cause, ours, config)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _damage(path: Path, error: Exception) -> str:
+    from results.study.journal_file import ChangedLine
+
+    if not path.stat().st_size:
+        return "is empty"
+    return f"is damaged: {error if isinstance(error, ChangedLine) else f'{type(error).__name__} in Optuna'}"
 
 
 def _storage(path: Path) -> Any:
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from results.study.journal_file import storage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return JournalStorage(JournalFileBackend(str(path)))
+    return storage(path)

@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,14 +19,16 @@ from urllib.parse import quote, unquote
 
 from pydantic import TypeAdapter, ValidationError
 
-from reranker.config import DataConfig, TrialConfig
+from reranker.command_line.redaction import masked
+from reranker.config import TrialConfig
+from reranker.data_config import DataConfig
 from reranker.errors import EnvironmentFault
 from reranker.metrics import summarise
 from reranker.report_figures import best_report
+from reranker.storage.access import make_folder, opener
 from reranker.storage.atomic_files import (
     DamagedFile,
     append_line,
-    as_line,
     read_json,
     read_lines,
     read_yaml,
@@ -35,12 +37,12 @@ from reranker.storage.atomic_files import (
     write_json,
     writing,
 )
-from reranker.storage.yaml_lines import dump
 from reranker.trial_folder import TrialFolder
 from results.study.trial_origin import DRAWN, Origin
 
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}")
 _OLD_S = 3600.0
+READINGS_FROM_THE_START = 3  # the format of studies whose file of the test's readings is there before the first reading
 
 
 class StudyBusy(EnvironmentFault):
@@ -109,13 +111,13 @@ class StudyFolder:
             EnvironmentFault: no permission or no space; nothing is left behind.
         """
         with writing(runs / name):
-            runs.mkdir(parents=True, exist_ok=True)
+            make_folder(runs)
             _remove_leftovers(runs)
             hidden = StudyFolder(runs.resolve() / f".{name[:40]}.{uuid.uuid4().hex}")
-            hidden.path.mkdir()
+            make_folder(hidden.path)
             try:
                 with hidden.locked():
-                    (hidden.path / "trials").mkdir()
+                    make_folder(hidden.path / "trials")
                     fill(hidden)
                     return StudyFolder(hidden._take_a_name(name))
             except BaseException:
@@ -237,7 +239,7 @@ class StudyFolder:
             EnvironmentFault: the folder can't be written.
         """
         with writing(self.path):
-            lock = (self.path / "search.lock").open("w")
+            lock = os.fdopen(opener(str(self.path / "search.lock"), os.O_WRONLY | os.O_CREAT), "w")
         with lock as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -293,27 +295,37 @@ class StudyFolder:
         names = [unquote(path.parent.name) for path in (self.path / "baselines").glob("*/ranks.parquet")]
         return sorted(names, key=lambda name: (name.startswith("zero-shot"), name))
 
+    def left_out_baselines(self) -> dict[str, str]:
+        """Why each baseline that was asked for was not scored, by its name."""
+        left_out: dict[str, str] = self.read_manifest().get("left_out_baselines", {})
+        return left_out
+
     def references(self) -> dict[str, dict[str, float]]:
         """The metrics of every baseline and of chance."""
         metrics = {name: summarise(self.baseline(name).read_ranks()[1]) for name in self.baselines()}
         return {**self.read_manifest()["references"], **metrics}
 
+    def begin_readings(self) -> None:
+        """Make the file of the test's readings, so that a missing one can be told from one that has none."""
+        write_file(self.path / "test_readings.jsonl", "")
+
     def readings(self) -> list[dict[str, Any]]:
         """Every reading of the test split, in order."""
         return read_lines(self.path / "test_readings.jsonl")
 
-    @staticmethod
-    def readings_text(readings: Sequence[dict[str, Any]]) -> str:
-        """The content of the file of readings."""
-        return "".join(as_line(reading) for reading in readings)
+    @property
+    def lost_readings(self) -> Path:
+        """Exists once the record of the test's readings was lost; then nobody knows whether the test was read."""
+        return self.path / "readings_lost.json"
 
     def start_trial(self, number: int, config: TrialConfig, origin: Origin = DRAWN) -> None:
         """Prepare a trial's folder. A resumed trial keeps its files."""
         folder = self.trial(number)
         with writing(folder.path):
-            folder.path.mkdir(parents=True, exist_ok=True)
+            make_folder(folder.path)
             self._stop_file(number).unlink(missing_ok=True)
-        folder.write_config(config)
+        if not folder.has_config(config):  # else it stays what the journal knows it by
+            folder.write_config(config)
         self.write_status(number, TrialStatus.RUNNING, origin=origin)
 
     def write_status(
@@ -321,7 +333,7 @@ class StudyFolder:
     ) -> None:
         """Store a trial's status. `ours` marks a failure that the user can't fix; `origin` None keeps the old one."""
         origin_text = self.read_status(number).get("origin", "") if origin is None else str(origin)
-        facts = {"status": status.value, "cause": cause, "ours": ours, "origin": origin_text}
+        facts = {"status": status.value, "cause": masked(cause), "ours": ours, "origin": origin_text}
         write_json(self.trial(number).path / "status.json", facts)
 
     def ask_to_stop(self, number: int, status: TrialStatus, cause: str = "") -> None:
@@ -335,12 +347,23 @@ class StudyFolder:
         request = read_json(self._stop_file(number))
         return TrialStatus(request["status"]), request["cause"]
 
+    def keep(self, number: int) -> None:
+        """Let a trial train all its epochs, whatever a scheduler thinks of it."""
+        write_json(self._keep_file(number), {})
+
+    def is_kept(self, number: int) -> bool:
+        """Whether it was asked to be."""
+        return self._keep_file(number).exists()
+
+    def _keep_file(self, number: int) -> Path:
+        return self.trial(number).path / "keep.json"
+
     def _stop_file(self, number: int) -> Path:
         return self.trial(number).path / "stop.json"
 
     def record_act(self, text: str) -> None:
         """Record an action on the search: by hand, by a budget, by a signal."""
-        append_line(self.path / "acts.jsonl", {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "act": text})
+        append_line(self.path / "acts.jsonl", {"time": time.strftime("%Y-%m-%d %H:%M:%S"), "act": masked(text)})
 
     def acts(self) -> list[dict[str, str]]:
         """The recorded actions on the search, in order."""
@@ -348,7 +371,7 @@ class StudyFolder:
 
     def write_ending(self, reason: str, complete: bool) -> None:
         """Store why the search ended, and whether it is complete, with nothing left to resume."""
-        write_json(self.path / "ending.json", {"reason": reason, "complete": complete})
+        write_json(self.path / "ending.json", {"reason": masked(reason), "complete": complete})
 
     def read_ending(self) -> dict[str, Any]:
         """`reason` and `complete`; the reason is empty if the search is running or died."""
@@ -405,18 +428,12 @@ class StudyFolder:
         try:
             config: DataConfig = TypeAdapter(DataConfig).validate_python(self.read_sections()["data"])
         except (KeyError, ValidationError):
-            raise DamagedFile(self.study_file, "is damaged: it says of no data what they are") from None
+            raise DamagedFile(self.study_file, "is damaged: it does not say what its data are") from None
         return config
 
     def read_sections(self) -> dict[str, Any]:
         """The resolved study file, by section."""
         return read_yaml(self.study_file)
-
-    def write_best_config(self, trial: StoredTrial) -> None:
-        """Write the winner's knobs and the study's data, for `python -m reranker.train --config`."""
-        head = f"# Trial {trial.number} of the study {self.name}: every knob, resolved, and the study's data.\n"
-        data = self.read_data_config().model_dump(mode="json")
-        write_file(self.best_config, head + dump({**trial.values, "data": data}))
 
 
 def _remove_leftovers(runs: Path) -> None:

@@ -21,7 +21,8 @@ from reranker.storage.atomic_files import write_json, write_yaml
 from results import compare, diagnose, report, seal
 from results.study.study_folder import StudyFolder
 from tests.stored import keep_journal
-from tune import arguments, control, run_search, tracking
+from tune import control, run_search, tracking
+from tune.launching import arguments
 from tune.searching import stop_pause_requests
 from tune.study_file import loading
 from tune.terminal.driver_log import DriverLog
@@ -61,6 +62,7 @@ FAULTS = {
     "a name with resume": (["--resume", "x", "--name", "y"], "--name is for a new study"),
     "a warm start with resume": (["--resume", "x", "--warm-start", "y"], "--warm-start is for a new study"),
     "another store with resume": (["--resume", "x", "--tracking-uri", "http://h"], "--tracking-uri is for a new study"),
+    "GPUs of a Ray of our own": (["--wait-for-gpus", "2"], "takes --address"),
     "a port for another's cluster": (["--address", "auto", "--dashboard-port", "80"], "not with --address"),
     "a port for no dashboard": (["--no-dashboard", "--dashboard-port", "80"], "can't go together"),
     "a port too high": (["--dashboard-port", "99999"], "must be from 1 to 65535"),
@@ -154,7 +156,7 @@ def test_where_there_is_no_study_a_new_file_has_the_trace(capsys):
 
     assert main([]) == 1
     err = capsys.readouterr().err
-    assert err.startswith("error: a fault that this program does not know, KeyError: 'token=***")
+    assert err.startswith("error: an unexpected error, KeyError: 'token=***")
     log = Path(err.split("the whole trace: ")[1].strip())
     assert "Traceback" in log.read_text()
     assert "hidden" not in log.read_text()
@@ -184,18 +186,25 @@ def raised(error: BaseException, *, from_: BaseException) -> BaseException:
         (RuntimeError("(sqlite3.OperationalError) database or disk is full"), ("no space is left on the disk; what was written before is intact", 1)),
         (raised(RuntimeError("x"), from_=MemoryError()), ("this machine has no memory left", 1)),
         (OSError(errno.ENOMEM, "x"), ("this machine has no memory left", 1)),
-        (RuntimeError("first\nsecond"), ("a fault that this program does not know, RuntimeError: first", 1)),
+        (RuntimeError("first\nsecond"), ("an unexpected error, RuntimeError: first", 1)),
     ],
 )  # fmt: skip
 def test_the_cause_is_found_inside_what_is_wrapped_around_it(error, expected):
     assert cause_of(error) == expected
 
 
+def test_an_error_that_is_its_own_cause_is_told():
+    error = Exception("\nthe last lines of a log")
+    assert cause_of(raised(error, from_=error)) == (
+        "an unexpected error, Exception: the last lines of a log", 1,
+    )  # fmt: skip
+
+
 def test_what_was_being_handled_does_not_stand_for_what_was_raised_then():
     with pytest.raises(importlib.metadata.PackageNotFoundError) as raised:
         importlib.metadata.version("no-such-package")
     assert isinstance(raised.value.__context__, StopIteration)
-    assert cause_of(raised.value)[0].startswith("a fault that this program does not know, PackageNotFoundError")
+    assert cause_of(raised.value)[0].startswith("the package no-such-package is missing")
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +223,7 @@ def films(tmp_path_factory) -> StudyFolder:
     return keep_journal(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["compare", "diagnose", "report", "tracking", "train", "run_search"])
 def test_an_output_that_takes_nothing_is_a_sentence_in_every_command(name, films):
     words = {

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reranker.config import TablesData
+from reranker.data_config import TablesData
 from reranker.modeling.memory_estimate import GIB
 from reranker.modeling.model_names import check_name
 from tune import init
@@ -151,6 +151,7 @@ def columns_of(clicks: Path, products: Path) -> tuple[Path, Path, dict[str, str]
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_file(), reason="ml-latest-small is not beside the checkout")
 def test_movielens_tables_need_no_hint(tmp_path, capsys):
     with zipfile.ZipFile(SHARED) as archive:

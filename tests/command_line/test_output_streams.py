@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import subprocess
 import sys
+
+from reranker.command_line.output_streams import masking
 
 SCRIPT = """
 import os, sys
@@ -43,3 +46,13 @@ def test_a_terminal_that_is_closed():
 def test_a_pipe_that_nobody_reads_any_more():
     read, write = os.pipe()
     assert said_to(write, read) == (b"done", 0)
+
+
+def test_a_log_gets_whole_lines_without_secrets():
+    log = io.StringIO()
+    stream = masking(log)
+    for part in ("connecting to https://me:hun", "ter2@h.example\nAuthorization: Bearer ", "hunter2\nthe end"):
+        stream.write(part)
+    assert log.getvalue() == "connecting to https://***@h.example\nAuthorization: ***\n"
+    stream.close()
+    assert log.getvalue().endswith("\nthe end")

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.table import Table
 
-from reranker.command_line.printable_text import Terminal, plain
+from reranker.command_line.printable_text import Terminal, plain, say
 
 
 def printed(*what: object) -> str:
@@ -40,6 +40,16 @@ def test_a_path_that_is_no_text_can_be_shown():
     name = b"runs-\xff".decode("utf-8", "surrogateescape")
     assert plain(name) == "runs-?"
     assert printed(name) == "runs-?\n"
+
+
+def test_no_secret_is_printed_by_whatever_way(capsys):
+    table = Table("https://me:hunter2@h.example", box=None)
+    table.add_row("token=hunter2")
+    assert "hunter2" not in printed("password: hunter2", table, Table(title="Authorization: Bearer hunter2"))
+    say("postgresql://me:hunter2@db/x")
+    say("api_key=hunter2", error=True)
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("postgresql://***@db/x\n", "api_key=***\n")
 
 
 def test_lines_and_letters_stay():

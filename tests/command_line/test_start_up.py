@@ -65,12 +65,14 @@ def test_a_checkout_that_is_not_installed_says_so(tmp_path):
     assert done.stdout == "reranker-tuner not installed\n"
 
 
+@pytest.mark.slow
 def test_a_check_imports_neither_ray_nor_mlflow_nor_a_trainer():
     code, modules, printed = run("check", "search_spaces/quick.yaml")
     assert (code, modules & {"ray", "mlflow", "trl", "matplotlib"}) == (0, set()), printed
     assert "study quick: 6 trials by ndcg_at_10" in printed
 
 
+@pytest.mark.slow
 def test_a_check_of_models_that_are_not_here_does_without_transformers_and_peft(tmp_path):
     file = tmp_path / "absent.yaml"
     study = "study: {name: absent, trials: 3}\ndata: {source: demo}\nfixed: {model: nobody/absent-1}\n"

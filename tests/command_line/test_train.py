@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from reranker import train
-from reranker.config import DemoData, MovieLensData, TablesData, TrialConfig
+from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
+from reranker.data_config import DemoData, MovieLensData, TablesData
 from reranker.storage.atomic_files import write_yaml
 from reranker.trial_folder import TrialFolder
+from results.reporting.write_report import write_best_config
 from results.study.study_folder import StudyFolder, TrialStatus
 from tune.study_file import loading
 
@@ -47,7 +49,7 @@ def study(tmp_path) -> StudyFolder:
     folder.start_trial(0, config)
     folder.trial(0).append_report({"epoch": 1, "ndcg_at_10": 0.5})
     folder.write_status(0, TrialStatus.COMPLETED)
-    folder.write_best_config(next(folder.trials()))
+    write_best_config(folder, next(folder.trials()))
     return folder
 
 
@@ -143,20 +145,20 @@ def test_every_source_can_be_named_with_its_paths_and_templates_as_they_are(aske
         ),
         "near metric": (["--source", "demo", "--metric", "ndcg@10"], "did you mean 'ndcg_at_10'?"),
         "no value": (["--source", "demo", "--epochs", "[1"], "--epochs: not a value (got '[1')"),
-        "a list": (["--source", "demo", "--epochs", "[1]"], "--epochs: epochs: input should be a valid integer"),
-        "nothing": (["--source", "demo", "--epochs", ""], "--epochs: epochs: input should be a valid integer"),
+        "a list": (["--source", "demo", "--epochs", "[1]"], "--epochs: epochs: must be a whole number"),
+        "nothing": (["--source", "demo", "--epochs", ""], "--epochs: epochs: must be a whole number"),
         "no number": (
             ["--source", "demo", "--learning-rate", "nan"],
-            "--learning-rate: learning_rate: input should be a",
+            "--learning-rate: learning_rate: must be",
         ),
         "infinite": (
             ["--source", "demo", "--warmup-epochs", "1e999"],
-            "--warmup-epochs: warmup_epochs: input should be",
+            "--warmup-epochs: warmup_epochs: must be",
         ),
-        "negative": (["--source", "demo", "--lora-rank=-1"], "--lora-rank: lora_rank: input should be greater"),
+        "negative": (["--source", "demo", "--lora-rank=-1"], "--lora-rank: lora_rank: must be at least"),
         "too many": (
             ["--source", "demo", "--data-users", "1000000000"],
-            "--data-users: data.users: input should be less",
+            "--data-users: data.users: must be at most",
         ),
         "no path": (
             ["--source", "movielens", "--data-path", "a\nb"],
@@ -172,7 +174,7 @@ def test_every_source_can_be_named_with_its_paths_and_templates_as_they_are(aske
             ["--config", "typo.yaml"],
             "typo.yaml:2: epoch: there is no such knob; did you mean 'epochs'?",
         ),
-        "bomb": (["--config", "bomb.yaml"], "a file must hold at most 100,000 values, its aliases written out"),
+        "bomb": (["--config", "bomb.yaml"], "a file must have at most 100,000 values, its aliases written out"),
     }.values(),
 )
 def test_what_cannot_be_trained_is_refused_with_one_sentence(argv, message, tmp_path, monkeypatch, capsys):

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from reranker.config import AmazonData
 from reranker.data.interactions import Removal, build_interactions
 from reranker.data.sources import amazon as amazon_files
 from reranker.data.sources import load
+from reranker.data_config import AmazonData
 from reranker.errors import EnvironmentFault, InputError
 
 # who rated what, with how many stars, when

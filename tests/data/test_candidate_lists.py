@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from reranker.config import NegativesMix, TrialConfig
-from reranker.data import collaborative
+from reranker.data import collaborative_scores
 from reranker.data.candidate_lists import CandidateSampler, fingerprint, training_prefixes
 from reranker.data.example import MISSING, Evaluated, Example
-from reranker.data.interactions import Interactions, split
+from reranker.data.interactions import Interactions
 from reranker.data.leak_guard import check_no_leak
+from reranker.data.split import split
 from reranker.errors import InputError
 
 
@@ -94,7 +95,7 @@ def test_training_lists_hold_the_next_item_after_the_history():
 
 
 def test_training_history_is_cut_to_what_a_prompt_and_the_collaborative_scores_use(monkeypatch):
-    monkeypatch.setattr(collaborative, "HISTORY", 3)
+    monkeypatch.setattr(collaborative_scores, "HISTORY", 3)
     whole, two, five = (training(TrialConfig(candidates=10, history_length=length)) for length in (100, 2, 5))
     assert [e.history for e in two] == [e.history[-3:] for e in whole]
     assert [e.history for e in five] == [e.history[-5:] for e in whole]
@@ -146,6 +147,7 @@ def test_the_target_stands_at_every_label_equally_often():
         assert ((counts - expected) ** 2 / expected).sum() < 27.9  # chi-square, 9 degrees of freedom, p = 0.001
 
 
+@pytest.mark.slow
 def test_uniform_negatives_reach_every_item_equally():
     user = 0
     free = sorted(set(range(80)) - set(DATA.sequences[user].tolist()))
@@ -156,6 +158,7 @@ def test_uniform_negatives_reach_every_item_equally():
     assert ((counts - expected) ** 2 / expected).sum() < len(free) + 4 * np.sqrt(2 * len(free))
 
 
+@pytest.mark.slow
 def test_popular_negatives_follow_training_counts_plus_one():
     weights = np.bincount(np.concatenate(SPLIT.train), minlength=80) + 1.0
     weights[DATA.sequences[3]] = 0
@@ -248,8 +251,8 @@ def test_the_guard_refuses_every_leak(part):
     lists = training() if part == "train" else evaluation(part)
     good = lists[4]
     other = (good.target + 1) % 10
-    test_item = int(SPLIT.test[good.user])
-    validation_item = int(SPLIT.validation[good.user])
+    test_item = int(SPLIT.test.items[good.user])
+    validation_item = int(SPLIT.validation.items[good.user])
     leaks = {
         "a history must not be empty": replace(good, history=()),
         "a candidate must stand once in a list": swap(good, other, good.candidates[(good.target + 2) % 10]),
@@ -283,13 +286,15 @@ def test_the_guard_counts_all_and_shows_the_first():
 
 
 def test_the_guard_runs_when_lists_are_built():
-    leaky = replace(SPLIT, validation=np.array([sequence[0] for sequence in SPLIT.train]))
+    seen = np.array([sequence[0] for sequence in SPLIT.train])
+    leaky = replace(SPLIT, validation=replace(SPLIT.validation, items=seen))
     with pytest.raises(InputError, match="a target must not be in its own history"):
         CandidateSampler(DATA, leaky, "item_knn").evaluation_examples(
             "validation", n=10, negatives="uniform", users=None, seed=0
         )
 
 
+@pytest.mark.slow
 def test_twenty_thousand_lists_take_seconds_at_most():
     data = world(2000, 3000, lengths=(10, 14))
     parts = split(data)

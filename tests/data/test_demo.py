@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from reranker.config import LETTERS, DemoData, TrialConfig
+from reranker.config import LETTERS, TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.example import Example
 from reranker.data.item_token_cache import Catalogue
 from reranker.data.sources import demo as world
+from reranker.data_config import DemoData
 from reranker.errors import InputError
 from reranker.evaluation.scoring import EncodedLists, score
 from reranker.metrics import ranks_of_target, summarise
-from reranker.modeling.checkpoints import load_base, load_tokenizer
 from reranker.modeling.model_files import BUNDLED
+from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
 
 MODELS = ["demo-tiny", "demo-small"]

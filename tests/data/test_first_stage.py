@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from reranker.config import DemoData, MovieLensData, NegativesMix, Retriever, TrialConfig
-from reranker.data import first_stage, recommenders
+from reranker.config import NegativesMix, Retriever, TrialConfig
+from reranker.data import first_stage, linear_recommenders
 from reranker.data.assemble import RerankingData
 from reranker.data.baseline_ranks import COLLABORATIVE
 from reranker.data.candidate_lists import CandidateSampler, training_prefixes
 from reranker.data.example import MISSING, Evaluated, Example
-from reranker.data.interactions import Interactions, split
+from reranker.data.interactions import Interactions
 from reranker.data.leak_guard import check_no_leak
-from reranker.data.recommenders import RECOMMENDERS
+from reranker.data.linear_recommenders import RECOMMENDERS
+from reranker.data.negatives import Negatives
 from reranker.data.sources import load
+from reranker.data.split import split
+from reranker.data_config import DemoData, MovieLensData
 from reranker.errors import InputError
 from reranker.metrics import chance, ranks_of_target, summarise
 from reranker.training.sft import fine_tune
@@ -49,7 +52,7 @@ def best(name: str, sequences: list[np.ndarray], items: int, history: list[int],
 
 
 def held_out(data: RerankingData, example: Example, part: Evaluated) -> int:
-    return int(data.split.held_out(part)[example.user])
+    return int(data.split.held_out(part).items[example.user])
 
 
 @pytest.mark.parametrize("name", RECOMMENDERS)
@@ -68,7 +71,7 @@ def test_a_list_is_the_best_that_the_first_stage_has_after_the_history(name, par
 
 
 def test_a_target_that_is_not_found_is_missing_and_counts_as_a_miss(data):
-    lists, wanted = data.validation(CONFIG), data.split.validation
+    lists, wanted = data.validation(CONFIG), data.split.validation.items
     found = [wanted[example.user] in example.candidates for example in lists]
     assert 0.2 < np.mean(found) < 0.8
     for example, hit in zip(lists, found, strict=True):
@@ -81,7 +84,7 @@ def test_a_target_that_is_not_found_is_missing_and_counts_as_a_miss(data):
 
 def test_what_the_user_touches_later_is_not_left_out(data):
     """A first stage can't know it; leaving it out would tell the model that what is listed is not the test item."""
-    later = data.split.test
+    later = data.split.test.items
     assert sum(later[example.user] in example.candidates for example in data.validation(CONFIG)) > 30
 
 
@@ -109,7 +112,7 @@ def test_lists_stand_in_the_retrievers_order_or_in_one_by_seed(data):
 
 
 def test_every_baseline_ranks_the_retrieved_lists_and_their_order_is_one(data):
-    found = data.baselines(CONFIG, "validation")
+    found = data.baselines(CONFIG, "validation").ranks
     assert list(found) == ["random", *RECOMMENDERS, COLLABORATIVE, "retriever"]
     hits = [example.target != MISSING for example in data.validation(CONFIG)]
     for ranks in found.values():
@@ -128,7 +131,7 @@ def test_every_baseline_ranks_the_retrieved_lists_and_their_order_is_one(data):
 
 def test_ground_truth_lists_have_no_ceiling_and_no_retriever(demo):
     assert demo.ceiling(CONFIG) is None
-    assert "retriever" not in demo.baselines(CONFIG, "validation")
+    assert "retriever" not in demo.baselines(CONFIG, "validation").ranks
     assert demo.best_reachable(CONFIG) is not None
     assert prepared(users=50).best_reachable(CONFIG) is None
 
@@ -179,7 +182,7 @@ def test_more_candidates_than_there_are_items_names_the_knob():
 
 
 def test_a_catalogue_too_large_for_ease_is_refused_before_anything_is_fitted(monkeypatch):
-    monkeypatch.setitem(recommenders.MOST_ITEMS, "ease", 200)
+    monkeypatch.setitem(linear_recommenders.MOST_ITEMS, "ease", 200)
     monkeypatch.setitem(RECOMMENDERS, "ease", None)
     with pytest.raises(InputError, match="ease must not have more than 200 items; there are 2"):
         prepared("ease")
@@ -205,16 +208,20 @@ def test_catalogues_are_ranked_in_parts_that_fit_the_memory(monkeypatch):
     sequences = [rng.permutation(60)[:9].astype(np.int32) for _ in range(40)]
 
     def top() -> list[list[int]]:
-        return first_stage.Retriever("item_knn", sequences, 60).top(sequences, 12, sequences).tolist()
+        return (
+            first_stage.Retriever("item_knn", sequences, [""] * 60)
+            .top(sequences, 12, sequences, np.ones(60, dtype=np.bool_))
+            .tolist()
+        )
 
     whole = top()
-    monkeypatch.setattr(recommenders, "_BLOCK_CELLS", 60 * 7)
+    monkeypatch.setattr(linear_recommenders, "_BLOCK_CELLS", 60 * 7)
     assert top() == whole
 
 
 def test_where_the_catalogue_ends_nothing_is_fetched():
     sequences = [np.array([0, 1], dtype=np.int32), np.array([1, 2], dtype=np.int32)]
-    (row,) = first_stage.Retriever("popularity", sequences, 4).top([[1]], 6, [[1]])
+    (row,) = first_stage.Retriever("popularity", sequences, [""] * 4).top([[1]], 6, [[1]], np.ones(4, dtype=np.bool_))
     assert row.tolist() == [0, 2, 3] + [first_stage.NOTHING] * 3
 
 
@@ -279,10 +286,10 @@ def test_the_shares_of_three_kinds_are_kept(data, mix, monkeypatch):
     prefixes = np.tile(training_prefixes(data.split, 1, None, 0), (4, 1))
     users = prefixes[:, 0]
     kinds = []
-    pick = CandidateSampler._weights_of
-    monkeypatch.setattr("reranker.data.candidate_lists._ATTEMPTS", 0)  # each place is drawn by the listed weights
+    pick = Negatives._weights_of
+    monkeypatch.setattr("reranker.data.negatives._ATTEMPTS", 0)  # each place is drawn by the listed weights
     monkeypatch.setattr(
-        CandidateSampler, "_weights_of", lambda self, kind, pool: kinds.append(kind) or pick(self, kind, pool)
+        Negatives, "_weights_of", lambda self, part, kind, pool: kinds.append(kind) or pick(self, part, kind, pool)
     )
     config = CONFIG.model_copy(update={"negatives": NegativesMix(**mix)})
     sampler.training_examples(config, prefixes, 0)
@@ -319,6 +326,7 @@ def test_a_training_is_scored_on_all_lists_and_on_those_that_hold_their_target()
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="ml-latest-small.zip is not beside the project")
 def test_movielens_figures_of_the_full_ranking_agree_with_the_published_ones():
     published = {

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reranker.config import DemoData, TablesData, TrialConfig
+from reranker.config import TrialConfig
 from reranker.data.candidate_lists import CandidateSampler
-from reranker.data.interactions import Interactions, Removal, build_interactions, split
+from reranker.data.interactions import Interactions, Removal, build_interactions
+from reranker.data_config import DemoData, TablesData
 from reranker.errors import InputError
 
 
@@ -44,14 +45,6 @@ def test_sequences_are_in_the_order_of_time():
     assert data.item_ids == ["a", "b", "c", "d"]
     assert data.item_texts == ["Item a", "Item b", "Item c", "Item d"]
     assert {sequence.dtype for sequence in data.sequences} == {np.dtype(np.int32)}
-
-
-def test_split_leaves_one_out_by_time():
-    data = build_interactions(table(ROWS), texts("abcd"), settings())
-    parts = split(data)
-    assert [sequence.tolist() for sequence in parts.train] == [[0], [2, 0]]
-    assert parts.validation.tolist() == [1, 3]
-    assert parts.test.tolist() == [2, 1]
 
 
 def test_ties_in_time_are_broken_by_seed_and_not_by_the_order_of_the_rows():
@@ -140,18 +133,6 @@ def test_generated_data_has_no_rating_filter():
         "min_item",
         "min_user",
     ]
-
-
-def test_split_refuses_what_would_leak():
-    def of(*sequences: list[int]) -> Interactions:
-        users = [f"u{i}" for i in range(len(sequences))]
-        arrays = [np.array(s, dtype=np.int32) for s in sequences]
-        return Interactions(users, list("abcd"), list("abcd"), arrays, [], "")
-
-    with pytest.raises(InputError, match=r"u1: an item must occur once .* \(got 'b'\)"):
-        split(of([0, 1, 2], [1, 0, 3, 1]))
-    with pytest.raises(InputError, match="u0: a user must have 3 interactions"):
-        split(of([0, 1], [1, 0, 3]))
 
 
 def test_to_be_described_data_need_no_training_lists(demo, monkeypatch):

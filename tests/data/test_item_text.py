@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from reranker.config import MovieLensData, TablesData
 from reranker.data.sources import load, tables
+from reranker.data_config import MovieLensData, TablesData
 from reranker.errors import InputError
 from reranker.item_text import ItemTemplate
 

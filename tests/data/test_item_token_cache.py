@@ -117,6 +117,7 @@ def _make_table(name: str) -> list[int]:
     return TokenTable.kept(name, lambda: TokenTable.of([[1, 2], [], [3]]))[0].tolist()
 
 
+@pytest.mark.slow
 def test_processes_that_make_a_table_at_once_all_get_it():
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         assert pool.map(_make_table, ["same"] * 8) == [[1, 2]] * 8

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reranker.config import MindData
 from reranker.data.sources import load
+from reranker.data_config import MindData
 from reranker.errors import InputError
 
 BEHAVIOURS = (

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from reranker.config import RecBoleData
 from reranker.data.interactions import Removal
 from reranker.data.sources import load
+from reranker.data_config import RecBoleData
 from reranker.errors import InputError
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + "".join(

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from reranker.config import MovieLensData, TablesData
 from reranker.data.sources import load, movielens, tables
+from reranker.data_config import MovieLensData, TablesData
 from reranker.errors import EnvironmentFault, InputError
 
 ARCHIVE = Path(__file__).parents[2].parent / "shared" / "data" / "ml-latest-small.zip"
@@ -155,9 +155,12 @@ def test_the_first_twenty_of_a_file_are_shown_and_all_counted(write):
         ("item,text\na,Apple\n", "items.csv:1: item_id: the file must have this column; did you mean 'item'?"),
         (
             "item_id;text\na;Apple\n",
-            "items.csv:1: item_id: the file must have this column; did you mean 'item_id;text'?",
+            "items.csv:1: the fields of a line must be separated by commas (got 'item_id;text'); these are by ';'",
         ),
-        (TEXTS.encode("utf-16"), "items.csv:1: the first line must hold the names of the columns, in UTF-8"),
+        (
+            TEXTS.encode("utf-16"),
+            "items.csv:1: the first line must hold the names of the columns, in UTF-8; it is UTF-16: save it as UTF-8",
+        ),
         (b"\0" * 200_000, "items.csv:1: the first line must hold the names of the columns, in UTF-8"),
         ("item_id,text,text\na,b,c\n", "items.csv:1: text: a column must occur once"),
     ],
@@ -227,10 +230,12 @@ def test_parquet_text_that_is_no_utf8_is_refused(write, tmp_path):
 
 
 def test_a_parquet_file_that_claims_more_rows_than_any_table_has_is_refused_unread(write, tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_MOST_ROWS", 2)
+    monkeypatch.setenv("RERANKER_MOST_TABLE_ROWS", "2")
     monkeypatch.setattr(pq, "read_table", lambda *_, **__: pytest.fail("was read"))
     pd.DataFrame({"item_id": list("abc"), "text": list("abc")}).to_parquet(tmp_path / "t.parquet")
-    assert faults(write(items=tmp_path / "t.parquet")) == ["t.parquet: a table must have at most 2 rows (got 3)"]
+    assert faults(write(items=tmp_path / "t.parquet")) == [
+        "t.parquet: a table must have at most 2 rows (got 3); the variable RERANKER_MOST_TABLE_ROWS raises that"
+    ]
 
 
 @pytest.mark.parametrize("inner", ["", "\n", "\r\n"])
@@ -387,7 +392,7 @@ def altered(tmp_path: Path, of_ratings: dict[int, bytes]) -> Path:
     {
         "encrypted": ({8: b"\1\0"}, "ml/ratings.csv: a zip must not be encrypted; unpack it and name the folder"),
         "method": ({10: b"\x62\0"}, "this one is packed by method 98; unpack it and name the folder"),
-        "size": ({24: (3 << 30).to_bytes(4, "little")}, "must unpack to at most 4 GiB, and 100 times their size"),
+        "size": ({24: (3 << 30).to_bytes(4, "little")}, "a zip's file must have at most 100 times its packed bytes"),
         "checksum": ({16: b"abcd"}, "the file must be a whole zip"),
     }.values(),
 )
@@ -404,7 +409,7 @@ def test_a_zip_bomb_is_never_unpacked(tmp_path, monkeypatch):
         archive.write(tmp_path / "ml" / "movies.csv", "movies.csv")
         archive.writestr("ratings.csv", b"\0" * 20_000_000)
     monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("was unpacked"))
-    with pytest.raises(InputError, match=r"ratings.csv: a zip's files must unpack .* \(got 20000000\)"):
+    with pytest.raises(InputError, match=r"ratings.csv: a zip's file must have at most 100 times .* \(got 20000000\)"):
         load(MovieLensData(path=tmp_path / "ml.zip"))
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from reranker.config import SteamData
 from reranker.data.interactions import Removal
 from reranker.data.sources import load
+from reranker.data_config import SteamData
 from reranker.errors import InputError
 
 REVIEWS: list[dict[str, Any]] = [

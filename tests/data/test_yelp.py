@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from reranker.config import YelpData
 from reranker.data.interactions import Removal
 from reranker.data.sources import load
+from reranker.data_config import YelpData
 from reranker.errors import InputError
 
 REVIEWS = [

@@ -24,13 +24,16 @@ from safetensors.torch import load_file
 
 from tune.execution.ray_cluster import cluster  # isort: skip  (first: sets what Ray reads on import)
 
-from reranker.config import DemoData, NegativesMix, TrialConfig
+from reranker.adapter_files import read_adjustment
+from reranker.calibration import Adjustment
+from reranker.config import NegativesMix, TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.leak_guard import check_no_leak
+from reranker.data_config import DemoData
 from reranker.errors import EnvironmentFault, InputError
 from reranker.metrics import chance
 from reranker.modeling.model_files import BUNDLED
-from reranker.ranker import Reranker
+from reranker.ranking.ranker import Reranker
 from reranker.storage.atomic_files import write_yaml
 from reranker.training.sft import fine_tune
 from reranker.training.trainer import TrainingReport
@@ -62,11 +65,11 @@ def test_a_refit_trains_on_the_validation_items_and_never_on_the_test_items(data
     assert more.validation(config) == []
     examples = more.training_examples(config, 0)
     targets = {(example.user, example.candidates[example.target]) for example in examples}
-    assert set(enumerate(data.split.validation)) <= targets
-    assert len(examples) == len(data.training_examples(config, 0)) + len(data.split.validation)
-    assert not targets & set(enumerate(data.split.test))
-    assert not any(data.split.test[example.user] in example.history for example in examples)
-    leaking = dataclasses.replace(examples[0], history=(int(data.split.test[examples[0].user]),))
+    assert set(enumerate(data.split.validation.items)) <= targets
+    assert len(examples) == len(data.training_examples(config, 0)) + len(data.split.validation.items)
+    assert not targets & set(enumerate(data.split.test.items))
+    assert not any(data.split.test.items[example.user] in example.history for example in examples)
+    leaking = dataclasses.replace(examples[0], history=(int(data.split.test.items[examples[0].user]),))
     with pytest.raises(InputError, match="only what the user touched in the training part"):
         check_no_leak([leaking], more.interactions, more.split, "train")
 
@@ -190,6 +193,7 @@ def test_a_refit_is_the_winner_s_recipe_up_to_its_best_epoch(data, study, handed
     assert Recipe.read(study.refit) == Recipe(trial=1, epochs=EPOCHS, metric="ndcg_at_10", value=0.9)
     assert study.refit.read_config() == CONFIG
     assert "trial 1's configuration, trained for 2 of 3 epochs" in study.refit.read_notes()[0]
+    assert read_adjustment(study.refit.adapter) == read_adjustment(study.trial(1).adapter) != Adjustment()
     last = study.refit.read_reports()[-1]
     assert (last["epoch"], last["applied/examples"]) == (EPOCHS, EPOCHS * 2 * 100)
     assert "ndcg_at_10" not in last
@@ -354,5 +358,5 @@ def test_the_requirements_are_all_that_ranking_imports():
     needed = {name for module in ours for name in graph.find_modules_directly_imported_by(module)}
     outside = {name.partition(".")[0] for name in needed if not name.startswith("reranker")} - sys.stdlib_module_names
     assert outside
-    outside = {{"yaml": "PyYAML"}.get(name, name) for name in outside}
+    outside = {{"yaml": "PyYAML", "PIL": "pillow"}.get(name, name) for name in outside}
     assert outside - {"implicit"} <= set(REQUIRED)  # imported when a first stage is fitted, which ranking never does

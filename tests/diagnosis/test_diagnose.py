@@ -30,6 +30,8 @@ from tests import gallery
 from tests.gallery import GOOD, broken, build, demo, train
 from tests.stored import Maker, keep_journal, report
 
+pytestmark = pytest.mark.slow  # each needs a Ray, or a trained study, of its own
+
 SEEDS_NUMBERS = "recall_at_1,ndcg_at_10,train_loss,optimizer_steps\n0.0179,0.0875,4.25,5\n0.0212,0.1019,4.25,5\n"
 
 
@@ -530,7 +532,7 @@ def test_a_lead_over_few_seeds_is_held_against_the_t_distribution(seeds, told):
     lead = 3 * 0.01 * np.sqrt(2 / seeds)
     scores = {"trial 0": [0.5 + lead] * seeds, "trial 1": [0.5] * seeds}
     found = Comparison(
-        "ndcg_at_10", trial, interval=(0.4, 0.6), against={}, tie_set=[trial], cheapest=trial, detectable=0.05, users=600,
+        "ndcg_at_10", trial, interval=(0.4, 0.6), against={}, tie_set=[trial], cheapest=trial, detectable=0.05, users=600, lists=600,
         scores=scores, ahead=[], seed_spread=0.01, seed_degrees=2 * (seeds - 1), user_error=0.01,
         studies=1, configurations=2,
     )  # fmt: skip

@@ -16,7 +16,8 @@ def test_the_loss_is_the_mean_of_the_true_label_s_and_metrics_are_of_all_lists()
     found = evaluate(SCORES, np.array([0, 1, 2]))
     assert found.figures["val_loss"] == pytest.approx(-np.log([0.5, 0.2, 0.1]).mean())
     assert found.figures["recall_at_1"] == pytest.approx(1 / 3)
-    assert set(found.figures) == {"val_loss", *METRIC_NAMES}
+    calibration = {"temperature", "calibration_error", "calibrated_error", "calibrated_loss"}
+    assert set(found.figures) == {"val_loss", *METRIC_NAMES, *calibration}
 
 
 def test_lists_without_their_target_count_as_misses_and_the_others_are_reported_beside():

@@ -15,8 +15,8 @@ from reranker.data.assemble import RerankingData
 from reranker.data.item_token_cache import Catalogue
 from reranker.evaluation.scoring import EncodedLists, inspect, score
 from reranker.metrics import ranks_of_target
-from reranker.modeling.checkpoints import load_base, load_tokenizer
 from reranker.modeling.model_cache import BaseModels
+from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
 from reranker.trial_folder import TrialFolder
 from reranker.zero_shot import keep_zero_shot
@@ -48,7 +48,6 @@ def test_the_ranks_are_those_of_the_base_without_an_adapter(kept, demo):
 def test_a_label_that_the_base_prefers_whatever_it_holds_loses_its_advantage(demo, tmp_path, monkeypatch):
     """The demo's base has hardly a prior, so one is planted: label D gets eight nats more."""
     planted = np.where(np.arange(20) == 3, 8.0, 0.0)
-    monkeypatch.setattr(zero_shot, "score", lambda model, lists: score(model, lists) + planted)
     monkeypatch.setattr(
         zero_shot, "inspect", lambda *given: replace(inspect(*given), scores=inspect(*given).scores + planted)
     )

@@ -18,6 +18,8 @@ import pytest
 from reranker.errors import EnvironmentFault
 from tune.execution.cluster_address import find_cluster
 
+pytestmark = pytest.mark.slow  # each needs a Ray, or a trained study, of its own
+
 PROJECT = Path(__file__).resolve().parents[2]
 OWN = """
 import json, os, sys
@@ -153,7 +155,7 @@ def head(request):
 
 
 def joined(port: int, **variables: str) -> str:
-    """What a process that joins has to say: the nodes' CPUs, or why not."""
+    """What a process that joins has to say: what an actor sees of the nodes' CPUs, or why not."""
     script = f"""
 import sys
 sys.path.insert(0, {str(PROJECT)!r})
@@ -161,7 +163,10 @@ from tune.execution.ray_cluster import cluster
 import ray
 try:
     with cluster("127.0.0.1:{port}", None) as running:
-        print(ray.cluster_resources()["CPU"], running.token)
+        class Looking:
+            def look(self):
+                return ray.cluster_resources()["CPU"]
+        print(ray.get(ray.remote(num_cpus=0)(Looking).remote().look.remote()), running.token)
 except Exception as error:
     print(type(error).__name__, error)
 """
@@ -174,7 +179,7 @@ except Exception as error:
 
 def test_a_cluster_is_joined_in_the_mode_that_it_has(head, home):
     running, token = head
-    assert joined(running.port, **({"RAY_AUTH_TOKEN": token} if token else {})) == f"1.0 {bool(token)}"
+    assert joined(running.port, RAY_AUTH_TOKEN=token or TOKEN) == f"1.0 {bool(token)}"
 
 
 def test_a_token_that_is_missing_or_wrong_is_named(head, home):

@@ -6,16 +6,17 @@ What a running Ray says is tested in `test_ray_cluster.py`, `test_lost_ray.py` a
 from __future__ import annotations
 
 import inspect
+import os
 
 import pytest
 import ray
-from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 from ray._private import ray_constants
 from ray.train import WorkerGroupError
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
 
 from tune.execution import ray_private
 from tune.execution.ray_train_private import InProcessTrainer
@@ -31,7 +32,9 @@ def test_whether_a_node_can_be_joined_is_set_for_a_while():
     assert ray_constants.ENABLE_RAY_CLUSTER, CHANGED + "the constant for clusters"
     with ray_private.loopback_only():
         assert not ray_constants.ENABLE_RAY_CLUSTER
+        assert os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] == "0", "for the processes that it starts"
     assert ray_constants.ENABLE_RAY_CLUSTER
+    assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR not in os.environ
 
 
 def test_the_address_of_a_cluster_can_be_given_by_the_environment(monkeypatch):
@@ -49,13 +52,18 @@ def test_a_token_is_found_where_ray_looks_for_it(monkeypatch):
     assert ray_private.token() == "ab" * 32, CHANGED + "the loader of tokens"
 
 
+def test_a_process_gets_the_title_that_it_is_given():
+    before = ray._raylet.getproctitle()
+    try:
+        ray_private.title_process("trial 3 · epoch 2/4")
+        assert ray._raylet.getproctitle() == "ray::trial 3 · epoch 2/4", CHANGED + "how a process is titled"
+    finally:
+        ray._raylet.setproctitle(before)
+
+
 def test_settings_are_read_again_by_a_call_that_ray_has():
     assert callable(getattr(ray._raylet.Config, "initialize", None)), CHANGED + "how settings are read"
     ray_private.read_settings_again()
-
-
-def test_the_head_has_a_resource_of_its_own():
-    assert ray_private.HEAD_NODE == HEAD_NODE_RESOURCE_NAME, CHANGED + "the name of the head's resource"
 
 
 def test_before_ray_is_started_no_process_is_missed():
@@ -79,7 +87,9 @@ def test_the_trainer_has_what_a_slot_does_in_its_own_way():
         assert callable(getattr(TorchTrainer, name, None)), changed + f"TorchTrainer.{name}"
     assert inspect.iscoroutinefunction(TrainController.run), changed + "how a controller is run"
     assert callable(TrainController.get_result), changed + "how a controller's result is asked for"
-    kinds = [type(callback) for callback in InProcessTrainer(lambda: None)._create_default_callbacks()]
+    assert TrainController.worker_group_cls._worker_cls is RayTrainWorker, changed + "where its workers' class stands"
+    trainer = InProcessTrainer(lambda: None, worker_label="worker")
+    kinds = [type(callback) for callback in trainer._create_default_callbacks()]
     assert PlacementGroupCleanerCallback in kinds, changed + "what cleans up after a slot that was killed"
     assert DatasetsCallback not in kinds
     assert DatasetsCallback in [type(callback) for callback in TorchTrainer(lambda: None)._create_default_callbacks()]

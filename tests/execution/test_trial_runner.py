@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -57,16 +59,22 @@ class RunningSearch:
             assert self._process.poll() is None, self.printed
             time.sleep(0.02)
 
+    def processes(self) -> Iterator[psutil.Process]:
+        """The search's own, and those that it has started."""
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("RERANKER_TEST") == self._mark:
+                    yield process
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+
     def worker(self) -> psutil.Process:
         """The training process, once there is one."""
         while True:
-            for process in psutil.process_iter():
-                try:
-                    is_worker = "TrainWorker" in " ".join(process.cmdline())
-                    if is_worker and process.environ().get("RERANKER_TEST") == self._mark:
+            for process in self.processes():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if "TrainWorker" in " ".join(process.cmdline()):
                         return process
-                except (psutil.NoSuchProcess, psutil.AccessDenied):
-                    continue
             assert self._process.poll() is None, self.printed
             time.sleep(0.1)
 
@@ -78,7 +86,7 @@ class RunningSearch:
 @pytest.fixture(scope="module")
 def afflicted(tmp_path_factory):
     """Trial 0 loses its worker after the first epoch; what takes its place can't get memory for trial 1's passes."""
-    search = RunningSearch(tmp_path_factory.mktemp("afflicted"), STUDY, MALLOC_ARENA_MAX="1")
+    search = RunningSearch(tmp_path_factory.mktemp("afflicted"), STUDY, "--no-dashboard", MALLOC_ARENA_MAX="1")
     search.wait_for_epoch(0, 1)
     search.worker().kill()
     search.wait_for_epoch(0, 2)
@@ -102,12 +110,11 @@ def test_out_of_memory_halves_the_micro_batch_and_leaves_the_effective_one(affli
     assert trial.status == later.status == "completed"
     notes = afflicted.trial(1).read_notes()
     assert notes[0] == "out of memory at micro batch 512; went on with 256"
-    for figures in trial.reports:
-        assert figures["applied/micro_batch"] < 512
-        assert figures["applied/micro_batch"] == int(notes[-1].split()[-1])
-        assert figures["applied/optimizer_steps"] == figures["epoch"]
+    halved_to = [int(note.split()[-1]) for note in notes]
+    assert {figures["applied/micro_batch"] for figures in trial.reports} <= set(halved_to), "the largest pass so far"
+    assert [figures["applied/optimizer_steps"] for figures in trial.reports] == [1, 2]
     assert afflicted.trial(2).read_notes() == [], "what fits is known by then"
-    assert later.reports[-1]["applied/micro_batch"] == trial.reports[-1]["applied/micro_batch"]
+    assert later.reports[-1]["applied/micro_batch"] == halved_to[-1]
 
 
 UNLUCKY = """

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import os
 import re
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pandas as pd
@@ -28,9 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-from reranker.config import TrialConfig
-from reranker.errors import EnvironmentFault
-from reranker.metrics import METRIC_NAMES, Ranks, chance, summarise
+from reranker.metrics import METRIC_NAMES, Ranks, summarise
 from reranker.storage.atomic_files import DamagedFile, append_line, write_file, write_yaml
 from results.leaderboard import PRETTY, leaderboard, pretty
 from results.reporting.report_data import content_of
@@ -41,121 +35,17 @@ from results.statistics.verdict_text import verdict
 from results.study.list_facts import ListFacts
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.tracking_address import tracking_uri_of
-from results.study.trial_origin import Origin
 from tests.present import present
-from tests.stored import keep_journal, report
-from tune.mlflow_tracking import moved_store
+from tests.stored import report
+from tests.tracked import USERS, Seen, add_trial, by_command, deliver, figures, first_for, ranks
 from tune.mlflow_tracking.mlflow_pages import NOTE
 from tune.mlflow_tracking.run_tags import searched, trial_note
 from tune.mlflow_tracking.store_address import ui_command
 from tune.mlflow_tracking.tracker import Tracker
 from tune.mlflow_tracking.trials_to_runs import StudyMirror
 
-USERS = [f"u{i:03d}" for i in range(300)]
-numbers = itertools.count()
 
-
-def figures(epoch: int, recall: float) -> dict[str, Any]:
-    return {
-        **dict.fromkeys(METRIC_NAMES, recall), "epoch": epoch, "train_loss": 3 - recall, "val_loss": 3 - recall,
-        "label_mass": 0.9, "seconds_per_list": 0.01, "hit": 0.8, "retrieved/recall_at_1": recall / 0.8,
-        "seconds": 10.0 * epoch, "tokens_per_second": 1e4, "peak_memory_mb": 500.0,
-        "applied/learning_rate": 1e-2, "applied/optimizer_steps": 250 * epoch, "applied/examples": 4000 * epoch, "applied/flops_per_list": 1e9,
-    }  # fmt: skip
-
-
-def ranks(mean: float) -> Ranks:
-    drawn = np.random.default_rng(0).poisson(mean, size=len(USERS))
-    return Ranks(np.minimum(drawn, 19).astype(np.int64), np.zeros(len(USERS), np.int64))
-
-
-def first_for(share: float) -> Ranks:
-    return Ranks(np.where(np.arange(len(USERS)) < share * len(USERS), 0, 19), np.zeros(len(USERS), np.int64))
-
-
-def add_trial(study: StudyFolder, number: int, recalls: list[float], *, origin: str = "", **knobs):
-    """A trial that has finished an epoch for each of `recalls`, the share of users whose true item stood first; the others'
-    stood last, so that all metrics are the same."""
-    values: dict[str, Any] = {"model": "demo-tiny", "learning_rate": 10.0**-number / 100, "epochs": 3} | knobs
-    study.start_trial(number, TrialConfig(**values), Origin.parse(origin))
-    for epoch, recall in enumerate(recalls, start=1):
-        report(study.trial(number), USERS, first_for(recall), **figures(epoch, recall))
-    study.trial(number).adapter.mkdir(exist_ok=True)
-    (study.trial(number).adapter / "adapter_config.json").write_text("{}")
-    study.write_status(number, TrialStatus.COMPLETED)
-
-
-def add_baseline(study: StudyFolder, name: str, mean: float) -> None:
-    study.baseline(name).path.mkdir(parents=True)
-    study.baseline(name).keep_ranks(USERS, ranks(mean))
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory) -> str:
-    """Making one takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
-
-
-@pytest.fixture
-def study(tmp_path, store) -> StudyFolder:
-    """Three trials: one whose middle epoch is the best, one stopped, one failed before its first epoch."""
-    number = next(numbers)
-    folder = StudyFolder.create(tmp_path, f"films {number}")
-    folder.write_manifest(
-        {
-            "study_id": f"abc{number}", "metric": "ndcg_at_10", "knobs": ["learning_rate", "model"],
-            "references": {"chance": chance(20)},
-            "best_reachable_recall_at_1": 0.49, "tags": {"data_fingerprint": "f00", "code_version": "0.1.0"},
-            "plan": {"metric": "ndcg_at_10", "trials": 3, "validation_lists": 2000}, "tracking_uri": store,
-        }
-    )  # fmt: skip
-    space = {"learning_rate": {"log_uniform": [1e-5, 1e-1]}, "model": {"choice": ["demo-tiny", "demo-small"]}}
-    write_yaml(
-        folder.study_file, json.dumps({"study": {"name": folder.name}, "data": {"source": "demo"}, "space": space})
-    )
-    add_baseline(folder, "popularity", mean=6.0)
-    add_trial(folder, 0, [0.30, 0.41, 0.35])
-    add_trial(folder, 1, [0.12])
-    add_trial(folder, 2, [])
-    folder.write_status(1, TrialStatus.PRUNED)
-    folder.write_status(2, TrialStatus.FAILED, cause="diverged in epoch 1")
-    write_file(folder.leaderboard, leaderboard(folder).to_csv(index=False))
-    folder.write_ending("", complete=True)
-    return folder
-
-
-class Seen:
-    """What the store has of a study now: runs by trial number, `study`, or a baseline's name."""
-
-    def __init__(self, study: StudyFolder) -> None:
-        self.client = MlflowClient(tracking_uri=tracking_uri_of(study))
-        self.experiment = self.client.get_experiment_by_name(study.name)
-        runs = self.client.search_runs([self.experiment.experiment_id])
-        named = [(run.data.tags.get("trial", run.info.run_name.split(" films")[0]), run) for run in runs]
-        self.runs = dict(named)
-        assert len(self.runs) == len(named)  # nothing has two runs
-
-    def points(self, key: str, metric: str) -> list[tuple[float, float]]:
-        """Steps are examples, of which an epoch has 4,000; those of the study's own run are numbers of readings."""
-        history = self.client.get_metric_history(self.runs[key].info.run_id, metric)
-        return [(point.step if key == "study" else point.step / 4000, point.value) for point in history]
-
-    def tags(self, key: str) -> dict[str, str]:
-        return self.runs[key].data.tags
-
-    def metrics(self, key: str) -> dict[str, float]:
-        return self.runs[key].data.metrics
-
-    def artifacts(self, key: str) -> set[str]:
-        return {artifact.path for artifact in self.client.list_artifacts(self.runs[key].info.run_id)}
-
-
-def deliver(study: StudyFolder, *, ended: bool = True) -> Seen:
-    """By a new process, which knows nothing but the store."""
-    StudyMirror(study, tracking_uri_of(study)).bring_up(ended=ended)
-    return Seen(study)
-
-
+@pytest.mark.slow
 def test_mlflow_gets_one_parent_and_a_nested_run_a_trial_and_a_baseline(study):
     seen = deliver(study)
     assert set(seen.runs) == {"study", "0", "1", "2", "popularity", "chance"}
@@ -166,7 +56,7 @@ def test_mlflow_gets_one_parent_and_a_nested_run_a_trial_and_a_baseline(study):
         "study", "trial", "baseline", "chance",
     ]  # fmt: skip
     assert [seen.tags(t)["status"] for t in "012"] == ["completed", "pruned", "failed"]
-    assert [seen.runs[t].info.status for t in "012"] == ["FINISHED", "KILLED", "FAILED"]
+    assert [seen.runs[t].info.status for t in "012"] == ["FINISHED", "FINISHED", "FAILED"]
     assert seen.tags("2")["cause"] == "diverged in epoch 1"
     params = seen.runs["0"].data.params
     assert params["learning_rate"] == "0.01"
@@ -175,6 +65,48 @@ def test_mlflow_gets_one_parent_and_a_nested_run_a_trial_and_a_baseline(study):
     assert seen.metrics("study")["chance/recall_at_1"] == 0.05
     assert seen.points("0", "recall_at_1") == [(1, 0.30), (2, 0.41), (3, 0.35)]
     assert seen.artifacts("0") == {"adapter"}
+
+
+def test_every_run_knows_its_data(study):
+    seen = deliver(study)
+    contexts = {}
+    for key, run in seen.runs.items():
+        (used,) = run.inputs.dataset_inputs
+        assert (used.dataset.name, used.dataset.digest) == ("demo", "f00")
+        assert json.loads(used.dataset.profile) == {"validation_lists": 2000}
+        contexts[key] = {tag.key: tag.value for tag in used.tags}["mlflow.data.context"]
+    trials = dict.fromkeys("012", "training")
+    assert contexts == {"study": "search", **trials, "popularity": "validation", "chance": "validation"}
+
+
+def test_every_kept_adapter_is_a_model_with_the_figures_of_its_best_report_once(study):
+    deliver(study)
+    seen = deliver(study)
+    found = seen.client.search_logged_models([seen.experiment.experiment_id])
+    models = {model.name: model for model in found}
+    assert len(models) == len(found)
+    assert sorted(models) == ["trial-000", "trial-001"], "trial 2 failed before its first report"
+    model = models["trial-000"]
+    assert (model.status, model.model_type) == ("READY", "LoRA adapter")
+    assert model.source_run_id == seen.runs["0"].info.run_id
+    assert model.tags["adapter"] == str(study.trial(0).adapter)
+    assert model.params == {"model": "demo-tiny", "learning_rate": "0.01"}
+    figures = {metric.key: (metric.value, metric.step, metric.dataset_digest) for metric in model.metrics}
+    assert figures["best/ndcg_at_10"] == (0.41, 8000, "f00")
+    assert [output.model_id for output in seen.runs["0"].outputs.model_outputs] == [model.model_id]
+
+
+def test_a_model_that_was_begun_when_the_store_went_down_becomes_whole(study):
+    seen = deliver(study, ended=False)
+    run = seen.runs["0"].info.run_id
+    (whole,) = [m for m in seen.client.search_logged_models([seen.experiment.experiment_id]) if m.source_run_id == run]
+    seen.client.delete_logged_model(whole.model_id)
+    seen.client.update_run(run, status="RUNNING")  # its end is told last
+    begun = seen.client.create_logged_model(seen.experiment.experiment_id, name="trial-000", source_run_id=run)
+    seen = deliver(study)
+    (model,) = [m for m in seen.client.search_logged_models([seen.experiment.experiment_id]) if m.source_run_id == run]
+    assert (model.model_id, model.status) == (begun.model_id, "READY")
+    assert {metric.key for metric in model.metrics} >= {"best/ndcg_at_10"}
 
 
 def test_every_figure_of_an_epoch_is_a_metric_and_the_best_epoch_stands_apart(study):
@@ -429,6 +361,7 @@ def add_reports(study: StudyFolder, number: int, scores: list[tuple[float, float
         report(study.trial(number), USERS, ranks(0.5), **figures(epoch, recall) | {"ndcg_at_10": ndcg})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reruns", [0, 2])
 def test_all_places_say_the_same_of_the_winner(study, reruns):
     """Recall@1 is the best at the third report, but NDCG@10 chose the second, and all figures are from there."""
@@ -482,6 +415,7 @@ def test_a_trials_note_says_what_it_was_and_how_it_ended(study, number, expected
     assert how == expected
 
 
+@pytest.mark.slow
 def test_a_store_that_is_down_stops_nothing_and_is_delivered_later(study, store):
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     tracker = Tracker(study, "http://127.0.0.1:9")
@@ -533,6 +467,7 @@ def test_what_a_store_has_half_of_becomes_whole(study):
     assert {run.info.status for key, run in seen.runs.items() if key in ("popularity", "chance")} == {"FINISHED"}
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_and_comes_back_has_everything_once(study, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -599,17 +534,6 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
-def by_command(study: StudyFolder) -> str:
-    """What `tune.mlflow_tracking.trials_to_runs` prints, in a process of its own: MLflow remembers where it has put what."""
-    keep_journal(study)
-    command = [sys.executable, "-m", "tune.tracking", str(study.path)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def local(address: str) -> Path:
-    return Path(unquote(urlsplit(address).path))
-
-
 def test_the_parent_has_who_gains_as_metrics_tables_and_in_its_note(study):
     """Trial 0 has the true item first for the first 41 % of users, and popularity for the others."""
     others_first = Ranks(19 - first_for(0.41).greater, np.zeros(len(USERS), np.int64))
@@ -627,67 +551,11 @@ def test_the_parent_has_who_gains_as_metrics_tables_and_in_its_note(study):
     assert "WORSE than popularity in NDCG@10 on 177 lists, history: long (length 5)" in seen.tags("study")[NOTE]
 
 
-@pytest.fixture
-def moved(study, tmp_path) -> StudyFolder:
-    """A finished study that was mirrored into its own store, as older ones name it, and then moved."""
-    old = StudyFolder(tmp_path / "old place" / "films")
-    shutil.copytree(study.path, old.path)
-    old.write_manifest(old.read_manifest() | {"tracking_uri": f"sqlite:///{old.path}/mlflow.db"})
-    deliver(old)
-    shutil.move(old.path.parent, tmp_path / "new place")
-    return StudyFolder(tmp_path / "new place" / "films")
-
-
-def test_a_study_that_was_moved_takes_its_store_along(moved, tmp_path):
-    assert f"sqlite:///{moved.path}/mlflow.db" in by_command(moved)
-    seen = Seen(moved)
-    assert set(seen.runs) == {"study", "0", "1", "2", "popularity", "chance"}
-    for run, artifact in [("0", "adapter/adapter_config.json"), ("study", "leaderboard.csv")]:
-        folder = local(seen.runs[run].info.artifact_uri)
-        assert folder.is_relative_to(moved.path / "mlartifacts")
-        fetched = Path(seen.client.download_artifacts(seen.runs[run].info.run_id, artifact))
-        assert fetched.read_text() == (folder / artifact).read_text()
-    assert not (tmp_path / "old place").exists()
-
-
-def test_the_store_of_a_copy_is_its_own(moved, tmp_path):
-    by_command(moved)
-    before = sorted(moved.path.rglob("*"))
-    copy = StudyFolder(tmp_path / "copy" / "films")
-    shutil.copytree(moved.path, copy.path)
-    add_trial(copy, 3, [0.6])
-    by_command(copy)
-    seen = Seen(copy)
-    assert local(seen.runs["3"].info.artifact_uri).is_relative_to(copy.path)
-    assert seen.artifacts("3") == {"adapter"}
-    assert "3" not in Seen(moved).runs
-    assert sorted(moved.path.rglob("*")) == before
-
-
-def test_only_addresses_in_the_study_s_former_place_follow_it(moved):
-    with closing(sqlite3.connect(moved.path / "mlflow.db")) as store, store:
-        (old,) = store.execute("SELECT artifact_location FROM experiments WHERE name = 'films'").fetchone()
-        other = f"{old}-2/x"
-        store.execute("UPDATE runs SET artifact_uri = ? WHERE name = 'chance'", (other,))
-    assert moved_store.follow(moved) == 1 + 5  # the experiment, and all runs but chance
-    assert moved_store.follow(moved) == 0
-    with closing(sqlite3.connect(moved.path / "mlflow.db")) as store:
-        found = dict(store.execute("SELECT name, artifact_uri FROM runs"))
-    assert found["chance"] == other
-    assert found["popularity"].startswith((moved.path / "mlartifacts").as_uri() + "/")
-
-
-def test_a_store_that_is_no_database_is_said(moved):
-    (moved.path / "mlflow.db").write_text("no database, but long enough to be taken for one " * 20)
-    with pytest.raises(EnvironmentFault, match=r"mlflow\.db could not be brought to where its study lies now"):
-        moved_store.follow(moved)
-
-
 @pytest.mark.parametrize(
     ("named", "expected"),
     [
-        ("", "own"),
-        ("sqlite:////gone/films/mlflow.db", "own"),
+        ("", "local"),
+        ("sqlite:////gone/films/mlflow.db", "local"),
         ("sqlite:////gone/everybody/mlflow.db", "as named"),
         ("sqlite:////srv/films/tracking.db", "as named"),
         ("http://127.0.0.1:5000", "as named"),
@@ -697,7 +565,10 @@ def test_which_store_a_study_is_tracked_in(study, tmp_path, named, expected):
     here = StudyFolder(tmp_path / "films")
     shutil.copytree(study.path, here.path)
     here.write_manifest(here.read_manifest() | {"tracking_uri": named})
-    assert tracking_uri_of(here) == (f"sqlite:///{here.path}/mlflow.db" if expected == "own" else named)
+    assert tracking_uri_of(here) == (f"sqlite:///{tmp_path}/mlflow.db" if expected == "local" else named)
+    if expected == "local":
+        (here.path / "mlflow.db").touch()
+        assert tracking_uri_of(here) == f"sqlite:///{here.path}/mlflow.db", "an older study has its own"
 
 
 def test_a_store_s_address_is_shown_as_it_is_typed_and_without_its_password():
@@ -718,6 +589,15 @@ def test_whatever_goes_wrong_is_said_once_and_not_taken_for_delivered(study, sto
     assert tracker.trouble == "KeyError: 'knobs'"
     assert said == ["MLflow does not have everything (KeyError: 'knobs'); the search goes on, and sends it again"]
     assert capsys.readouterr().err.count("Traceback") == 1
+
+
+def test_a_baseline_that_was_left_out_is_no_run_but_in_the_note(study):
+    study.write_manifest(study.read_manifest() | {"left_out_baselines": {"ease": "there are 9,001 items"}})
+    seen = deliver(study)
+    assert "ease" not in seen.runs
+    note = seen.tags("study")[NOTE]
+    assert "ease is left out: there are 9,001 items" in note
+    assert "| [ease]" not in note
 
 
 def test_a_study_file_without_a_space_is_said_in_a_sentence(study):

@@ -6,14 +6,15 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen3_5TextConfig
 
-from reranker.config import DemoData, TrialConfig
+from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
+from reranker.data_config import DemoData
 from reranker.errors import InputError
 from reranker.evaluation.scoring import EncodedLists, Probe, inspect
 from reranker.modeling.architecture_check import architecture_of
-from reranker.modeling.checkpoints import check_base
 from reranker.modeling.model_cache import BaseModels
 from reranker.modeling.model_files import BUNDLED
+from reranker.modeling.model_loading import check_base
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.sft import fine_tune
 from tune.run_search import main as run_search
@@ -75,7 +76,7 @@ def test_a_recurrent_base_is_trained_and_scored_with_a_list_for_each_example(qwe
     config = TrialConfig(model=qwen35, candidates=5, epochs=1, examples_per_user=1, permutations=2, skill_steps=2)
     check_base(config)
     bases = BaseModels()
-    encoder = PromptEncoder(bases.catalogue(qwen35, data.interactions.item_texts), config)
+    encoder = PromptEncoder(bases.catalogue(config, data), config)
     assert not encoder.shares_lists
     report = fine_tune(config, data, bases=bases)
     assert 0 < report.figures["ndcg_at_10"] < 1
@@ -89,6 +90,7 @@ def test_a_recurrent_base_is_trained_and_scored_with_a_list_for_each_example(qwe
     assert together.mass[0] == pytest.approx(alone.mass[0], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_plan_says_why_lists_are_not_shared(qwen35, tmp_path, capsys):
     (tmp_path / "study.yaml").write_text(
         f"""

@@ -7,9 +7,9 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from reranker.config import TrialConfig
-from reranker.modeling.checkpoints import load_base
 from reranker.modeling.fused_lora import LowRank, fuse
 from reranker.modeling.lora import attach_lora
+from reranker.modeling.model_loading import load_base
 
 CPU = torch.device("cpu")
 IDS = torch.arange(10, 70).reshape(2, 30)

@@ -20,17 +20,19 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.item_token_cache import Catalogue
-from reranker.modeling.checkpoints import load_base, load_tokenizer
 from reranker.modeling.fused_lora import fuse
+from reranker.modeling.item_catalogue import item_catalogue
 from reranker.modeling.lora import attach_lora
 from reranker.modeling.memory_estimate import PassSize, estimate
 from reranker.modeling.model_files import shape_of
+from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.modeling.model_names import MODELS
 from reranker.modeling.model_shape import read_shape
 from reranker.prompting.forward_passes import Limits, Pass, plain_passes, shared_passes
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.loss import Objective
 from tests.present import present
+from tests.vision import make_vision_model, shop_with_images
 
 BATCH, TOKENS = 4, 120
 PROMPTS = PassSize(BATCH, TOKENS)
@@ -119,6 +121,7 @@ def test_the_estimate_is_what_is_kept_and_a_little_for_the_backward_pass(model, 
     assert 1.0 <= guess.activations / kept_bytes(config) <= 1.6  # of two layers, one layer's backward pass is much
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_estimate_for_a_real_model_is_what_is_kept_and_a_little(smollm2_tokenizer, precision):
     config = TrialConfig(model="smollm2-135m", precision=precision)
@@ -139,6 +142,7 @@ def test_the_estimate_for_shared_lists_is_what_is_kept_and_a_little(base, lists,
     assert 1.0 <= guess.activations / kept <= 1.15
 
 
+@pytest.mark.slow
 def test_shared_lists_keep_less_than_as_many_prompts_and_are_estimated_so(base, demo):
     config = TrialConfig(model=base, list_sharing=16, examples_per_user=None)  # histories of all lengths: padded passes
     encoder, shared, plain = shared_and_plain(config, demo, lists=1)
@@ -202,7 +206,8 @@ def test_checkpointing_a_smaller_batch_and_a_smaller_rank_take_less():
 LIMITED = """
 import gc, resource, sys, torch
 from pathlib import Path
-from reranker.config import DemoData, TrialConfig
+from reranker.config import TrialConfig
+from reranker.data_config import DemoData
 from reranker.data.assemble import RerankingData
 from reranker.errors import OutOfMemory
 from reranker.training.sft import fine_tune
@@ -235,3 +240,33 @@ def test_a_pass_that_does_not_fit_is_told_with_its_micro_batch_and_a_smaller_one
         command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2], env=one_arena
     )
     assert done.stdout.splitlines() == ["out 512", "8 8"], done.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_estimate_for_a_tower_with_an_adapter_is_what_is_kept_of_its_images(tmp_path, precision):
+    sizes = {
+        "depth": 12,
+        "hidden_size": 96,
+        "intermediate_size": 384,
+        "num_heads": 6,
+        "deepstack_visual_indexes": [2, 5],
+    }
+    (tmp_path / "shop").mkdir()
+    model, data = make_vision_model(tmp_path / "model", **sizes), shop_with_images(tmp_path / "shop")
+    cpu, kept, guessed = torch.device("cpu"), [], []
+    for tower in (False, True):
+        config = TrialConfig(
+            model=str(model), candidates=3, image_mode="raw_image", vision_lora=tower, precision=precision, lora_rank=8
+        )
+        encoder = PromptEncoder(item_catalogue(config, data), config)
+        examples = data.training_examples(config, 0)[:8]
+        (batch,) = plain_passes(encoder, examples, encoder.encode(examples), Limits(None, None))
+        adapted, objective = attach_lora(load_base(config, cpu), config).train(), Objective(encoder, cpu)
+        with objective.answering(adapted, batch), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            kept.append(loss_and_kept_bytes(adapted, partial(loss_of, objective, adapted, batch))[1])
+        assert encoder.images is not None
+        images = PassSize(1, sum(encoder.images.counts[item] for item in batch["pictures"]))
+        guessed.append(estimate(config, present(shape_of(str(model))), images, on_gpu=False).activations)
+    assert 1.0 <= (guessed[1] - guessed[0]) / (kept[1] - kept[0]) <= 1.1

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from reranker.config import DemoData, TrialConfig
+from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
+from reranker.data_config import DemoData
 from reranker.errors import TrainingStopped
-from reranker.modeling.checkpoints import load_base
 from reranker.modeling.model_cache import BaseModels
+from reranker.modeling.model_loading import load_base
 from reranker.training.sft import fine_tune
 from reranker.trial_folder import TrialFolder
 
@@ -36,6 +38,7 @@ def outcome(
     return {name: value for name, value in figures.items() if name not in TIMED}, weights
 
 
+@pytest.mark.slow
 def test_a_used_base_gives_exactly_what_a_fresh_one_gives(data, tmp_path):
     bases = BaseModels()
     before = [
@@ -61,6 +64,7 @@ def test_a_base_is_given_back_without_an_adapter_and_with_its_weights(data):
     assert all(torch.equal(kept[name], new[name]) for name in new)
 
 
+@pytest.mark.slow
 def test_the_least_recently_used_base_goes_first(data):
     bases = BaseModels(most_bytes=1)
     for config in (TINY, SMALL):
@@ -79,8 +83,9 @@ def test_a_base_is_not_used_again_after_a_training_that_was_cut_short(data):
     assert bases.loaded == []
 
 
-def test_other_items_get_a_catalogue_of_their_own():
-    bases = BaseModels()
-    first = bases.catalogue("demo-tiny", ["Dusty Saddle", "Lunar Comet"])
-    assert bases.catalogue("demo-tiny", ["Dusty Saddle", "Lunar Comet"]) is first
-    assert bases.catalogue("demo-tiny", ["Lunar Comet", "Dusty Saddle"]).texts == ["Lunar Comet", "Dusty Saddle"]
+def test_other_items_get_a_catalogue_of_their_own(data):
+    bases, texts = BaseModels(), ["Lunar Comet", "Dusty Saddle"]
+    first = bases.catalogue(TINY, data)
+    assert bases.catalogue(TINY, data) is first
+    others = replace(data, interactions=replace(data.interactions, item_texts=texts, fingerprint="others"))
+    assert bases.catalogue(TINY, others).texts == texts

@@ -5,12 +5,16 @@ A failure names what an upgrade has changed; that the numbers agree is tested be
 
 from __future__ import annotations
 
+import inspect
+
 import peft
 import pytest
 import torch
 import transformers
 from peft.tuners.lora import Linear
 from torch import nn
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+from transformers.models.qwen3_vl import modeling_qwen3_vl
 
 from reranker.config import TrialConfig
 from tests.families import FAMILIES, adapted
@@ -50,3 +54,12 @@ def test_an_adapted_layer_has_the_parts_that_are_fused():
     for part in ("base_layer", "merged", "lora_A", "lora_B", "scaling", "lora_dropout"):
         assert hasattr(layers[0], part), PEFT + f"a layer has no {part}"
     assert "default" in layers[0].lora_A, PEFT + "the name of the only adapter"
+
+
+def test_qwen3_vl_takes_embeddings_of_images_that_are_ready_made():
+    where = TRANSFORMERS + "image_inputs.py reaches: "
+    call = inspect.signature(transformers.Qwen3VLForConditionalGeneration.forward).parameters
+    assert "mm_encoder_outputs" in call, where + "mm_encoder_outputs"
+    made = modeling_qwen3_vl.BaseModelOutputWithDeepstackFeatures.__dataclass_fields__
+    assert {"pooler_output", "deepstack_features"} <= set(made), where + "the tower's output"
+    assert smart_resize(100, 50, 32, 1024, 4096) == (64, 32), where + "smart_resize"

@@ -9,16 +9,17 @@ import pytest
 import torch
 from peft import PeftModel
 
-from reranker.config import DemoData, TrialConfig, build_trial_config
+from reranker.config import TrialConfig, build_trial_config
 from reranker.data.assemble import RerankingData
+from reranker.data_config import DemoData
 from reranker.errors import EnvironmentFault, InputError
 from reranker.evaluation.evaluate import evaluate
 from reranker.evaluation.scoring import EncodedLists, flops_per_list, score
 from reranker.modeling import quantisation
-from reranker.modeling.checkpoints import base_fingerprint, load_base
 from reranker.modeling.memory_estimate import GIB, PassSize, estimate
 from reranker.modeling.model_cache import BaseModels
 from reranker.modeling.model_files import shape_of
+from reranker.modeling.model_loading import base_fingerprint, load_base
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.sft import fine_tune
 from reranker.training.trainer import RerankerTrainer
@@ -45,7 +46,7 @@ def small() -> RerankingData:
 @needs_package
 def test_peft_alone_gives_what_the_trial_scored(small, tmp_path):
     report = fine_tune(NF4, small, folder=TrialFolder(tmp_path / "trial"))
-    encoder = PromptEncoder(BaseModels().catalogue("demo-tiny", small.interactions.item_texts), NF4)
+    encoder = PromptEncoder(BaseModels().catalogue(NF4, small), NF4)
     lists = small.validation(NF4)
     base = load_base(NF4, CPU)
     loaded = PeftModel.from_pretrained(base, str(tmp_path / "trial" / "adapter")).eval()

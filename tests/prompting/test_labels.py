@@ -132,7 +132,7 @@ def test_labels_that_cannot_be_trained_are_refused(smollm2_tokenizer, demo_token
 
 def test_layers_that_read_on_are_refused(smollm2_tokenizer, tmp_path):
     AutoConfig.for_model("qwen3_5_text").save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="whose layers read on, each label must be one token"):
+    with pytest.raises(InputError, match="whose layers are recurrent, each label must be one token"):
         encoder(smollm2_tokenizer, 12, label_style="numbers", model=str(tmp_path))
 
 

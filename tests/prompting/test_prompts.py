@@ -11,7 +11,7 @@ from reranker.config import LETTERS, TrialConfig
 from reranker.data.example import Example
 from reranker.data.item_token_cache import Catalogue
 from reranker.errors import InputError
-from reranker.modeling.checkpoints import load_tokenizer
+from reranker.modeling.model_loading import load_tokenizer
 from reranker.prompting.forward_passes import Limits
 from reranker.prompting.prompts import PromptEncoder, chat, render
 from reranker.training.collator import PassCollator

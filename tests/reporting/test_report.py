@@ -23,11 +23,11 @@ from reranker.storage.atomic_files import append_line, write_json, write_yaml
 from results.report import main
 from results.reporting.chart_data import Contest
 from results.reporting.charts import apart, cost, label_positions, learning_curves, rank_histogram, reliability
-from results.reporting.leaderboard_rows import board_of
 from results.reporting.markdown import escaped, to_markdown
 from results.reporting.optuna_plots import knob_figures
 from results.reporting.report_content import Content, Step
 from results.reporting.report_data import content_of
+from results.reporting.report_leaderboard import board_of
 from results.reporting.write_report import to_html, write_report
 from results.statistics.comparison import compare
 from results.statistics.seed_averages import configuration_results
@@ -45,6 +45,21 @@ HOSTILE = (
 @pytest.fixture
 def maker(tmp_path) -> Maker:
     return Maker(tmp_path)
+
+
+def test_the_head_tells_the_protocol(maker):
+    study = maker.baseline("popularity", 0.5).trial(1.0).study
+    told = "".join(to_markdown(content_of(study)))
+    assert "240 users, 10 candidates each" in told
+    assert "split by time" not in told
+    manifest = study.read_manifest()
+    by_time = {"split": "time", "validation_from": "2018-01-01", "test_from": "2018-06-30"}
+    plan = {**manifest["plan"], **by_time, "evaluation": "full", "validation_users": 100}
+    study.write_manifest({**manifest, "plan": plan})
+    told = "".join(to_markdown(content_of(study)))
+    assert "100 users, 240 lists, 10 candidates each" in told
+    assert "ranks in the whole catalogue" in told
+    assert "split by time: validation from 2018-01-01, test from 2018-06-30" in told
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +199,7 @@ def browser(*arguments: str) -> str:
     return subprocess.run([program, *flags, *arguments], capture_output=True, text=True, check=True, timeout=60).stdout
 
 
+@pytest.mark.slow
 def test_a_browser_runs_nothing_and_a_telephone_need_not_scroll_sideways(hostile, tmp_path):
     inner = hostile.path / "report.html"
     shown = present(re.search(r"<title>(.*?)</title>", browser("--dump-dom", inner.as_uri())))[1]
@@ -303,6 +319,16 @@ def test_reruns_stand_under_their_trial_and_all_runs_judge_it(maker):
         f"4 seeds, mean {np.mean(scores):.3f}: ±{np.std(scores, ddof=1):.3f} from seed"
     )
     assert [row.rank for row in board.rows] == ["1", "", "", "", "", "2", "3", "4"]
+
+
+def test_a_baseline_that_was_left_out_stands_in_the_leaderboard_with_the_reason(maker):
+    study = maker.baseline("popularity", 0.3).trial(1.0).study
+    study.write_manifest(study.read_manifest() | {"left_out_baselines": {"sasrec": "an epoch takes 90.0 minutes"}})
+    content = content_of(study)
+    row = content.board.rows[-1]
+    assert (row.kind, row.name, row.status, row.value, row.rank) == ("baseline", "sasrec", "left out", None, "")
+    for shown in (Page(to_html(content)).text, to_markdown(content).replace("\\", "")):
+        assert "sasrec is left out: an epoch takes 90.0 minutes" in shown
 
 
 def test_a_study_in_retrieval_mode_shows_its_ceiling(maker):
@@ -661,6 +687,17 @@ def test_confidence_is_held_against_accuracy(lift, said):
     right = rng.random(5000) < probability - lift
     caption = reliability(Picks(np.zeros(5000, np.int64), np.where(right, 0, 1), probability)).caption
     assert said in caption
+    assert "temperature" not in caption
+
+
+def test_what_a_temperature_mends_stands_beside_the_confidence():
+    figures = {
+        "temperature": 1.4, "calibration_error": 0.12, "calibrated_error": 0.03, "val_loss": 2.1, "calibrated_loss": 1.95
+    }  # fmt: skip
+    picks = Picks(np.zeros(500, np.int64), np.zeros(500, np.int64), np.full(500, 0.5))
+    caption = reliability(picks, figures).caption
+    assert "a temperature of 1.40" in caption
+    assert "from 12.0% to 3.0% and the log-loss from 2.100 to 1.950" in caption
 
 
 def test_the_front_has_what_no_trial_beats_in_both():

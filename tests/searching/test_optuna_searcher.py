@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import io
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,16 @@ from rich.console import Console
 
 from reranker.config import TrialConfig
 from reranker.metrics import ranks_of_target
+from reranker.storage.atomic_files import read_json, write_json
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.tracking_address import local_store
 from results.study.trial_origin import DRAWN
-from tune.callbacks import SearchCallbacks
+from tune.execution.search_gauges import SearchGauges
 from tune.execution.trial_messages import Assignment
+from tune.launching.callbacks import SearchCallbacks
+from tune.mirroring.mirror_thread import Trackers
 from tune.mlflow_tracking.tracker import Tracker
+from tune.searching import stop_pause_requests
 from tune.searching.optuna_searcher import OptunaSearcher, make_sampler
 from tune.searching.replicates import Replication
 from tune.searching.schedulers import make_scheduler, replay
@@ -300,6 +305,32 @@ def test_a_falling_loss_is_catching_up_too(tmp_path):
     assert decisions(scheduler, study, curve(9, [2.9, 2.8]))[0] == TrialScheduler.STOP
 
 
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
+def test_a_trial_that_was_asked_to_be_kept_is_not_stopped(tmp_path, scheduler):
+    study, folder = study_of(tmp_path, f"scheduler: {scheduler}"), StudyFolder(tmp_path / "kept")
+    folder.trial(8).path.mkdir(parents=True)
+    folder.keep(8)
+    judge = make_scheduler(study, is_kept=folder.is_kept)
+    replay(judge, [curve(number, [0.5] * 9) for number in range(8)])
+    assert TrialScheduler.STOP not in decisions(judge, study, curve(8, [0.1] * 9))
+    assert TrialScheduler.STOP in decisions(judge, study, curve(9, [0.1] * 9))
+
+
+def test_only_a_running_trial_can_be_kept(tmp_path):
+    study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
+    launch = Launch(study, folder)
+    number = launch.begin()
+    requests = [stop_pause_requests.Request(str(i), "keep", trial) for i, trial in enumerate((number, 7))]
+    for request in requests:
+        write_json(folder.control / f"{request.id}.request", asdict(request))
+    launch.stop_rules.poll()
+    answers = [read_json(folder.control / f"{request.id}.answer") for request in requests]
+    assert [answer["accepted"] for answer in answers] == [True, False]
+    assert answers[1]["text"] == f"trial 7 is not running; running: {number}"
+    assert (folder.is_kept(number), folder.is_kept(7)) == (True, False)
+    assert folder.acts()[-1]["act"] == f"{answers[0]['text']} (control)"
+
+
 def test_without_a_scheduler_nothing_is_stopped(tmp_path):
     study = study_of(tmp_path, "scheduler: none")
     scheduler = make_scheduler(study)
@@ -528,9 +559,10 @@ def test_what_an_earlier_launch_left_running_is_marked_when_this_one_ends_before
     study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
     number = Launch(study, folder).begin()  # and then killed
     later, console = Launch(study, folder), Console(file=io.StringIO())
-    tracker = Tracker(folder, local_store(folder))
+    trackers = Trackers([Tracker(folder, local_store(folder))])
     with Progress(study, console) as shown:
-        SearchCallbacks(later.trial_life, shown, tracker, later.stop_rules, study.knobs).close()
+        gauges = SearchGauges(study)
+        SearchCallbacks(later.trial_life, shown, gauges, trackers, later.stop_rules, study.knobs).close()
     assert folder.read_status(number)["status"] == "interrupted"
     assert later.trial_store.interrupted() == [number]
 
@@ -581,8 +613,19 @@ def test_a_bug_in_the_search_is_nobody_else_s_fault(tmp_path):
         raise KeyError("a bug")
 
 
-def searcher_of(launch: Launch, study: Study, replication: Replication | None = None) -> OptunaSearcher:
-    return OptunaSearcher(study, launch.trial_store, launch.trial_life, launch.stop_rules, replication)
+def searcher_of(
+    launch: Launch, study: Study, replication: Replication | None = None, room: Callable[[], int] = lambda: 64
+) -> OptunaSearcher:
+    return OptunaSearcher(study, launch.trial_store, launch.trial_life, launch.stop_rules, replication, room)
+
+
+def test_no_more_trials_begin_than_there_is_room_for_and_more_once_a_node_has_joined(tmp_path):
+    study, room = study_of(tmp_path), 1
+    search = searcher_of(Launch(study, StudyFolder.create(tmp_path, "a")), study, room=lambda: room)
+    assert suggested(search, "first").number == 0
+    assert search.suggest("second") is None
+    room = 2
+    assert suggested(search, "second").number == 1
 
 
 def suggested(search: OptunaSearcher, trial_id: str) -> Assignment:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from reranker.config import DemoData
 from reranker.data.assemble import RerankingData
+from reranker.data_config import DemoData
 from reranker.modeling.model_files import BUNDLED
 from reranker.training.speed import Speed, measure_speed
 from results.study.study_folder import StudyFolder
@@ -88,6 +88,7 @@ def test_a_speed_is_that_of_real_steps_and_lists(data):
     assert 0 < speed.seconds_per_list < 1
 
 
+@pytest.mark.slow
 def test_more_reports_than_steps_are_refused_before_anything_starts(tmp_path):
     (tmp_path / "study.yaml").write_text(study_of(reports_per_epoch=30).dump())
     command = [sys.executable, str(PROJECT / "tune" / "run_search.py"), "study.yaml", "--check"]
@@ -96,6 +97,7 @@ def test_more_reports_than_steps_are_refused_before_anything_starts(tmp_path):
     assert "reports_per_epoch: there must be a step between two reports, and an epoch has 25 (got 30)" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_check_measures_a_model_that_is_here_and_no_toy(tmp_path, capsys):
     shutil.copytree(BUNDLED / "demo-tiny", tmp_path / "base")
     source = study_of(time_budget="1s").source
@@ -126,5 +128,5 @@ def test_a_search_measures_a_model_that_is_no_toy_and_keeps_what_it_decided(tmp_
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"measured: an epoch takes about [\d:]+ to train and [\d:]+ to score, with a report", done.stdout)
-    assert re.search(r"the search takes about [\d:]+ by that", done.stdout)
+    assert re.search(r"the search takes about [\d:]+ at that speed", done.stdout)
     assert StudyFolder(tmp_path / "runs" / "pace").read_manifest()["reports_per_epoch"] == 1

@@ -6,6 +6,8 @@ import errno
 import io
 import json
 import os
+import re
+import shutil
 import subprocess
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -24,6 +26,7 @@ from reranker.storage.atomic_files import write_file, write_yaml, writing
 from reranker.trial_folder import TrialFolder
 from results import compare, diagnose
 from results.leaderboard import leaderboard, pretty
+from results.reporting.joint_leaderboard import joint_leaderboard
 from results.statistics import comparison
 from results.statistics.comparison import winner
 from results.statistics.verdict_text import verdict
@@ -96,6 +99,39 @@ def test_the_leaderboard_has_the_columns_that_others_rely_on(study):
         "train_loss,val_loss,seconds,learning_rate,model"
     )
     assert study.leaderboard.read_text().split("\n")[0] == expected
+
+
+REASON = "it inverts a matrix of items by items, so that it takes 8,000 items at most; there are 9,001"
+
+
+def test_a_baseline_that_was_left_out_is_in_the_table_with_the_reason(study, capsys):
+    study.write_manifest(study.read_manifest() | {"left_out_baselines": {"ease": REASON}})
+    table = leaderboard(study).set_index("name")
+    assert list(table.loc["ease", ["kind", "status", "reason"]]) == ["baseline", "left out", REASON]
+    assert table.loc["ease", ["rank", *METRIC_NAMES]].isna().all()
+    assert int(table["rank"].notna().sum()) == 4
+    write_file(study.leaderboard, leaderboard(study).to_csv(index=False))
+    assert compare.main(["films", "--runs", str(study.path.parent)]) == 0
+    out = capsys.readouterr().out
+    assert f"ease is left out: {REASON}" in out
+    assert any(line.split()[:3] == ["ease", "left", "out"] for line in out.splitlines())
+    assert diagnose.main(["--table", str(study.leaderboard), "--users", "300", "--candidates", "20"]) == 0
+    assert not re.search(r"\bease\b", capsys.readouterr().out), "it has no figures to hold a trial against"
+
+
+def test_a_baseline_that_one_of_two_studies_left_out_has_the_figures_of_the_other(study, tmp_path):
+    other = StudyFolder(tmp_path / "other" / "films")
+    shutil.copytree(study.path, other.path)
+    study.write_manifest(
+        study.read_manifest() | {"left_out_baselines": {"ease": REASON, "bm25": "no item text has a word"}}
+    )
+    other.baseline("ease").path.mkdir(parents=True)
+    other.baseline("ease").keep_ranks(USERS, first_for(0.2))
+    table, _ = joint_leaderboard({folder: list(folder.trials()) for folder in (study, other)})
+    rows = table.set_index("name")
+    assert rows.loc["ease", "recall_at_1"] == pytest.approx(0.2)
+    assert rows.loc["bm25", "status"] == "left out"
+    assert table["name"].tolist().count("ease") == 1
 
 
 def test_a_loss_ranks_the_other_way_round(study):
@@ -283,7 +319,7 @@ def test_a_webhook_is_told_the_verdict(study):
 def test_a_webhook_that_is_down_is_worth_a_line(study, capsys):
     tell_webhook("http://127.0.0.1:9/hidden", study)
     err = capsys.readouterr().err
-    assert "the webhook was not told" in err
+    assert "the webhook could not be told" in err
     assert "hidden" not in err
 
 

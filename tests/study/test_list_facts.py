@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from reranker.config import TrialConfig
+from reranker.data.assemble import RerankingData
 from reranker.data.example import MISSING
+from reranker.data_config import DemoData
 from reranker.errors import EnvironmentFault
 from reranker.storage.atomic_files import DamagedFile
 from results.study.list_facts import ListFacts
@@ -113,6 +115,20 @@ def test_lists_that_can_not_be_are_damaged(tmp_path, given, said):
     facts(**given).keep(study)
     with pytest.raises(DamagedFile, match=said):
         ListFacts.of_study(study)
+
+
+def test_the_facts_of_several_targets_a_user_are_those_of_each(tmp_path):
+    by_time = DemoData(users=40, split="time", validation_from=5, test_from=7, targets_per_user=2)
+    data = RerankingData.prepare(by_time).sealed()
+    lists = data.validation(TrialConfig(candidates=10))
+    made = ListFacts.of(data, lists)
+    assert made.user_ids[:4] == [data.interactions.user_ids[user] for user in (0, 0, 1, 1)]
+    assert made.history.tolist() == [5, 6] * 40
+    assert made.target.tolist() == [example.candidates[example.target] for example in lists]
+    cold = {segment.name: segment for segment in made.segments()}["cold"]
+    trained = set(np.concatenate(data.split.train).tolist())
+    assert cold.lists.tolist() == [target not in trained for target in made.target.tolist()]
+    assert 0 < cold.lists.sum() < len(lists)
 
 
 def test_the_facts_of_the_demo_are_those_of_its_lists(demo):

@@ -15,8 +15,9 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from reranker.config import DemoData, NegativesMix, TrialConfig
+from reranker.config import NegativesMix, TrialConfig
 from reranker.data.assemble import RerankingData
+from reranker.data_config import DemoData
 from reranker.errors import SealedError
 from reranker.metrics import METRIC_NAMES, Ranks, summarise
 from reranker.modeling.model_cache import BaseModels
@@ -33,11 +34,15 @@ CONFIG = TrialConfig(candidates=10, negatives=NegativesMix(uniform=0.4, populari
 DATA = {
     "uniform": DemoData(users=120),
     "popularity": DemoData(users=120, evaluation_negatives="popularity", retriever="popularity"),
+    "time": DemoData(users=120, split="time", validation_from=4, test_from=6),
+    "time, retrieval": DemoData(
+        users=120, split="time", validation_from=4, test_from=6, candidate_mode="retrieval", evaluation_users=100
+    ),
     "retrieval": DemoData(users=120, candidate_mode="retrieval", retriever="markov", evaluation_users=100),
 }
 STUDY = """
 study: {name: poisoned, trials: 2, seed: 3, scheduler: none}
-data: {source: demo, users: 64, interactions_per_user: 5, candidate_mode: retrieval, retriever: markov}
+data: {source: demo, users: 64, interactions_per_user: 5, candidate_mode: retrieval, retriever: markov, DATA}
 fixed: {model: demo-tiny, examples_per_user: 1, negatives: {uniform: 0.5, retriever: 0.5}}
 space:
   epochs: {int: [1, 2]}
@@ -61,7 +66,7 @@ def flat(ranks: dict[str, Ranks]) -> dict[str, list[list[int]]]:
 def test_sealed_data_give_the_same_lists_baselines_and_description(whole):
     sealed = whole.sealed()
     assert lists(sealed) == lists(whole)
-    assert flat(sealed.baselines(CONFIG, "validation")) == flat(whole.baselines(CONFIG, "validation"))
+    assert flat(sealed.baselines(CONFIG, "validation").ranks) == flat(whole.baselines(CONFIG, "validation").ranks)
     assert sealed.describe(CONFIG) == whole.describe(CONFIG)
     assert sealed.interactions.fingerprint == whole.interactions.fingerprint
     assert sealed.ceiling(CONFIG) == whole.ceiling(CONFIG)
@@ -71,9 +76,9 @@ def test_sealed_data_give_the_same_lists_baselines_and_description(whole):
 def test_sealed_data_do_not_hold_the_test_items(whole):
     sealed = pickle.loads(pickle.dumps(whole.sealed()))
     for data in (sealed, whole.sealed(), whole.sealed().sealed()):
-        assert len(data.split.test) == 0
+        assert len(data.split.test.items) == 0
         for short, long in zip(data.interactions.sequences, whole.interactions.sequences, strict=True):
-            assert short.tolist() == long[:-1].tolist()
+            assert short.tolist() == long[: -2 if whole.split.by_time else -1].tolist()
         parts = [*data.interactions.sequences, *data.split.train]
         assert all(part.base is None for part in parts), "a view would keep the whole sequence"
         assert len(data.interactions.touched) == len(whole.interactions.touched), "what negatives leave out stays"
@@ -94,10 +99,12 @@ def test_sealed_data_have_no_test_lists(whole):
 
 def test_poisoned_test_items_change_the_test_lists_and_no_other(whole):
     poisoned = poison_test(whole)
-    wrong = poisoned.split.test != whole.split.test
+    wrong = poisoned.split.test.items != whole.split.test.items
     assert wrong.all()
     assert lists(poisoned.sealed()) == lists(whole)
-    assert flat(poisoned.sealed().baselines(CONFIG, "validation")) == flat(whole.baselines(CONFIG, "validation"))
+    assert flat(poisoned.sealed().baselines(CONFIG, "validation").ranks) == flat(
+        whole.baselines(CONFIG, "validation").ranks
+    )
     if whole.config.candidate_mode == "retrieval":  # elsewhere the guard may find the new item among the negatives
         assert [e.target for e in poisoned.test(CONFIG)] != [e.target for e in whole.test(CONFIG)]
 
@@ -111,13 +118,13 @@ def test_the_search_seals_its_data(monkeypatch, tmp_path):
     assert max(map(len, data.interactions.sequences)) == data.config.interactions_per_user - 1
 
 
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory) -> StudyFolder:
+@pytest.fixture(scope="module", params=["seed: 0", "split: time, validation_from: 3, test_from: 4"])
+def searched(request, tmp_path_factory) -> StudyFolder:
     """A real search on poisoned data."""
     folder = tmp_path_factory.mktemp("poisoned")
-    (folder / "study.yaml").write_text(STUDY, encoding="utf-8")
+    (folder / "study.yaml").write_text(STUDY.replace("DATA", request.param), encoding="utf-8")
     command = [sys.executable, str(PROJECT / "tests" / "poisoned.py"), str(folder / "study.yaml")]
-    options = ["--runs", str(folder / "runs"), "--concurrency", "1"]
+    options = ["--runs", str(folder / "runs"), "--concurrency", "1", "--no-dashboard"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return StudyFolder(folder / "runs" / "poisoned")
@@ -130,7 +137,7 @@ def differences(study: StudyFolder, data: RerankingData, scratch: Path) -> set[s
     journal = JournalStorage(JournalFileBackend(str(study.journal)))
     told = optuna.load_study(study_name=study.name, storage=journal).trials
     board = pd.read_csv(study.leaderboard).set_index("name")
-    baselines = data.baselines(base, "validation")
+    baselines = data.baselines(base, "validation").ranks
     pairs: dict[str, list[tuple[Any, Any]]] = defaultdict(list)
     pairs["ceiling"] = [(study.read_manifest()["ceiling"], data.ceiling(base))]
     pairs["chance"] = [(study.references()["chance"], summarise(baselines.pop("random")))]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from reranker.errors import EnvironmentFault, InputError
-from reranker.modeling.memory_estimate import GIB, device_memory, gpu_memory
-from tune.study_file.memory_plan import check_device, describe_memory
+from reranker.modeling.memory_estimate import GIB, DeviceMemory, device_memory, gpu_memory
+from tune.study_file.memory_plan import check_device, describe_memory, gpu_part
 from tune.study_file.preflight import ModelCheck, check_models
 from tune.study_file.study import Study
 from tune.study_file.worker_device import describe_compute
@@ -95,6 +95,15 @@ def test_what_others_use_of_a_gpu_is_not_there(driver, monkeypatch):
         check_device(study, checks_of(study))
     driver(24000)
     check_device(study, checks_of(study))
+
+
+def test_on_a_cluster_its_smallest_gpu_counts_and_not_what_the_searching_machine_has():
+    study, small = study_of("qwen3-4b"), DeviceMemory("NVIDIA L4", 2 * GIB, 2 * GIB, on_gpu=True, bf16=True)
+    with pytest.raises(InputError, match=r"a model must fit NVIDIA L4, 2.0 GiB"):
+        check_device(study, checks_of(study), small)
+    large = DeviceMemory("NVIDIA H100", 80 * GIB, 80 * GIB, on_gpu=True, bf16=True)
+    check_device(study, checks_of(study), large)
+    assert gpu_part(study_of("qwen3-0.6b"), checks_of(study_of("qwen3-0.6b")), large) < 1
 
 
 def test_a_share_of_a_gpu_is_what_a_worker_has(driver, monkeypatch):

@@ -34,6 +34,12 @@ def faults(study: dict[str, Any]) -> list[str]:
     return [error.json_path for error in Draft202012Validator(study_schema()).iter_errors(study)]
 
 
+@pytest.mark.parametrize("baselines", ["auto", "sasrec", ["auto", "bm25"], []])
+def test_baselines_are_a_name_or_a_list_of_names(baselines):
+    assert faults({**STUDY, "study": {**STUDY["study"], "baselines": baselines}}) == []
+    assert faults({**STUDY, "study": {**STUDY["study"], "baselines": ["auto", "bm52"]}}) == ["$.study.baselines"]
+
+
 def test_it_is_a_schema_and_the_file_in_search_spaces_is_up_to_date():
     Draft202012Validator.check_schema(study_schema())
     assert json.loads((SPACES / "study.schema.json").read_text(encoding="utf-8")) == study_schema()

@@ -1,13 +1,13 @@
 import pytest
 
-from reranker.config import TablesData
 from reranker.data.assemble import RerankingData
 from reranker.data.candidate_lists import fingerprint
+from reranker.data_config import TablesData
 from reranker.errors import InputError
 from results.study.list_facts import ListFacts
 from tests.stored import Maker
 from tune.study_file import manifest
-from tune.study_file.manifest import check_same, keep_missing_lists
+from tune.study_file.manifest import check_same, keep_missing_lists, make_manifest
 from tune.study_file.study import Study
 
 STUDY = {
@@ -41,19 +41,54 @@ def test_a_mapping_is_read_as_a_file_is(tmp_path):
     assert len(told.value.faults) >= 3
 
 
+def test_the_manifest_tells_the_protocol():
+    by_time = {"source": "demo", "users": 40, "split": "time", "validation_from": 5, "test_from": 7}
+    full = {"targets_per_user": 2, "candidate_mode": "retrieval", "evaluation": "full"}
+    plans = []
+    for given in (STUDY["data"], {**by_time, **full}):
+        study = Study.load({**STUDY, "data": given})
+        data = RerankingData.prepare(study.data).sealed()
+        plans.append(make_manifest(study, data, "", data.baselines(study.base(), "validation"))["plan"])
+    names = ("split", "validation_from", "test_from", "evaluation", "validation_lists", "validation_users")
+    assert [plans[0].get(name) for name in names] == ["leave_one_out", None, None, "sampled", 60, 60]
+    assert [plans[1].get(name) for name in names] == ["time", "5", "7", "full", 80, 40]
+
+
+def test_a_study_of_before_goes_on_and_one_with_another_split_does_not():
+    assert Study.load(STUDY).fingerprint == "3ed2ed53f78b794f"
+    by_time = Study.load({**STUDY, "data": {"source": "demo", "users": 60, "split": "time"}})
+    assert by_time.fingerprint != Study.load(STUDY).fingerprint
+
+
 def test_a_study_does_not_go_on_with_another_revision_of_its_model(tmp_path, monkeypatch):
     study = Study.load(STUDY)
     data = RerankingData.prepare(study.data)
     older = Maker(tmp_path, "older").baseline("popularity", 1.0).study
     older.write_manifest(older.read_manifest() | {"revisions": {"qwen3-0.6b": "a" * 40}})
     monkeypatch.setattr(manifest, "revision_of", lambda model: "b" * 40)
-    with pytest.raises(InputError, match="must stay the revision that the study was begun with, aaaaaaaaaaaa") as told:
+    with pytest.raises(InputError, match="must stay at the revision that the study began with, aaaaaaaaaaaa") as told:
         check_same(older, study, data)
     assert f"hf download Qwen/Qwen3-0.6B --revision {'a' * 40}" in str(told.value)
     monkeypatch.setattr(manifest, "revision_of", lambda model: "")  # it has to be fetched first
     with pytest.raises(InputError) as told:
         check_same(older, study, data)
     assert "revision" not in str(told.value)
+
+
+def test_a_study_does_not_go_on_with_other_lists_although_data_and_study_are_the_same(tmp_path):
+    study = Study.load(STUDY)
+    data = RerankingData.prepare(study.data)
+    older = Maker(tmp_path, "older").baseline("popularity", 1.0).baseline("collaborative", 1.0).study
+    tags = {"data_fingerprint": data.interactions.fingerprint, "code_version": "0.0.9"}
+    same = older.read_manifest() | {"fingerprint": study.fingerprint, "tags": tags, "reports_per_epoch": 1}
+    older.write_manifest(same | {"lists": fingerprint(data.validation(study.base()))})
+    check_same(older, study, data)
+    older.write_manifest(same | {"lists": fingerprint(data.validation(study.base())[1:])})
+    with pytest.raises(InputError, match="the validation lists are not those that the study began with") as told:
+        check_same(older, study, data)
+    assert "go on with 0.0.9, which made them, or start a new study" in str(told.value)
+    older.write_manifest(same)
+    check_same(older, study, data)  # begun before they were kept
 
 
 def test_a_study_of_before_gets_its_lists_if_they_are_still_the_same(tmp_path):

@@ -13,7 +13,8 @@ import optuna
 import pytest
 import yaml
 
-from reranker.config import TablesData, TrialConfig
+from reranker.config import TrialConfig
+from reranker.data_config import TablesData
 from reranker.errors import Fault, InputError
 from reranker.modeling.model_names import check_name
 from tune.study_file.loading import load
@@ -114,8 +115,40 @@ def test_an_override_that_is_no_value_is_a_fault_like_others(tmp_path, text):
 # Good files
 
 
+@pytest.mark.parametrize(
+    ("text", "options", "models"),
+    [
+        ("fixed: {method: qwen3vl}\nspace: {epochs: {int: [1, 2]}}\n", [], ["qwen3vl-2b"]),
+        ("fixed: {method: qwen3vl, model: qwen3vl-8b}\nspace: {epochs: {int: [1, 2]}}\n", [], ["qwen3vl-8b"]),
+        (
+            "fixed: {method: qwen3vl}\nspace: {model: {choice: [qwen3vl-4b, qwen3vl-8b]}}\n",
+            [],
+            ["qwen3vl-4b", "qwen3vl-8b"],
+        ),
+        ("space: {epochs: {int: [1, 2]}}\n", ["method=qwen3vl"], ["qwen3vl-2b"]),
+    ],
+)
+def test_method_stands_for_a_model(study_of, text, options, models):
+    study = study_of(text, *options)
+    assert study.models == models
+    assert study.base().model in {*models, TrialConfig().model}
+    assert "method" not in study.base().model_dump()
+
+
+def test_a_method_that_there_is_not_is_told_with_its_line(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        "study: {name: a, trials: 1}\ndata: {source: demo}\nfixed:\n  method: llamarec\nspace: {epochs: {int: [1, 2]}}\n"
+    )
+    with pytest.raises(InputError) as caught:
+        load(path)
+    assert [(f.line, f.field, f.value) for f in caught.value.faults] == [(4, "fixed.method", "llamarec")]
+    assert "method must be qwen3vl or left out" in caught.value.faults[0].rule
+    assert TrialConfig.model_validate({"method": "qwen3vl", "image_mode": "raw_image"}).model == "qwen3vl-2b"
+
+
 def test_presets_are_found_and_load():
-    assert len(PRESETS) == 9
+    assert len(PRESETS) == 12
     for path in PRESETS:
         study = load(path, check_model=check_name)
         assert path.read_text().startswith("# ")
@@ -405,10 +438,10 @@ def test_a_condition_that_an_override_leaves_without_use_is_no_fault(study_of):
 @pytest.mark.parametrize(
     ("override", "field", "text"),
     [
-        ("learning_rate=fast", "fixed.learning_rate", "valid number (got 'fast')"),
+        ("learning_rate=fast", "fixed.learning_rate", "must be a number (got 'fast')"),
         ("learning_rat=1e-4", "", "did you mean 'learning_rate'?"),
         ("study.trails=3", "study.trails", "did you mean 'trials'?"),
-        ("study.trials=0", "study.trials", "greater than or equal to 1 (got 0)"),
+        ("study.trials=0", "study.trials", "must be at least 1 (got 0)"),
         ("stdy.trials=3", "", "did you mean 'study'?"),
         ("space.epochs.int=[5, 1]", "space.epochs.int", "low end must be below the high end"),
         ("space.epochs.int=[0, 4]", "space.epochs.int.0", "both ends of [0, 4] must be valid"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from reranker.errors import EnvironmentFault
 from reranker.storage.atomic_files import write_file
 from results.study.study_folder import StudyBusy, StudyFolder
 from results.study.tracking_address import local_store, tracking_uri_of
-from tune.launch import begin_study
+from tune.launching.launch import begin_study
 from tune.run_search import main as run_search_main
 from tune.study_file import loading
 
@@ -35,7 +36,7 @@ from reranker.storage import atomic_files
 from reranker.data.assemble import RerankingData
 from results.study.study_folder import StudyFolder
 from tune.study_file import loading
-from tune.launch import begin_study
+from tune.launching.launch import begin_study
 study = loading.load(Path({file!r}))
 data = RerankingData.prepare(study.data).sealed()
 def dying(owner, name, count, after):
@@ -67,7 +68,7 @@ def file(tmp_path) -> Path:
     return path
 
 
-def begun(file: Path, **options: str) -> StudyFolder:
+def begun(file: Path, **options: Any) -> StudyFolder:
     study = loading.load(file)
     return begin_study(study, RerankingData.prepare(study.data).sealed(), file.parent / "runs", **options)
 
@@ -94,6 +95,7 @@ def test_a_start_that_is_killed_before_the_rename_leaves_no_study(moment, file):
     assert [path.name for path in runs.iterdir()] == ["small"]
 
 
+@pytest.mark.slow
 def test_a_start_that_is_killed_after_the_rename_leaves_a_study_that_goes_on(file, capsys):
     runs = killed_at(file, "Path", "rename", 1, True)
     assert run_search_main(["--resume", "small", "--check", "--runs", str(runs)]) == 0
@@ -150,12 +152,12 @@ for _ in range(40):
 def test_the_manifest_can_rebuild_the_study_file_and_holds_no_place(file):
     study = begun(file)
     manifest = study.read_manifest()
-    assert manifest["format"] == 2
+    assert manifest["format"] == 3
     assert study.study_file.read_text().startswith(manifest["study"] + "# checksum: ")
     assert manifest["tracking_uri"] == ""
     assert str(study.path) not in str(manifest)
     moved = StudyFolder(study.path.rename(file.parent / "elsewhere"))
-    assert tracking_uri_of(moved) == local_store(moved) == f"sqlite:///{file.parent}/elsewhere/mlflow.db"
+    assert tracking_uri_of(moved) == local_store(moved) == f"sqlite:///{file.parent}/mlflow.db"
 
 
 def test_files_follow_the_umask(file):

@@ -37,6 +37,7 @@ def folder(tmp_path_factory) -> Path:
     return here
 
 
+@pytest.mark.slow
 def test_the_lines_to_rank_are_taken_and_answered_as_is_said(folder):
     asked, answer = map(json.loads, blocks("json"))
     command = [sys.executable, "-m", "reranker.rank", "--adapter", "my-reranker", "--jsonl", "-"]

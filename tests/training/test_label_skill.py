@@ -15,18 +15,19 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch.multiprocessing.spawn import start_processes
 
-from reranker.config import DemoData, TrialConfig
+from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.example import Example
 from reranker.data.item_token_cache import Catalogue
+from reranker.data_config import DemoData
 from reranker.errors import TrainingStopped
 from reranker.evaluation.title_probe import title_probes
-from reranker.modeling.checkpoints import load_base, load_tokenizer
 from reranker.modeling.label_skill import Skill, put_beside, skilled
 from reranker.modeling.lora import attach_lora
 from reranker.modeling.model_cache import BaseModels
+from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
-from reranker.ranker import Reranker
+from reranker.ranking.ranker import Reranker
 from reranker.training import label_skill_lesson
 from reranker.training.label_skill_lesson import FindLists, SkillLesson, kept_skill
 from reranker.training.loss import Objective
@@ -65,6 +66,7 @@ def random_skill(base: torch.nn.Module, rank: int = 3) -> Skill:
     return Skill(down, {name: torch.randn(layer.out_features, rank) / 10 for name, layer in layers.items()}, {})
 
 
+@pytest.mark.slow
 def test_a_base_learns_to_find_titles_that_it_was_not_taught(small):
     config = TAUGHT.model_copy(update={"skill_steps": 200})
     with BaseModels().base(config, CPU) as base:
@@ -121,6 +123,7 @@ def test_the_kept_adapter_ranks_as_the_trial_did(small, tmp_path):
     assert json.loads((folder.adapter / "reranker.json").read_text())["skill"]["steps"] == 5
 
 
+@pytest.mark.slow
 def test_a_skill_is_learned_once_and_anew_where_it_is_damaged(small, tmp_path, monkeypatch):
     learned = []
     learn = SkillLesson.learn
@@ -194,6 +197,7 @@ def test_a_base_that_names_labels_already_is_not_taught(small, monkeypatch):
     assert skill.down == {}
 
 
+@pytest.mark.slow
 def test_a_lesson_ends_when_it_is_enough(small, monkeypatch):
     monkeypatch.setattr(label_skill_lesson, "keeps_own_skill", lambda config: False)
     monkeypatch.setattr(label_skill_lesson, "_ENOUGH", 0.3)
@@ -243,6 +247,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_a_training_that_goes_on_gives_exactly_what_one_without_a_break_gives(small, tmp_path):
     config = TAUGHT.model_copy(update={"epochs": 2})
     whole, broken = TrialFolder(tmp_path / "whole"), TrialFolder(tmp_path / "broken")
@@ -284,6 +289,7 @@ def test_a_toy_that_is_not_taught_by_titles_is_not_asked_by_them(small):
     assert "titles_found" not in fine_tune(config, small).figures
 
 
+@pytest.mark.slow
 def test_reports_tell_how_many_titles_are_found(small):
     figures = fine_tune(TAUGHT.model_copy(update={"skill_steps": 200, "learning_rate": 1e-6}), small).figures
     assert figures["titles_asked"] == 64
@@ -295,7 +301,9 @@ def test_a_share_of_questions_by_title_stays_in_the_training(small, sharing, mon
     """Half of the questions: as many as there are examples, none of them corrected or counted as an example."""
     seen: list[int] = []
     run = Objective.loss
-    monkeypatch.setattr(Objective, "loss", lambda self, logits, t: seen.append(len(t)) or run(self, logits, t))
+    monkeypatch.setattr(
+        Objective, "loss", lambda self, logits, t, taught: seen.append(len(t)) or run(self, logits, t, taught)
+    )
     knobs = {"skill_steps": 0, "skill_mix": 0.5, "list_sharing": sharing, "effective_batch": 16}
     figures = fine_tune(TAUGHT.model_copy(update=knobs), small).figures
     assert figures["applied/examples"] == 64

@@ -8,17 +8,18 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import Linear
 
-from reranker.config import DemoData, TrialConfig, build_trial_config
+from reranker.config import TrialConfig, build_trial_config
 from reranker.data.assemble import RerankingData
+from reranker.data_config import DemoData
 from reranker.errors import InputError
 from reranker.evaluation.evaluate import evaluate
 from reranker.evaluation.scoring import EncodedLists, score
-from reranker.modeling.checkpoints import load_base
 from reranker.modeling.fused_lora import LowRank, fuse
 from reranker.modeling.label_skill import Skill
 from reranker.modeling.lora import attach_lora
 from reranker.modeling.lora_start import start_at_base
 from reranker.modeling.model_cache import BaseModels
+from reranker.modeling.model_loading import load_base
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training import trainer
 from reranker.training.sft import fine_tune
@@ -49,12 +50,13 @@ def some_skill(model: PeftModel) -> Skill:
     return Skill(down, {name: torch.randn(part.out_features, 3) / 10 for name, part in layers.items()}, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("knobs", VARIANTS, ids=str)
 @pytest.mark.parametrize("skill_steps", [0, 3])
 def test_peft_alone_gives_what_the_trial_scored(small, tmp_path, knobs, skill_steps):
     config = variant(**knobs, skill_steps=skill_steps)
     report = fine_tune(config, small, folder=TrialFolder(tmp_path / "trial"))
-    encoder = PromptEncoder(BaseModels().catalogue("demo-tiny", small.interactions.item_texts), config)
+    encoder = PromptEncoder(BaseModels().catalogue(config, small), config)
     lists = small.validation(config)
     loaded = PeftModel.from_pretrained(load_base(config, CPU), str(tmp_path / "trial" / "adapter")).eval()
     figures = evaluate(
@@ -149,6 +151,7 @@ def test_b_s_rate_is_the_ratio_times_a_s_through_the_whole_schedule(small, monke
     assert max(rate[False] for rate in rates) == report.figures["applied/learning_rate"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("knobs", VARIANTS, ids=str)
 def test_a_training_that_goes_on_gives_exactly_what_one_without_a_break_gives(small, tmp_path, knobs):
     config, whole, broken = variant(**knobs, epochs=2), TrialFolder(tmp_path / "a"), TrialFolder(tmp_path / "b")
@@ -165,7 +168,7 @@ def test_a_training_that_goes_on_gives_exactly_what_one_without_a_break_gives(sm
     [
         ({"dora": True, "lora_init": "pissa"}, "dora must be left out with lora_init: pissa or olora"),
         ({"dora": True, "lora_targets": "qv"}, "dora must be left out unless lora_targets is all_linear"),
-        ({"lora_plus_ratio": 0.5}, "greater than or equal to 1"),
+        ({"lora_plus_ratio": 0.5}, "must be at least 1"),
     ],
 )
 def test_variants_that_do_not_go_together_are_refused(knobs, rule):

@@ -13,16 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reranker.config import DemoData, NegativesMix, TrialConfig
+from reranker.config import NegativesMix, TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.example import Example
 from reranker.data.item_token_cache import Catalogue
+from reranker.data_config import DemoData
 from reranker.errors import EnvironmentFault, InputError, TrainingError, TrainingStopped
 from reranker.evaluation.scoring import EncodedLists, inspect, score
 from reranker.metrics import chance, ranks_of_target, summarise
 from reranker.modeling.batching import pad_left
-from reranker.modeling.checkpoints import load_base, load_tokenizer
 from reranker.modeling.lora import attach_lora
+from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
 from reranker.report_figures import best_report
 from reranker.training.batch_plan import largest_pass, share_of_batch
@@ -51,6 +52,7 @@ def train(config: TrialConfig, data: RerankingData, folder: Path | None = None) 
     return reports
 
 
+@pytest.mark.slow
 def test_rate_rank_and_epochs_arrive_in_the_optimiser_the_adapter_and_the_steps(small, tmp_path):
     config = TINY.model_copy(update={"epochs": 3, "learning_rate": 3.7e-3, "lora_rank": 5, "lora_alpha": 11})
     reports = train(config, small, tmp_path)
@@ -65,14 +67,19 @@ def test_rate_rank_and_epochs_arrive_in_the_optimiser_the_adapter_and_the_steps(
     assert (adapter["r"], adapter["lora_alpha"]) == (5, 11)
 
 
+@pytest.mark.slow
 def test_a_training_says_how_far_it_is_and_gives_the_same_whether_or_not_anyone_listens(small, tmp_path, monkeypatch):
-    monkeypatch.setattr("reranker.training.trainer._STATUS_S", 0.0)  # after each step
+    monkeypatch.setattr("reranker.training.step_watch._STATUS_S", 0.0)  # after each step
     config, pulses = TINY.model_copy(update={"epochs": 2, "lora_dropout": 0.1}), list[TrainingStatus]()
     quiet, heard = (TrialFolder(tmp_path / name) for name in ("quiet", "heard"))
     reports = [
         fine_tune(config, small, folder=quiet),
         fine_tune(config, small, folder=heard, on_status=pulses.append),
     ]
+    shares = [int(p.doing.split()[-1][:-1]) for p in pulses if p.doing.endswith("%")]
+    assert shares[: len(shares) // 2] == shares[len(shares) // 2 :] == sorted(set(shares))
+    assert shares[-1] == 100
+    pulses = [pulse for pulse in pulses if not pulse.doing.endswith("%")]
     assert [(p.doing, p.epoch, p.step, p.steps) for p in pulses[:7]] == [
         ("loading demo-tiny", 0, 0, 0), *[("", 1, step, 4) for step in range(5)], ("scoring 64 lists", 1, 4, 4)
     ]  # fmt: skip
@@ -96,6 +103,7 @@ def test_a_warm_up_that_never_ends_is_seen_in_what_was_applied(small):
     assert train(config, small)[-1].figures["applied/learning_rate"] < config.learning_rate / 5
 
 
+@pytest.mark.slow
 def test_overfits_32_examples():
     data = RerankingData.prepare(DemoData(users=32))
     config = TrialConfig(
@@ -150,6 +158,7 @@ def test_a_constant_scorer_gets_exactly_chance(demo):
     assert summarise(ranks) == pytest.approx(chance(20), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_learns_the_rule_of_the_demo():
     data = RerankingData.prepare(DemoData(users=600))
     config = TrialConfig(model="demo-tiny", epochs=3, learning_rate=2e-3, lora_rank=16, examples_per_user=3)
@@ -158,6 +167,7 @@ def test_learns_the_rule_of_the_demo():
     assert reports[-1].figures["val_loss"] < math.log(20) - 0.5
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others(small):
     first, again = (train(TINY, small)[-1].figures["val_loss"] for _ in range(2))
     other = train(TINY.model_copy(update={"seed": 1}), small)[-1].figures["val_loss"]
@@ -165,6 +175,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_one_others(small):
     assert first != other
 
 
+@pytest.mark.slow
 def test_gradient_accumulation_takes_the_same_steps(small):
     whole = train(TINY.model_copy(update={"micro_batch": 16}), small)[-1].figures
     parts = train(TINY.model_copy(update={"micro_batch": 5}), small)[-1].figures
@@ -191,6 +202,7 @@ def test_token_ce_is_the_loss_of_the_answer_s_tokens(small):
     assert train(config, small)[-1].figures["train_loss"] == pytest.approx(np.mean(losses), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_token_ce_takes_the_same_steps_in_smaller_passes(small):
     whole, parts = (
         train(TINY.model_copy(update={"objective": "token_ce", "micro_batch": size}), small)[-1].figures
@@ -211,20 +223,34 @@ def test_every_knob_changes_something(small):
         "max_grad_norm": 0.01, "effective_batch": 4, "micro_batch": 2, "lora_rank": 2, "lora_alpha": 1,
         "lora_dropout": 0.5, "lora_targets": "qv", "permutations": 3, "seed": 7, "list_sharing": 4,
             "skill_steps": 3, "skill_mix": 0.4, "collaborative_scores": "counts",
+        "label_prior": "divide", "teacher": "ease",
         "lora_init": "pissa", "lora_plus_ratio": 16.0, "rslora": True, "dora": True,
     }  # fmt: skip
     untested = {"label_style", "gradient_checkpointing", "quantisation"} | {
         "list_correction",
         "model_weight",
+        "teacher_weight",
+        "teacher_temperature",
     }  # see below
+    untested |= {"image_mode", "max_image_pixels", "vision_lora"}  # of data with images, see test_raw_images.py
     assert set(other) | untested == set(TrialConfig.model_fields)
     reference = _figures(base, small)
-    for knob, value in [*other.items(), ("negatives", NegativesMix(uniform=0.5, retriever=0.5))]:
+    for knob, value in [
+        *other.items(),
+        ("negatives", NegativesMix(uniform=0.5, retriever=0.5)),
+        ("objective", "ranknet"),
+        ("objective", "lambdaloss"),
+    ]:
         assert _figures(base.model_copy(update={knob: value}), small) != reference, knob
     shared = base.model_copy(update={"list_sharing": 4})
     assert _figures(shared.model_copy(update={"list_correction": 0.5}), small) != _figures(shared, small)
     counted = base.model_copy(update={"collaborative_scores": "counts"})
     assert _figures(counted.model_copy(update={"model_weight": 0.5}), small) != _figures(counted, small)
+    taught = base.model_copy(update={"teacher": "collaborative"})
+    of_teacher = _figures(taught, small)
+    assert of_teacher != _figures(base.model_copy(update={"teacher": "item_knn"}), small)
+    assert _figures(taught.model_copy(update={"teacher_weight": 0.2}), small) != of_teacher
+    assert _figures(taught.model_copy(update={"teacher_temperature": 3.0}), small) != of_teacher
 
 
 def _figures(config: TrialConfig, data: RerankingData) -> dict[str, float]:
@@ -233,12 +259,14 @@ def _figures(config: TrialConfig, data: RerankingData) -> dict[str, float]:
     return {name: value for name, value in figures.items() if name not in timed}
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_gives_the_same_result(small):
     plain = train(TINY, small)[-1].figures["val_loss"]
     saved = train(TINY.model_copy(update={"gradient_checkpointing": True}), small)[-1].figures["val_loss"]
     assert saved == pytest.approx(plain, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_kept_adapter_is_that_of_the_best_epoch(demo, tmp_path):
     config = TINY.model_copy(update={"epochs": 3, "examples_per_user": 3, "learning_rate": 2e-2})
     reports = train(config, demo, tmp_path)
@@ -304,6 +332,7 @@ def test_permutations_average_over_the_order_of_the_candidates(demo):
     assert np.allclose(np.roll(scores, -7), of_turned, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_a_failure_with_its_cause(small, tmp_path):
     broken = load_base(TINY, CPU)
     with torch.no_grad():
@@ -326,6 +355,7 @@ def test_a_pass_holds_as_many_prompts_as_their_length_allows():
     assert largest_pass(config, 1, 5000, 4096) == 1
 
 
+@pytest.mark.slow
 def test_an_unwritable_folder_is_one_clear_error(small, tmp_path):
     (tmp_path / "adapter").write_text("a file where the folder should be")
     with pytest.raises(EnvironmentFault, match="cannot write"):
@@ -351,6 +381,7 @@ def same_training(folder: TrialFolder, other: TrialFolder) -> None:
     assert all(torch.equal(kept[name], others[name]) for name in kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_a_training_that_goes_on_gives_exactly_what_one_without_a_break_gives(small, tmp_path, schedule):
     config = TINY.model_copy(update={"epochs": 3, "lora_dropout": 0.1, "schedule": schedule})
@@ -363,6 +394,7 @@ def test_a_training_that_goes_on_gives_exactly_what_one_without_a_break_gives(sm
     same_training(broken, whole)
 
 
+@pytest.mark.slow
 def test_reports_within_an_epoch_change_nothing_of_the_training(small, tmp_path):
     config = TINY.model_copy(update={"epochs": 2, "lora_dropout": 0.1})
     folders = [TrialFolder(tmp_path / str(per_epoch)) for per_epoch in (1, 3)]
@@ -383,6 +415,7 @@ def test_more_reports_than_steps_are_refused(small):
         fine_tune(TINY, small, reports_per_epoch=5)
 
 
+@pytest.mark.slow
 def test_reports_within_an_epoch_are_on_a_part_of_the_lists_and_never_the_best_once_one_is_on_all(tmp_path):
     data = RerankingData.prepare(DemoData(users=200, evaluation_users=160))
     folder = TrialFolder(tmp_path)
@@ -397,6 +430,7 @@ def test_reports_within_an_epoch_are_on_a_part_of_the_lists_and_never_the_best_o
     assert facts["epoch"] == best["epoch"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stop_at", "every"), [(6, math.inf), (7, 0.0)])
 def test_a_training_that_is_cut_within_an_epoch_goes_on_from_its_last_state(small, tmp_path, stop_at, every):
     config = TINY.model_copy(update={"epochs": 3, "lora_dropout": 0.1, "schedule": "cosine"})
@@ -416,6 +450,7 @@ def test_a_training_that_is_cut_within_an_epoch_goes_on_from_its_last_state(smal
     same_training(broken, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("report", [1, 2, 4])
 def test_a_training_that_is_killed_while_it_scores_repeats_the_scoring_alone(small, tmp_path, monkeypatch, report):
     monkeypatch.setattr("reranker.training.trainer._UNSAVED_S", 0.0)
@@ -442,6 +477,7 @@ def test_a_training_that_is_killed_while_it_scores_repeats_the_scoring_alone(sma
     same_training(broken, whole)
 
 
+@pytest.mark.slow
 def test_an_epoch_whose_state_was_not_written_is_trained_again_and_not_reported_again(small, tmp_path):
     config = TINY.model_copy(update={"epochs": 3})
     whole, broken = TrialFolder(tmp_path / "whole"), TrialFolder(tmp_path / "broken")
@@ -477,6 +513,7 @@ def test_a_stop_ends_the_training_at_the_next_step(small, tmp_path):
     assert TrialFolder(tmp_path).read_reports() == []
 
 
+@pytest.mark.slow
 def test_a_smaller_micro_batch_takes_the_same_steps(small):
     reports = [fine_tune(TINY, small, micro_batch=size).figures for size in (16, 4)]
     assert [report["applied/micro_batch"] for report in reports] == [16, 4]
@@ -498,6 +535,7 @@ def test_without_validation_lists_every_epoch_is_kept_and_none_is_scored(small, 
     assert not TrialFolder(tmp_path).has_ranks
 
 
+@pytest.mark.slow
 def test_what_stood_first_is_kept_for_each_list_and_the_labels_have_nearly_all_of_the_mass(demo, tmp_path):
     config = TINY.model_copy(update={"epochs": 1})
     (report,) = train(config, demo, tmp_path)

@@ -8,16 +8,19 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from reranker.config import DemoData, NegativesMix, TrialConfig, build_trial_config
+from reranker.config import NegativesMix, TrialConfig, build_trial_config
 from reranker.data.assemble import RerankingData
 from reranker.data.candidate_lists import CandidateSampler, training_prefixes
 from reranker.data.example import Example
-from reranker.data.interactions import Interactions, split
+from reranker.data.interactions import Interactions
 from reranker.data.item_token_cache import Catalogue
+from reranker.data.split import split
+from reranker.data_config import DemoData
 from reranker.errors import InputError
-from reranker.modeling.checkpoints import load_base, load_tokenizer
+from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.batch_plan import examples_of_a_list
+from reranker.training.ranking_losses import RANKING_LOSSES
 from reranker.training.sft import fine_tune
 from reranker.trial_folder import TrialFolder
 
@@ -100,6 +103,7 @@ def fitted(lists: list[list[Example]], bias: torch.Tensor) -> torch.Tensor:
     return scores.detach()
 
 
+@pytest.mark.slow
 def test_with_the_correction_scores_mean_what_they_mean_after_plain_lists(demo):
     config = SHARED.model_copy(update={"examples_per_user": None})
     none = torch.zeros(len(demo.interactions.item_ids))
@@ -151,7 +155,8 @@ def test_a_prompt_that_is_too_long_loses_its_oldest_history(small):
     assert cut
 
 
-@pytest.mark.parametrize("objective", ["label_ce", "token_ce"])
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["label_ce", "token_ce", *RANKING_LOSSES])
 def test_the_loss_is_that_of_separate_prompts_over_the_same_lists(small, objective):
     config = SHARED.model_copy(update={"objective": objective, "learning_rate": 1e-12})
     encoder = PromptEncoder(Catalogue(load_tokenizer("demo-tiny"), small.interactions.item_texts), config)
@@ -168,11 +173,15 @@ def test_the_loss_is_that_of_separate_prompts_over_the_same_lists(small, objecti
             logits[0, labels] += bias
             if objective == "label_ce":
                 losses.append(F.cross_entropy(logits[0, labels], torch.tensor(prompt.target)).item())
+            elif objective in RANKING_LOSSES:
+                alone = RANKING_LOSSES[objective](logits[:1, labels], torch.tensor([prompt.target]))
+                losses.append(alone.item())
             else:
                 losses.append(F.cross_entropy(logits, torch.tensor(answer)).item())
     assert figures(config, small)["train_loss"] == pytest.approx(np.mean(losses), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_smaller_passes_take_the_same_steps(small):
     whole, parts = (figures(SHARED, small, micro_batch=size) for size in (None, 3))
     assert (whole["applied/micro_batch"], parts["applied/micro_batch"]) == (16, 3)
@@ -180,16 +189,19 @@ def test_smaller_passes_take_the_same_steps(small):
     assert whole["applied/optimizer_steps"] == parts["applied/optimizer_steps"]
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_gives_the_same_result(small):
     saved = figures(SHARED.model_copy(update={"gradient_checkpointing": True}), small)
     assert saved["val_loss"] == pytest.approx(figures(SHARED, small)["val_loss"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_bf16_base_trains_too(small):
     config = SHARED.model_copy(update={"precision": "bf16"})
     assert figures(config, small)["val_loss"] == pytest.approx(figures(SHARED, small)["val_loss"], abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_training_that_goes_on_gives_exactly_what_one_without_a_break_gives(small, tmp_path):
     config = SHARED.model_copy(update={"epochs": 2, "lora_dropout": 0.1})
     whole, broken = TrialFolder(tmp_path / "whole"), TrialFolder(tmp_path / "broken")

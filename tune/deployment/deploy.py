@@ -85,7 +85,7 @@ def refit_and_register(
 
 def example_of(data: RerankingData, config: TrialConfig) -> dict[str, list[str]]:
     """A question in titles: the first validation list, with as much history as a prompt shows."""
-    first, texts = data.validation(config)[0], data.interactions.item_texts
+    first, texts = data.validation(config)[0], data.item_texts(config)
     history = first.history[-config.history_length :]
     return {"history": [texts[i] for i in history], "candidates": [texts[i] for i in first.candidates]}
 
@@ -103,5 +103,6 @@ def _serve(study: StudyFolder, model: str, tracking_uri: str, example: dict[str,
     return [
         f"load it:       mlflow.set_tracking_uri({masked(tracking_uri)!r}); mlflow.pyfunc.load_model({model!r})",
         f"serve it:      {masked(serve_command(study, model, programs))}",
+        f"serve many:    {shlex.quote(sys.executable)} -m tune.serve {shlex.quote(str(study.refit.path))}",
         f"ask it:        curl -H 'Content-Type: application/json' -d {body} http://127.0.0.1:5001/invocations",
     ]

@@ -28,11 +28,12 @@ from reranker.errors import EnvironmentFault
 from reranker.modeling.model_files import BUNDLED, resolve, revision_of
 from reranker.modeling.model_names import MODELS
 from reranker.trial_folder import TrialFolder
+from results.statistics.comparison import compare
 from results.statistics.verdict_text import verdict
 from results.study.study_folder import StudyFolder
 from tune.deployment.refit import Recipe
+from tune.mirroring.run_names import text
 from tune.mlflow_tracking import mlflow_pages
-from tune.mlflow_tracking.run_tags import text
 
 # What `reranker.rank` imports, and MLflow's server with it.
 REQUIRED = (
@@ -45,6 +46,8 @@ REQUIRED = (
     "numpy",
     "pandas",
     "peft",
+    "pillow",
+    "psutil",
     "pyarrow",
     "pydantic",
     "rich",
@@ -97,12 +100,23 @@ def register(
             for key in ("study", "trial", "data_fingerprint", "refit", "base"):
                 client.set_model_version_tag(name, str(version), key, str(facts[key]))
             client.update_model_version(name, str(version), description=verdict(study))
+            client.set_registered_model_alias(name, _alias(study), str(version))
     except (MlflowException, OSError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EnvironmentFault(
             f"the model could not be registered at {masked(tracking_uri)}: {masked(first)}"
         ) from error
     return version
+
+
+def _alias(study: StudyFolder) -> str:
+    """`champion` for a winner that is proven better than every baseline, else `challenger`."""
+    comparison = compare(study)
+    return (
+        "champion"
+        if comparison is not None and all(d.word == "better" for d in comparison.against.values())
+        else "challenger"
+    )
 
 
 def _facts(study: StudyFolder, adapter: TrialFolder) -> dict[str, Any]:
@@ -166,15 +180,23 @@ def _artifacts(adapter: TrialFolder, config: TrialConfig) -> dict[str, str]:
 
 def _signature(config: TrialConfig) -> ModelSignature:
     texts, positions, shares = Array(DataType.string), Array(DataType.long), Array(DataType.double)
+    images = [ColSpec(texts, f"{part}_images", required=False) for part in ("history", "candidate")]
     return ModelSignature(
-        inputs=Schema([ColSpec(texts, "history"), ColSpec(texts, "candidates")]),
+        inputs=Schema(
+            [
+                ColSpec(texts, "history"),
+                ColSpec(texts, "candidates"),
+                *(images if config.image_mode == "raw_image" else []),
+            ]
+        ),
         outputs=Schema([ColSpec(positions, "order"), ColSpec(shares, "probabilities")]),
         params=ParamSchema([ParamSpec("permutations", DataType.long, config.permutations)]),
     )
 
 
 def _required(config: TrialConfig) -> tuple[str, ...]:
-    return (*REQUIRED, "bitsandbytes") if config.quantisation == "nf4" else REQUIRED
+    quantiser = ["bitsandbytes"] if config.quantisation == "nf4" else []
+    return (*REQUIRED, *quantiser, *(["pillow"] if config.image_mode == "raw_image" else []))
 
 
 def _version(library: str) -> str:

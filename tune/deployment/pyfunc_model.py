@@ -13,7 +13,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from reranker.errors import InputError
-from reranker.ranker import Reranker
+from reranker.ranking.ranker import Reranker
 
 
 class ServedReranker(PythonModel):  # type: ignore[misc]
@@ -26,15 +26,28 @@ class ServedReranker(PythonModel):  # type: ignore[misc]
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """A row a list: `history` and `candidates` are titles; `order` and `probabilities` as in `Ranking`."""
+        """A row a list: `history` and `candidates` are titles, `history_images` and `candidate_images`, if they are there,
+        paths of theirs, empty for a title without; `order` and `probabilities` as in `Ranking`.
+        """
         columns = (model_input["history"], model_input["candidates"])
         lists = [(list(history), list(candidates)) for history, candidates in zip(*columns, strict=True)]
+        none = [None] * len(model_input)
+        images = [
+            (_paths(of_history), _paths(of_candidates))
+            for of_history, of_candidates in zip(
+                model_input.get("history_images", none), model_input.get("candidate_images", none), strict=True
+            )
+        ]
         try:
-            rankings = self._reranker.rank_many(lists, (params or {}).get("permutations"))
+            rankings = self._reranker.rank_many(lists, (params or {}).get("permutations"), images)
         except InputError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         answers = [{"order": ranking.order, "probabilities": ranking.probabilities} for ranking in rankings]
         return pd.DataFrame(answers, columns=["order", "probabilities"])
+
+
+def _paths(images: Any) -> list[str | None] | None:
+    return None if images is None else [path or None for path in images]
 
 
 set_model(ServedReranker())

@@ -12,9 +12,11 @@ from typing import Any
 
 import ray
 
+from reranker.adapter_files import take_adjustment
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.errors import EnvironmentFault, Fault, InputError, TrainingError
+from reranker.storage.access import make_folder
 from reranker.storage.atomic_files import DamagedFile, read_bytes, read_json, write_json, writing
 from reranker.training.training_status import TrainingStatus
 from reranker.trial_folder import TrialFolder
@@ -111,6 +113,7 @@ def refit(
     if not (reports := beside.read_reports()) or reports[-1]["epoch"] < recipe.epochs:
         _train(job, recipe.epochs, ray.put(data.refit()), study, resources, on_report, on_status)
     beside.drop_state()
+    take_adjustment(study.trial(recipe.trial).adapter, beside.adapter)
     dataclasses.replace(recipe, adapter=_digests(beside)).write(beside)
     with writing(study.refit.path):
         shutil.rmtree(study.refit.path, ignore_errors=True)
@@ -124,7 +127,7 @@ def _prepare(folder: TrialFolder, recipe: Recipe, config: TrialConfig) -> None:
         return
     with writing(folder.path):
         shutil.rmtree(folder.path, ignore_errors=True)
-        folder.path.mkdir()
+        make_folder(folder.path)
     folder.write_config(config)
     folder.add_note(
         f"trial {recipe.trial}'s configuration, trained for {recipe.epochs:g} of {config.epochs} epochs on training and "
@@ -163,12 +166,12 @@ def _train(
     on_status: Callable[[TrainingStatus], None],
 ) -> None:
     """Have a worker group do the job; a new one goes on where its workers died or the memory was short."""
-    deaths = 0
+    deaths, task = 0, f"refit of {study.name}"
     while True:
-        group = WorkerGroup(study, data, resources)
+        group = WorkerGroup(study, data, resources, task)
         try:
-            group.send(job)
-            event = _end_of(group, epochs, on_report, on_status)
+            group.send(job, task)
+            event = _end_of(group, task, epochs, on_report, on_status)
         finally:
             group.close()
         deaths += event.kind == "died"
@@ -189,6 +192,7 @@ def _train(
 
 def _end_of(
     group: WorkerGroup,
+    task: str,
     epochs: float,
     on_report: Callable[[dict[str, Any]], None],
     on_status: Callable[[TrainingStatus], None],
@@ -205,8 +209,11 @@ def _end_of(
                 return event
             elif event is not None:
                 on_report(event.figures)
-                group.answer(event.figures["epoch"] < epochs)
+                if event.figures["epoch"] < epochs:
+                    group.go_on(task)
+                else:
+                    group.drop_job()
     except BaseException:  # Ctrl-C above all: the workers leave the job at once, wherever they are
-        group.answer(False)
+        group.drop_job()
         group.stop()
         raise

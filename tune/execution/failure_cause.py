@@ -12,6 +12,8 @@ from reranker.storage.atomic_files import DamagedFile, disk_fault
 from tune.execution import ray_private
 
 MACHINE = "a fault of the machine"  # how the ending of a search begins that such a fault has ended
+NO_ANSWER = "Ray does not answer any more"
+NODE_GONE = "a node of the Ray cluster is gone"
 SLOT_GONE = "the process that waits for a trial's workers was killed; Ray's logs may say by what"
 _MEMORY = (ray_errors.OutOfMemoryError, ray_errors.ObjectStoreFullError)
 _NODE = (
@@ -51,8 +53,8 @@ def machine_fault(error: BaseException | None, *, killed_for_memory: bool = Fals
     for cause in _causes(error):
         if isinstance(cause, DamagedFile):
             return str(cause)
-        if found := disk_fault(cause):
-            return found
+        if fault := disk_fault(cause):
+            return fault
         if isinstance(cause, ray_errors.OutOfDiskError):
             return "no space is left on the disk that Ray keeps its objects on"
         if isinstance(cause, _MEMORY):
@@ -60,9 +62,9 @@ def machine_fault(error: BaseException | None, *, killed_for_memory: bool = Fals
         if isinstance(cause, ray_errors.RayActorError) and killed_for_memory:
             return "the host was out of memory, so the system killed a process of the search"
         if isinstance(cause, _NODE) or (isinstance(cause, ray_errors.RayActorError) and _node_died(cause)):
-            return "a node of the Ray cluster is gone"
+            return NODE_GONE
         if isinstance(cause, _CONTACT):
-            return "Ray does not answer any more"
+            return NO_ANSWER
         if isinstance(cause, ray_private.start_failures()):
             return f"the workers could not be started ({first_line(cause)})"
     return ""

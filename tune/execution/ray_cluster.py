@@ -10,7 +10,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +38,17 @@ for _name, _value in _QUIET.items():
     os.environ.setdefault(_name, _value)
 
 import ray
+from ray.job_config import JobConfig
 
 from reranker.errors import EnvironmentFault, RerankerError
+from tune.cluster import shipped_code
 from tune.execution import ray_private
 from tune.execution.cluster_address import find_cluster
 from tune.execution.failure_cause import EndsAtOnce, cluster_fault
 from tune.execution.port import check_port
 
+_SETTINGS = ("HF_HUB_OFFLINE", "HF_ENDPOINT")  # that nodes of a cluster get; secrets stay, since Ray shows them
+_NETWORK = ("NCCL_", "GLOO_")
 _LOOK_S = 0.2  # how often Ray's processes are looked at
 _GRACE_S = 20.0  # for whoever looks by itself; 60 s after its loss Ray ends the process without a word
 _PATIENCE_S = 15.0  # for a joined cluster that does not answer
@@ -67,33 +71,34 @@ class Cluster:
 
 
 @contextmanager
-def cluster(address: str | None, dashboard_port: int | None, dashboard: bool = True) -> Iterator[Cluster]:
+def cluster(
+    address: str | None, dashboard_port: int | None, dashboard: bool = True, job_name: str = ""
+) -> Iterator[Cluster]:
     """Ray for the time of the search; one that was started here is shut down at the end, and is of this machine alone.
 
     Args:
         address: of a running cluster, or "auto"; None starts a Ray of this machine's own.
         dashboard: whether that one has a dashboard.
         dashboard_port: on 127.0.0.1; None takes 8265 or the next free one.
+        job_name: what the dashboard's list of jobs calls this process.
 
     Raises:
         EnvironmentFault: the port is taken, or no cluster answers.
         RayLost: Ray ended meanwhile.
     """
-    variables = {**_QUIET, "PYTHONPATH": _code_first()}
-    runtime_env = {"env_vars": variables, "worker_process_setup_hook": "tune.execution.worker_setup.name_api_server"}
+    job = JobConfig(metadata={"job_name": job_name} if job_name else None)
     try:
         if address is None:
             with _terminal_of_its_own():
-                context = _start(dashboard_port, dashboard, runtime_env)
+                context = _start(dashboard_port, dashboard, _runtime_env({"PYTHONPATH": _code_first()}), job)
         else:
-            head = find_cluster(address)
-            context = ray.init(address=head, log_to_driver=False, logging_level="ERROR", runtime_env=runtime_env)
+            context = _join(address, job)
     except EnvironmentFault:
         raise
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises plain ones where its head or dashboard does not start in time
         where = "on this machine" if address is None else f"at {address}"
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise EnvironmentFault(f"no Ray cluster could be had {where}: {first}") from error
+        raise EnvironmentFault(f"no Ray cluster could be reached {where}: {first}") from error
     except KeyboardInterrupt:
         ray.shutdown()
         raise
@@ -120,6 +125,28 @@ def try_task(timeout_s: float = 60) -> None:
     ray.get(ray.remote(lambda: os.getpid()).remote(), timeout=timeout_s)
 
 
+def _runtime_env(variables: Mapping[str, str]) -> dict[str, Any]:
+    """Of all worker processes."""
+    return {
+        "env_vars": {**_QUIET, **variables},
+        "worker_process_setup_hook": "tune.execution.worker_setup.name_api_server",
+    }
+
+
+def _join(address: str, job: JobConfig) -> Any:
+    """A running cluster, whose nodes get this code, and the settings of this process that they need."""
+    head = find_cluster(address)
+    settings = {name: value for name, value in os.environ.items() if name in _SETTINGS or name.startswith(_NETWORK)}
+    with shipped_code.packages() as packages:
+        return ray.init(
+            address=head,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={**_runtime_env(settings), "py_modules": packages},
+            job_config=job,
+        )
+
+
 def _code_first() -> str:
     """PYTHONPATH for workers: where this code was imported from, if it is no installed package.
 
@@ -141,7 +168,7 @@ def _terminal_of_its_own() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
-def _start(dashboard_port: int | None, dashboard: bool, runtime_env: dict[str, Any]) -> Any:
+def _start(dashboard_port: int | None, dashboard: bool, runtime_env: dict[str, Any], job: JobConfig) -> Any:
     """A Ray whose ports are on the loopback interface, and whose files and token nobody else can read."""
     if dashboard_port is not None:
         check_port(dashboard_port)
@@ -155,6 +182,7 @@ def _start(dashboard_port: int | None, dashboard: bool, runtime_env: dict[str, A
             log_to_driver=False,
             logging_level="ERROR",
             runtime_env=runtime_env,
+            job_config=job,
             _temp_dir=str(_private_folder() / "ray"),
         )
 

@@ -6,6 +6,7 @@ Imports within functions: a worker process imports this module first of all, for
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,20 +14,28 @@ from typing import Any
 import ray
 
 API_SERVER = "RAY_API_SERVER_ADDRESS"  # the variable that Ray's state API reads
-HEAD_NODE = "node:__internal_head__"  # a resource that the head has one of
 
 
 @contextmanager
 def loopback_only() -> Iterator[None]:
-    """A Ray that is started meanwhile has the address 127.0.0.1: what Ray calls a node that others can't join."""
+    """A Ray that is started meanwhile has the address 127.0.0.1: what Ray calls a node that others can't join.
+
+    Its processes are told by a variable. Else the dashboard's page of Ray Train would look for the head at this machine's
+    other address, in vain and for ever.
+    """
     from ray._private import ray_constants
 
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before, variable = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(name)
+    ray_constants.ENABLE_RAY_CLUSTER, os.environ[name] = False, "0"
     try:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+        if variable is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = variable
 
 
 def temporary_folder() -> str:
@@ -53,6 +62,12 @@ def dead_processes() -> tuple[set[str], str]:
     return ({name for name, _ in node.dead_processes()}, str(node.get_logs_dir_path())) if node else (set(), "")
 
 
+def own_node() -> str:
+    """A resource that the node of this process has one of, and no other node."""
+    here = ray.get_runtime_context().get_node_id()
+    return next(f"node:{node['NodeManagerAddress']}" for node in ray.nodes() if node["NodeID"] == here)
+
+
 def own_dashboard() -> str:
     """HOST:PORT of the dashboard of the cluster that this worker belongs to; empty if it has none."""
     from ray._private import ray_constants
@@ -67,9 +82,15 @@ def token() -> str | None:
     """That of this user, by Ray's own rules of where it is, whether a cluster asks for it or not."""
     loader = ray._raylet.AuthenticationTokenLoader.instance()
     loader.reset_cache()
-    if not loader.has_token(ignore_auth_mode=True):
-        return None
-    return str(loader.get_raw_token(ignore_auth_mode=True))
+    try:
+        return str(loader.get_raw_token(ignore_auth_mode=True)) if loader.has_token(ignore_auth_mode=True) else None
+    finally:
+        loader.reset_cache()  # with a token in it this process would refuse calls of a cluster that has none
+
+
+def title_process(text: str) -> None:
+    """What the dashboard's page of the cluster, and `ps`, call this process, until Ray calls it something else."""
+    ray._raylet.setproctitle(f"ray::{text}")
 
 
 def read_settings_again() -> None:

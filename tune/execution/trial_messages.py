@@ -3,6 +3,7 @@ dicts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -32,6 +33,11 @@ class Assignment:
 
     def __str__(self) -> str:
         return f"trial {self.number}"  # stands in names that Tune makes of a configuration
+
+    def knobs_text(self, knobs: Sequence[str]) -> str:
+        """The values of these knobs, in a line."""
+        values = self.config.model_dump(mode="json", include=set(knobs))
+        return ", ".join(f"{knob} {_short(values[knob])}" for knob in knobs)
 
     @property
     def as_tune_config(self) -> TuneConfig:
@@ -83,6 +89,10 @@ def report_result(figures: dict[str, float], epochs: int, *, replayed: bool) -> 
     """
     ending = Ending(TrialStatus.COMPLETED).as_result if figures["epoch"] >= epochs else {}
     return {**figures, "progress": progress(figures["epoch"], epochs), "replayed": replayed, **ending}
+
+
+def _short(value: Any) -> str:
+    return f"{value:.1e}" if isinstance(value, float) else str(value)
 
 
 def status_result(training_status: TrainingStatus) -> TuneResult:

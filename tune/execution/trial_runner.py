@@ -21,16 +21,18 @@ from typing import Any
 from ray import tune as ray_tune
 
 from reranker.config import TrialConfig
+from reranker.report_figures import epoch_of
 from reranker.training.training_status import TrainingStatus
 from reranker.trial_folder import TrialFolder
 from results.study.study_folder import StudyFolder, TrialStatus
 from tune.execution import ray_private
-from tune.execution.failure_cause import first_line, machine_fault
+from tune.execution.failure_cause import NODE_GONE, first_line, machine_fault
 from tune.execution.trial_messages import Assignment, Ending, TuneConfig, TuneResult, report_result, status_result
 from tune.execution.worker_group import LEAVE_S, TrialResources, WorkerGroup
 from tune.execution.worker_messages import Event, WorkerJob
 from tune.study_file.study import Study
 
+_MOST_LOST_NODES = 20  # of one trial, after which something else is wrong
 _POLL_S = 0.5  # between two looks at whether the trial shall stop
 
 
@@ -43,13 +45,18 @@ def make_trainable(study_folder: Path, data: Any, study: Study, resources: Trial
     given = {
         "folder": StudyFolder(study_folder), "data": [data], "study": study, "resources": resources,
     }  # fmt: skip
-    # The slot itself only waits for its workers: a sliver of the head node, or it would take the CPU they need.
-    sliver = ray_tune.PlacementGroupFactory([{ray_private.HEAD_NODE: 0.001}])
-    return ray_tune.with_resources(ray_tune.with_parameters(TrialRunner, **given), sliver)
+    trainable = ray_tune.with_parameters(TrialRunner, **given)
+    trainable.__qualname__ = TrialRunner.__qualname__  # which Ray's pages show
+    return trainable
 
 
 class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
     """A worker group and the trial that it trains now."""
+
+    @classmethod
+    def default_resource_request(cls, config: TuneConfig) -> ray_tune.PlacementGroupFactory:
+        """A sliver of the driver's node: a slot only waits for its workers, and would take a CPU that they need."""
+        return ray_tune.PlacementGroupFactory([{ray_private.own_node(): 0.001}])
 
     def setup(
         self,
@@ -64,12 +71,17 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
         os.environ["RAY_TRAIN_ENABLE_STATE_TRACKING"] = "1"  # Train runs appear in the dashboard
         self._study, self._data, self._resources = folder, data[0], resources
         self._base, self._job = study.base(), _job_of(study)
+        self._knobs, self._reports_per_epoch = study.knobs, study.reports_per_epoch
         self._group: WorkerGroup | None = None
         self._training = False  # the group has this trial's job
         self._waited_for = False  # the group waits for the answer to a report
         self._begun = False  # the trial has been begun here
         self._fitting: dict[str, int] = {}  # by model, the micro batch that an earlier trial here had to go down to
         self._take(config)
+        self._label = f"slot {self._number} of {folder.name}"  # by the first trial that it trains
+
+    def __repr__(self) -> str:
+        return getattr(self, "_label", "slot")
 
     def reset_config(self, new_config: TuneConfig) -> bool:
         """Take the next trial in the same actor."""
@@ -79,6 +91,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> TuneResult:
         """What is next to tell. An exception here would be the search's, and say nothing of whose fault it is."""
+        ray_private.title_process(self._doing)  # Ray names a process by the method that it runs
         try:
             if not self._begun:
                 self._begin()
@@ -99,7 +112,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
             self._leave()
             return Ending(*to_stop).as_result
         if self._group is None:
-            self._group = WorkerGroup(self._study, self._data, self._resources)
+            self._group = self._new_group()
             return status_result(TrainingStatus("starting its workers"))
         self._go_on()
         deadline = None
@@ -108,8 +121,10 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
             event = self._group.event(_POLL_S)
             if event is not None and event.kind == "report":
                 self._waited_for = True
+                self._reports += 1
                 return report_result(event.figures, self._config.epochs, replayed=False)
             if event is not None and event.kind == "training_status":
+                self._doing = f"trial {self._number} · {event.training_status.text(self._config.epochs)}"
                 if to_stop is None:
                     return status_result(event.training_status)
                 continue
@@ -125,7 +140,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
                 self._training = False
                 if self._is_lost(event):
                     self._drop_group()
-                if event.machine:
+                if event.machine and not self._can_move(event):
                     return _failed(event.cause, event.ours, event.machine)
                 cause = self._mend(event)
                 if cause:
@@ -142,27 +157,38 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
         self._number, self._config = assignment.number, assignment.config
         self._folder = self._study.trial(self._number)
         self._begun = False
+        self._doing = f"trial {self._number}"
+        self._shown_knobs = assignment.knobs_text(self._knobs)
 
     def _begin(self) -> None:
         self._stored = self._folder.read_reports()
-        self._replayed = 0
-        known, own = self._fitting.get(self._config.model), self._config.micro_batch
-        self._micro_batch = known if known is not None and (own is None or own > known) else None
-        self._deaths = 0
+        self._replayed, self._reports = 0, len(self._stored)
+        fitting, configured = self._fitting.get(self._config.model), self._config.micro_batch
+        self._micro_batch = fitting if fitting is not None and (configured is None or configured > fitting) else None
+        self._deaths = self._lost_nodes = 0
 
     def _go_on(self) -> None:
         """Answer the workers, or give them the job."""
-        self._group = self._group or WorkerGroup(self._study, self._data, self._resources)
+        self._group = self._group or self._new_group()
         if self._waited_for:
-            self._group.answer(True)
+            self._group.go_on(self._task())
             self._waited_for = False
         elif not self._training:
             self._group.send(
                 self._job(
                     config=self._config, folder=self._folder, micro_batch=self._micro_batch, zero_shot=self._zero_shot()
-                )
+                ),
+                self._task(),
             )
             self._training = True
+
+    def _new_group(self) -> WorkerGroup:
+        return WorkerGroup(self._study, self._data, self._resources, self._label)
+
+    def _task(self) -> str:
+        """What Ray's pages call the time until the next report."""
+        reached = epoch_of(self._reports + 1, self._reports_per_epoch)
+        return f"trial {self._number} · epoch {reached:g}/{self._config.epochs} · {self._shown_knobs}"
 
     def _zero_shot(self) -> tuple[TrialConfig, TrialFolder, TrialFolder] | None:
         """The untrained base in the study's own prompt, once a model, before the first trial that trains it."""
@@ -180,6 +206,10 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
                 self._drop_group()
             time.sleep(_POLL_S)
 
+    def _can_move(self, event: Event) -> bool:
+        """Whether the trial's node alone is gone: the trial, which is not to blame, goes on elsewhere."""
+        return event.machine == NODE_GONE and self._lost_nodes < _MOST_LOST_NODES
+
     def _mend(self, event: Event) -> str:
         """Make ready to go on after what went wrong; else the cause to fail with."""
         if event.kind == "out_of_memory":
@@ -187,6 +217,10 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
                 return "it does not fit the memory, not even at micro batch 1"
             self._micro_batch = self._fitting[self._config.model] = event.micro_batch // 2
             self._folder.add_note(f"out of memory at micro batch {event.micro_batch}; went on with {self._micro_batch}")
+            return ""
+        if event.machine == NODE_GONE:
+            self._lost_nodes += 1
+            self._folder.add_note("its node was lost; new workers went on from its last state")
             return ""
         if event.kind == "died":
             self._deaths += 1
@@ -205,7 +239,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
         if self._group is None or not self._training:
             return
         if self._waited_for:
-            self._group.answer(False)
+            self._group.drop_job()
         else:
             self._group.stop()
         self._training = self._waited_for = False

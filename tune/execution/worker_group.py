@@ -7,28 +7,40 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray import train as ray_train
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from results.study.study_folder import StudyFolder
-from tune.execution.failure_cause import first_line, machine_fault, memory_kills, root
+from tune.cluster.node_facts import alive
+from tune.execution.failure_cause import NO_ANSWER, NODE_GONE, first_line, machine_fault, memory_kills, root
 from tune.execution.worker_messages import Event, Mailbox, WorkerJob
 
 _CAUSE_S = 5.0  # for Ray Train to tell what its workers died of, where the mailbox was gone first
+_NODE_S = 3.0  # for Ray to notice that the node of a worker that died is gone too
+_SILENT_NODE_S = 45.0  # the same, of a node that just does not answer: Ray asks five times
 LEAVE_S = 20.0  # for workers to end their step, or their epoch's scoring, when they are told to
 
 
 @dataclass(frozen=True)
 class TrialResources:
-    """What one trial takes of the cluster."""
+    """What one trial takes of the cluster.
+
+    Attributes:
+        one_node: whether all of its workers must be on the same node.
+        mark: a file that a node sees if it shares the storage of the study's folder; None: all do.
+    """
 
     workers: int
     cpus_per_worker: int
     gpus_per_worker: float
     idle_s: float = 60.0  # of a pause, after which it is given back
+    one_node: bool = False
+    mark: Path | None = None
 
     @property
     def cpus(self) -> int:
@@ -42,12 +54,19 @@ class TrialResources:
 
 
 class WorkerGroup:
-    """A Ray Train run whose workers take jobs from a mailbox, in a thread of its own."""
+    """A Ray Train run whose workers take jobs from a mailbox, in a thread of its own.
 
-    def __init__(self, study: StudyFolder, data: Any, resources: TrialResources) -> None:
+    Args:
+        data: a reference to the study's `RerankingData` in Ray's object store.
+        label: what Ray's pages call the group, such as "slot 1 of demo".
+    """
+
+    def __init__(self, study: StudyFolder, data: Any, resources: TrialResources, label: str) -> None:
         from tune.execution.ray_train_private import InProcessTrainer  # brings torch, which a search does not need
 
-        self._mailbox: Any = Mailbox.remote()  # type: ignore[attr-defined]
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._mailbox: Any = Mailbox.options(scheduling_strategy=here).remote(f"messages of {label}")  # type: ignore[attr-defined]
+        self._nodes = alive()
         self._pending: Any = None  # the next event
         self._failure: Exception | None = None
         self._memory_kills = memory_kills()
@@ -61,26 +80,37 @@ class WorkerGroup:
                 "data": [data],  # in a list, or Ray would put its value in the place of the reference
                 "threads": max(1, resources.cpus_per_worker),
                 "device_share": min(1.0, resources.gpus_per_worker),
+                "mark": resources.mark,
             },
             scaling_config=ray_train.ScalingConfig(
-                num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=share
+                num_workers=resources.workers,
+                use_gpu=resources.gpus_per_worker > 0,
+                resources_per_worker=share,
+                placement_strategy="STRICT_PACK" if resources.one_node else "PACK",
             ),
             run_config=ray_train.RunConfig(
-                name=f"slot-{uuid.uuid4().hex[:8]}",
+                name=f"{label.replace(' ', '-')}-{uuid.uuid4().hex[:8]}",
                 storage_path=str(study.path / "ray"),
                 failure_config=ray_train.FailureConfig(max_failures=0),
             ),
+            worker_label=f"worker of {label}",
         )
         self._thread = threading.Thread(target=self._run, name="worker-group", daemon=True)
         self._thread.start()
 
-    def send(self, job: WorkerJob) -> None:
-        """Give the workers their next job."""
+    def send(self, job: WorkerJob, task: str) -> None:
+        """Give the workers their next job; Ray's pages show what they do until the first report as this task."""
         self._mailbox.send.remote(job)
+        self._mailbox.training.options(name=task).remote()
 
-    def answer(self, go_on: bool) -> None:
-        """Answer a report: whether the job goes on."""
-        self._mailbox.answer.remote(go_on)
+    def go_on(self, task: str) -> None:
+        """Answer a report: the job goes on, until the next report as this task."""
+        self._mailbox.answer.remote(True)
+        self._mailbox.training.options(name=task).remote()
+
+    def drop_job(self) -> None:
+        """Answer a report: the job is over."""
+        self._mailbox.answer.remote(False)
 
     def stop(self) -> None:
         """Ask the running job to end at its next optimiser step."""
@@ -112,21 +142,36 @@ class WorkerGroup:
             if event is None or event.kind not in ("training_status", "report"):
                 return event is not None and event.kind == "ended"
             if event.kind == "report":  # it was under way when they were told
-                self.answer(False)
+                self.drop_job()
         return False
 
     def close(self) -> None:
         """Send the workers home, and take their reservation back if they don't go."""
         self._mailbox.send.remote(None)
         self._thread.join(timeout=5)
-        if self._thread.is_alive():
-            ray.kill(self._mailbox)  # every worker that waits for it fails
+        at_home = not self._thread.is_alive()
+        ray.kill(self._mailbox)  # every worker that waits for it fails
+        if not at_home:
             self._thread.join(timeout=LEAVE_S)
 
     def _death(self, error: Exception | None) -> Event:
         killed = memory_kills() > self._memory_kills
         cause = first_line(root(error)) if error else "their loop ended"
-        return Event("died", cause=cause, machine=machine_fault(error, killed_for_memory=killed))
+        machine = machine_fault(error, killed_for_memory=killed)
+        if machine in ("", NO_ANSWER) and self._lost_a_node(_SILENT_NODE_S if machine else _NODE_S):
+            machine = NODE_GONE
+        return Event("died", cause=cause, machine=machine)
+
+    def _lost_a_node(self, patience_s: float) -> bool:
+        """Whether the cluster lacks one of the nodes that it had when the group was made."""
+        deadline = time.monotonic() + patience_s
+        while len(self._nodes) > 1:
+            if self._nodes - alive():
+                return True
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+        return False
 
     def _run(self) -> None:
         try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import json
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,20 @@ import ray
 import torch
 import torch.distributed as dist
 
-from reranker.command_line.output_streams import outliving
+from reranker.command_line.output_streams import masking, outliving
 from reranker.data.assemble import RerankingData
 from reranker.errors import OutOfMemory, RerankerError, TrainingStopped
 from reranker.modeling.memory_estimate import device_memory
 from reranker.modeling.model_cache import BaseModels
-from reranker.process_group import worker_rank, workers
+from reranker.modeling.process_group import of_first, worker_rank, workers
+from reranker.storage.access import opener
 from reranker.storage.atomic_files import DamagedFile, disk_fault
 from reranker.training.sft import fine_tune
 from reranker.training.trainer import TrainingReport
 from reranker.training.training_status import TrainingStatus
+from reranker.trial_folder import TrialFolder
 from reranker.zero_shot import keep_zero_shot
+from tune.cluster.folder_copies import FolderCopies
 from tune.execution.worker_messages import Event, WorkerJob
 
 _PATIENCE_S = 30.0  # how long one rank waits before it tells the others that it still does; collectives time out
@@ -37,7 +41,7 @@ def serve(loop_config: dict[str, Any]) -> None:
     Args:
         loop_config: `mailbox`; `data`, a list of one reference to the study's `RerankingData` in Ray's object store;
             `threads` of each worker (more than the CPUs assigned to it slow all of them down many times);
-            `device_share`, the part of a GPU that is this worker's; 0 without one.
+            `device_share`, the part of a GPU that is this worker's; 0 without one; `mark`, see `TrialResources`.
     """
     mailbox = loop_config["mailbox"]
     torch.set_num_threads(loop_config["threads"])
@@ -48,7 +52,7 @@ def serve(loop_config: dict[str, Any]) -> None:
         torch.cuda.set_per_process_memory_fraction(share, torch.cuda.current_device())
     bases = BaseModels(share * device_memory().total / 4)
     while (job := _first_rank_gets(mailbox.job)) is not None:
-        event = _train(job, data, bases, mailbox)
+        event = _train(job, data, bases, mailbox, loop_config["mark"])
         if event.kind == "ended":
             if worker_rank() == 0:
                 ray.get(mailbox.tell.remote(event))
@@ -63,19 +67,31 @@ def serve(loop_config: dict[str, Any]) -> None:
             torch.cuda.empty_cache()
 
 
-def _train(job: WorkerJob, data: RerankingData, bases: BaseModels, mailbox: Any) -> Event:
+def _train(job: WorkerJob, data: RerankingData, bases: BaseModels, mailbox: Any, mark: Path | None) -> Event:
+    """Train one job, in its folders or in copies that are sent back."""
+    try:
+        with _folders_here(job, mailbox, mark) as (job_here, send_back):
+            return _train_here(job_here, data, bases, mailbox, send_back)
+    except (OSError, RerankerError) as error:  # of the copies
+        return _failure(error)
+
+
+def _train_here(
+    job: WorkerJob, data: RerankingData, bases: BaseModels, mailbox: Any, send_back: Callable[[], None]
+) -> Event:
     """Train one job, its output going to the trial's log file."""
     rank = worker_rank()
     stopped = mailbox.stopped.remote() if rank == 0 else None
 
     def tell_report(report: TrainingReport) -> bool:
         print(json.dumps(report.figures))
+        send_back()
         event = Event("report", {**report.figures, "best": report.best})
         return bool(_first_rank_gets(mailbox.report, event))
 
     def should_stop() -> bool:
-        mine = stopped is not None and bool(ray.wait([stopped], timeout=0)[0])
-        return _any_rank(mine)
+        mine = stopped is not None and bool(ray.wait([stopped], timeout=0)[0]) and ray.get(stopped)
+        return _any_rank(bool(mine))
 
     def tell(training_status: TrainingStatus) -> None:
         if rank == 0:
@@ -84,9 +100,14 @@ def _train(job: WorkerJob, data: RerankingData, bases: BaseModels, mailbox: Any)
     with _log(job.folder.path / (f"train-{rank}.log" if rank else "train.log")):
         try:
             if job.zero_shot is not None:
-                config, *folders = job.zero_shot
-                tell(TrainingStatus(f"scoring {config.model} untrained"))
-                keep_zero_shot(config, data, bases, *folders)
+                config, plain, without_prior = job.zero_shot
+                doing = f"scoring {config.model} untrained"
+
+                def tell_share(share: float) -> None:
+                    tell(TrainingStatus(f"{doing}, {share:.0%}"))
+
+                tell(TrainingStatus(doing))
+                keep_zero_shot(config, data, bases, plain, without_prior, tell_share)
             fine_tune(
                 job.config,
                 data,
@@ -108,15 +129,38 @@ def _train(job: WorkerJob, data: RerankingData, bases: BaseModels, mailbox: Any)
             return Event("out_of_memory", cause=str(error), micro_batch=error.micro_batch)
         except Exception as error:  # noqa: BLE001  (whatever it is, it is this job's end and not the group's)
             traceback.print_exc()
-            first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            says_it_all = isinstance(error, RerankerError)
-            cause = first_line if says_it_all else f"{type(error).__name__}: {first_line}"
-            machine = str(error) if isinstance(error, DamagedFile) else disk_fault(error)
-            return Event("failed", cause=cause, ours=getattr(error, "exit_code", 1) == 1, machine=machine)
-        finally:
-            if stopped is not None:
-                ray.cancel(stopped)
+            return _failure(error)
     return Event("ended")
+
+
+def _failure(error: Exception) -> Event:
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    cause = first_line if isinstance(error, RerankerError) else f"{type(error).__name__}: {first_line}"
+    machine = str(error) if isinstance(error, DamagedFile) else disk_fault(error)
+    return Event("failed", cause=cause, ours=getattr(error, "exit_code", 1) == 1, machine=machine)
+
+
+@contextlib.contextmanager
+def _folders_here(job: WorkerJob, mailbox: Any, mark: Path | None) -> Iterator[tuple[WorkerJob, Callable[[], None]]]:
+    """The job, and what brings its folders up to what this node has written.
+
+    Where the node does not share their storage, the job's folders are copies, and all workers are on this node.
+    """
+    if mark is None or of_first(mark.exists()):
+        yield job, lambda: None
+        return
+    originals = [job.folder, *(job.zero_shot[1:] if job.zero_shot else ())]
+    copies = FolderCopies.of([folder.path for folder in originals], mailbox) if worker_rank() == 0 else None
+    places = of_first([copies.place_of(folder.path) for folder in originals] if copies else None)
+    folder, *references = [TrialFolder(place) for place in places]
+    zero_shot = (job.zero_shot[0], references[0], references[1]) if job.zero_shot else None
+    try:
+        yield dataclasses.replace(job, folder=folder, zero_shot=zero_shot), copies.send_back if copies else lambda: None
+        if copies:
+            copies.send_back()
+    finally:
+        if copies:
+            copies.drop()
 
 
 @contextlib.contextmanager
@@ -124,12 +168,13 @@ def _log(path: Path) -> Iterator[None]:
     """What is printed meanwhile goes into this file, as far as it can be written."""
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(path.open("a", encoding="utf-8", buffering=1))
+            file = stack.enter_context(open(path, "a", encoding="utf-8", buffering=1, opener=opener))
         except OSError:
             file = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
-        stream = outliving(file)
+        stream = masking(outliving(file))
         with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
             yield
+        stream.close()
         stream.flush()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import ray
@@ -12,6 +13,7 @@ import ray
 from reranker.config import TrialConfig
 from reranker.training.training_status import TrainingStatus
 from reranker.trial_folder import TrialFolder
+from tune.cluster.folder_copies import FolderChanges, content_of
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,30 @@ class Event:
 
 @ray.remote(num_cpus=0)
 class Mailbox:
-    """Between one slot, which sends jobs and answers, and the first rank of its worker group, which sends events."""
+    """Between one slot, which sends jobs and answers, and the first rank of its worker group, which sends events.
 
-    def __init__(self) -> None:
+    Args:
+        label: what Ray's pages call it.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._label = label
         self._jobs: asyncio.Queue[WorkerJob | None] = asyncio.Queue()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._answers: asyncio.Queue[bool] = asyncio.Queue()
         self._stop = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._not_training = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return self._label
 
     async def send(self, job: WorkerJob | None) -> None:
         """Hand over the next job; None sends the workers home."""
         self._stop.clear()
+        if job is not None:
+            self._ended.clear()
+            self._not_training.clear()
         await self._jobs.put(job)
 
     async def job(self) -> WorkerJob | None:
@@ -77,10 +92,14 @@ class Mailbox:
 
     async def tell(self, event: Event) -> None:
         """Hand over an event that waits for no answer."""
+        if event.kind != "training_status":
+            self._ended.set()
+            self._not_training.set()
         await self._events.put(event)
 
     async def report(self, event: Event) -> bool:
         """Hand over a report and wait for the answer whether to go on."""
+        self._not_training.set()
         await self._events.put(event)
         return await self._answers.get()
 
@@ -90,13 +109,31 @@ class Mailbox:
 
     async def answer(self, go_on: bool) -> None:
         """Answer the report that waits."""
+        if go_on:
+            self._not_training.clear()
         await self._answers.put(go_on)
+
+    async def read_folder(self, folder: Path) -> FolderChanges:
+        """All that a folder on this machine holds, for a node that does not see it."""
+        return await asyncio.to_thread(content_of, folder)
+
+    async def change_folder(self, folder: Path, changes: FolderChanges) -> None:
+        """Do to a folder on this machine what was done to its copy on such a node."""
+        await asyncio.to_thread(changes.apply, folder)
+
+    async def training(self) -> None:
+        """Lasts until the next report, or the job's end: a task for Ray's pages, which show it under the name that its
+        caller gives it."""
+        await self._not_training.wait()
 
     async def stop(self) -> None:
         """Ask the running job to end at its next optimiser step."""
         self._stop.set()
 
     async def stopped(self) -> bool:
-        """True, once the running job is asked to end."""
-        await self._stop.wait()
-        return True
+        """True once the running job is asked to end; False once it has ended by itself."""
+        waiting = [asyncio.create_task(event.wait()) for event in (self._stop, self._ended)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        return self._stop.is_set()

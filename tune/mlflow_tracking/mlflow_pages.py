@@ -14,6 +14,7 @@ from urllib.parse import quote
 PARENT = "mlflow.parentRunId"  # of a run, whose page and list show it below
 NOTE = "mlflow.note.content"  # of a run or an experiment, in Markdown
 RUN_COLOR = "mlflow.runColor"
+TABLES = "mlflow.loggedArtifacts"  # of a run: which of its artifacts the evaluation page shows as tables
 RUN_TYPE = "mlflow.runType"
 UNFOLDED = {RUN_TYPE: "evaluation"}  # the list of runs opens with the parent unfolded where a child has it
 OF_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # of an experiment: no pages for GenAI's traces

@@ -1,4 +1,4 @@
-"""A study's own MLflow store whose folder was moved or copied → the same store, with the new places of its
+"""A local MLflow store that was moved or copied with its studies → the same store, with the new places of its
 artifacts."""
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from reranker.errors import EnvironmentFault
 from results.study.study_folder import StudyFolder
+from results.study.tracking_address import local_file
 
 ARTIFACTS = "mlartifacts"
 _PLACES = {  # where MLflow keeps absolute addresses of artifacts
@@ -21,26 +22,26 @@ _PLACES = {  # where MLflow keeps absolute addresses of artifacts
 
 
 def artifacts_of(study: StudyFolder) -> str:
-    """Address of the folder in which a study's own store keeps artifacts."""
-    return (study.path.resolve() / ARTIFACTS).as_uri()
+    """Address of the folder in which a study's local store keeps artifacts."""
+    return (local_file(study).parent / ARTIFACTS).as_uri()
 
 
 def follow(study: StudyFolder) -> int:
-    """Have the store in a study's folder point to that folder; how many addresses were changed, 0 where none had to be.
+    """Have a study's local store point to the folder that it lies in; how many addresses were changed.
 
-    Only addresses in the folder that the study's experiment was made with are touched, all in one transaction.
+    Only addresses in the folder that the experiments were made with are touched, all in one transaction.
 
     Raises:
         EnvironmentFault: the store cannot be read or written; it is as it was.
     """
-    store = study.path / "mlflow.db"
+    store = local_file(study)
     if not store.exists():
         return 0
     try:
         with closing(sqlite3.connect(store, timeout=30, isolation_level=None)) as connection:
             return _follow(connection, study)
     except sqlite3.Error as error:
-        raise EnvironmentFault(f"{store} could not be brought to where its study lies now: {error}") from error
+        raise EnvironmentFault(f"{store} could not be updated to where its studies are now: {error}") from error
 
 
 def _follow(connection: sqlite3.Connection, study: StudyFolder) -> int:

@@ -1,9 +1,8 @@
-"""A study → what MLflow's pages show of it: names of runs, what is searched, tags, notes in Markdown."""
+"""A study → what MLflow's pages show of it: what is searched, tags, notes in Markdown."""
 
 from __future__ import annotations
 
 import colorsys
-import json
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -13,27 +12,17 @@ import pandas as pd
 from reranker.command_line.redaction import masked
 from reranker.config import TrialConfig
 from reranker.storage.atomic_files import DamagedFile
-from results.leaderboard import PRETTY, leaderboard
+from results.leaderboard import PRETTY, leaderboard, left_out_baselines
 from results.statistics.comparison import Comparison
 from results.statistics.seed_averages import replicated
 from results.statistics.verdict_text import findings, p_value, verdict
 from results.study.adapter_usage import rank_command, serve_command, usable
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.trial_origin import DRAWN
+from tune.mirroring.run_names import brief, text
 from tune.mlflow_tracking.mlflow_pages import Links
 
-_SHORT = {"learning_rate": "lr", "lora_rank": "r", "lora_alpha": "alpha"}
 _LISTED = 10  # rows of the note's leaderboard
-WINNER = "winner"
-
-
-def run_name(trial: StoredTrial, knobs: list[str], *, won: bool = False) -> str:
-    """`003 demo-tiny lr 1.2e-02 r 8 epochs 3`: what tells the runs of a list apart. The winner has a star."""
-    parts = [f"{trial.number:03d}", *(["★"] if won else []), trial.values["model"]]
-    parts += [f"{_SHORT.get(knob, knob)} {_brief(trial.values[knob])}" for knob in knobs if knob != "model"]
-    if (original := replicated(trial)) is not None:
-        parts.append(f"seed {trial.values['seed']}, repeats {original:03d}")
-    return " ".join(parts)
 
 
 def run_key(row: Mapping[Hashable, Any]) -> str:
@@ -83,37 +72,10 @@ def searched(values: Mapping[str, Any], axes: Mapping[str, str]) -> dict[str, st
     }
 
 
-def text(value: Any) -> str:
-    """A parameter's value as MLflow keeps it."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def results(study: StudyFolder, found: Comparison | None) -> dict[str, str]:
-    """What is proven of each trial (by its number) and baseline (by its name), for a column of a table."""
-    if found is None:
-        return {}
-    tie_set = {trial.number for trial in found.tie_set}
-    shown = {}
-    for trial in study.trials():
-        original = replicated(trial)
-        configuration = trial.number if original is None else original
-        if configuration == found.winner.number:
-            shown[str(trial.number)] = WINNER if original is None else "the winner again"
-        elif configuration in tie_set:
-            cheapest = ", cheapest" if trial.number == found.cheapest.number else ""
-            shown[str(trial.number)] = f"tied with the winner{cheapest}"
-        elif trial.reports:
-            shown[str(trial.number)] = "behind the winner"
-    for name, difference in found.against.items():
-        beaten = "beaten by the winner" if difference.mean > 0 else "BETTER than the winner"
-        shown[name] = beaten if difference.proven else "tied with the winner"
-    return shown
-
-
 def trial_note(trial: StoredTrial, metric: str, knobs: list[str]) -> str:
     """What it was and how it ended, in a line."""
     original = replicated(trial)
-    what = ", ".join(f"{knob} {_brief(trial.values[knob])}" for knob in knobs)
+    what = ", ".join(f"{knob} {brief(trial.values[knob])}" for knob in knobs)
     if original is not None:
         what = f"trial {original} again with seed {trial.values['seed']} ({what})"
     elif trial.origin != DRAWN:
@@ -135,18 +97,20 @@ def ranker_note(name: str) -> str:
 
 
 def _how_it_ended(trial: StoredTrial) -> str:
-    asked, done = trial.values["epochs"], f"{trial.reports[-1]['epoch'] if trial.reports else 0:g}"
+    planned, done = trial.values["epochs"], f"{trial.reports[-1]['epoch'] if trial.reports else 0:g}"
     match trial.status:
         case TrialStatus.RUNNING:
-            return f"running, {done} of {asked} epochs"
+            return f"running, {done} of {planned} epochs"
         case TrialStatus.COMPLETED:
             return f"completed, {done} epochs"
         case TrialStatus.FAILED:
-            return f"failed after {done} of {asked} epochs: {trial.cause}"
+            return f"failed after {done} of {planned} epochs: {trial.cause}"
         case TrialStatus.PRUNED:
-            return f"stopped after {done} of {asked} epochs" + (f": {trial.cause}" if trial.cause else ", as too weak")
+            return f"stopped after {done} of {planned} epochs" + (
+                f": {trial.cause}" if trial.cause else ", as too weak"
+            )
         case TrialStatus.CANCELLED:
-            return f"cut short with the search after {done} of {asked} epochs"
+            return f"cut short with the search after {done} of {planned} epochs"
 
 
 def experiment_note(study: StudyFolder, links: Links) -> str:
@@ -162,7 +126,7 @@ def experiment_note(study: StudyFolder, links: Links) -> str:
     return " · ".join(f"[{name}]({to})" for name, to in where.items()) + f" · **{said}**"
 
 
-def study_note(study: StudyFolder, links: Links, found: Comparison | None, losses: Sequence[str] = ()) -> str:
+def study_note(study: StudyFolder, links: Links, comparison: Comparison | None, losses: Sequence[str] = ()) -> str:
     """The parent run's note: the verdict, what is proven, the best, the sealed test, how to go on.
 
     Args:
@@ -176,13 +140,13 @@ def study_note(study: StudyFolder, links: Links, found: Comparison | None, losse
     if (study.path / "report.html").exists():
         go_to.append(f"[Report]({links.study('report.html')})")
     blocks.append(" · ".join([*go_to, f"[Compare]({links.compare()})"]))
-    if proven := [*findings(found), *losses]:
+    if proven := [*findings(comparison), *losses]:
         blocks += ["### What is proven", "\n".join(f"- {line}" for line in proven)]
     blocks += ["### The best, and what they must beat", _table(study, links)]
     if readings := study.readings():
         blocks += ["### The sealed test", "\n".join(f"- {reading_text(reading)}" for reading in readings)]
-    if found is not None:
-        blocks += ["### Use it", _use(study, found.winner)]
+    if comparison is not None:
+        blocks += ["### Use it", _use(study, comparison.winner)]
     return "\n\n".join(blocks)
 
 
@@ -191,7 +155,9 @@ def reading_text(reading: Mapping[str, Any]) -> str:
     shown = ("recall_at_1", "ndcg_at_10")
     figures = ", ".join(f"{PRETTY[name]} {reading['figures'][name]:.3f}" for name in shown)
     against = [f"{value['mean']:+.3f} to {name} ({p_value(value['p'])})" for name, value in reading["against"].items()]
-    line = f"{reading['time']}, trial {reading['trial']}, {reading['users']} users: " + "; ".join([figures, *against])
+    left_out = [f"{name} is left out: {reason}" for name, reason in reading.get("left_out_baselines", {}).items()]
+    line = f"{reading['time']}, trial {reading['trial']}, {reading['users']} users: "
+    line += "; ".join([figures, *against, *left_out])
     return line + (f". UNSEALED again: {reading['unseal']}" if reading["unseal"] else "")
 
 
@@ -205,13 +171,14 @@ def _table(study: StudyFolder, links: Links) -> str:
     """The first of the leaderboard, and all baselines."""
     knobs = study.read_manifest()["knobs"]
     rows = leaderboard(study)
-    rows = rows[(rows["kind"] != "trial") | (rows["rank"] <= _LISTED).fillna(False)]
+    notes = [f"{name} is left out: {reason}" for name, reason in left_out_baselines(rows)]
+    rows = rows[rows["recall_at_1"].notna() & ((rows["kind"] != "trial") | (rows["rank"] <= _LISTED).fillna(False))]
     lines = [_row(["", "Recall@1", "NDCG@10", "epoch", *knobs]), _row(["---"] * (4 + len(knobs)))]
     for row in rows.to_dict("records"):
         scores = [f"{row[name]:.3f}" for name in ("recall_at_1", "ndcg_at_10")]
-        others = ["" if pd.isna(row[name]) else _brief(row[name]) for name in ("epoch", *knobs)]
+        others = ["" if pd.isna(row[name]) else brief(row[name]) for name in ("epoch", *knobs)]
         lines.append(_row([f"[{row['name']}]({links.run(run_key(row))})", *scores, *others]))
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"\n{note}" for note in notes)])
 
 
 def _row(cells: list[str]) -> str:
@@ -235,9 +202,3 @@ def _use(study: StudyFolder, best: StoredTrial) -> str:
             f"    {masked(serve_command(study, adapter.model))}",
         ]
     return "\n\n".join(blocks)
-
-
-def _brief(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.1e}" if not value.is_integer() and abs(value) < 0.01 else f"{value:g}"
-    return text(value)

@@ -1,80 +1,51 @@
-"""A search while it runs → its store brought up to the folder in a thread of its own, and once more at the end."""
+"""A search while it runs → its MLflow store brought up to the folder in a thread of its own, and once more at the end."""
 
 from __future__ import annotations
 
-import threading
-import time
-import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 from mlflow.exceptions import MlflowException
 
 from reranker.errors import EnvironmentFault, RerankerError
 from results.study.study_folder import StudyFolder
-from tune.mlflow_tracking.trials_to_runs import StudyMirror, cause_of_failure, quieten
+from tune.mirroring.mirror_thread import MirrorThread, cause_of_failure
+from tune.mlflow_tracking.control_tags import Ask
+from tune.mlflow_tracking.trials_to_runs import StudyMirror, quieten
 
 
-class Tracker:
-    """Mirrors the study in a thread while the search runs, so that a slow or absent store never holds it up.
+class Tracker(MirrorThread):
+    """MLflow's `MirrorThread`, which also hears what is asked in its pages.
 
-    Attributes:
-        say: told when the store begins to lack something, and when it has everything again.
-        trouble: why the store does not have everything; empty when it does.
+    Args:
+        ask: hands the search what was asked of it by tags in MLflow's pages; None: nobody looks.
     """
 
-    def __init__(self, study: StudyFolder, uri: str, say: Callable[[str], None] = lambda line: None) -> None:
-        self._mirror = StudyMirror(study, uri)
-        self._wake, self._stop = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="mlflow-mirror", daemon=True)
-        self.say, self.trouble = say, ""
+    def __init__(
+        self,
+        study: StudyFolder,
+        uri: str,
+        say: Callable[[str], None] = lambda line: None,
+        ask: Ask | None = None,
+    ) -> None:
+        self._store, self._ask = StudyMirror(study, uri), ask
+        listen = None if ask is None else self._obey
+        super().__init__("MLflow", self._store, say, listen=listen, told_by=(MlflowException,))
 
     @property
     def leaderboard_link(self) -> str:
         """Where MLflow's UI shows the leaderboard; empty while the study is not in the store."""
-        return self._mirror.leaderboard_link
+        return self._store.leaderboard_link
 
     def start(self) -> None:
         """Begin to bring MLflow up to the folder, in a thread of its own."""
         quieten()
-        self._thread.start()
+        super().start()
 
-    def nudge(self) -> None:
-        """Something new is in the folder."""
-        self._wake.set()
-
-    def finish(self, timeout_s: float = 60) -> bool:
-        """Deliver the rest; False where the store would not have it (`trouble` says why)."""
-        self._stop.set()
-        self._wake.set()
-        self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            self.trouble = self.trouble or f"the store did not answer within {timeout_s:.0f} s"
-        return not self.trouble
-
-    def _run(self) -> None:
-        closed = False
-        while not self._stop.is_set():
-            self._wake.wait()
-            self._wake.clear()
-            ended = self._stop.is_set()
-            closed = self._attempt(ended=ended) and ended
-            time.sleep(0.2)  # several reports become one pass
-        if not closed:
-            self._attempt(ended=True)
-
-    def _attempt(self, *, ended: bool) -> bool:
-        try:
-            self._mirror.bring_up(ended=ended)
-        except Exception as error:  # noqa: BLE001, a search goes on, and its user learns that the store lacks something
-            before, self.trouble = self.trouble, cause_of_failure(error)
-            if not before:
-                traceback.print_exc()
-                self.say(f"MLflow does not have everything ({self.trouble}); the search goes on, and sends it again")
-            return False
-        if self.trouble:
-            self.say("MLflow has everything again")
-        self.trouble = ""
-        return True
+    def _obey(self) -> None:
+        assert self._ask is not None
+        with suppress(MlflowException, OSError):  # a store that is down is told of by the next delivery
+            self._store.obey(self._ask)
 
 
 def deliver(study: StudyFolder, uri: str) -> str:
@@ -82,7 +53,7 @@ def deliver(study: StudyFolder, uri: str) -> str:
     try:
         StudyMirror(study, uri).bring_up(ended=True)
     except (RerankerError, MlflowException, OSError) as error:
-        return cause_of_failure(error)
+        return cause_of_failure(error, (MlflowException,))
     return ""
 
 
@@ -99,5 +70,6 @@ def brought_up(study: StudyFolder, uri: str) -> StudyMirror:
     except EnvironmentFault:
         raise
     except (MlflowException, OSError) as error:
-        raise EnvironmentFault(f"MLflow does not take it: {cause_of_failure(error)}") from error
+        why = cause_of_failure(error, (MlflowException,))
+        raise EnvironmentFault(f"MLflow does not take it: {why}") from error
     return mirror

@@ -8,56 +8,58 @@ by their tags, and so never makes a second run for the same trial. While the sto
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from reranker.command_line.redaction import masked
-from reranker.errors import RerankerError
 from reranker.metrics import METRIC_NAMES
+from reranker.storage.access import make_file, make_folder
 from results.leaderboard import leaderboard, standing
-from results.statistics.comparison import compare
-from results.statistics.seed_averages import configuration_results, replicated
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
-from results.study.tracking_address import local_store
+from results.study.tracking_address import local_file, local_store
 from results.study.trial_origin import DRAWN
-from tune.mlflow_tracking import mlflow_pages, moved_store
+from tune.mirroring.outcome import WINNER, Outcome
+from tune.mirroring.run_names import configuration_of, run_name, text
+from tune.mirroring.tracked_figures import (
+    FINAL,
+    STEP,
+    applied,
+    between_reports,
+    last_step,
+    leading,
+    measured,
+    of_best,
+    of_rankers,
+    step_of,
+)
+from tune.mlflow_tracking import adapter_models, control_tags, experiments, list_table, mlflow_pages, moved_store
+from tune.mlflow_tracking.control_tags import Ask
+from tune.mlflow_tracking.datasets import as_input, dataset_of
 from tune.mlflow_tracking.mlflow_pages import NOTE, Links
+from tune.mlflow_tracking.report_metrics import metrics
 from tune.mlflow_tracking.run_tags import (
-    WINNER,
     axes,
     experiment_note,
     ranker_note,
     reading_text,
-    results,
     run_color,
     run_key,
-    run_name,
     searched,
     study_note,
-    text,
     trial_note,
 )
-from tune.mlflow_tracking.segment_metrics import WhoGains
 from tune.mlflow_tracking.store_address import ui_address
 
 _ENDED = {
     TrialStatus.COMPLETED: "FINISHED",
-    TrialStatus.PRUNED: "KILLED",
+    TrialStatus.PRUNED: "FINISHED",  # as it should; what it is stands in the tag `status`
     TrialStatus.FAILED: "FAILED",
     TrialStatus.CANCELLED: "KILLED",
 }
-_FINAL = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)  # an interrupted one may go on
-_LEADERBOARD = (*METRIC_NAMES, "train_loss", "val_loss")
-_APPLIED = "applied/"
-_STEP = "step/"  # before the names of what is measured between two reports
-_POSITION = ("report", "epoch")  # where a report stands, which its step says
 _REPORTS_A_BATCH = 20  # MLflow takes 1000 metrics at once
 _GREYS = ("#b4b4b4", "#8a8a8a", "#9c8f80", "#7d8a99", "#a89fb0", "#8fa08f", "#6f6f6f", "#b0a090")  # of baselines
 
@@ -103,14 +105,17 @@ class StudyMirror:
         if self._client is None:
             if self.uri == local_store(self.study):
                 moved_store.follow(self.study)
+                make_file(local_file(self.study))
+                make_folder(local_file(self.study).parent / moved_store.ARTIFACTS)
             self._client = MlflowClient(tracking_uri=self.uri)
         client = self._client
         if not self._parent:
             self._manifest, self._axes = self.study.read_manifest(), axes(self.study)
+            self._data = dataset_of(self.study)
             self._parent = self._find_or_make_parent(client, reopen=not ended)
         longest = 1
         for trial in standing(self.study):
-            longest = max(longest, _last_step(trial))
+            longest = max(longest, last_step(trial))
             if self._ended.get(trial.number) != trial.status.value:
                 self._send(client, trial)
         self._send_rankers(client, longest)
@@ -120,6 +125,15 @@ class StudyMirror:
         self._acts_sent = len(acts)
         if ended:
             self._close(client)
+
+    def obey(self, ask: Ask) -> None:
+        """Hand the running search what was asked of it by tags; see `tune.mlflow_tracking.control_tags`.
+
+        Raises:
+            MlflowException, OSError: the store is down or refuses.
+        """
+        if self._client is not None and self._parent:
+            control_tags.obey(self._client, self._experiment, self._parent, ask)
 
     @property
     def leaderboard_link(self) -> str:
@@ -132,7 +146,7 @@ class StudyMirror:
 
     def _find_or_make_parent(self, client: MlflowClient, *, reopen: bool) -> str:
         manifest, name = self._manifest, self.study.name
-        self._experiment = self._find_or_make_experiment(client)
+        self._experiment = experiments.find_or_make(client, self.uri, self.study, self._axes)
         kind = "tags.kind = 'study'"
         query = f"{kind} and tags.study_id = '{manifest['study_id']}'"
         parents = client.search_runs([self._experiment], query, order_by=["attributes.start_time ASC"])
@@ -149,26 +163,12 @@ class StudyMirror:
         if not parents or "chance/recall_at_1" not in parents[0].data.metrics:  # the last that a new parent gets
             params = [Param(f"plan/{key}", str(value)) for key, value in manifest["plan"].items()]
             client.log_batch(parent, params=params)
+            client.log_inputs(parent, [as_input(self._data, "search")])
             client.log_artifact(parent, str(self.study.study_file))
             note = experiment_note(self.study, Links(self._experiment, parent, {}))
             client.set_experiment_tag(self._experiment, NOTE, note)
-            client.log_batch(parent, metrics=_metrics(self.study.references()["chance"], "chance/"))
+            client.log_batch(parent, metrics=metrics(self.study.references()["chance"], "chance/"))
         return parent
-
-    def _find_or_make_experiment(self, client: MlflowClient) -> str:
-        name = self.study.name
-        if (existing := client.get_experiment_by_name(name)) is None:
-            local = moved_store.artifacts_of(self.study) if self.uri.startswith("sqlite") else None
-            experiment, tags = str(client.create_experiment(name, artifact_location=local)), {}
-        else:
-            experiment, tags = str(existing.experiment_id), existing.tags
-        knobs, shown = self._manifest["knobs"], list(self._axes.values())
-        views = mlflow_pages.saved_views(self._manifest["metric"], knobs, shown, _now())
-        tagged = {mlflow_pages.view_tag(key): view for key, view in views.items()}
-        for key, value in {**mlflow_pages.OF_TRAINING, **tagged}.items():
-            if key not in tags:  # a view that somebody has changed stays as it is
-                client.set_experiment_tag(experiment, key, value)
-        return experiment
 
     def _children(self, client: MlflowClient, parent: str) -> Iterator[Run]:
         """Its nested runs, of whatever kind, the oldest first."""
@@ -190,7 +190,7 @@ class StudyMirror:
         self._runs[key] = run.info.run_id
         if tags["kind"] != "trial":
             self._closed |= {key} if run.info.status == "FINISHED" else set()
-        elif run.info.status in _ENDED.values() and tags["status"] in _FINAL:
+        elif run.info.status in _ENDED.values() and tags["status"] in FINAL:
             self._ended[int(key)] = tags["status"]
 
     # Trials
@@ -211,16 +211,16 @@ class StudyMirror:
     def _send_steps(self, client: MlflowClient, run: str, number: int) -> None:
         """Loss and speed between two reports, by examples."""
         if number not in self._steps_sent:
-            points = client.get_metric_history(run, f"{_STEP}loss")
-            self._steps_sent[number] = max((point.step for point in points), default=0)
-        lines = [line for line in self.study.trial(number).read_steps() if line["examples"] > self._steps_sent[number]]
+            history = client.get_metric_history(run, f"{STEP}loss")
+            self._steps_sent[number] = max((point.step for point in history), default=0)
+        sent = self._steps_sent[number]
+        lines = [line for line in between_reports(self.study, number) if line[0] > sent]
         for start in range(0, len(lines), _REPORTS_A_BATCH):
-            metrics = []
-            for line in lines[start : start + _REPORTS_A_BATCH]:
-                named = {f"{_STEP}{name}": value for name, value in line.items() if name != "examples"}
-                metrics += _metrics(named, step=line["examples"])
-            client.log_batch(run, metrics=metrics)
-            self._steps_sent[number] = metrics[-1].step
+            points = []
+            for examples, figures in lines[start : start + _REPORTS_A_BATCH]:
+                points += metrics(figures, step=examples)
+            client.log_batch(run, metrics=points)
+            self._steps_sent[number] = points[-1].step
 
     def _reports(self, trial: StoredTrial, start: int, end: int) -> list[Metric]:
         """The figures of some of its reports; and before them, if it is among them, of the best so far.
@@ -229,10 +229,10 @@ class StudyMirror:
         """
         searched_by = self._manifest["metric"]
         best = replace(trial, reports=trial.reports[:end]).best(searched_by) or {}
-        metrics = _metrics(_of_best(best, searched_by)) if best in trial.reports[start:end] else []
+        points = metrics(of_best(best, searched_by)) if best in trial.reports[start:end] else []
         for figures in trial.reports[start:end]:
-            metrics += _metrics(_measured(figures, searched_by), step=_step(figures))
-        return metrics
+            points += metrics(measured(figures, searched_by), step=step_of(figures))
+        return points
 
     def _find_or_make_run(self, client: MlflowClient, trial: StoredTrial) -> int:
         """How many of its reports the store has."""
@@ -249,13 +249,13 @@ class StudyMirror:
         return sent
 
     def _make_run(self, client: MlflowClient, trial: StoredTrial) -> str:
-        knobs, original = self._manifest["knobs"], replicated(trial)
+        knobs = self._manifest["knobs"]
         tags = {
             mlflow_pages.PARENT: self._parent,
             "kind": "trial",
             "study": self.study.name,
             "trial": str(trial.number),
-            "configuration": str(trial.number if original is None else original),  # to group its seeds by
+            "configuration": str(configuration_of(trial)),  # to group its seeds by
             "model": trial.values["model"],
             mlflow_pages.RUN_COLOR: run_color(trial),
             "status": trial.status.value,
@@ -265,6 +265,7 @@ class StudyMirror:
         }
         began = _written(self.study.trial(trial.number).path / "config.json")
         run = client.create_run(self._experiment, began, run_name=run_name(trial, knobs), tags=tags)
+        client.log_inputs(run.info.run_id, [as_input(self._data, "training")])
         return str(run.info.run_id)
 
     def _end_trial(self, client: MlflowClient, run: str, trial: StoredTrial) -> None:
@@ -274,10 +275,21 @@ class StudyMirror:
         }
         tags |= {"cause": trial.cause} if trial.cause else {}
         tags |= {"notes": "; ".join(trial.notes)} if trial.notes else {}
-        # What was cut short may go on, and MLflow lets no parameter change.
-        last = trial.reports[-1] if trial.reports and trial.status is not TrialStatus.CANCELLED else {}
-        params = [Param(name, text(value)) for name, value in last.items() if name.startswith(_APPLIED)]
+        params = [Param(name, text(value)) for name, value in applied(trial).items()]  # MLflow lets none change
         client.log_batch(run, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
+        best, adapter = trial.best(self._manifest["metric"]), self.study.trial(trial.number).adapter
+        if best is not None and trial.status in FINAL and adapter.is_dir():
+            adapter_models.add(
+                client,
+                self._experiment,
+                run,
+                f"trial-{trial.number:03d}",  # MLflow allows of a model's name less than a study's may hold
+                adapter,
+                params={knob: text(trial.values[knob]) for knob in ("model", *self._manifest["knobs"])},
+                figures=of_best(best, self._manifest["metric"]),
+                step=step_of(best),
+                dataset=self._data,
+            )
         client.set_terminated(run, _ENDED[trial.status], _written(self.study.trial(trial.number).path / "status.json"))
 
     # Baselines and chance
@@ -288,14 +300,11 @@ class StudyMirror:
         names = ["chance", *self.study.baselines()]
         if all(self._reach.get(name, 0) >= longest for name in names):
             return
-        references = self.study.references()
-        for name in names:
-            measured = {} if name == "chance" else self.study.baseline(name).read_figures()
-            figures = {**references[name], **{key: value for key, value in measured.items() if _is_number(value)}}
+        for name, figures in of_rankers(self.study).items():
             if name not in self._reach:
                 self._reach[name] = self._find_or_make_ranker(client, name, figures)
             if self._reach[name] < longest:
-                client.log_batch(self._runs[name], metrics=_metrics(figures, step=longest))
+                client.log_batch(self._runs[name], metrics=metrics(figures, step=longest))
                 self._reach[name] = longest
             if name not in self._closed:
                 client.set_terminated(self._runs[name], "FINISHED")
@@ -319,27 +328,27 @@ class StudyMirror:
                 **self._manifest["tags"],
             }
             self._runs[name] = client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
-        metric = self._manifest["metric"]
-        leading = {f"best/{key}": figures[key] for key in (metric, *_LEADERBOARD) if key in figures}
-        client.log_batch(self._runs[name], metrics=_metrics(leading) + _metrics(figures))
+            client.log_inputs(self._runs[name], [as_input(self._data, "validation")])
+        best = leading(figures, self._manifest["metric"])
+        client.log_batch(self._runs[name], metrics=metrics(best) + metrics(figures))
         return 0
 
     # The end
 
     def _close(self, client: MlflowClient) -> None:
-        ranked = configuration_results(self.study)
-        best, found = ranked[0].trial if ranked else None, compare(self.study, ranked=ranked)
-        who_gains = WhoGains.of_study(self.study, ranked, found)
+        outcome = Outcome.of(self.study)
+        best = outcome.best
         parent = client.get_run(self._parent)
         runs = {run.info.run_id: run for run in list(self._children(client, self._parent))}
         self._drop_doubles(client, runs)
-        self._mark(client, runs, best, results(self.study, found))
+        self._mark(client, runs, best, outcome.proven)
         if best is not None:
-            figures = _of_best(ranked[0].figures, self._manifest["metric"])
-            figures |= who_gains.metrics
-            changed = {name: value for name, value in figures.items() if parent.data.metrics.get(name) != value}
-            client.log_batch(self._parent, metrics=_metrics(changed))
-            client.log_artifacts(self._runs[str(best.number)], str(self.study.trial(best.number).adapter), "adapter")
+            logged, figures = parent.data.metrics, outcome.figures
+            changed = {name: value for name, value in figures.items() if logged.get(name) != value}
+            client.log_batch(self._parent, metrics=metrics(changed))
+            run = self._runs[str(best.number)]
+            client.log_artifacts(run, str(self.study.trial(best.number).adapter), "adapter")
+            list_table.send(client, run, self.study, best.number)
         self._send_readings(client, parent.data.tags)
         reports = (self.study.path / "report.html", self.study.path / "report.md")
         tables = (self.study.leaderboard, self.study.segments, self.study.top_items)
@@ -347,7 +356,7 @@ class StudyMirror:
             if path.exists():
                 client.log_artifact(self._parent, str(path))
         links = Links(self._experiment, self._parent, self._ranked())
-        client.set_tag(self._parent, NOTE, study_note(self.study, links, found, who_gains.losses))
+        client.set_tag(self._parent, NOTE, study_note(self.study, links, outcome.comparison, outcome.who_gains.losses))
         client.set_experiment_tag(self._experiment, NOTE, experiment_note(self.study, links))
         status = "FINISHED" if self.study.read_ending()["complete"] else "KILLED"
         client.set_terminated(self._parent, status, _written(self.study.path / "ending.json"))
@@ -376,14 +385,15 @@ class StudyMirror:
                 if run.data.tags.get(tag, "") != value:
                     client.set_tag(run_id, tag, value) if value else client.delete_tag(run_id, tag)
 
-    def _send_readings(self, client: MlflowClient, known: Mapping[str, str]) -> None:
+    def _send_readings(self, client: MlflowClient, tags: Mapping[str, str]) -> None:
         """The sealed test's, each once."""
         for i, reading in enumerate(self.study.readings(), start=1):
-            if (tag := f"test.{i:03d}") in known:
+            if (tag := f"test.{i:03d}") in tags:
                 continue
             points = client.get_metric_history(self._parent, f"test/{METRIC_NAMES[0]}")
-            metrics = [] if i in {point.step for point in points} else _metrics(reading["figures"], "test/", step=i)
-            client.log_batch(self._parent, metrics=metrics, tags=[RunTag(tag, reading_text(reading))])
+            sent = i in {point.step for point in points}
+            new = [] if sent else metrics(reading["figures"], "test/", step=i)
+            client.log_batch(self._parent, metrics=new, tags=[RunTag(tag, reading_text(reading))])
 
     def _ranked(self) -> dict[str, str]:
         """Runs with a score, by trial number or baseline's name, the best first."""
@@ -392,55 +402,6 @@ class StudyMirror:
         return {key: self._runs[key] for key in keys if key in self._runs}
 
 
-def cause_of_failure(error: Exception) -> str:
-    """In a line, with the kind of the error where its own words were not made for a user."""
-    first = masked((str(error).strip() or type(error).__name__).splitlines()[0])
-    return first if isinstance(error, MlflowException | OSError | RerankerError) else f"{type(error).__name__}: {first}"
-
-
-def _measured(figures: Mapping[str, Any], searched_by: str) -> dict[str, float]:
-    """A report's figures that are metrics, the one that is searched by first."""
-    names = sorted(figures, key=lambda name: name != searched_by)
-    return {
-        name: figures[name]
-        for name in names
-        if name not in _POSITION and not name.startswith(_APPLIED) and _is_number(figures[name])
-    }
-
-
-def _step(figures: Mapping[str, Any]) -> int:
-    """The clock of MLflow's charts: the examples that were trained; epochs where they were not counted."""
-    return int(figures.get("applied/examples", figures["epoch"]))
-
-
-def _last_step(trial: StoredTrial) -> int:
-    """Where the trial's curve will end, as far as its first report tells."""
-    if not trial.reports:
-        return 1
-    first, last = trial.reports[0], trial.reports[-1]
-    whole = int(_step(first) * trial.values["epochs"] / first["epoch"])
-    return max(_step(last), whole)
-
-
-def _of_best(figures: Mapping[str, Any], searched_by: str) -> dict[str, float]:
-    """What the leaderboard has of a trial's best report."""
-    shown = {f"best/{name}": figures[name] for name in dict.fromkeys([searched_by, *_LEADERBOARD]) if name in figures}
-    return {**shown, "epoch_of_best": figures["epoch"]}
-
-
-def _metrics(figures: Mapping[str, float], prefix: str = "", step: int = 0) -> list[Metric]:
-    now = _now()
-    return [Metric(f"{prefix}{name}", float(value), now, step) for name, value in figures.items()]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _written(path: Path) -> int | None:
     """When, in ms: what is delivered late or again took as long as it took. None if it is not there."""
     return int(path.stat().st_mtime * 1000) if path.exists() else None
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

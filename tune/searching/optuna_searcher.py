@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,15 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         trial_life: TrialLife,
         stop_rules: StopRules,
         replication: Replication | None,
+        room: Callable[[], int],
     ) -> None:
+        """
+        Args:
+            room: how many trials may run at once.
+        """
         super().__init__(metric=study.metric, mode=study.mode)
         self._study, self._trial_store, self._stop_rules = study, trial_store, stop_rules
-        self._trial_life, self._replication = trial_life, replication
+        self._trial_life, self._replication, self._room = trial_life, replication, room
         if replication:
             replication.begin(trial_store)
         self._numbers: dict[str, int] = {}  # of the trials that Tune runs
@@ -51,7 +57,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         ending = self._stop_rules.ending
         if ending and not (self._replication and self._stop_rules.out_of_patience):
             return str(Searcher.FINISHED)
-        if self._stop_rules.paused:
+        if self._stop_rules.paused or len(self._numbers) >= self._room():
             return None
         going_on = self._trial_store.to_go_on_with(replicates_only=bool(ending))
         searched = bool(ending) or self._trial_store.asked() >= self._study.settings.trials

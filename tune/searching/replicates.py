@@ -54,6 +54,6 @@ def _candidates(ranked: list[ConfigurationResult]) -> list[ConfigurationResult]:
     if not ranked:
         return []
     metric = ranked[0].metric
-    sign, found = sign_of(metric), estimates(ranked, metric)
-    could = [i for i, estimate in enumerate(found) if estimate.could_be_best(found[0], sign)]
-    return [ranked[i] for i in sorted(could, key=lambda i: -found[i].upper(sign))]
+    sign, of_ranked = sign_of(metric), estimates(ranked, metric)
+    could = [i for i, estimate in enumerate(of_ranked) if estimate.could_be_best(of_ranked[0], sign)]
+    return [ranked[i] for i in sorted(could, key=lambda i: -of_ranked[i].upper(sign))]

@@ -60,13 +60,13 @@ class EpochDuration:
         taken = f"{clock(self.training)} to train and {clock(self.scoring)} to score"
         lines = [
             f"measured: an epoch takes about {taken}, with {reports}",
-            f"the search takes about {clock(total)} by that, besides what its models have to be taught first",
+            f"the search takes about {clock(total)} at that speed, and some minutes more where a model is taught labels first",
         ]
         budget = study.time_budget_s
         if budget is not None and total > budget:
             share = f"{budget / total:.0%}"
             lines.append(
-                f"its time_budget of {clock(budget)} ends it after about {share} of that; for more, fewer trials, "
+                f"its time_budget of {clock(budget)} ends it after about {share} of that; to get further: fewer trials, "
                 "epochs or evaluation_users, or a longer budget"
             )
         return "\n".join(lines)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from reranker.metrics import chance
 from tune.execution.trial_messages import Assignment, TuneResult
-from tune.searching.ray_schedulers import OpenAsha, OpenMedianRule
+from tune.searching.ray_schedulers_private import OpenAsha, OpenMedianRule
 from tune.searching.trial_store import PastTrial
 from tune.study_file.clock import WHOLE, progress
 from tune.study_file.study import Study
@@ -19,7 +19,9 @@ _HYPERBAND_BRACKETS = 3
 _HAIR = 1e-9  # rungs are so much earlier, so that three thirds of an epoch are not short of one
 
 
-def make_scheduler(study: Study, ceiling: float | None = None) -> TrialScheduler:
+def make_scheduler(
+    study: Study, ceiling: float | None = None, is_kept: Callable[[int], bool] = lambda number: False
+) -> TrialScheduler:
     """Trials are compared on our own clock, never on Tune's count of reports, which restarts with each launch.
 
     The clock is `epoch`, or, for schedules whose rate decays towards each trial's own last epoch, `progress`: the
@@ -28,6 +30,7 @@ def make_scheduler(study: Study, ceiling: float | None = None) -> TrialScheduler
 
     Args:
         ceiling: the share of lists that hold their target; None: all do.
+        is_kept: whether a trial, by its number, was asked to go on to its end.
     """
     kind, settings = study.settings.scheduler, study.settings.asha
     if kind == "none":
@@ -35,13 +38,14 @@ def make_scheduler(study: Study, ceiling: float | None = None) -> TrialScheduler
     marks = study.rungs
     common = {"time_attr": study.clock, "metric": study.metric, "mode": study.mode}
     if kind == "median":
-        return _Median(**common, grace_period=marks[0] if marks else WHOLE, min_time_slice=math.inf)
+        return _Median(is_kept, **common, grace_period=marks[0] if marks else WHOLE, min_time_slice=math.inf)
     brackets = min(_HYPERBAND_BRACKETS, max(1, len(marks))) if kind == "hyperband" else 1
     longest = study.max_epochs if study.clock == "epoch" else WHOLE
     return _Asha(
         study.settings.seed,
         _at_chance(study, 1.0 if ceiling is None else ceiling),
         settings.pace,
+        is_kept,
         **common,
         grace_period=(marks[0] if marks else longest) * (1 - _HAIR),
         reduction_factor=settings.reduction,
@@ -95,9 +99,9 @@ class _Asha(OpenAsha):
     0.
     """
 
-    def __init__(self, seed: int, start: float, pace: float, **options: Any) -> None:
+    def __init__(self, seed: int, start: float, pace: float, is_kept: Callable[[int], bool], **options: Any) -> None:
         super().__init__(**options)
-        self._seed, self._start, self._pace = seed, start, pace
+        self._seed, self._start, self._pace, self._is_kept = seed, start, pace, is_kept
         self._curves: dict[str, list[tuple[float, float]]] = {}
 
     def on_trial_add(self, controller: Any, trial: Any) -> None:
@@ -113,8 +117,10 @@ class _Asha(OpenAsha):
         if not _is_judged(trial, result):
             return str(TrialScheduler.CONTINUE)
         action = self._hear(controller, trial, result)
-        if action == TrialScheduler.STOP and self._catches_up(trial.trial_id):
-            return self.take_back_a_stop()
+        if action == TrialScheduler.STOP:
+            number = Assignment.of(trial.config).number
+            if self._catches_up(trial.trial_id) or self._is_kept(number):
+                return self.take_back_a_stop()
         return action
 
     def _hear(self, controller: Any, trial: Any, result: TuneResult) -> str:
@@ -140,6 +146,10 @@ class _Asha(OpenAsha):
 class _Median(OpenMedianRule):
     """Ray's, which cannot bear trials that end without a report, and counts the last report of a stopped one twice."""
 
+    def __init__(self, is_kept: Callable[[int], bool], **options: Any) -> None:
+        super().__init__(**options)
+        self._is_kept = is_kept
+
     def on_trial_add(self, controller: Any, trial: Any) -> None:
         super().on_trial_add(controller, trial)
         if not _goes_to_the_end(trial) and (earlier := _known(trial, self.metric)):
@@ -148,9 +158,11 @@ class _Median(OpenMedianRule):
     def on_trial_result(self, controller: Any, trial: Any, result: TuneResult) -> str:
         if not _is_judged(trial, result):
             return str(TrialScheduler.CONTINUE)
-        return str(super().on_trial_result(controller, trial, result))
+        action = str(super().on_trial_result(controller, trial, result))
+        is_kept = action == TrialScheduler.STOP and self._is_kept(Assignment.of(trial.config).number)
+        return self.take_back_a_stop(trial) if is_kept else action
 
     def on_trial_complete(self, controller: Any, trial: Any, result: TuneResult) -> None:
-        heard = [known["epoch"] for known in self.results(trial)]
-        if _is_judged(trial, result) and result["epoch"] not in heard:
+        epochs_heard = [result_before["epoch"] for result_before in self.results(trial)]
+        if _is_judged(trial, result) and result["epoch"] not in epochs_heard:
             super().on_trial_complete(controller, trial, result)

@@ -18,17 +18,23 @@ from reranker.storage.atomic_files import DamagedFile, read_json, write_json
 from results.study.study_folder import StudyFolder
 
 _ANSWER_S = 30.0
+_OF_A_TRIAL = ("stop", "keep")
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Request:
-    """What is asked of a running search. `trial` goes with stop, `values` (knobs) with add."""
+    """What is asked of a running search. `trial` goes with stop and keep, `values` (knobs) with add.
+
+    Attributes:
+        by: where it was asked for.
+    """
 
     id: str
-    act: Literal["stop", "add", "pause", "resume"]
+    act: Literal["stop", "keep", "add", "pause", "resume"]
     trial: int | None = None
     values: dict[str, Any] = field(default_factory=dict)
+    by: str = "control"
 
 
 _REQUEST = TypeAdapter(Request)
@@ -55,8 +61,8 @@ def _read(path: Path) -> Request:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "request"
         raise DamagedFile(path, f"{field}: {first['msg'].lower()}", "ask again") from None
-    if request.id != path.stem or (request.act == "stop") != (request.trial is not None):
-        raise DamagedFile(path, "its name and its act must fit what it holds", "ask again")
+    if request.id != path.stem or (request.act in _OF_A_TRIAL) != (request.trial is not None):
+        raise DamagedFile(path, "its name and its act must match what it holds", "ask again")
     return request
 
 

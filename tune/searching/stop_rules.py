@@ -3,18 +3,19 @@ ends."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+import numpy as np
 import ray
 from ray.exceptions import RayActorError
 
 from reranker.errors import EnvironmentFault, InputError
-from reranker.metrics import per_list
+from reranker.metrics import values_of
 from reranker.report_figures import best_report, on_all_lists
+from results.statistics.lists_of_users import ListsOfUsers
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.trial_origin import DRAWN, Origin, OriginKind
 from tune.execution.failure_cause import MACHINE, SLOT_GONE, EndsAtOnce, cluster_fault, machine_fault
@@ -119,7 +120,7 @@ class StopRules:
             except InputError as error:
                 stop_pause_requests.answer(self._folder, request, str(error), accepted=False)
                 continue
-            self._folder.record_act(f"{answer} (control)")
+            self._folder.record_act(f"{answer} ({request.by})")
             self._say(answer)
             stop_pause_requests.answer(self._folder, request, answer)
 
@@ -142,8 +143,8 @@ class StopRules:
                 raise KeyboardInterrupt
             self._signalled = True
             self._say(
-                f"stopping: running trials end at their next step, and are cut off after {LEAVE_S:.0f} s where that takes "
-                "longer; --resume goes on with them from their last state. Once more ends at once"
+                f"stopping: running trials end at their next step, or after {LEAVE_S:.0f} s at the latest; --resume goes on with "
+                "them from their last state. A second Ctrl-C stops at once"
             )
 
         with handling(on_signal):
@@ -187,8 +188,9 @@ class StopRules:
         best = sign * figures[metric] if figures is not None and on_all_lists(figures) else None
         self._noise = 0.0
         if best is not None and not metric.endswith("_loss"):
-            values = per_list(folder.read_ranks()[1])[metric]
-            self._noise = float(values.std(ddof=1) / math.sqrt(len(values)))
+            users, ranks = folder.read_ranks()
+            in_order = np.argsort(users, kind="stable")
+            self._noise = ListsOfUsers.of(sorted(users)).error(values_of(ranks, metric)[in_order])
         if best is not None and (self._best is None or best > self._best + self._noise):
             self._best, self._since_best = best, 0
         else:
@@ -201,11 +203,13 @@ class StopRules:
         if request.act == "resume":
             self._folder.paused.unlink(missing_ok=True)
             return "resumed"
-        if request.act == "stop":
-            number = request.trial
+        if (number := request.trial) is not None:
             if number not in self._running:
                 running = ", ".join(map(str, sorted(self._running))) or "none"
                 raise stop_pause_requests.refusal(f"trial {number} is not running; running: {running}")
+            if request.act == "keep":
+                self._folder.keep(number)
+                return f"trial {number} goes on to its last epoch, whatever the scheduler decides"
             self._folder.ask_to_stop(number, TrialStatus.PRUNED, "stopped by hand")
             return f"trial {number} stops at its next step, {LEAVE_S:.0f} s from now at the latest"
         self._trial_store.enqueue(

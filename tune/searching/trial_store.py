@@ -15,16 +15,17 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from reranker.command_line.redaction import masked
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
 from reranker.metrics import summarise
 from reranker.report_figures import epoch_of, report_number
 from reranker.training.report_plan import part_size
-from results.study.optuna_journal import ENDS, ORIGIN, baseline_attribute, origin_of, repair
+from reranker.trial_folder import config_digest
+from results.study.journal_file import storage
+from results.study.optuna_journal import CONFIG, ENDS, ORIGIN, baseline_attribute, origin_of, repair
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.trial_origin import DRAWN, Origin, OriginKind
 from tune.execution.trial_messages import Assignment, Ending, TuneConfig
@@ -64,10 +65,10 @@ class TrialStore:
         self._study, self._folder, self._make_sampler = study, folder, make_sampler
         repair(folder.journal)
         try:
-            storage = JournalStorage(JournalFileBackend(str(folder.journal)))
+            journal = storage(folder.journal)
             self._optuna = optuna.create_study(
-                study_name=next(iter(optuna.get_all_study_names(storage)), folder.name),
-                storage=storage,
+                study_name=next(iter(optuna.get_all_study_names(journal)), folder.name),
+                storage=journal,
                 direction="minimize" if study.mode == "min" else "maximize",
                 sampler=make_sampler(0),
                 load_if_exists=True,
@@ -152,6 +153,10 @@ class TrialStore:
         config = self._study.draw(trial)
         if (seed := trial.user_attrs.get(_SEED)) is not None:
             config = config.model_copy(update={"seed": seed})
+        own = self._folder.trial(trial.number)
+        digest = own.config_digest() if own.has_config(config) else config_digest(config.model_dump(mode="json"))
+        if trial.user_attrs.get(CONFIG) != digest:
+            trial.set_user_attr(CONFIG, digest)
         self._trials[trial.number] = trial
         return self._assignment(trial.number, config), self.origin(trial.number)
 
@@ -169,7 +174,7 @@ class TrialStore:
         """Write down how a trial shall end, so that a kill before `end`, or before the folder knows, leaves no
         doubt."""
         if ENDS not in self._trial(number).user_attrs:
-            self._trials[number].set_user_attr(ENDS, [status.value, len(self.ended()), cause, ours])
+            self._trials[number].set_user_attr(ENDS, [status.value, len(self.ended()), masked(cause), ours])
 
     def end(self, number: int, status: TrialStatus) -> None:
         """A complete trial's value is its best report. A cancelled one stays as it is, to go on another time."""
@@ -284,7 +289,7 @@ def _order(trial: Any) -> tuple[int, float]:
 
 def _lasting(trial: Any) -> dict[str, Any]:
     """What a trial was asked for with."""
-    return {name: value for name, value in trial.user_attrs.items() if name != ENDS}
+    return {name: value for name, value in trial.user_attrs.items() if name not in (CONFIG, ENDS)}
 
 
 def _of_retry(trial: Any) -> dict[str, Any]:

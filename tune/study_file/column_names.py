@@ -64,19 +64,19 @@ def recognised(file: Path, given: Mapping[str, str | None], columns: Mapping[str
         EnvironmentFault: it can't be read.
     """
     header = _header(file)
-    found, faults = {}, []
+    recognised, faults = {}, []
     for name, column in columns.items():
         said = given.get(name)
         if said is not None:
             if said in header:
-                found[name] = said
+                recognised[name] = said
             else:
                 faults.append(Fault("the table has no such column", str(file), 1, said, hint=nearest(said, header)))
             continue
         plain = {re.sub(r"[^a-z0-9]", "", title.lower()): title for title in header}
         match = next((plain[usual] for usual in column.names if usual in plain), None)
         if match is not None:
-            found[name] = match
+            recognised[name] = match
         elif column.needed:
             option = {"item_id": "--items-id-column" if "text" in columns else "--item-column"}.get(
                 name, f"--{name.removesuffix('_id')}-column"
@@ -85,7 +85,7 @@ def recognised(file: Path, given: Mapping[str, str | None], columns: Mapping[str
             faults.append(Fault(rule, str(file), 1, hint=f"name it with {option}; there are: {', '.join(header)}"))
     if faults:
         raise InputError(faults)
-    return found
+    return recognised
 
 
 def _header(file: Path) -> list[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from reranker.config import InteractionColumns, ItemColumns, TablesData
 from reranker.data.interactions import Interactions, build_interactions
 from reranker.data.sources import tables
+from reranker.data_config import InteractionColumns, ItemColumns, TablesData
 from reranker.errors import Fault, InputError
 from reranker.modeling.memory_estimate import GIB, device_memory
 from reranker.modeling.model_names import MODELS

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from reranker.config import TrialConfig
+from reranker.config import METHODS, TrialConfig
 from tune.study_file.settings import StudyFile
 from tune.study_file.space import FIXED_ONLY
 
@@ -27,9 +27,10 @@ def study_schema() -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "A study file of reranker-tuner"
     schema["$defs"] |= knobs.pop("$defs", {})
+    method = {"enum": list(METHODS), "description": "stands for a model, unless `model` names one"}
     schema["$defs"]["Knobs"] = {
         "type": "object", "description": "Knobs and their values.", "additionalProperties": False,
-        "properties": knobs["properties"],
+        "properties": {**knobs["properties"], "method": method},
     }  # fmt: skip
     schema["$defs"]["Entry"] = _entry(list(knobs["properties"]))
     schema["properties"]["fixed"] = {"$ref": "#/$defs/Knobs", "description": "The same in all trials."}

@@ -4,7 +4,6 @@ name."""
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +11,15 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from reranker.config import DataConfig, absolute_paths
+from reranker.config import model_of_method
+from reranker.data_config import ENCODER, DataConfig, absolute_paths
 from reranker.errors import Fault, InputError, nearest
+from reranker.storage.field_rules import meant_by, rule_of
 from reranker.storage.yaml_lines import Document, Location, from_mapping, override, read
 from tune.study_file.dimensions import KNOBS, NO_KNOB, Dimension, mapping_of, names_of, reach
 from tune.study_file.distributions import FloatRange
 from tune.study_file.settings import MOST_TRIALS, Asha, Resources, StudyFile, StudySettings
-from tune.study_file.space import always_broken, check_ends, check_knobs, check_when, in_order, read_dimension, sentence
+from tune.study_file.space import always_broken, check_ends, check_knobs, check_when, in_order, read_dimension
 from tune.study_file.start_points import points_of, read_start_point
 from tune.study_file.study import DECAYING, Study
 
@@ -28,18 +29,6 @@ _SECTIONS: dict[Location, type[BaseModel]] = {
     ("study",): StudySettings,
     ("study", "asha"): Asha,
     ("resources",): Resources,
-}
-_RULES = {  # of pydantic's findings that speak of Python
-    "missing": "this must be given",
-    "extra_forbidden": "there is no such field here",
-    "union_tag_not_found": "this must be given",
-    "union_tag_invalid": "there is no such source",
-    "dict_type": "must be a mapping of names to values",
-    "model_type": "must be a mapping of names to values",
-    "model_attributes_type": "must be a mapping of names to values",
-    "list_type": "must be a list",
-    "string_type": "must be text",
-    "too_short": "must name at least one knob to search",
 }
 
 
@@ -60,11 +49,12 @@ def load(
     """
     document = read(source) if isinstance(source, Path) else from_mapping(source)
     _apply_overrides(document, overrides)
+    _name_model_of_method(document)
     parsed = _parse_sections(document)
     fixed, space = _check_fixed(document, check_model), mapping_of(document.values, "space")
     dimensions = in_order(document, [entry for name in space if (entry := read_dimension(document, name))])
-    for message in always_broken(fixed, dimensions):
-        document.faults.append(document.fault(("fixed",), sentence(message)))
+    for rule in always_broken(fixed, dimensions):
+        document.faults.append(document.fault(("fixed",), rule))
     sound = []
     for dimension in dimensions:
         before = len(document.faults)
@@ -79,6 +69,9 @@ def load(
             rule = f"the grace period must not be beyond the longest trial, {longest} epochs"
             document.faults.append(document.fault(("study", "asha", "grace"), rule, grace))
         _check_fidelity(document, parsed.study, fixed, dimensions)
+        if "dense" in parsed.study.baselines and parsed.data.dense_model is None:
+            rule = "the baseline dense needs data.dense_model, a folder or an id of the Hub"
+            document.faults.append(document.fault(("study", "baselines"), rule, hint=f"such as {ENCODER}"))
     if parsed is None or document.faults:
         raise InputError(sorted(document.faults, key=lambda fault: (fault.file, fault.line or 0)))
     paths = absolute_paths(parsed.data, source.parent if isinstance(source, Path) else Path.cwd())
@@ -127,9 +120,11 @@ def _apply_overrides(document: Document, overrides: Iterable[str]) -> None:
         key, separator, value = text.partition("=")
         source = f"--set {text}"
         parts: Location = tuple(part.strip() for part in key.split("."))
-        if separator and len(parts) == 1 and parts[0] in KNOBS:
-            fixed.add(parts[0])
+        if separator and len(parts) == 1 and parts[0] in {*KNOBS, "method"}:
+            before = len(document.faults)
             override(document, ("fixed", parts[0]), value, source)
+            if len(document.faults) == before:
+                fixed.add(parts[0])
         elif separator and all(parts) and len(parts) > 1 and parts[0] in StudyFile.model_fields:
             override(document, parts, value, source)
         elif not separator or not all(parts) or parts[0] in {*KNOBS, *StudyFile.model_fields}:
@@ -143,6 +138,18 @@ def _apply_overrides(document: Document, overrides: Iterable[str]) -> None:
     for _, point in points_of(document):
         for knob in fixed & point.keys():
             del point[knob]
+
+
+def _name_model_of_method(document: Document) -> None:
+    """Replace `fixed.method` by the model that it stands for."""
+    fixed, space = mapping_of(document.values, "fixed"), mapping_of(document.values, "space")
+    if "method" not in fixed:
+        return
+    searched = {knob for name in space if isinstance(name, str) for knob in names_of(name)}
+    try:
+        document.values["fixed"] = model_of_method(fixed, searched)
+    except ValueError as error:
+        document.faults.append(document.fault(("fixed", "method"), str(error), fixed.pop("method")))
 
 
 def _parse_sections(document: Document) -> StudyFile | None:
@@ -161,8 +168,10 @@ def _parse_sections(document: Document) -> StudyFile | None:
                 at, value = ("data", "source"), item.get("ctx", {}).get("tag")
                 hint = nearest(str(value), _DATA)
             elif kind == "literal_error":
-                hint = nearest(str(value), re.findall(r"'([^']*)'", item["ctx"]["expected"]))
-            rule = _RULES.get(kind, "") or sentence(item["msg"])
+                hint = meant_by(item)
+            rule = (
+                "must name at least one knob to search" if at == ("space",) and kind == "too_short" else rule_of(item)
+            )
             document.faults.append(document.fault(at, rule, None if isinstance(value, dict | list) else value, hint))
         return None
 

@@ -6,36 +6,103 @@ import importlib.metadata
 import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from reranker.command_line.redaction import masked
 from reranker.command_line.version import version
+from reranker.config import Baseline
 from reranker.data.assemble import RerankingData
-from reranker.data.baseline_ranks import COLLABORATIVE, RANDOM
+from reranker.data.baseline_plan import TRAINED, BaselinePlan
+from reranker.data.baseline_ranks import COLLABORATIVE, RANDOM, Baselines
 from reranker.data.candidate_lists import fingerprint
 from reranker.errors import EnvironmentFault, Fault, InputError
-from reranker.metrics import Ranks, summarise
+from reranker.metrics import Ranks, is_loss, summarise
 from reranker.modeling.model_files import revision_of
 from reranker.modeling.model_names import MODELS
+from reranker.storage.access import make_folder
 from results.study.list_facts import ListFacts
-from results.study.study_folder import StudyFolder
+from results.study.quarantine import put_aside
+from results.study.study_folder import READINGS_FROM_THE_START, StudyFolder
 from tune.study_file.study import Study
 
-FORMAT = 2  # of a study's folder
+FORMAT = READINGS_FROM_THE_START  # of a study's folder
 _LIBRARIES = ("ray", "torch", "transformers", "peft", "trl", "optuna", "mlflow")
 
 
-def keep_baselines(study: Study, data: RerankingData, folder: StudyFolder) -> dict[str, Ranks]:
-    """Every baseline's ranks on the study's validation lists, kept in its folder user by user."""
-    lists = data.validation(study.base())
-    users = [data.interactions.user_ids[example.user] for example in lists]
-    baselines = data.baselines(study.base(), "validation")
-    for name, ranks in baselines.items():
+def score_baselines(study: Study, data: RerankingData, say: Callable[[str], None] = lambda line: None) -> Baselines:
+    """Every baseline of the study on its validation lists.
+
+    Args:
+        say: receives the progress of those that are trained.
+    """
+    return data.baselines(study.base(), "validation", _plan(study, data), say)
+
+
+def keep_baselines(
+    study: Study, data: RerankingData, folder: StudyFolder, baselines: Baselines | None = None
+) -> Baselines:
+    """Keep the baselines' ranks in the study's folder, user by user.
+
+    Args:
+        baselines: as `score_baselines` gives them; None: they are scored now.
+    """
+    baselines = baselines or score_baselines(study, data)
+    users = [data.interactions.user_ids[example.user] for example in data.validation(study.base())]
+    for name, ranks in baselines.ranks.items():
         if name != RANDOM:
-            folder.baseline(name).path.mkdir(parents=True)
-            folder.baseline(name).keep_ranks(users, ranks)
+            kept = folder.baseline(name)
+            make_folder(kept.path)
+            if name in baselines.figures:
+                kept.write_figures(baselines.figures[name])
+            kept.keep_ranks(users, ranks)  # last: they show that all of it is there
     return baselines
+
+
+def keep_missing_baselines(study: Study, data: RerankingData, folder: StudyFolder, say: Callable[[str], None]) -> None:
+    """The same for those that a study did not name when it was begun, if its lists are still made as they were then."""
+    manifest = folder.read_manifest()
+    plan, scored = _plan(study, data), {*folder.baselines(), *folder.left_out_baselines()}
+    names = tuple(name for name in plan.names if name not in scored)
+    if not names or fingerprint(data.validation(study.base())) != manifest.get("lists"):
+        return
+    baselines = data.baselines(study.base(), "validation", replace(plan, names=names), say)
+    new: dict[str, Ranks] = {name: ranks for name, ranks in baselines.ranks.items() if name in names}
+    keep_baselines(study, data, folder, replace(baselines, ranks=new))
+    folder.write_manifest(manifest | {"left_out_baselines": folder.left_out_baselines() | baselines.left_out})
+
+
+def restore_baselines(study: Study, folder: StudyFolder, names: Sequence[str]) -> list[str]:
+    """Score baselines again whose files are lost, on the study's data, and keep their ranks.
+
+    Args:
+        names: those that are lost; those that take a language model or a training are not scored here.
+
+    Returns:
+        The names of those that were scored; none where data or lists are not those of the study.
+    """
+    data, manifest = RerankingData.prepare(study.data).sealed(), folder.read_manifest()
+    plan = _plan(study, data)
+    cheap = tuple(name for name in plan.names if name in names and name not in TRAINED)
+    is_same = data.interactions.fingerprint == manifest["tags"]["data_fingerprint"]
+    if not cheap or not is_same or fingerprint(data.validation(study.base())) != manifest.get("lists"):
+        return []
+    baselines = data.baselines(study.base(), "validation", replace(plan, names=cheap))
+    for name in cheap:
+        put_aside(folder, folder.baseline(name).path)
+    kept: dict[str, Ranks] = {name: ranks for name, ranks in baselines.ranks.items() if name in cheap}
+    keep_baselines(study, data, folder, replace(baselines, ranks=kept))
+    return list(kept)
+
+
+def _plan(study: Study, data: RerankingData) -> BaselinePlan:
+    """Where the collaborative scores are added to the model's, they alone are a baseline whatever the study names."""
+    added: tuple[Baseline, ...] = ("collaborative",) if data.adds_collaborative(study.base()) else ()
+    metric = "ndcg_at_10" if is_loss(study.metric) else study.metric
+    names = tuple(dict.fromkeys((*study.baselines, *added)))
+    return BaselinePlan(names, study.settings.baseline_minutes, metric)
 
 
 def keep_lists(study: Study, data: RerankingData, folder: StudyFolder) -> None:
@@ -54,7 +121,7 @@ def keep_missing_lists(study: Study, data: RerankingData, folder: StudyFolder) -
 
 
 def make_manifest(
-    study: Study, data: RerankingData, tracking_uri: str, baselines: dict[str, Ranks], command: Sequence[str] = ()
+    study: Study, data: RerankingData, tracking_uri: str, baselines: Baselines, command: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The study's identity, metric and searched knobs, the reference scores on its lists, versions and command.
 
@@ -63,7 +130,9 @@ def make_manifest(
         command: that began the study, without secrets.
     """
     config = study.base()
-    references = {"chance" if name == RANDOM else name: summarise(ranks) for name, ranks in baselines.items()}
+    lists, periods = data.validation(config), data.interactions.periods
+    begins = {"validation_from": periods.validation_from, "test_from": periods.test_from} if periods else {}
+    references = {"chance" if name == RANDOM else name: summarise(ranks) for name, ranks in baselines.ranks.items()}
     return {
         "format": FORMAT,
         "name": study.name,
@@ -73,7 +142,9 @@ def make_manifest(
         "metric": study.metric,
         "knobs": study.knobs,
         "references": references,
-        "lists": fingerprint(data.validation(config)),
+        "left_out_baselines": baselines.left_out,
+        "lists": fingerprint(lists),
+        "teacher": data.teacher_file.fingerprint if data.teacher_file is not None else "",
         "ceiling": data.ceiling(config),
         "reports_per_epoch": study.reports_per_epoch,
         "best_reachable_recall_at_1": data.best_reachable(config),
@@ -88,9 +159,13 @@ def make_manifest(
             "source": study.data.source,
             "candidate_mode": study.data.candidate_mode,
             "retriever": study.data.retriever,
-            "validation_lists": len(data.validation(config)),
+            "evaluation": study.data.evaluation,
+            "split": study.data.split,
+            **begins,
+            "validation_lists": len(lists),
+            "validation_users": len({example.user for example in lists}),
         },
-        "tracking_uri": tracking_uri,
+        "tracking_uri": masked(tracking_uri),
         "command": list(command),
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES}
         | {"python": sys.version.split()[0]},
@@ -111,25 +186,34 @@ def check_same(folder: StudyFolder, study: Study, data: RerankingData) -> None:
     manifest = folder.read_manifest()
     faults = []
     if manifest["fingerprint"] != study.fingerprint:
-        hint = "begin a new study, with --warm-start if the space overlaps"
-        faults.append(Fault("metric, data, fixed knobs and space must stay as the study was begun with", hint=hint))
+        hint = "start a new study, with --warm-start if the space overlaps"
+        faults.append(
+            Fault("metric, data, fixed knobs and space must stay as they were when the study began", hint=hint)
+        )
     if manifest["tags"]["data_fingerprint"] != data.interactions.fingerprint:
-        faults.append(Fault("the data are not what the study was begun with", hint="begin a new study"))
+        faults.append(Fault("the data are not those that the study began with", hint="start a new study"))
+    elif not faults and manifest.get("lists", now := fingerprint(data.validation(study.base()))) != now:
+        begun_by = manifest["tags"].get("code_version", "another version")
+        rule = "the validation lists are not those that the study began with, so its trials can't be compared"
+        faults.append(Fault(rule, field="data", hint=f"go on with {begun_by}, which made them, or start a new study"))
+    if manifest.get("teacher", "") != (data.teacher_file.fingerprint if data.teacher_file is not None else ""):
+        rule = "the teacher's scores are not those that the study began with"
+        faults.append(Fault(rule, field="data.teacher_scores", hint="start a new study"))
     for model, revision in manifest.get("revisions", {}).items():
         if revision_of(model) not in ("", revision):
-            rule = f"the model must stay the revision that the study was begun with, {revision[:12]}"
+            rule = f"the model must stay at the revision that the study began with, {revision[:12]}"
             hub = MODELS[model].hub if model in MODELS else model
-            hint = f"hf download {hub} --revision {revision}, or begin a new study"
+            hint = f"hf download {hub} --revision {revision}, or start a new study"
             faults.append(Fault(rule, field="model", value=model, hint=hint))
     reports = reports_of(folder)
     if study.settings.reports_per_epoch not in ("auto", reports):
-        rule = f"must stay {reports}, as the study was begun with"
+        rule = f"must stay {reports}, as when the study began"
         faults.append(Fault(rule, field="study.reports_per_epoch", value=study.settings.reports_per_epoch))
     if data.adds_collaborative(study.base()) and COLLABORATIVE not in folder.baselines():
         rule = (
             "the study was begun before collaborative scores were added to the model's, so its trials can't be compared"
         )
-        faults.append(Fault(rule, hint="begin a new study"))
+        faults.append(Fault(rule, hint="start a new study"))
     if faults:
         raise InputError(faults)
 

@@ -9,7 +9,7 @@ from itertools import chain
 
 from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError
-from reranker.modeling.memory_estimate import GIB, MemoryEstimate, PassSize, estimate
+from reranker.modeling.memory_estimate import GIB, DeviceMemory, MemoryEstimate, PassSize, estimate
 from reranker.modeling.model_files import shape_of
 from reranker.modeling.model_names import MODELS, is_hub_id
 from reranker.training.batch_plan import examples_of_a_list, largest_pass, pass_tokens, share_of_batch
@@ -21,11 +21,14 @@ from tune.study_file.worker_device import check_gpu, check_quantisation, is_shar
 _MOST_ON_A_GPU = 4  # trials; more would wait for each other
 
 
-def gpu_part(study: Study, checks: list[ModelCheck]) -> float:
-    """The part of a GPU that the study's largest model needs; 1 without a GPU, and where a model's shape is not
-    known."""
-    memory = worker_memory(study)
-    needs = _needs(study, checks, memory.on_gpu)
+def gpu_part(study: Study, checks: list[ModelCheck], memory: DeviceMemory | None = None) -> float:
+    """The part of a GPU that the study's largest model needs; 1 without a GPU, and where a model's shape is not known.
+
+    Args:
+        memory: of the smallest GPU of a cluster; None: of this machine's.
+    """
+    memory = memory or worker_memory(study)
+    needs = _needs(study, checks, memory)
     if not memory.on_gpu or any(check.config.model not in needs for check in checks):
         return 1.0
     return part_of(memory.free, max(need.total for need, _, _ in needs.values()))
@@ -40,8 +43,8 @@ def part_of(capacity: float, needed: float) -> float:
 def describe_memory(study: Study, checks: list[ModelCheck]) -> list[str]:
     """What history_first costs; for each model, what its most demanding configuration needs, and whether there is that
     much."""
-    memory, capacity = worker_memory(study), worker_capacity(study)
-    needs = _needs(study, checks, memory.on_gpu)
+    memory = worker_memory(study)
+    capacity, needs = worker_capacity(study, memory), _needs(study, checks, memory)
     others = f", {(memory.total - memory.free) / GIB:.1f} of them used by others" if is_shared(memory) else ""
     lines = [
         *_describe_order(checks),
@@ -51,7 +54,7 @@ def describe_memory(study: Study, checks: list[ModelCheck]) -> list[str]:
         lines.append(
             f"  {model}: {need.total / GIB:.1f} GiB = {need.weights / GIB:.2f} weights + {need.adapter / GIB:.2f} adapter "
             f"+ {need.activations / GIB:.2f} activations ({size}) "
-            f"+ {need.rest / GIB:.1f} else{_verdict(study, check, need, capacity, memory.on_gpu)}"
+            f"+ {need.rest / GIB:.1f} else{_verdict(study, check, need, capacity, memory)}"
         )
     lines += [f"  {model}: not known before its configuration is here" for model in study.models if model not in needs]
     whole = sorted({check.config.model for check in checks if check.whole_prompts})
@@ -71,20 +74,24 @@ def describe_memory(study: Study, checks: list[ModelCheck]) -> list[str]:
     return lines
 
 
-def check_device(study: Study, checks: list[ModelCheck]) -> None:
+def check_device(study: Study, checks: list[ModelCheck], of_nodes: DeviceMemory | None = None) -> None:
     """A GPU that is here can be used, and each model's smallest passes fit the device.
+
+    Args:
+        of_nodes: the smallest GPU of a cluster, which takes the place of this machine's device.
 
     Raises:
         EnvironmentFault: torch can't use the GPU.
         InputError: a model does not fit, whatever its passes are.
     """
-    memory, capacity = worker_memory(study), worker_capacity(study)
-    check_quantisation(study)
-    if memory.on_gpu:
+    memory = of_nodes or worker_memory(study)
+    capacity = worker_capacity(study, memory)
+    check_quantisation(study, memory)
+    if memory.on_gpu and of_nodes is None:
         check_gpu(memory.device)
     faults = []
     for check in {check.config.model: check for check in checks}.values():
-        least = _least(study, check, memory.on_gpu)
+        least = _least(study, check, memory)
         if least is not None and least > capacity:
             rule = f"a model must fit {memory.device}, {capacity / GIB:.1f} GiB; it needs {least / GIB:.1f}"
             hint = "a smaller model, fewer or shorter titles, or a device with more memory"
@@ -103,7 +110,7 @@ def _describe_order(checks: list[ModelCheck]) -> list[str]:
 
 
 def _needs(
-    study: Study, checks: list[ModelCheck], on_gpu: bool
+    study: Study, checks: list[ModelCheck], memory: DeviceMemory
 ) -> dict[str, tuple[MemoryEstimate, PassSize, ModelCheck]]:
     """For each model whose shape is known the largest estimate, with its largest pass."""
     needs: dict[str, tuple[MemoryEstimate, PassSize, ModelCheck]] = {}
@@ -111,8 +118,8 @@ def _needs(
         shape = shape_of(check.config.model)
         if shape is None:
             continue
-        for config, size in _largest_passes(study, check, on_gpu):
-            need = estimate(config, shape, size, on_gpu=on_gpu)
+        for config, size in _largest_passes(study, check, memory):
+            need = estimate(config, shape, size, on_gpu=memory.on_gpu)
             if check.config.model not in needs or need.total > needs[check.config.model][0].total:
                 needs[check.config.model] = need, size, check
     return needs
@@ -125,11 +132,12 @@ def _with_and_without_sharing(study: Study, check: ModelCheck) -> Iterator[Model
         yield replace(check, listed=0)
 
 
-def _largest_passes(study: Study, check: ModelCheck, on_gpu: bool) -> list[tuple[TrialConfig, PassSize]]:
+def _largest_passes(study: Study, check: ModelCheck, memory: DeviceMemory) -> list[tuple[TrialConfig, PassSize]]:
     """One worker's in training, and in the lesson before it, where all lists, and all questions, are as long as the
     longest."""
     config, listed, workers = check.config, check.listed, study.resources.workers
-    most = pass_tokens(config, shape_of(config.model), "cuda" if on_gpu else "cpu", worker_capacity(study))
+    device, capacity = "cuda" if memory.on_gpu else "cpu", worker_capacity(study, memory)
+    most = pass_tokens(config, shape_of(config.model), device, capacity)
     if not listed:
         return [(config, PassSize(largest_pass(config, workers, check.longest, most), check.longest))]
     together = examples_of_a_list(config, workers)
@@ -155,21 +163,21 @@ def _largest_pass(lists: int, together: int, listed: int, question: int, limit: 
     return PassSize(max(1, min(rows, lists * math.ceil(together / branches))), question, listed, branches)
 
 
-def _verdict(study: Study, check: ModelCheck, need: MemoryEstimate, capacity: float, on_gpu: bool) -> str:
+def _verdict(study: Study, check: ModelCheck, need: MemoryEstimate, capacity: float, memory: DeviceMemory) -> str:
     if need.total <= capacity:
         return ""
-    least = _least(study, check, on_gpu)
+    least = _least(study, check, memory)
     assert least is not None
     if least > capacity:
         return f"; DOES NOT FIT: {least / GIB:.1f} GiB at micro batch 1 with gradient_checkpointing"
     return f"; more than there is: the micro batch will be halved until it fits ({least / GIB:.1f} GiB at the least)"
 
 
-def _least(study: Study, check: ModelCheck, on_gpu: bool) -> float | None:
+def _least(study: Study, check: ModelCheck, memory: DeviceMemory) -> float | None:
     """What the model's smallest passes need, in bytes; None if its shape is not known."""
     shape = shape_of(check.config.model)
     if shape is None:
         return None
     smallest = check.config.model_copy(update={"gradient_checkpointing": True, "micro_batch": 1})
-    passes = _largest_passes(study, replace(check, config=smallest), on_gpu)
-    return max(estimate(config, shape, size, on_gpu=on_gpu).total for config, size in passes)
+    passes = _largest_passes(study, replace(check, config=smallest), memory)
+    return max(estimate(config, shape, size, on_gpu=memory.on_gpu).total for config, size in passes)

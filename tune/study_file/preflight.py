@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from reranker.config import TrialConfig
+import optuna
+from pydantic import ValidationError
+
+from reranker.config import ImageMode, TrialConfig, validation_faults
+from reranker.data.agreement import disagreements
 from reranker.data.assemble import RerankingData
 from reranker.data.example import NOBODY, Example
 from reranker.data.item_token_cache import Catalogue
-from reranker.errors import InputError
+from reranker.data.teacher import check_size
+from reranker.errors import Fault, InputError
 from reranker.modeling.model_files import local_folder
 from reranker.modeling.model_names import keeps_own_skill
 from reranker.prompting.prompts import FIND, PromptEncoder
 from reranker.training.batch_plan import examples_of_a_list
 from reranker.training.report_plan import ReportPlan
-from tune.study_file.dimensions import reach
+from tune.study_file.dimensions import reach, with_defaults
 from tune.study_file.study import Study
 from tune.study_file.worker_device import as_held, worker_memory
 
+_LETTERS_OF_A_TOKEN = 4  # about as many as an English text has
 _READ = 64  # prompts, or lists, that are tokenised to know what they take
+_DRAWS = 100  # configurations that are held against the data
+_UNTAUGHT = {"teacher": "none"}  # which prompts do not show, and which would be fitted here for nothing
 
 
 @dataclass(frozen=True)
@@ -53,26 +62,35 @@ class ModelCheck:
     own_lists: tuple[float, int] | None = None
 
 
-def check_models(study: Study, data: RerankingData | None, *, fetch: bool) -> list[ModelCheck]:
+def check_models(
+    study: Study, data: RerankingData | None, *, fetch: bool, tell: Callable[[str], None] = lambda text: None
+) -> list[ModelCheck]:
     """For each model of the study: it can be had and trained, knows the catalogue's words, and its longest prompts fit.
 
     Args:
         data: None where they are not here.
-        fetch: get and convert what is not here yet, so that trials find it ready; otherwise touch no network.
+        fetch: get, convert and make what is not here yet, so that trials find it ready; otherwise touch no network.
+        tell: how far the making of captions is.
 
     Raises:
         InputError: every fault of every model.
         EnvironmentFault: a model cannot be loaded.
     """
     faults, checks = [], []
-    for config in study.extremes():
+    if data is not None:
+        faults += check_images(study, data)
+        if not faults and fetch and "caption" in image_modes(study):
+            from reranker.modeling.captions import have_captions
+
+            have_captions(data, tell)
+    for config in _extremes(study):
         check = _unread(study, config)
         if check.here or fetch:
-            from reranker.modeling.checkpoints import check_base  # takes seconds
+            from reranker.modeling.model_loading import check_base  # takes seconds
 
             try:
                 check_base(config)
-                if data is not None:
+                if data is not None and _is_readable(config, data):
                     check = _read(study, check, data)
             except InputError as error:
                 faults += [fault for fault in error.faults if fault not in faults]
@@ -80,6 +98,99 @@ def check_models(study: Study, data: RerankingData | None, *, fetch: bool) -> li
     if faults:
         raise InputError(faults)
     return checks
+
+
+def image_modes(study: Study) -> list[ImageMode]:
+    """All that can be drawn."""
+    return list(reach("image_mode", study.fixed, study.dimensions))
+
+
+def _extremes(study: Study) -> list[TrialConfig]:
+    """The study's, in image modes that each model is drawn with: not every model reads images. Where one may read them
+    itself, which needs the most memory, one does."""
+    configs = []
+    for model in study.models:
+        modes = _modes_of(study, model)
+        own = [config for config in study.extremes() if config.model == model]
+        own = [_reading(study, c, c.image_mode if c.image_mode in modes else modes[0]) for c in own]
+        if "raw_image" in modes and all(config.image_mode != "raw_image" for config in own):
+            own.append(_reading(study, own[-1], "raw_image"))
+        configs += own
+    return configs
+
+
+def _modes_of(study: Study, model: str) -> list[ImageMode]:
+    """The image modes that this model is drawn with."""
+    dimension = next((dimension for dimension in study.dimensions if "image_mode" in dimension.knobs), None)
+    if dimension is None:
+        return image_modes(study)
+    drawn = [dimension.assign(end) for end in dimension.distribution.ends({})]
+    if "model" in dimension.knobs:
+        return [values["image_mode"] for values in drawn if values["model"] == model]
+    if model in dimension.when.get("model", [model]):
+        return [values["image_mode"] for values in drawn]
+    return [with_defaults(study.fixed)["image_mode"]]
+
+
+def _reading(study: Study, config: TrialConfig, mode: ImageMode) -> TrialConfig:
+    """The configuration in this image mode, at the highest ends of what belongs to that."""
+    raw = mode == "raw_image"
+    pixels, adapted = (max(reach(knob, study.fixed, study.dimensions)) for knob in ("max_image_pixels", "vision_lora"))
+    return config.model_copy(
+        update={"image_mode": mode, "max_image_pixels": pixels, "vision_lora": raw and bool(adapted)}
+    )
+
+
+def check_images(study: Study, data: RerankingData) -> list[Fault]:
+    """What the data lack that an image mode of the study needs."""
+    faults: list[Fault] = []
+    for mode in image_modes(study):
+        try:
+            data.check_images(mode)
+        except InputError as error:
+            faults += error.faults
+    return faults
+
+
+def _is_readable(config: TrialConfig, data: RerankingData) -> bool:
+    """Whether the texts that the model reads are here; captions may be still to be made."""
+    if config.image_mode != "caption":
+        return True
+    from reranker.modeling.captions import are_kept, have_captions  # takes seconds
+
+    if data.interactions.captioned is None or not are_kept(data):
+        return False
+    have_captions(data)
+    return True
+
+
+def check_agreement(study: Study) -> None:
+    """
+    Raises:
+        InputError: knobs that the study can draw do not go together, or not with its data.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    faults: dict[Fault, None] = {}
+    for _ in range(_DRAWS):
+        try:
+            faults |= dict.fromkeys(disagreements(study.draw(drawn.ask()), study.data))
+        except ValidationError as error:
+            hint = "trials would be drawn that break this; a condition (`when`) keeps the knobs apart"
+            faults |= {
+                replace(fault, field="space", hint=hint): None for fault in validation_faults(error, TrialConfig)
+            }
+    if faults:
+        raise InputError(faults)
+
+
+def check_teachers(study: Study, data: RerankingData) -> None:
+    """
+    Raises:
+        InputError: there are more items than a teacher can have.
+    """
+    for name in reach("teacher", study.fixed, study.dimensions):
+        check_size(name, len(data.interactions.item_ids))
 
 
 def fewest_steps(study: Study, data: RerankingData) -> int:
@@ -111,32 +222,33 @@ def _unread(study: Study, config: TrialConfig) -> ModelCheck:
 
 def _read(study: Study, check: ModelCheck, data: RerankingData) -> ModelCheck:
     """With the tokens of the longest prompts, lists and questions."""
-    from reranker.modeling.checkpoints import load_tokenizer
+    from reranker.modeling.item_catalogue import item_catalogue  # takes seconds
 
-    config, texts = check.config, data.interactions.item_texts
-    encoder = PromptEncoder(Catalogue(load_tokenizer(config.model), texts), config)
-    encoder.catalogue.check(config.model)
+    config, texts = check.config, data.item_texts(check.config)
+    encoder = PromptEncoder(item_catalogue(config, data), config)
+    marks = encoder.catalogue.marks
     for style in sorted(set(reach("label_style", study.fixed, study.dimensions)) - {config.label_style}):
         PromptEncoder(encoder.catalogue, config.model_copy(update={"label_style": style}))
     examples = data.validation(config)
     if data.config.candidate_mode == "retrieval":  # lists for training hold other items
-        examples += data.training_examples(config.model_copy(update={"examples_per_user": 1}), epoch=0)
+        examples += data.training_examples(config.model_copy(update={"examples_per_user": 1, **_UNTAUGHT}), epoch=0)
 
     def letters(items: tuple[int, ...]) -> int:
-        return sum(len(texts[i]) for i in items)
+        images = 0 if marks is None else sum(_LETTERS_OF_A_TOKEN * marks.counts[i] for i in items)
+        return sum(len(texts[i]) for i in items) + images
 
     listed = question = by_title = 0
     lists = sorted(examples, key=lambda e: -letters(e.candidates))[:_READ]
     behind = len(encoder.answer_ids[0]) if config.objective == "token_ce" else len(encoder.trie.nodes)
     longest = max(len(prompt.input_ids) for prompt in encoder.encode(lists)) + len(encoder.trie.nodes)
     if _shares_lists(study, config) and encoder.shares_lists:
-        asked = sorted(examples, key=lambda e: -letters(e.history[-config.history_length :]))[:_READ]
-        shared = [encoder.encode_shared([example]) for example in [*lists, *asked]]
+        longest_first = sorted(examples, key=lambda e: -letters(e.history[-config.history_length :]))[:_READ]
+        shared = [encoder.encode_shared([example]) for example in [*lists, *longest_first]]
         listed = max(len(prompt.listed) for prompt in shared)
         question = max(len(prompt.questions[0].input_ids) for prompt in shared) + behind
         if config.skill_steps != 0 and not keeps_own_skill(config):
             finder = PromptEncoder(encoder.catalogue, config, FIND)
-            longest_title = max(range(len(texts)), key=lambda item: len(texts[item]))
+            longest_title = max(range(len(texts)), key=lambda item: letters((item,)))
             asked_for = Example(NOBODY, (longest_title,), lists[0].candidates, 0)
             by_title = len(finder.encode_shared([asked_for]).questions[0].input_ids) + behind
     own = _own_lists(study, config, encoder.catalogue, data) if _can_be_history_first(study) else None
@@ -154,7 +266,7 @@ def _read(study: Study, check: ModelCheck, data: RerankingData) -> ModelCheck:
 
 def _why_alone(config: TrialConfig, *, on_gpu: bool) -> str:
     from reranker.modeling.architecture_check import architecture_of
-    from reranker.modeling.checkpoints import describe
+    from reranker.modeling.model_loading import describe
 
     described = describe(config.model)
     architecture = architecture_of(described)
@@ -164,7 +276,7 @@ def _why_alone(config: TrialConfig, *, on_gpu: bool) -> str:
         return f"no miniature of its architecture, {described.model_type}, could be built to try shared ones"
     kinds = getattr(described.get_text_config(), "layer_types", None) or []
     if "linear_attention" not in kinds:
-        return f"{described.model_type} has layers that read on from what stood before, or attention of its own kind"
+        return f"{described.model_type} has recurrent layers or attention of its own kind"
     missing = on_gpu and importlib.util.find_spec("fla") is None
     remedy = "; torch computes it, slower than pip install flash-linear-attention causal-conv1d" * missing
     return f"{kinds.count('linear_attention')} of its {len(kinds)} layers are linear attention{remedy}"
@@ -180,7 +292,7 @@ def _own_lists(
     study: Study, config: TrialConfig, catalogue: Catalogue, data: RerankingData
 ) -> tuple[float, int] | None:
     """See ModelCheck; counted in lists of some users."""
-    config = config.model_copy(update={"prompt_order": "candidates_first", "list_sharing": "auto"})
+    config = config.model_copy(update={"prompt_order": "candidates_first", "list_sharing": "auto", **_UNTAUGHT})
     encoder = PromptEncoder(catalogue, config)
     if not encoder.shares_lists or not _shares_lists(study, config):
         return None

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
 
-from reranker.config import DataConfig, StrictModel, auto_or_int
+from reranker.config import Baseline, StrictModel, auto_or_int
+from reranker.data_config import DataConfig
 
 MOST_TRIALS = 100_000
 DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
+
+
+Tracker = Literal["mlflow", "jsonl", "tensorboard", "wandb"]
+_NAME: dict[str, Any] = {"enum": ["auto", *get_args(Baseline)], "type": "string"}
+_TRACKER: dict[str, Any] = {"enum": list(get_args(Tracker)), "type": "string"}
+
+
+def _as_list(names: object) -> object:
+    """A single name is a list of one."""
+    return [names] if isinstance(names, str) else names
 
 
 class Asha(StrictModel):
@@ -56,6 +67,21 @@ class StudySettings(StrictModel):
     checkpoint_minutes: float = Field(
         10, ge=0, le=100_000, description="a kill costs at most so much training; each report keeps its state anyway"
     )
+    baselines: Annotated[
+        list[Literal["auto", Baseline]],
+        BeforeValidator(_as_list),
+        WithJsonSchema({"anyOf": [_NAME, {"type": "array", "items": _NAME}]}),
+    ] = Field(
+        ["auto"], description="rankers without an LLM that trials are held against; auto: those that take seconds"
+    )
+    baseline_minutes: float = Field(
+        30, gt=0, le=100_000, description="of tuning, before the first trial, for each baseline that is trained"
+    )
+    trackers: Annotated[
+        list[Tracker],
+        BeforeValidator(_as_list),
+        WithJsonSchema({"anyOf": [_TRACKER, {"type": "array", "items": _TRACKER}]}),
+    ] = Field(["mlflow"], description="where the search is shown; MLflow is always among them")
     start_from: list[dict[str, Any]] = Field([], description="tried first; knobs left out are drawn")
     asha: Asha = Asha()
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from reranker.config import TrialConfig
 from reranker.errors import InputError, nearest
+from reranker.storage.field_rules import meant_by, rule_of
 from reranker.storage.yaml_lines import Document, Location
 from tune.study_file.dimensions import KNOBS, NO_KNOB, Dimension, is_number, mapping_of, names_of, reach
 from tune.study_file.distributions import Choice, Distribution, FloatRange, IntRange, RatioOf
@@ -66,7 +67,7 @@ def read_dimension(document: Document, name: str) -> Dimension | None:
         return None
     for key in [key for key in entry if key not in {kinds[0], *_MODIFIERS[kinds[0]]}]:
         hint = nearest(key, {kinds[0], *_MODIFIERS[kinds[0]]})
-        document.faults.append(document.fault((*at, key), f"this does not go with {kinds[0]}", hint=hint))
+        document.faults.append(document.fault((*at, key), f"this can't be combined with {kinds[0]}", hint=hint))
     distribution = _distribution(document, at, kinds[0], entry, knobs)
     when = _when(document, at, entry.get("when"), knobs)
     if distribution is None or len(document.faults) > before:
@@ -247,11 +248,11 @@ def check_knobs(
         TrialConfig.model_validate(values)
     except ValidationError as error:
         for item in error.errors():
-            of_several = not item["loc"] and at[0] != "fixed" and item["msg"] not in told
+            of_several = not item["loc"] and at[0] != "fixed" and rule_of(item) not in told
             if of_several or (item["loc"] and item["loc"][0] in about):
                 value = None if isinstance(item["input"], dict) else item["input"]
                 knob = f"{item['loc'][0]}: " if len(about) > 1 and item["loc"] else ""
-                document.faults.append(document.fault(at, f"{prefix}{knob}{sentence(item['msg'])}", value))
+                document.faults.append(document.fault(at, f"{prefix}{knob}{rule_of(item)}", value, meant_by(item)))
     if "model" in about and isinstance(values["model"], str) and values["model"]:
         try:
             check_model(values["model"])
@@ -260,11 +261,11 @@ def check_knobs(
 
 
 def broken_rules(values: dict[str, Any]) -> list[str]:
-    """Pydantic's messages of the rules that several knobs break together."""
+    """The rules that several knobs break together."""
     try:
         TrialConfig.model_validate(values)
     except ValidationError as error:
-        return [item["msg"] for item in error.errors() if not item["loc"]]
+        return [rule_of(item) for item in error.errors() if not item["loc"]]
     return []
 
 
@@ -284,9 +285,3 @@ def _mends(dimension: Dimension, values: dict[str, Any], message: str) -> list[b
 
 def _is_mended(message: str, values: dict[str, Any], others: list[Dimension]) -> bool:
     return any(mends and all(mends) for mends in (_mends(other, values, message) for other in others))
-
-
-def sentence(message: str) -> str:
-    """Pydantic's message as the rest of a line."""
-    rule = message.removeprefix("Value error, ")
-    return rule[0].lower() + rule[1:]

@@ -13,18 +13,19 @@ from typing import Any, Literal
 import optuna
 from pydantic import ValidationError
 
-from reranker.config import DataConfig, TrialConfig
+from reranker.config import Baseline, TrialConfig
+from reranker.data.baseline_plan import AUTOMATIC
+from reranker.data_config import DataConfig, without_later_fields
 from reranker.errors import InputError
 from reranker.report_figures import epoch_of
 from reranker.storage.yaml_lines import Document, dump
 from tune.study_file.clock import WHOLE
 from tune.study_file.dimensions import Dimension, names_of, reach, size_of, with_defaults
 from tune.study_file.distributions import Parameters
-from tune.study_file.settings import DURATION, Resources, StudySettings
+from tune.study_file.settings import DURATION, Resources, StudySettings, Tracker
 from tune.study_file.start_points import read_start_point
 
 DECAYING = {"linear", "cosine"}
-_LATER_FIELDS = ("item_text", "release")  # of `data`; a study from before them is the same as one without them
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,17 @@ class Study:
         return [knob for entry in self.source["space"] for knob in names_of(entry)]
 
     @property
+    def baselines(self) -> tuple[Baseline, ...]:
+        """Those that the study names, `auto` spelled out."""
+        spelled = (AUTOMATIC if name == "auto" else (name,) for name in self.settings.baselines)
+        return tuple(dict.fromkeys(name for names in spelled for name in names))
+
+    @property
+    def trackers(self) -> tuple[Tracker, ...]:
+        """Those that the study names, each once, behind MLflow, which is always there."""
+        return tuple(dict.fromkeys(("mlflow", *self.settings.trackers)))
+
+    @property
     def max_epochs(self) -> int:
         """Of the longest trial that can be drawn."""
         return int(max(reach("epochs", self.fixed, self.dimensions)))
@@ -128,10 +140,7 @@ class Study:
     @property
     def fingerprint(self) -> str:
         """Equal for studies whose trials can be compared and share a sampler: same data, metric, fixed knobs, space."""
-        data = self.data.model_dump(mode="json")
-        for later in _LATER_FIELDS:
-            if data.get(later) is None:
-                data.pop(later, None)
+        data = without_later_fields(self.data.model_dump(mode="json"))
         compared = [self.metric, data, self.fixed, self.source["space"]]
         return hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()[:16]
 

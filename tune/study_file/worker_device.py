@@ -47,15 +47,18 @@ def cpus_per_worker(study: Study, cores: int, *, on_gpu: bool) -> int:
     return max(1, min(_MOST_CPUS, cores // (study.resources.workers * (study.settings.concurrency or 1))))
 
 
-def check_quantisation(study: Study) -> None:
+def check_quantisation(study: Study, memory: DeviceMemory) -> None:
     """
+    Args:
+        memory: of the device that workers compute on.
+
     Raises:
         InputError: a base may be quantised, and there is no GPU.
         EnvironmentFault: the package for it is missing.
     """
     if "nf4" not in reach("quantisation", study.fixed, study.dimensions):
         return
-    if not worker_memory(study).on_gpu:
+    if not memory.on_gpu:
         rule = "must be none where trials train on a CPU, which unpacks 4 bits at every step"
         raise InputError([Fault(rule, field="quantisation", value="nf4")])
     check_quantiser()
@@ -87,9 +90,9 @@ def worker_memory(study: Study) -> DeviceMemory:
     return host_memory() if study.resources.gpus_per_trial == 0 else device_memory()
 
 
-def worker_capacity(study: Study) -> float:
+def worker_capacity(study: Study, memory: DeviceMemory) -> float:
     """Bytes for a worker: a share of what is free on a GPU, or the host's."""
-    memory, gpus = worker_memory(study), study.resources.gpus_per_trial
+    gpus = study.resources.gpus_per_trial
     if not memory.on_gpu:
         return memory.total
     share = 1.0 if gpus == "auto" else min(1.0, gpus / study.resources.workers)

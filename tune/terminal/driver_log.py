@@ -11,7 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
+from reranker.command_line.output_streams import masking
 from reranker.errors import RerankerError
+from reranker.storage.access import opener
 
 
 def own_stdout() -> TextIO:
@@ -45,8 +47,10 @@ class DriverLog:
         for descriptor in (1, 2):
             with suppress(OSError):  # a process may have none
                 self._undo.callback(_restore(descriptor, os.dup(descriptor)))
-        self._undo.enter_context(redirect_stdout(self._file))
-        self._undo.enter_context(redirect_stderr(self._file))
+        for redirect in (redirect_stdout, redirect_stderr):
+            stream = masking(self._file)  # what does not come by way of Python's streams is not masked
+            self._undo.callback(stream.close)
+            self._undo.enter_context(redirect(stream))
         self._point()
         return self
 
@@ -54,8 +58,8 @@ class DriverLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with suppress(OSError, ValueError):
+            self._undo.close()
             self._file.flush()
-        self._undo.close()
         with suppress(OSError):
             self._file.close()
         fully_told = isinstance(error, RerankerError) and error.__cause__ is None  # in full
@@ -65,7 +69,7 @@ class DriverLog:
     def keep_in(self, folder: Path) -> None:
         """From here on write into a study's log, which gets what was written before as well."""
         kept = folder / "driver.log"
-        with kept.open("a", encoding="utf-8", errors="replace") as log:
+        with open(kept, "a", encoding="utf-8", errors="replace", opener=opener) as log:
             log.write(self.path.read_text(encoding="utf-8", errors="replace"))
         # The file object stays the same, since loggers hold on to it.
         handle = os.open(kept, os.O_WRONLY | os.O_APPEND)

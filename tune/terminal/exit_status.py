@@ -44,4 +44,4 @@ def tell_webhook(url: str | None, folder: StudyFolder) -> None:
         urlopen(request, timeout=_WEBHOOK_S).close()
     except (URLError, OSError, ValueError, HTTPException) as error:
         why = str(error).replace(url, HIDDEN)
-        say(f"the webhook was not told: {why}", error=True)
+        say(f"the webhook could not be told: {why}", error=True)

@@ -129,10 +129,8 @@ class Progress:
 
     def started(self, assignment: Assignment, knobs: list[str], origin: Origin = DRAWN) -> None:
         """A trial begins."""
-        number, config = assignment.number, assignment.config
-        values = config.model_dump(mode="json")
-        shown = ", ".join(f"{knob} {_short(values[knob])}" for knob in knobs)
-        self._rows[number] = _Row(shown, config.epochs, str(origin))
+        number, shown = assignment.number, assignment.knobs_text(knobs)
+        self._rows[number] = _Row(shown, assignment.config.epochs, str(origin))
         self._say(f"trial {number}{'' if origin == DRAWN else f' ({origin})'} started: {shown}")
 
     def reported(self, number: int, figures: TuneResult) -> None:
@@ -227,10 +225,6 @@ class Progress:
 
 def _figure(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.3f}"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.1e}" if isinstance(value, float) else str(value)
 
 
 def _clock(seconds: float | None) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reranker.command_line.redaction import masked
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from tune.execution.ray_cluster import Cluster
 from tune.mlflow_tracking.store_address import ui_command
+from tune.other_trackers.chosen import where_to_look as in_other_trackers
 from tune.study_file.study import Study
 
 _ENDED = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)
@@ -25,15 +27,17 @@ def goes_on(study: Study, folder: StudyFolder, replicate: int, top: int) -> str:
     return line
 
 
-def where_to_look(folder: StudyFolder, running: Cluster, tracking_uri: str) -> str:
+def where_to_look(folder: StudyFolder, running: Cluster, tracking_uri: str, trackers: Sequence[str] = ()) -> str:
     """Where to watch the search, in commands to type."""
     token = f"  (asks for a token, which this prints: {_ray()} get-auth-token)" if running.token else ""
     return "\n".join(
         [
             f"folder:        {folder.path}",
+            f"live report:   {shlex.join([sys.executable, '-m', 'results.report', str(folder.path), '--live'])}",
             f"Ray dashboard: {running.dashboard or 'none'}{token if running.dashboard else ''}",
             f"Ray's logs:    {running.logs}",
             f"MLflow:        {masked(ui_command(tracking_uri))}",
+            *in_other_trackers(folder, trackers),
             "",
         ]
     )
@@ -57,12 +61,21 @@ def how_to_resume(folder: StudyFolder, ending: str) -> str:
     return f"ended early: {ending}. {how}:\n               {resume_command(folder)}{raised}"
 
 
-def where_it_is(folder: StudyFolder, tracking_uri: str, best: StoredTrial | None, trouble: str, link: str = "") -> str:
+def where_it_is(
+    folder: StudyFolder,
+    tracking_uri: str,
+    best: StoredTrial | None,
+    troubles: Mapping[str, str],
+    link: str = "",
+    *,
+    trackers: Sequence[str] = (),
+) -> str:
     """What failed, where the results are, and how to open them.
 
     Args:
-        trouble: why MLflow does not have everything; empty where it does.
+        troubles: by tracker, why it does not have everything.
         link: the leaderboard's page in MLflow, once its server runs.
+        trackers: that the study names.
     """
     lines = [
         "",
@@ -76,12 +89,13 @@ def where_it_is(folder: StudyFolder, tracking_uri: str, best: StoredTrial | None
     if best is not None:
         lines += [f"adapter:       {folder.trial(best.number).adapter}", f"configuration: {folder.best_config}"]
     lines.append(f"report:        {folder.report}")
-    if trouble:
+    for tracker, trouble in troubles.items():
         lines += [
-            f"MLflow does not have everything ({masked(trouble)}); nothing is lost. To deliver it:",
+            f"{tracker} does not have everything ({masked(trouble)}); nothing is lost. To deliver it:",
             f"               {shlex.join([sys.executable, '-m', 'tune.tracking', str(folder.path)])}",
         ]
     lines.append(f"MLflow:        {masked(ui_command(tracking_uri))}")
     if link:
         lines.append(f"               then {link}")
+    lines += in_other_trackers(folder, trackers)
     return "\n".join(lines)

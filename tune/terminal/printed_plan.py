@@ -5,7 +5,7 @@ from __future__ import annotations
 from reranker.data.assemble import RerankingData
 from tune.searching.cost_estimate import estimate_cost
 from tune.study_file.memory_plan import describe_memory
-from tune.study_file.preflight import ModelCheck
+from tune.study_file.preflight import ModelCheck, image_modes
 from tune.study_file.study import Study
 from tune.study_file.worker_device import describe_compute
 
@@ -16,12 +16,31 @@ def plan(study: Study, data: RerankingData | None, checks: list[ModelCheck]) -> 
     lines = [
         f"study {study.name}: {study.settings.trials} trials by {study.metric}, searching {', '.join(study.knobs)}",
         f"  sampler {study.settings.sampler}, {_early_stopping(study)}",
-        data.describe(config) if data else f"data: {study.data.source}, not here yet, fetched when the search begins",
+        data.describe(config) if data else f"data: {_absent(study)} not here yet, fetched when the search begins",
+        *([] if data is None else _captions(study, data)),
+        f"baselines: {', '.join(study.baselines) or 'none'}",
+        *([f"trackers: {', '.join(study.trackers)}"] if len(study.trackers) > 1 else []),
         f"cost: {estimate_cost(study)}",
         describe_compute(study),
         *describe_memory(study, checks),
     ]
     return "\n".join(lines)
+
+
+def _absent(study: Study) -> str:
+    """What has to be fetched of the data, as far as the study tells."""
+    encoder = f" or their encoder {study.data.dense_model}" if study.data.retriever == "dense" else ""
+    return f"{study.data.source}{encoder},"
+
+
+def _captions(study: Study, data: RerankingData) -> list[str]:
+    images = data.interactions.images
+    if "caption" not in image_modes(study) or images is None:
+        return []
+    when = (
+        f"described by {images.caption_model}" if data.captions else f"to be described by {images.caption_model} first"
+    )
+    return [f"  images with image_mode: caption are {when}"]
 
 
 def _early_stopping(study: Study) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from reranker.config import (
+from reranker.data import sentence_encoder
+from reranker.data.interactions import Interactions, build_interactions
+from reranker.data.sources import amazon, demo, mind, movielens, recbole, steam, tables, yelp
+from reranker.data.sources.streamed_tables import Imported
+from reranker.data_config import (
     AmazonData,
     DataConfig,
     DemoData,
@@ -13,9 +17,6 @@ from reranker.config import (
     TablesData,
     YelpData,
 )
-from reranker.data.interactions import Interactions, build_interactions
-from reranker.data.sources import amazon, demo, mind, movielens, recbole, steam, tables, yelp
-from reranker.data.sources.streamed_tables import Imported
 
 
 def load(config: DataConfig) -> Interactions:
@@ -48,7 +49,10 @@ def _import(config: AmazonData | RecBoleData | MindData | SteamData | YelpData) 
 
 
 def is_here(config: DataConfig) -> bool:
-    """Whether the data can be loaded without fetching anything; if not, it will be fetched."""
+    """Whether the data, and the encoder of their first stage, can be loaded without fetching anything."""
+    encoder = config.dense_model if config.retriever == "dense" else None
+    if encoder is not None and not sentence_encoder.is_here(encoder):
+        return False
     if not isinstance(config, MovieLensData) or config.path is not None or config.release is not None:
         return True
     return movielens.find_local() is not None

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 
-from reranker.config import AmazonData
 from reranker.data.sources.line_file import LineFile, Record, json_record, literal_record, separated_record
 from reranker.data.sources.plain_text import plain
 from reranker.data.sources.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
+from reranker.data_config import AmazonData
 from reranker.item_text import ItemTemplate
 
 _PROBED = 1000  # lines that tell the year
@@ -117,19 +117,19 @@ def _is_of_its_year(reviews: LineFile, release: _Release) -> bool:
     has_header = "parent_asin" in names
     reviews.parse = separated_record(names if has_header else release.columns, ",")
     reviews.has_header = has_header
-    found = 2023 if has_header else _year_by_order(reviews.head(_PROBED), release)
-    if not has_header and found is None and release.year == 2023:
+    year = 2023 if has_header else _year_by_order(reviews.head(_PROBED), release)
+    if not has_header and year is None and release.year == 2023:
         reviews.refuse(
             "the first line of a CSV of 2023 must hold user_id,parent_asin,rating,timestamp", 1, value=start[:80]
         )
         return False
-    return _check_year(reviews, release, found)
+    return _check_year(reviews, release, year)
 
 
-def _check_year(file: LineFile, release: _Release, found: int | None) -> bool:
-    if found is None or found == release.year:
+def _check_year(file: LineFile, release: _Release, year: int | None) -> bool:
+    if year is None or year == release.year:
         return True
-    hint = f"this is one of {found}: say data.year: {found}, or get the file of {release.year} from {release.address}"
+    hint = f"this is one of {year}: say data.year: {year}, or get the file of {release.year} from {release.address}"
     file.refuse(f"the file must be of the year {release.year}, as data.year says", 1, "data.year", release.year, hint)
     return False
 

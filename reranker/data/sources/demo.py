@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from reranker.config import DemoData
 from reranker.data.example import Example
+from reranker.data_config import DemoData
 from reranker.errors import Fault, InputError
 
 FOLLOWS, STAYS, ANY = 0.65, 0.25, 0.10  # probabilities of the three ways to choose the next genre

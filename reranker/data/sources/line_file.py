@@ -12,6 +12,7 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -20,11 +21,13 @@ from typing import Any, BinaryIO, cast
 
 from reranker.data.sources.tables import FaultList
 from reranker.errors import EnvironmentFault, first_line
+from reranker.storage.file_kinds import what_it_is
+from reranker.storage.limits import LINE_BYTES, UNPACKED_TIMES
 
 Record = dict[str, Any]
 Clock = Callable[[Any], float]  # raises ValueError or TypeError for what is none
 Parse = Callable[[str], Record]  # raises ValueError with the rule that the line breaks
-_LONGEST_LINE = 1 << 24  # bytes; the longest published reviews have some 50,000
+_SMALL = 1 << 16  # bytes; smaller packed files may unpack as far as one of this size
 _HOPELESS = 1000  # lines after which a file is given up if most of them are malformed
 _SHOWN = 3  # malformed lines that are named where they are left out
 _LONGEST_VALUE = 80  # characters of a value in a fault
@@ -86,19 +89,22 @@ class LineFile:
     def __iter__(self) -> Iterator[tuple[int, Record]]:
         """Each sound record with its line, from 1; blank lines count as lines and are no records."""
         try:
-            with _open(self.path) as file:
-                yield from self._records(file)
+            with _open(self.path) as (file, most):
+                yield from self._records(file, most)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             self.refuse("the file must be a whole gzip", self.lines + 1, hint=first_line(error))
         except OSError as error:
             raise _unreadable(self.path, error) from error
 
-    def _records(self, file: BinaryIO) -> Iterator[tuple[int, Record]]:
-        number = 0
-        while data := file.readline(_LONGEST_LINE):
-            number += 1
-            if len(data) == _LONGEST_LINE and not data.endswith(b"\n"):
-                self.refuse(f"a line must have at most {_LONGEST_LINE:,} bytes", number)
+    def _records(self, file: BinaryIO, most: float) -> Iterator[tuple[int, Record]]:
+        number, unpacked, longest = 0, 0, LINE_BYTES.most
+        while data := file.readline(longest + 1):
+            number, unpacked = number + 1, unpacked + len(data)
+            if len(data) > longest:
+                self.refuse(LINE_BYTES.rule("a line"), number, hint=LINE_BYTES.hint)
+                return
+            if unpacked > most:
+                self.refuse(UNPACKED_TIMES.rule("a packed file"), number, hint=UNPACKED_TIMES.hint)
                 return
             if not (data := data.strip(b"\r\n")).strip() or (number == 1 and self.has_header):
                 continue
@@ -106,8 +112,8 @@ class LineFile:
             try:
                 record = self.parse(data.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError as error:
-                found = ascii(data[max(0, error.start - 20) : error.start + 20])
-                self.reject(number, "", "the text must be UTF-8", hint=f"found {found}")
+                shown = ascii(data[max(0, error.start - 20) : error.start + 20])
+                self.reject(number, "", "the text must be UTF-8", hint=f"found {shown}")
             except ValueError as error:
                 self.reject(number, "", str(error), data.decode(errors="replace"))
             else:
@@ -158,7 +164,9 @@ class LineFile:
             self.refuse("the file must hold at least one line")
         if self.malformed > self.most_malformed * self.lines:
             rule = f"at most {self.most_malformed:.4g} of the lines may be malformed, see data.most_malformed"
-            self.refuse(rule, value=f"{self.malformed:,} of {self.lines:,}")
+            with self.path.open("rb") as file:
+                hint = what_it_is(file.read(64))
+            self.refuse(rule, value=f"{self.malformed:,} of {self.lines:,}", hint="" if "gzip" in hint else hint)
         if self._is_unusable or not self.malformed:
             return ""
         named = [str(fault).removeprefix(f"{self.faults.file}:") for fault in self.faults.shown[:_SHOWN]]
@@ -229,10 +237,18 @@ def _record(value: object, rule: str) -> Record:
     raise ValueError(rule)
 
 
-def _open(path: Path) -> BinaryIO:
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[BinaryIO, float]]:
+    """The file, unpacked, and how many bytes it may have."""
     with path.open("rb") as file:
         is_packed = file.read(2) == b"\x1f\x8b"  # whatever its name ends in
-    return cast(BinaryIO, gzip.open(path, "rb")) if is_packed else path.open("rb")
+    if not is_packed:
+        with path.open("rb") as plain:
+            yield plain, math.inf
+        return
+    most = UNPACKED_TIMES.most * max(path.stat().st_size, _SMALL)
+    with gzip.open(path, "rb") as packed:
+        yield cast(BinaryIO, packed), most
 
 
 def _unreadable(path: Path, error: OSError) -> EnvironmentFault:

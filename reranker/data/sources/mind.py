@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from reranker.config import MindData
 from reranker.data.sources.line_file import LineFile, Record, separated_record
 from reranker.data.sources.streamed_tables import Imported, InteractionRows, ItemRows, tables_of
+from reranker.data_config import MindData
 from reranker.item_text import ItemTemplate
 
 _ORIGIN = "get it from https://msnews.github.io (Microsoft Research License Terms: research, not to be passed on)"
 _BEHAVIOURS = ("impression_id", "user_id", "time", "history", "impressions")
 _NEWS = ("news_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
-_SHOWN = re.compile(r"\S+-[01](?: \S+-[01])*")
+_SHOWN = re.compile(r"[^\s\0]+-[01](?: [^\s\0]+-[01])*")
 _TIME = "%m/%d/%Y %I:%M:%S %p"
 
 
@@ -50,6 +50,8 @@ def _read_behaviours(file: LineFile, rows: InteractionRows) -> None:
         if not _SHOWN.fullmatch(shown):
             rule = "what was shown must be news ids that end in -1 where they were clicked, else in -0"
             file.reject(line, "impressions", rule, shown, "the test part, which lacks that, can't be used")
+        if "\0" in record["history"]:
+            file.reject(line, "history", "news ids must hold no NUL character")
         if file.malformed > before or user is None or time is None:
             continue
         for entry in shown.split(" "):

@@ -19,7 +19,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from reranker.config import MovieLensData
 from reranker.data.sources.tables import (
     FaultList,
     TextFile,
@@ -30,9 +29,13 @@ from reranker.data.sources.tables import (
     read_interactions,
     read_items,
 )
+from reranker.data_config import MovieLensData
 from reranker.errors import EnvironmentFault, Fault, InputError
 from reranker.item_text import ItemTemplate
+from reranker.storage.access import make_folder
 from reranker.storage.cache_folder import cache_folder
+from reranker.storage.file_kinds import what_it_is
+from reranker.storage.limits import UNPACKED_BYTES, UNPACKED_TIMES
 
 ADDRESS = "https://files.grouplens.org/datasets/movielens/ml-latest-small.zip"
 RATINGS = {  # in each release
@@ -46,8 +49,6 @@ RATINGS = {  # in each release
 LOWEST_RATING, HIGHEST_RATING = 0.5, 5
 _UNPACKED = {"ml-10m": "ml-10M100K"}  # the folder in the zip, where it has another name
 SHA256 = "696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436"
-_MOST_BYTES = 4 << 30  # of an unpacked file; the largest published one, in ml-32m, has 0.9 GB
-_MOST_RATIO = 100  # unpacked to packed size; published files unpack to five times their size
 _TIMEOUT = 30  # seconds without an answer
 _PROJECT = Path(__file__).resolve().parents[3]
 
@@ -179,9 +180,9 @@ def find_release(name: str) -> Path:
         InputError: it was not found.
     """
     for place in _places():
-        for found in (place / _UNPACKED.get(name, name), place / f"{name}.zip"):
-            if found.exists():
-                return found
+        for release in (place / _UNPACKED.get(name, name), place / f"{name}.zip"):
+            if release.exists():
+                return release
     places = ", ".join(str(place.absolute()) for place in _places())
     hint = (
         f"get {ADDRESS.replace('ml-latest-small', name)} (for research; not to be passed on or sold without the "
@@ -229,7 +230,7 @@ def _fetch(target: Path, searched: list[Path]) -> Path:
     if (checksum := hashlib.sha256(data).hexdigest()) != SHA256:
         raise EnvironmentFault(advice.format(cause=f"its SHA-256 is {checksum} and not {SHA256}"))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             temporary = Path(scratch) / target.name
             temporary.write_bytes(data)
@@ -255,14 +256,25 @@ def _open(path: Path) -> tuple[_Layout, tuple[bytes, bytes]]:
             members = {PurePosixPath(name).name: name for name in archive.namelist()}
             layout = _layout(path, members)
             return layout, (_member(archive, members[layout.ratings]), _member(archive, members[layout.movies]))
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error, UnicodeDecodeError) as error:
-        raise InputError([Fault("the file must be a whole zip", str(path), hint=str(error))]) from error
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        struct.error,
+        UnicodeDecodeError,
+        NotImplementedError,
+    ) as error:
+        with path.open("rb") as file:
+            head = file.read(64)
+        hint = str(error) if zipfile.is_zipfile(path) else what_it_is(head) or str(error)
+        raise InputError([Fault("the file must be a whole zip", str(path), hint=hint)]) from error
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     """The content of one file; the size that the zip claims is checked first, and unpacking stops there."""
     facts = archive.getinfo(name)
-    rule = ""
+    rule, hint = "", ""
     if facts.flag_bits & 1:
         rule = "a zip must not be encrypted; unpack it and name the folder"
     elif facts.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
@@ -270,12 +282,13 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
             f"a zip's files must be deflated, this one is packed by method {facts.compress_type}; "
             "unpack it and name the folder"
         )
-    elif facts.file_size > _MOST_BYTES or facts.file_size > _MOST_RATIO * max(facts.compress_size, 1 << 16):
-        rule = f"a zip's files must unpack to at most {_MOST_BYTES >> 30} GiB, and {_MOST_RATIO} times their size"
+    elif facts.file_size > UNPACKED_BYTES.most:
+        rule, hint = UNPACKED_BYTES.rule("a zip's file"), UNPACKED_BYTES.hint
+    elif facts.file_size > UNPACKED_TIMES.most * max(facts.compress_size, 1 << 16):
+        rule, hint = UNPACKED_TIMES.rule("a zip's file"), UNPACKED_TIMES.hint
     if rule:
-        raise InputError(
-            [Fault(rule, str(archive.filename), field=name, value=facts.file_size if "GiB" in rule else None)]
-        )
+        value = facts.file_size if hint else None
+        raise InputError([Fault(rule, str(archive.filename), field=name, value=value, hint=hint)])
     try:
         return archive.read(name)
     except OSError as error:

@@ -15,11 +15,13 @@ def plain(value: object) -> str:
 
 
 def _leaves(value: object) -> Iterator[object]:
-    if isinstance(value, list):
-        for entry in value:
-            yield from _leaves(entry)
-    elif value is not None:
-        yield value
+    waiting = [value]
+    while waiting:
+        entry = waiting.pop()
+        if isinstance(entry, list):
+            waiting.extend(reversed(entry))
+        elif entry is not None:
+            yield entry
 
 
 def _without_html(value: object) -> str:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reranker.config import RecBoleData
 from reranker.data.sources.line_file import LineFile, separated_record
 from reranker.data.sources.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
+from reranker.data_config import RecBoleData
 from reranker.errors import EnvironmentFault, Fault, InputError, nearest
 from reranker.item_text import ItemTemplate
 
@@ -62,15 +62,19 @@ def _paths(path: Path) -> tuple[Path, Path]:
     if path.suffix == ".inter":
         return path, path.with_suffix(".item")
     try:
-        found = sorted(path.glob("*.inter"))
+        inter_files = sorted(path.glob("*.inter"))
     except OSError as error:
         raise EnvironmentFault(f"cannot read {path}: {error.strerror or error}") from error
     named = path / f"{path.name}.inter"
-    if len(found) != 1 and named not in found:
+    if len(inter_files) != 1 and named not in inter_files:
         rule = "the folder must hold one file NAME.inter, or the path be one"
-        hint = f"found {', '.join(file.name for file in found)}" if found else f"looked in {path.absolute()}; {_ORIGIN}"
+        hint = (
+            f"found {', '.join(file.name for file in inter_files)}"
+            if inter_files
+            else f"looked in {path.absolute()}; {_ORIGIN}"
+        )
         raise InputError([Fault(rule, field="data.path", value=str(path), hint=hint)])
-    inter = named if named in found else found[0]
+    inter = named if named in inter_files else inter_files[0]
     return inter, inter.with_suffix(".item")
 
 

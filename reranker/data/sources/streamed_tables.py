@@ -134,15 +134,22 @@ class ItemRows:
         """
         for line, record in self.file:
             item = self.file.id_of(line, record, column)
-            if item in rows.items:
+            if item not in rows.items:
+                continue
+            try:
                 text = template.fill({name: field_of(record, name) for name in template.fields})
+            except RecursionError:
+                self.file.reject(line, ", ".join(template.fields), "values must not be nested so deeply")
+            else:
                 self.add(line, column, item, text)
 
     def add(self, line: int, column: str, item: str, text: str) -> None:
         """One item; without a text it counts as absent."""
-        if not text or (known := self.texts.setdefault(item, text)) == text:
+        if not text or (first_text := self.texts.setdefault(item, text)) == text:
             return
-        self.file.reject(line, column, "an item must have one text only", item, f"an earlier line has {known[:80]!r}")
+        self.file.reject(
+            line, column, "an item must have one text only", item, f"an earlier line has {first_text[:80]!r}"
+        )
 
 
 def tables_of(rows: InteractionRows, items: ItemRows, interaction_file: LineFile) -> Imported:

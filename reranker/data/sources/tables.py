@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +17,18 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from reranker.config import TablesData
+from reranker.data_config import ItemImageSource, TablesData
 from reranker.errors import EnvironmentFault, Fault, InputError, nearest
-from reranker.item_text import ItemTemplate
+from reranker.item_text import CAPTION, ItemTemplate
+from reranker.storage.file_kinds import what_it_is
+from reranker.storage.limits import TABLE_BYTES, TABLE_ROWS
 
 _SHOWN_FAULTS = 20
 _LONGEST_FIELD = 2**31 - 1  # characters; Python's own limit of 131,072 holds for quoted line breaks only
-_MOST_ROWS = 200_000_000  # a Parquet file of a few kilobytes can claim billions of rows
+_OTHER_MARKS = (";", "\t", "|")  # that tables are written with
 _INTERACTIONS = ("user_id", "item_id", "timestamp")
 _FIELD = "field "  # before the name of a template's field among our names, none of which it is then
+_IMAGE, _FIELDS = "image", "fields"
 _Mask = NDArray[np.bool_]
 
 
@@ -78,7 +82,7 @@ def read(config: TablesData) -> tuple[pd.DataFrame, pd.DataFrame]:
     interaction_faults, item_faults = FaultList(str(config.interactions)), FaultList(str(config.items))
     columns = config.interaction_columns
     interactions = read_interactions(config.interactions, interaction_faults, columns.model_dump())
-    items = read_items(config.items, item_faults, config.item_columns.model_dump(), config.item_text)
+    items = read_items(config.items, item_faults, config.item_columns.model_dump(), config.item_text, config.images)
     if config.min_rating is not None and not interaction_faults.total and "rating" not in interactions:
         rule = f"min_rating needs a column {columns.rating!r}"
         interaction_faults.add(rule, column="data.min_rating", value=config.min_rating)
@@ -119,29 +123,54 @@ def read_interactions(
     if "timestamp" in table:
         result["timestamp"] = _timestamps(table["timestamp"], names.get("timestamp", "timestamp"), faults)
     if "rating" in table:
-        result["rating"] = _ratings(table["rating"], names.get("rating", "rating"), faults)
+        result["rating"] = _numbers(table["rating"], names.get("rating", "rating"), "a rating", faults)
     return result
 
 
 def read_items(
-    source: Path | TextFile, faults: FaultList, names: Mapping[str, str] | None = None, template: str | None = None
+    source: Path | TextFile,
+    faults: FaultList,
+    names: Mapping[str, str] | None = None,
+    template: str | None = None,
+    images: ItemImageSource | None = None,
 ) -> pd.DataFrame:
     """Columns item_id and text; index and arguments as in `read_interactions`.
 
     Args:
         template: of the text (`reranker.item_text`), whose fields are columns of the file; None: the column `text`.
+        images: adds the column `image`, as the file has it; and where captions are made the column `fields`, a mapping
+            of what the texts are made of besides.
     """
     names = dict(names or {})
     parsed = ItemTemplate.parse(template) if template else None
-    if parsed:
-        names |= {f"{_FIELD}{name}": name for name in parsed.fields}
-    text_columns = [f"{_FIELD}{name}" for name in parsed.fields] if parsed else ["text"]
-    table = _read(source, ("item_id", *text_columns), (), names, faults)
-    if table.empty or not {"item_id", *text_columns} <= set(table.columns):
+    makes_captions = images is not None and images.caption_model is not None
+    own = [name for name in parsed.fields if not (makes_captions and name == CAPTION)] if parsed else []
+    names |= {f"{_FIELD}{name}": name for name in own}
+    text_columns = [f"{_FIELD}{name}" for name in own] if parsed else ["text"]
+    if images is not None:
+        names[_IMAGE] = images.column
+    needed = ["item_id", *text_columns, *([] if images is None else [_IMAGE])]
+    table = _read(source, needed, (), names, faults)
+    if table.empty or not set(needed) <= set(table.columns):
         return table
-    filled = fill(parsed, table[text_columns].set_axis(list(parsed.fields), axis=1)) if parsed else table["text"]
+    fields = table[text_columns].set_axis(own or ["text"], axis=1)
+    filled = fill(parsed, fields) if parsed else table["text"]
     text_name = ", ".join(names.get(column, column) for column in text_columns)
-    return items_of(table["item_id"], filled, (names.get("item_id", "item_id"), text_name), faults)
+    items = items_of(table["item_id"], filled, (names.get("item_id", "item_id"), text_name), faults)
+    if images is not None:
+        items[_IMAGE] = table[_IMAGE]
+    if makes_captions:
+        items[_FIELDS] = pd.Series(fields.to_dict("records"), index=items.index, dtype=object)
+    return items
+
+
+def read_scores(source: Path, faults: FaultList) -> pd.DataFrame:
+    """Columns user_id, item_id (text) and score (float64); index and arguments as in `read_interactions`."""
+    table = _read(source, ("user_id", "item_id", "score"), (), {}, faults)
+    if faults.total:
+        return table
+    ids = {column: _texts(table[column], column, faults) for column in ("user_id", "item_id")}
+    return pd.DataFrame({**ids, "score": _numbers(table["score"], "score", "a score", faults)})
 
 
 def items_of(ids: pd.Series[Any], texts: pd.Series[Any], names: tuple[str, str], faults: FaultList) -> pd.DataFrame:
@@ -158,9 +187,10 @@ def read_columns(file: TextFile, columns: Sequence[str], faults: FaultList) -> p
 
 
 def fill(template: ItemTemplate, fields: pd.DataFrame) -> pd.Series[Any]:
-    """The template's text of each row, from columns of text."""
-    rows = zip(*(fields[name] for name in template.fields), strict=True)
-    texts = [template.fill(dict(zip(template.fields, values, strict=True))) for values in rows]
+    """The template's text of each row, from columns of text; fields that are no column are empty."""
+    names = [name for name in template.fields if name in fields]
+    rows = zip(*(fields[name] for name in names), strict=True)
+    texts = [template.fill(dict(zip(names, values, strict=True))) for values in rows]
     return pd.Series(texts, index=fields.index, dtype="str")
 
 
@@ -174,6 +204,9 @@ def _read(
         try:
             if not source.is_file():
                 faults.add("the file must exist", hint=f"looked for {source.absolute()}")
+                return pd.DataFrame()
+            if source.suffix.lower() == ".csv" and source.stat().st_size > TABLE_BYTES.most:
+                faults.add(TABLE_BYTES.rule("a table"), value=source.stat().st_size, hint=TABLE_BYTES.hint)
                 return pd.DataFrame()
             if source.suffix.lower() == ".csv":
                 file = TextFile(str(source), source.read_bytes())
@@ -217,7 +250,7 @@ def _present(
 def _read_text(
     file: TextFile, required: Sequence[str], optional: Sequence[str], names: dict[str, str], faults: FaultList
 ) -> pd.DataFrame:
-    if not file.data.strip():
+    if not file.data.removeprefix(BOM_UTF8).strip():
         faults.add("the file must not be empty")
         return pd.DataFrame()
     try:
@@ -225,8 +258,19 @@ def _read_text(
         header = list(file.header) or next(csv.reader(_decoded(file), delimiter=file.delimiter))
         if b"\0" in "".join(header).encode():
             raise csv.Error("NUL")
+        if not any(name.strip() for name in header):
+            raise csv.Error("blank")
     except (csv.Error, UnicodeEncodeError):
-        faults.add("the first line must hold the names of the columns, in UTF-8", 1)
+        rule = "the first line must hold the names of the columns, in UTF-8"
+        faults.add(rule, 1, hint=what_it_is(file.data[:64]))
+        return pd.DataFrame()
+    if len(header) == 1 and (hint := what_it_is(file.data[:64])):
+        faults.add("the first line must hold the names of the columns", 1, hint=hint)
+        return pd.DataFrame()
+    if len(header) == 1 and (other := next((mark for mark in _OTHER_MARKS if mark in header[0]), "")):
+        faults.add(
+            "the fields of a line must be separated by commas", 1, value=header[0], hint=f"these are by {other!r}"
+        )
         return pd.DataFrame()
     columns = _present(header, required, optional, names, faults, None if file.header else 1)
     if not columns:
@@ -315,9 +359,11 @@ def _read_parquet(
         columns = _present(facts.schema.to_arrow_schema().names, required, optional, names, faults, None)
         if not columns:
             return pd.DataFrame()
-        if facts.num_rows > _MOST_ROWS:
-            faults.add(f"a table must have at most {_MOST_ROWS:,} rows", value=facts.num_rows)
-            return pd.DataFrame()
+        claimed = sum(facts.row_group(group).total_byte_size for group in range(facts.num_row_groups))
+        for limit, value in ((TABLE_ROWS, facts.num_rows), (TABLE_BYTES, claimed)):
+            if value > limit.most:
+                faults.add(limit.rule("a table"), value=value, hint=limit.hint)
+                return pd.DataFrame()
         in_file = [names.get(column, column) for column in columns]
         table = pyarrow.parquet.read_table(path, columns=list(dict.fromkeys(in_file)))
         table.validate(full=True)  # finds text that is not UTF-8, among others
@@ -335,7 +381,7 @@ def _read_parquet(
             series[column] = decoded.cast(pa.string()).to_pandas().astype("str").fillna("")
         elif column == "timestamp" and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
             series[column] = decoded.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_pandas()
-        elif column in ("timestamp", "rating") and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        elif column in ("timestamp", "rating", "score") and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
             series[column] = decoded.to_pandas()
         elif column.startswith(_FIELD) and (words := _words(decoded)) is not None:
             series[column] = words
@@ -364,8 +410,10 @@ _FITTING_TYPES = {
     "user_id": "text or whole numbers",
     "item_id": "text or whole numbers",
     "text": "text",
+    _IMAGE: "text",
     "timestamp": "numbers, dates or ISO dates as text",
     "rating": "numbers",
+    "score": "numbers",
 }
 
 
@@ -377,9 +425,9 @@ def _texts(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Series[
     return values
 
 
-def _ratings(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Series[Any]:
+def _numbers(values: pd.Series[Any], column: str, what: str, faults: FaultList) -> pd.Series[Any]:
     numbers = pd.to_numeric(values, errors="coerce").astype("float64")
-    faults.add_rows("a rating must be a finite number", column, values, ~np.isfinite(numbers.to_numpy()))
+    faults.add_rows(f"{what} must be a finite number", column, values, ~np.isfinite(numbers.to_numpy()))
     return numbers
 
 

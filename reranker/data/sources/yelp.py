@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from reranker.config import YelpData
 from reranker.data.sources.line_file import LineFile, date_or_number, json_record
 from reranker.data.sources.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
+from reranker.data_config import YelpData
 from reranker.errors import nearest
 from reranker.item_text import ItemTemplate
 

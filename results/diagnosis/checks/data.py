@@ -36,7 +36,9 @@ def leaked_target(inputs: DiagnosisInputs) -> Finding | None:
         (row["recall_at_1"] for row in simple_baselines(inputs).values() if "recall_at_1" in row), default=0.0
     )
     if inputs.best_reachable is not None and recall > most_by_chance(inputs, inputs.best_reachable):
-        seen = f"Recall@1 is {recall:.3f}; who knows how these data were made reaches {inputs.best_reachable:.3f}"
+        seen = (
+            f"Recall@1 is {recall:.3f}; someone who knows how these data were made reaches {inputs.best_reachable:.3f}"
+        )
         confidence = Confidence.SURE
     elif best_simple >= 0.95 or (recall >= 0.95 and loss < 0.3):
         seen = (

@@ -116,11 +116,16 @@ def other_lists(inputs: DiagnosisInputs) -> str:
 
 
 def other_loss(trial: StoredTrial) -> bool:
-    """Whether the training loss covers all tokens of the answer, or title questions too.
+    """Whether the training loss is another than that of the softmax over the list's labels, or not that alone.
 
     It can't be compared with the validation loss then.
     """
-    return trial.values.get("objective") == "token_ce" or bool(trial.values.get("skill_mix"))
+    values = trial.values
+    return (
+        values.get("objective", "label_ce") != "label_ce"
+        or values.get("teacher", "none") != "none"
+        or bool(values.get("skill_mix"))
+    )
 
 
 def is_bold(trial: StoredTrial) -> bool:

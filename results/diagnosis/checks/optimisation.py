@@ -64,7 +64,7 @@ def at_chance(inputs: DiagnosisInputs) -> Finding | None:
         seen += f"; before any training the model has {pretty_metric(metric)} {inputs.untrained[metric]:.4f}"
     return Finding(
         "at chance", seen, "the model ranks as if it guessed: nothing has been learned that helps on new users",
-        "mend what is named below; if nothing is, read ten prompts with their answers, as tokens. Comparing "
+        "fix what is named below; if nothing is, read ten prompts with their answers, as tokens. Comparing "
         "configurations is pointless until one is above chance",
         Confidence.SURE, Grade.SYMPTOM,
     )  # fmt: skip
@@ -85,7 +85,7 @@ def adds_nothing(inputs: DiagnosisInputs) -> Finding | None:
     return Finding(
         ADDS_NOTHING, seen,
         "the ranking is that of counting what users did; the language model has learned nothing that adds to it",
-        "mend what is named below; if nothing is, the titles may not tell more than the counts do",
+        "fix what is named below; if nothing is, the titles may not tell more than the counts do",
         Confidence.LIKELY, Grade.SYMPTOM,
     )  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""Sequences → a recommender of the field, trained from scratch and tuned: SASRec and GRU4Rec."""

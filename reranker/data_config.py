@@ -1,0 +1,357 @@
+"""What a model is trained on, a class a source: `DataConfig`. Frozen and strict, as `reranker.config` is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeGuard
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from reranker.config import Retriever, StrictModel
+from reranker.item_text import CAPTION, ItemTemplate, check_fields
+from reranker.storage.user_paths import user_path
+
+ENCODER = "sentence-transformers/all-MiniLM-L6-v2"  # an example of one
+UserPath = Annotated[
+    Path, Field(strict=False), BeforeValidator(lambda text: user_path(text) if isinstance(text, str | Path) else text)
+]
+
+
+def _moment(value: object) -> object:
+    is_date = isinstance(value, str) and _is_date(value)
+    if value is not None and not is_date and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise ValueError(
+            "must be a share between 0 and 1, a date such as 2018-06-30, or a timestamp as the data have it"
+        )
+    return value
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+Moment = (
+    int | float | str
+)  # a share of the interactions, a timestamp in their unit, or a date (of UTC, if it has no zone)
+_MomentField = Annotated[Moment | None, BeforeValidator(_moment)]
+_VALIDATION_FROM, _TEST_FROM = 0.8, 0.9
+# What came later, and the value that data of before have; their fingerprints must stay.
+_LATER_FIELDS: dict[str, object] = {
+    "item_text": None,
+    "release": None,
+    "dense_model": None,
+    "images": None,
+    "teacher_scores": None,
+    "split": "leave_one_out",
+    "validation_from": None,
+    "test_from": None,
+    "targets_per_user": 1,
+    "evaluation": "sampled",
+}
+
+
+def is_share(moment: Moment) -> TypeGuard[float]:
+    """Whether it is a share of the interactions rather than a time."""
+    return not isinstance(moment, str) and 0 < moment < 1
+
+
+def without_later_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dumped settings without the fields that came later and change nothing: equal to those of before."""
+    return {
+        name: value for name, value in settings.items() if name not in _LATER_FIELDS or value != _LATER_FIELDS[name]
+    }
+
+
+def template_of(*fields: str) -> AfterValidator:
+    """For a template of items' texts that may name these fields only; none given: any."""
+    return AfterValidator(lambda text: check_fields(text, fields))
+
+
+def _usable(text: str) -> str:
+    user_path(text)  # raises ValueError where no file and no repository can have such a name
+    return text
+
+
+class _DataBase(StrictModel):
+    min_user: int = Field(5, ge=3, description="users with fewer interactions are dropped (3: train, validation, test)")
+    min_item: int = Field(5, ge=1, description="items with fewer interactions are dropped")
+    seed: int = Field(0, ge=0, lt=2**31, description="of tied timestamps and of the evaluation lists")
+    split: Literal["leave_one_out", "time"] = Field(
+        "leave_one_out",
+        description="each user's last item tests and the last but one validates; or time: periods, the same for all users",
+    )
+    validation_from: _MomentField = Field(
+        None,
+        description="split by time: when the training ends, as a share of the interactions, a date or a timestamp; null: 0.8",
+    )
+    test_from: _MomentField = Field(
+        None, description="split by time: when the validation ends, as in validation_from; null: 0.9"
+    )
+    targets_per_user: int | None = Field(
+        1,
+        ge=1,
+        description="split by time: how many of a user's items in a period are asked for, from the first; null: all",
+    )
+    candidate_mode: Literal["ground_truth", "retrieval"] = Field(
+        "ground_truth", description="validation and test lists: the target among negatives, or what a retriever fetches"
+    )
+    retriever: Retriever = Field(
+        "item_knn", description="the first stage: of retrieved lists, and of hard negatives for training"
+    )
+    dense_model: Annotated[str, AfterValidator(_usable)] | None = Field(
+        None, description="of retriever and baseline `dense`: a sentence encoder, as a folder or an id of the Hub"
+    )
+    candidate_order: Literal["shuffled", "retriever"] = Field(
+        "shuffled", description="how retrieved lists stand in prompts: by seed, or as the retriever ranks them"
+    )
+    evaluation: Literal["sampled", "full"] = Field(
+        "sampled",
+        description="ranks among the list's candidates; or full: in the whole catalogue, whose first items the list holds",
+    )
+    evaluation_negatives: Literal["uniform", "popularity"] = Field(
+        "uniform", description="how the negatives of validation and test lists are drawn; the same for all trials"
+    )
+    evaluation_users: int | None = Field(None, ge=1, description="score a seeded sample of users; null: all")
+    training_users: int | None = Field(None, ge=1, description="train on a seeded sample of users; null: all")
+    teacher_scores: UserPath | None = Field(
+        None, description="CSV or Parquet with user_id, item_id and score, for teacher: file"
+    )
+
+    @property
+    def period_begins(self) -> dict[str, Moment]:
+        """When the validation and the test begin, if the split is by time."""
+        return {
+            "validation_from": _VALIDATION_FROM if self.validation_from is None else self.validation_from,
+            "test_from": _TEST_FROM if self.test_from is None else self.test_from,
+        }
+
+    @model_validator(mode="after")
+    def _split_has_what_is_set(self) -> _DataBase:
+        for name in ("validation_from", "test_from", "targets_per_user"):
+            if self.split != "time" and getattr(self, name) != _LATER_FIELDS[name]:
+                raise ValueError(f"{name} must be left out without split: time")
+        validation, test = self.period_begins.values()
+        if is_share(validation) and is_share(test) and validation >= test:
+            raise ValueError(f"validation_from must be below test_from, which is {test}; it is {validation}")
+        return self
+
+    @model_validator(mode="after")
+    def _mode_has_what_is_set(self) -> _DataBase:
+        if self.candidate_mode == "retrieval" and self.evaluation_negatives != "uniform":
+            raise ValueError("evaluation_negatives must be left out with candidate_mode: retrieval, which has none")
+        if self.retriever == "dense" and self.dense_model is None:
+            raise ValueError(
+                f"retriever: dense needs dense_model, a sentence encoder: a folder, or an id of the Hub such as {ENCODER}"
+            )
+        if self.candidate_mode == "ground_truth" and self.evaluation == "full":
+            raise ValueError(
+                "evaluation: full must have candidate_mode: retrieval, whose retriever ranks the catalogue"
+            )
+        if self.candidate_mode == "ground_truth" and self.candidate_order != "shuffled":
+            raise ValueError(
+                "candidate_order must be left out without candidate_mode: retrieval: only its lists have one"
+            )
+        return self
+
+
+class DemoData(_DataBase):
+    """A generated catalogue whose sequences follow a known rule, so that the best reachable score is known."""
+
+    source: Literal["demo"] = "demo"
+    min_item: int = Field(1, ge=1, description="items with fewer interactions are dropped")
+    users: int = Field(2000, ge=10, le=100_000, description="how many are generated")
+    interactions_per_user: int = Field(8, ge=4, description="length of each generated sequence")
+
+    @model_validator(mode="after")
+    def _is_made_in_seconds(self) -> DemoData:
+        if self.users * self.interactions_per_user > 1_000_000:
+            raise ValueError("users × interactions_per_user must be at most 1,000,000")
+        return self
+
+
+class MovieLensData(_DataBase):
+    """A MovieLens folder or zip, or a release that lies in a known place; else `ml-latest-small`, fetched if need be."""
+
+    source: Literal["movielens"] = "movielens"
+    path: UserPath | None = Field(
+        None, description="a MovieLens folder or zip; left out: ml-latest-small, fetched if need be"
+    )
+    release: Literal["ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m"] | None = Field(
+        None, description="another one than ml-latest-small, looked for in the known places"
+    )
+    min_rating: float = Field(0.0, ge=0, le=5, description="lower ratings are no interactions")
+    item_text: Annotated[str, template_of("title", "genres", "year")] | None = Field(
+        None, description="template of an item's text, of title, genres, year; null: the title with its year"
+    )
+
+    @model_validator(mode="after")
+    def _is_in_one_place(self) -> MovieLensData:
+        if self.path is not None and self.release is not None:
+            raise ValueError("release must be left out with path, which says what to read")
+        return self
+
+
+class InteractionColumns(StrictModel):
+    """What the columns of the table of interactions are called."""
+
+    user_id: str = Field("user_id", min_length=1)
+    item_id: str = Field("item_id", min_length=1)
+    timestamp: str = Field("timestamp", min_length=1)
+    rating: str = Field("rating", min_length=1)
+
+
+class ItemColumns(StrictModel):
+    """What the columns of the table of items are called."""
+
+    item_id: str = Field("item_id", min_length=1)
+    text: str = Field("text", min_length=1)
+
+
+class ItemImageSource(StrictModel):
+    """Where images of items are: paths, or addresses, in a column of the table of items."""
+
+    column: str = Field("image_path", min_length=1, description="of the items; paths are from the table's folder")
+    missing: Literal["error", "text"] = Field(
+        "error", description="an item whose image is missing or does not open: a fault, or read as text, and counted"
+    )
+    fetch: bool = Field(False, description="get images from http and https addresses, once, into the cache folder")
+    caption_model: str | None = Field(
+        None,
+        min_length=1,
+        description="for image_mode: caption; a Hub id or folder of a model that describes images in words",
+    )
+
+
+class TablesData(_DataBase):
+    """Your own tables, CSV or Parquet: interactions (user_id, item_id, timestamp) and items (item_id, text)."""
+
+    source: Literal["tables"] = "tables"
+    interactions: UserPath = Field(description="CSV or Parquet with user_id, item_id, timestamp and perhaps rating")
+    items: UserPath = Field(description="CSV or Parquet with item_id and text")
+    min_rating: float | None = Field(None, description="lower ratings are no interactions; null: all are")
+    interaction_columns: InteractionColumns = Field(InteractionColumns(), description="names that differ from these")
+    item_columns: ItemColumns = Field(ItemColumns(), description="names that differ from these")
+    item_text: Annotated[str, template_of()] | None = Field(
+        None,
+        description="template of an item's text, of the items' columns: \"{title} | {brand:3}\"; null: the column `text`",
+    )
+    images: ItemImageSource | None = Field(None, description="of the items, for image_mode; null: none are looked at")
+
+    @model_validator(mode="after")
+    def _captions_stand_beside_a_text(self) -> TablesData:
+        captioned = self.images is not None and self.images.caption_model is not None
+        if captioned and self.item_text and set(ItemTemplate.parse(self.item_text).fields) == {CAPTION}:
+            raise ValueError("item_text must hold another field than {caption}, for items and trials without one")
+        return self
+
+
+class _ImportedData(_DataBase):
+    most_malformed: float = Field(
+        0.01, ge=0, le=1, description="share of a file's lines that may be malformed, and are left out"
+    )
+
+
+class AmazonData(_ImportedData):
+    """Amazon reviews of 2014, 2018 or 2023: a file of reviews or ratings, and one of metadata."""
+
+    source: Literal["amazon"] = "amazon"
+    year: Literal[2014, 2018, 2023] = Field(description="of the release that both files are from")
+    reviews: UserPath = Field(description="reviews as JSON lines, or ratings as CSV; .gz or unpacked")
+    metadata: UserPath = Field(description="the products' metadata as JSON lines; .gz or unpacked")
+    min_rating: float = Field(0.0, ge=0, le=5, description="lower ratings are no interactions")
+    item_text: Annotated[
+        str, template_of("title", "brand", "category", "main_category", "description", "features", "price")
+    ] = Field(
+        "{title}",
+        description="template of an item's text, of title, brand, category, main_category, description, features, price",
+    )
+
+
+class RecBoleData(_ImportedData):
+    """Atomic files of RecBole: NAME.inter and NAME.item."""
+
+    source: Literal["recbole"] = "recbole"
+    path: UserPath = Field(description="the folder with NAME.inter and NAME.item, or NAME.inter itself")
+    user_field: str = Field("user_id", min_length=1, description="of the user, without its type")
+    item_field: str = Field("item_id", min_length=1, description="of the item, in both files, without its type")
+    time_field: str = Field("timestamp", min_length=1, description="of the time, without its type")
+    rating_field: str = Field("rating", min_length=1, description="of the rating, if there is one, without its type")
+    min_rating: float | None = Field(None, description="lower ratings are no interactions; null: all are")
+    item_text: Annotated[str, template_of()] | None = Field(
+        None, description="template of an item's text, of the fields of NAME.item; null: its title or name"
+    )
+
+
+class MindData(_ImportedData):
+    """MIND, Microsoft's news: clicks of impressions, and those before them."""
+
+    source: Literal["mind"] = "mind"
+    path: UserPath = Field(description="the folder with behaviors.tsv and news.tsv, of the train or dev part")
+    item_text: Annotated[str, template_of("title", "category", "subcategory", "abstract")] = Field(
+        "{title}", description="template of an item's text, of title, category, subcategory, abstract"
+    )
+
+
+class SteamData(_ImportedData):
+    """Steam's reviews and games, a Python dictionary a line."""
+
+    source: Literal["steam"] = "steam"
+    reviews: UserPath = Field(description="steam_reviews.json.gz, packed or not")
+    games: UserPath = Field(description="steam_games.json.gz, packed or not")
+    min_hours: float | None = Field(
+        None, ge=0, description="games played for fewer hours are no interactions; null: all are"
+    )
+    item_text: Annotated[str, template_of("title", "genres", "tags", "specs", "developer", "publisher", "price")] = (
+        Field(
+            "{title}",
+            description="template of an item's text, of title, genres, tags, specs, developer, publisher, price",
+        )
+    )
+
+
+class YelpData(_ImportedData):
+    """Yelp's reviews and businesses, or other JSON lines of the same kind with other names."""
+
+    source: Literal["yelp"] = "yelp"
+    reviews: UserPath = Field(description="yelp_academic_dataset_review.json, or JSON lines like it; packed or not")
+    businesses: UserPath = Field(
+        description="yelp_academic_dataset_business.json, or JSON lines like it; packed or not"
+    )
+    user_field: str = Field("user_id", min_length=1, description="of the user, in a review")
+    item_field: str = Field("business_id", min_length=1, description="of the item, in both files")
+    time_field: str = Field("date", min_length=1, description="of the time: a number, or an ISO date")
+    rating_field: str = Field("stars", min_length=1, description="of the rating, in a review")
+    lowest_rating: float = Field(1.0, description="that a review can have")
+    highest_rating: float = Field(5.0, description="that a review can have")
+    min_rating: float | None = Field(None, description="lower ratings are no interactions; null: all are")
+    item_text: Annotated[str, template_of()] = Field(
+        "{name}", description="template of an item's text, of any fields of the businesses"
+    )
+
+    @model_validator(mode="after")
+    def _ratings_have_a_range(self) -> YelpData:
+        if self.lowest_rating > self.highest_rating:
+            raise ValueError("lowest_rating must be at most highest_rating")
+        return self
+
+
+DataConfig = Annotated[
+    DemoData | MovieLensData | TablesData | AmazonData | RecBoleData | MindData | SteamData | YelpData,
+    Field(discriminator="source"),
+]
+
+
+def absolute_paths(data: DataConfig, folder: Path) -> dict[str, Path]:
+    """The fields that are paths. Relative ones are looked up in `folder`, else in the current folder."""
+    return {
+        name: (folder / value if os.path.exists(folder / value) else value).absolute()
+        for name, value in data
+        if isinstance(value, Path)
+    }

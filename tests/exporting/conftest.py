@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from reranker.data.assemble import RerankingData
+from reranker.data_config import DemoData
+from reranker.trial_folder import TrialFolder
+from tests.trained import small_adapter, validation_lists
+
+
+@pytest.fixture(scope="package")
+def data() -> RerankingData:
+    return RerankingData.prepare(DemoData(users=60))
+
+
+@pytest.fixture(scope="package")
+def trial(data, tmp_path_factory) -> TrialFolder:
+    return small_adapter(data, tmp_path_factory.mktemp("trial"))
+
+
+@pytest.fixture(scope="package")
+def lists(data, trial) -> list[tuple[list[str], list[str]]]:
+    return validation_lists(data, trial)[:20]

@@ -1,0 +1,189 @@
+"""Captions of images: made once by a model, kept by image and model, and read beside an item's text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from pydantic import ValidationError
+from transformers import AutoConfig, AutoTokenizer
+
+from reranker.config import TrialConfig
+from reranker.data.assemble import RerankingData
+from reranker.data.sources import demo
+from reranker.errors import EnvironmentFault, InputError
+from reranker.modeling import captions as module
+from reranker.modeling.captions import are_kept, have_captions
+from reranker.training.sft import fine_tune
+from reranker.trial_folder import TrialFolder
+from tests.captioner import make_captioner
+from tests.pictures import noise, shop
+from tests.vision import make_vision_model
+from tune.study_file.preflight import check_models
+from tune.study_file.study import Study
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+CAPTION = TrialConfig(model="demo-tiny", candidates=3, image_mode="caption", epochs=1, max_title_tokens=64)
+TITLES = demo.TITLES[:8]
+BARE = TITLES[-1]  # has no image
+
+
+@pytest.fixture(scope="module")
+def captioner(tmp_path_factory) -> Path:
+    return make_captioner(tmp_path_factory.mktemp("captioner"))
+
+
+def prepared(folder: Path, model: Path | str, **values: object) -> RerankingData:
+    """Eight items of the demo's words, the last without an image."""
+    for number in range(7):
+        noise(folder / f"{number}.png", number)
+    config = shop(folder, {title: f"{number}.png" for number, title in enumerate(TITLES)})
+    rows = "".join(f"{title},{title},{'' if title == BARE else f'{i}.png'}\n" for i, title in enumerate(TITLES))
+    config.items.write_text("item_id,text,image_path\n" + rows, encoding="utf-8")
+    images = {"missing": "text", "caption_model": str(model)}
+    return RerankingData.prepare(type(config).model_validate({**config.model_dump(), "images": images, **values}))
+
+
+def test_each_image_is_described_once_and_kept(tmp_path, captioner, monkeypatch):
+    data = prepared(tmp_path, captioner)
+    assert not are_kept(data)
+    told: list[str] = []
+    have_captions(data, told.append)
+    assert told == [f"describing images with {captioner}, 0 of 7"]
+    described = [text for text, item in zip(data.captions, data.interactions.item_ids, strict=True) if item != BARE]
+    assert all(described)
+    assert len(set(described)) > 1, "what is written depends on the image"
+    assert data.captions[data.interactions.item_ids.index(BARE)] == ""
+
+    again = prepared(tmp_path, captioner)
+    monkeypatch.setattr(module, "_Captioner", lambda model: pytest.fail("loaded again"))
+    assert are_kept(again)
+    have_captions(again)
+    assert again.captions == data.captions
+    assert again.sealed().captions == data.captions
+
+
+def test_a_model_that_reads_images_is_asked_for_captions(tmp_path, monkeypatch):
+    model = make_vision_model(tmp_path / "vision")
+    asked: list[dict[str, Any]] = []
+    real = transformers.Qwen3VLForConditionalGeneration.generate
+    monkeypatch.setattr(
+        transformers.Qwen3VLForConditionalGeneration, "generate", lambda s, **k: asked.append(k) or real(s, **k)
+    )
+    data = prepared(tmp_path, model)
+    have_captions(data)
+    assert len(asked) == 7
+    words = AutoTokenizer.from_pretrained(model).decode(asked[0]["input_ids"][0])
+    assert words.count("<|image_pad|>") == 2 * 2, "64 × 48 pixels are two by two tokens"
+    assert len(set(data.captions)) > 2, "what is said depends on the image"
+
+
+def test_a_kill_costs_no_caption_that_was_made(tmp_path, captioner, monkeypatch):
+    monkeypatch.setattr(module, "_AT_ONCE", 2)
+    real, calls = module._Captioner.describe, []
+
+    def describe(self: Any, images: list[Any]) -> list[str]:
+        calls.append(len(images))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(self, images)
+
+    monkeypatch.setattr(module._Captioner, "describe", describe)
+    with pytest.raises(KeyboardInterrupt):
+        have_captions(prepared(tmp_path, captioner))
+    have_captions(prepared(tmp_path, captioner))
+    assert calls == [2, 2, 2, 2, 1], "four were kept, three were missing"
+
+
+def test_other_weights_write_captions_of_their_own(tmp_path, captioner):
+    other = make_captioner(tmp_path / "other", seed=1)
+    first, second = prepared(tmp_path, captioner), prepared(tmp_path, other)
+    have_captions(first)
+    have_captions(second)
+    assert first.captions != second.captions
+    assert first.interactions.fingerprint != second.interactions.fingerprint
+
+
+def test_captions_stand_in_the_texts_of_image_mode_caption_alone(tmp_path, captioner):
+    data = prepared(tmp_path, captioner, item_text="Shop | {text} | {caption:2}")
+    have_captions(data)
+    item, bare = data.interactions.item_ids.index(TITLES[0]), data.interactions.item_ids.index(BARE)
+    texts = data.item_texts(CAPTION)
+    assert texts[item] == f"Shop | {TITLES[0]} | " + " ".join(data.captions[item].split()[:2])
+    assert texts[bare] == f"Shop | {BARE}"
+    assert data.item_texts(CAPTION.model_copy(update={"image_mode": "text"}))[item] == f"Shop | {TITLES[0]}"
+    without_a_place = prepared(tmp_path, captioner, item_text="{text:1}")
+    have_captions(without_a_place)
+    assert without_a_place.item_texts(CAPTION)[item] == f"{TITLES[0].split()[0]} | {data.captions[item]}"
+
+
+@pytest.mark.slow
+def test_a_model_trains_on_captions_and_counts_go_by_the_same_texts(tmp_path, captioner):
+    data = prepared(tmp_path, captioner, item_text="{text} {caption}")  # the demo's model reads no bars
+    (tmp_path / "trial").mkdir()
+    config = CAPTION.model_copy(update={"collaborative_scores": "counts"})
+    by_mode = {}
+    for mode in ("text", "caption"):
+        folder = TrialFolder(tmp_path / "trial") if mode == "caption" else None
+        by_mode[mode] = fine_tune(config.model_copy(update={"image_mode": mode}), data, folder=folder).figures
+    assert by_mode["text"]["train_loss"] != by_mode["caption"]["train_loss"]
+    scores = data.title_scores(config)
+    assert scores is not None
+    history, candidates = data.item_texts(config)[:2], data.item_texts(config)[2:5]
+    assert scores.of([history], [candidates])[0].any(), "the captioned texts are known"
+
+
+STUDY: dict[str, Any] = {
+    "study": {"name": "a", "trials": 1},
+    "fixed": {"candidates": 3},
+    "space": {"epochs": {"int": [1, 2]}},
+}
+
+
+def study(data: dict[str, object], **fixed: object) -> Study:
+    fixed = {"model": "demo-tiny", "image_mode": "caption", **STUDY["fixed"], **fixed}
+    return Study.load({**STUDY, "data": {"source": "tables", **data}, "fixed": fixed})
+
+
+def test_what_is_missing_for_captions_is_said_before_any_trial(tmp_path, captioner):
+    tables = {"interactions": str(tmp_path / "clicks.csv"), "items": str(tmp_path / "items.csv"), "min_user": 3}
+    prepared(tmp_path, captioner)
+    cases = {
+        "image_mode: caption needs images of the items": {},
+        "image_mode: caption needs a model that describes images": {"images": {"missing": "text"}},
+    }
+    for rule, more in cases.items():
+        asked = study({**tables, "min_item": 1, **more})
+        with pytest.raises(InputError, match=rule):
+            check_models(asked, RerankingData.prepare(asked.data), fetch=True)
+        with pytest.raises(InputError, match=rule):
+            fine_tune(asked.base(), RerankingData.prepare(asked.data))
+
+
+def test_a_caption_model_that_is_missing_or_is_none_is_one_sentence(tmp_path):
+    with pytest.raises(EnvironmentFault, match="the model 'owner/captioner' is not on this machine, and the Hub"):
+        have_captions(prepared(tmp_path, "owner/captioner"))
+    AutoConfig.for_model("qwen3").save_pretrained(tmp_path / "text")
+    with pytest.raises(InputError, match="a caption model must describe images; qwen3 does not"):
+        have_captions(prepared(tmp_path, tmp_path / "text"))
+    with pytest.raises(ValidationError, match=r"item_text must hold another field than \{caption\}"):
+        prepared(tmp_path, "owner/captioner", item_text="{caption}")
+
+
+def test_a_check_makes_no_captions(tmp_path, captioner):
+    data = prepared(tmp_path, captioner, item_text="{text} {caption}")
+    tables = {"interactions": str(tmp_path / "clicks.csv"), "items": str(tmp_path / "items.csv"), "min_user": 3}
+    asked = study(
+        {
+            **tables,
+            "min_item": 1,
+            "item_text": "{text} {caption}",
+            "images": {"missing": "text", "caption_model": str(captioner)},
+        }
+    )
+    check_models(asked, data, fetch=False)
+    assert data.captions == []
+    check_models(asked, data, fetch=True)
+    assert len(data.captions) == 8

@@ -1,0 +1,22 @@
+"""This program's packages → folders that Ray sends to the nodes of a cluster, so that all of them run the driver's code."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PACKAGES = ("reranker", "results", "tune")
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "runs", "*.tmp")  # a checkout keeps its studies in results/runs
+
+
+@contextmanager
+def packages() -> Iterator[list[str]]:
+    """For `py_modules` of Ray's runtime environment: a folder a package, with what belongs to it and nothing else."""
+    root = Path(__file__).resolve().parents[2]
+    with tempfile.TemporaryDirectory(prefix="reranker-code-") as place:
+        for name in _PACKAGES:
+            shutil.copytree(root / name, Path(place) / name, ignore=_LEFT_OUT)
+        yield [str(Path(place) / name) for name in _PACKAGES]

@@ -1,0 +1,1 @@
+"""A study's folder → JSON lines, TensorBoard, Weights & Biases: whatever a study names besides MLflow."""

@@ -1,0 +1,109 @@
+"""A study's folder → every damaged file in it, and what was done: rebuilt, put aside, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+from reranker.errors import RerankerError
+from reranker.storage.atomic_files import DamagedFile, as_line, read_lines, read_text, write_file, write_json
+from results.leaderboard import leaderboard
+from results.reporting.spreadsheet import as_csv
+from results.reporting.write_report import write_report
+from results.study.checked_folder import inspect
+from results.study.file_finding import FileFinding, Outcome
+from results.study.optuna_journal import Journal, repair
+from results.study.quarantine import put_aside
+from results.study.side_files import inspect_side_files
+from results.study.study_folder import StudyFolder
+from tune.study_file import loading
+from tune.study_file.manifest import restore_baselines
+
+
+def mend(study: StudyFolder) -> list[FileFinding]:
+    """Check every file of a study, and mend what can be mended; takes the time to read them all, and where baselines are
+    lost that of preparing the data.
+
+    Raises:
+        StudyBusy: a search is running in it.
+    """
+    with study.locked():
+        repair(study.journal)
+    findings = inspect(study)
+    mended = [*_lost_readings(study, findings), *_lost_baselines(study, findings)]
+    if mended:
+        findings = [*mended, *inspect(study)]
+    if not any(finding.outcome is Outcome.REFUSED for finding in findings):
+        findings += inspect_side_files(study)
+        findings += _report(study, is_stale=bool(findings))
+    return findings
+
+
+def _lost_readings(study: StudyFolder, findings: list[FileFinding]) -> Iterator[FileFinding]:
+    """Where the record of the test's readings can't be restored, have it say so: the next reading needs a reason."""
+    path = study.path / "test_readings.jsonl"
+    for finding in findings:
+        if finding.outcome is not Outcome.REFUSED:
+            continue
+        if finding.damage.path == path:
+            recorded = Journal(study.journal).readings
+            with study.locked():
+                put_aside(study, path)
+                write_json(study.lost_readings, {"damage": finding.damage.damage})
+                write_file(path, "".join(as_line(reading) for reading in recorded))
+            study.record_act("the record of the test's readings was lost")
+            done = "that it was lost is on record: the next reading of the test takes --unseal WHY"
+            yield FileFinding(finding.damage, Outcome.QUARANTINED, done)
+        elif finding.damage.path == study.journal and "lacks a reading" in finding.damage.damage:
+            with study.locked():
+                journal = Journal(study.journal)
+                for reading in read_lines(path)[len(journal.readings) :]:
+                    journal.remember_reading(reading)
+            yield FileFinding(finding.damage, Outcome.REBUILT, "it was added from test_readings.jsonl")
+
+
+def _lost_baselines(study: StudyFolder, findings: list[FileFinding]) -> Iterator[FileFinding]:
+    """Score baselines anew whose files are lost; that they give the figures on record is checked afterwards."""
+    folder = study.path / "baselines"
+    lost = {
+        unquote(finding.damage.path.relative_to(folder).parts[0]): finding
+        for finding in findings
+        if finding.outcome is Outcome.REFUSED and finding.damage.path.is_relative_to(folder)
+    }
+    if not lost:
+        return
+    try:
+        restored = restore_baselines(loading.load(study.study_file), study, list(lost))
+    except RerankerError:  # such as data that are not here any more
+        return
+    for name in restored:
+        yield FileFinding(lost[name].damage, Outcome.REBUILT, "it was scored again on the study's data")
+
+
+def _report(study: StudyFolder, *, is_stale: bool) -> Iterator[FileFinding]:
+    """Write the report and the tables anew where one is not what the study gives."""
+    damage = next(filter(None, (_damage(study, path) for path in _derived(study))), None)
+    if damage is not None or is_stale:
+        write_report(study)
+    if damage is not None:
+        yield FileFinding(damage, Outcome.REBUILT, "the report and its tables were written anew")
+
+
+def _derived(study: StudyFolder) -> list[Path]:
+    pages = [study.report, study.report.with_suffix(".md")]
+    return [study.leaderboard, *(path for path in (*pages, study.best_config) if path.exists())]
+
+
+def _damage(study: StudyFolder, path: Path) -> DamagedFile | None:
+    if not study.leaderboard.exists() and not study.report.exists():
+        return None  # the search has not come to that
+    try:
+        text = read_text(path)
+    except DamagedFile as damage:
+        return damage
+    if path == study.leaderboard and text != as_csv(leaderboard(study)):
+        return DamagedFile(path, "is not the study's leaderboard")
+    if path == study.report and not text.rstrip().endswith("</html>"):
+        return DamagedFile(path, "is cut short")
+    return None if text.strip() else DamagedFile(path, "is empty")
