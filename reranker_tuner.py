@@ -18,7 +18,7 @@ import importlib.util
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 HOME = Path(__file__).resolve().parent
 COMMANDS = {
@@ -64,6 +64,15 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_PUBLIC])
+
+
+def command() -> NoReturn:
+    """What the installed command `reranker-tuner` calls."""
+    if _foreign_packages():
+        sys.exit(main())  # which says so
+    from reranker.command_line.entry_point import run
+
+    run(main)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -115,7 +124,7 @@ def _help() -> str:
 
 def _foreign_packages() -> str:
     """Which package of the same name as one of ours Python would import in its place, as a sentence; empty if none."""
-    for package, module in (("reranker", "errors"), ("results", "leaderboard"), ("tune", "arguments")):
+    for package, module in (("reranker", "errors"), ("results", "leaderboard"), ("tune", "run_search")):
         found = sys.modules.get(package) or importlib.util.find_spec(package)
         origin = getattr(found, "__file__", None) or getattr(found, "origin", None)
         if origin is None and found is not None:  # a plain folder of that name, behind which ours may be found
@@ -137,4 +146,4 @@ def _spec(module: str) -> ModuleSpec | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -18,6 +18,7 @@ from tune import run_search  # isort: skip  (first: sets what Ray reads on impor
 import psutil
 from mlflow.tracking import MlflowClient
 
+from reranker.command_line.entry_point import run
 from results.study.study_folder import StudyFolder
 from tune.execution.trial_messages import Assignment
 from tune.launching.callbacks import SearchCallbacks
@@ -99,4 +100,4 @@ MOMENTS: dict[str, Callable[[], None]] = {
 if __name__ == "__main__":
     moment = sys.argv.pop(1)
     MOMENTS.get(moment, lambda: None)()
-    sys.exit(run_search.main(sys.argv[1:]))
+    run(run_search.main)

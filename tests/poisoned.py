@@ -11,6 +11,7 @@ import numpy as np
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from reranker.command_line.entry_point import run
 from reranker.data.assemble import RerankingData
 from reranker.data.candidate_lists import CandidateSampler
 from reranker.data.interactions import Interactions
@@ -47,4 +48,4 @@ if __name__ == "__main__":
 
     prepare = RerankingData.prepare
     RerankingData.prepare = staticmethod(lambda config: poison_test(prepare(config)))  # type: ignore[method-assign]
-    sys.exit(run_search.main(sys.argv[1:]))
+    run(run_search.main)

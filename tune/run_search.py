@@ -20,7 +20,7 @@ if __name__ == "__main__":  # Python puts this script's folder first, where modu
 
         sys.exit(control.main(sys.argv[2:]))
 
-from reranker.command_line.entry_point import last_net
+from reranker.command_line.entry_point import last_net, run
 from reranker.command_line.output_streams import outliving
 from reranker.command_line.printable_text import Terminal
 from reranker.modeling.model_names import check_name
@@ -67,4 +67,4 @@ def _run(args: argparse.Namespace, console: Terminal) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -326,3 +326,27 @@ def test_what_libraries_write_is_kept_in_the_study_and_not_shown(tmp_path, capfd
         "from C",
         "from Python",
     ]
+
+
+AS_A_PROCESS = """
+import atexit, sys
+from reranker.command_line.entry_point import run
+
+class Slow:
+    def __del__(self):
+        print("freed")
+
+slow = Slow()
+
+def main():
+    atexit.register(print, "closed")
+    print("done", end=" ")
+    return 7
+
+run(main)
+"""
+
+
+def test_a_command_s_process_ends_when_all_is_closed_and_frees_nothing():
+    done = subprocess.run([sys.executable, "-c", AS_A_PROCESS], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "done closed\n", "")

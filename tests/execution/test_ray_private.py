@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import inspect
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import ray
 from ray._private import ray_constants
 from ray.train import WorkerGroupError
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer, config
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
 
 from tune.execution import ray_private
-from tune.execution.ray_train_private import InProcessTrainer
+from tune.execution.ray_train_private import InProcessTrainer, TorchWorkers
 
 CHANGED = f"Ray {ray.__version__} has changed what tune/execution/ray_private.py reaches: "
+TRAIN_CHANGED = CHANGED.replace("ray_private", "ray_train_private")
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def test_the_variable_of_the_state_api_is_the_one_that_it_reads():
@@ -30,8 +36,10 @@ def test_the_variable_of_the_state_api_is_the_one_that_it_reads():
 
 def test_whether_a_node_can_be_joined_is_set_for_a_while():
     assert ray_constants.ENABLE_RAY_CLUSTER, CHANGED + "the constant for clusters"
+    assert not ray_private.is_of_one_machine()
     with ray_private.loopback_only():
         assert not ray_constants.ENABLE_RAY_CLUSTER
+        assert ray_private.is_of_one_machine()
         assert os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] == "0", "for the processes that it starts"
     assert ray_constants.ENABLE_RAY_CLUSTER
     assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR not in os.environ
@@ -81,13 +89,33 @@ def test_the_failures_of_a_group_of_workers_are_unwrapped():
     assert ray_private.wrapped_failures(inner) == []
 
 
+def test_workers_meet_by_what_ray_has_for_it():
+    parameters = inspect.signature(config._setup_torch_process_group).parameters
+    needed = {"backend", "world_rank", "world_size", "init_method"}
+    assert needed <= set(parameters), TRAIN_CHANGED + "how a process group is set up"
+    assert all(parameters[name].default is not inspect.Parameter.empty for name in set(parameters) - needed)
+    assert not inspect.signature(config._set_torch_distributed_env_vars).parameters, TRAIN_CHANGED + "what sets RANK"
+    assert "destroy_process_group" in inspect.signature(config._shutdown_torch).parameters, TRAIN_CHANGED + "the end"
+    theirs, ours = TorchConfig(), TorchWorkers()
+    assert theirs.backend_cls.share_cuda_visible_devices == ours.backend_cls.share_cuda_visible_devices
+    assert theirs.framework == ours.framework, TRAIN_CHANGED + "what a run is called"
+    assert theirs.train_func_context is config.TorchConfigContextManager, TRAIN_CHANGED + "what a worker trains within"
+
+
+def test_a_slot_imports_no_torch():
+    script = "import sys, tune.execution.trial_runner; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=PROJECT)
+
+
 def test_the_trainer_has_what_a_slot_does_in_its_own_way():
-    changed = CHANGED.replace("ray_private", "ray_train_private")
+    changed = TRAIN_CHANGED
     for name in ("_initialize_and_run_controller", "_create_default_callbacks"):
         assert callable(getattr(TorchTrainer, name, None)), changed + f"TorchTrainer.{name}"
     assert inspect.iscoroutinefunction(TrainController.run), changed + "how a controller is run"
     assert callable(TrainController.get_result), changed + "how a controller's result is asked for"
     assert TrainController.worker_group_cls._worker_cls is RayTrainWorker, changed + "where its workers' class stands"
+    for name in ("after_controller_start", "_maybe_send_resource_request"):
+        assert callable(getattr(FixedScalingPolicy, name, None)), changed + f"FixedScalingPolicy.{name}"
     trainer = InProcessTrainer(lambda: None, worker_label="worker")
     kinds = [type(callback) for callback in trainer._create_default_callbacks()]
     assert PlacementGroupCleanerCallback in kinds, changed + "what cleans up after a slot that was killed"

@@ -78,6 +78,15 @@ class RunningSearch:
             assert self._process.poll() is None, self.printed
             time.sleep(0.1)
 
+    def listens_on(self) -> set[str]:
+        """Addresses at which something of the search can be reached."""
+        return {
+            connection.laddr.ip
+            for process in self.processes()
+            for connection in process.net_connections()
+            if connection.status == psutil.CONN_LISTEN
+        }
+
     def wait(self) -> StudyFolder:
         assert self._process.wait(timeout=300) == 0, self.printed
         return self.study
@@ -107,7 +116,7 @@ def test_workers_that_die_are_replaced_and_the_trial_goes_on_from_its_last_epoch
 
 def test_out_of_memory_halves_the_micro_batch_and_leaves_the_effective_one(afflicted):
     _, trial, later = afflicted.trials()
-    assert trial.status == later.status == "completed"
+    assert trial.status == later.status == "completed", (trial.cause, later.cause, afflicted.trial(1).read_notes())
     notes = afflicted.trial(1).read_notes()
     assert notes[0] == "out of memory at micro batch 512; went on with 256"
     halved_to = [int(note.split()[-1]) for note in notes]
@@ -131,10 +140,12 @@ space:
 def unlucky(tmp_path_factory):
     """Without a dashboard. Trial 0 is paused after its first epochs, and loses its worker after the third and the fourth.
 
-    Gives the study, whether the worker was gone during the pause, and what was printed.
+    Gives the study, whether the worker was gone during the pause, what was printed, and at which addresses something
+    listened.
     """
     search = RunningSearch(tmp_path_factory.mktemp("unlucky"), UNLUCKY, "--no-dashboard")
     search.wait_for_epoch(0, 1)
+    addresses = search.listens_on()
     worker = search.worker()
     search.study.control.mkdir(exist_ok=True)
     search.study.paused.touch()  # seen at the end of an epoch
@@ -143,18 +154,18 @@ def unlucky(tmp_path_factory):
     for epoch in (3, 4):
         search.wait_for_epoch(0, epoch)
         search.worker().kill()
-    return search.wait(), gone, search.printed
+    return search.wait(), gone, search.printed, addresses
 
 
 def test_a_pause_gives_the_workers_back_and_the_trial_goes_on_afterwards(unlucky):
-    study, gone, _ = unlucky
+    study, gone, *_ = unlucky
     assert gone
     trial = next(study.trials())
     assert [figures["applied/examples"] for figures in trial.reports] == [512, 1024, 1536, 2048]
 
 
 def test_a_second_death_is_the_trial_s_failure_and_the_next_trial_s_fresh_start(unlucky):
-    study, _, _ = unlucky
+    study, *_ = unlucky
     first, second = study.trials()
     assert first.status == "failed"
     assert "its workers died a second time" in first.cause
@@ -163,6 +174,10 @@ def test_a_second_death_is_the_trial_s_failure_and_the_next_trial_s_fresh_start(
 
 def test_a_search_without_a_dashboard_says_so(unlucky):
     assert "Ray dashboard: none" in unlucky[2]
+
+
+def test_no_process_of_a_search_can_be_reached_from_another_machine(unlucky):
+    assert unlucky[3] <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
 
 
 ALONE = """

@@ -22,7 +22,6 @@ _QUIET = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # how soon a worker's death is noticed
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else bytecode dumps flood the log
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a worker that is gone is noticed anyway; one process less a slot
-    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # Train runs appear in the dashboard
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables, which `verbose` does not silence altogether
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -90,7 +89,7 @@ def cluster(
     try:
         if address is None:
             with _terminal_of_its_own():
-                context = _start(dashboard_port, dashboard, _runtime_env({"PYTHONPATH": _code_first()}), job)
+                context = _start(dashboard_port, dashboard, job)
         else:
             context = _join(address, job)
     except EnvironmentFault:
@@ -125,10 +124,10 @@ def try_task(timeout_s: float = 60) -> None:
     ray.get(ray.remote(lambda: os.getpid()).remote(), timeout=timeout_s)
 
 
-def _runtime_env(variables: Mapping[str, str]) -> dict[str, Any]:
-    """Of all worker processes."""
+def _runtime_env(variables: Mapping[str, str], *, dashboard: bool) -> dict[str, Any]:
+    """Of all worker processes. Ray Train runs are told to the dashboard, by a process of Ray's own, if there is one."""
     return {
-        "env_vars": {**_QUIET, **variables},
+        "env_vars": {**_QUIET, "RAY_TRAIN_ENABLE_STATE_TRACKING": str(int(dashboard)), **variables},
         "worker_process_setup_hook": "tune.execution.worker_setup.name_api_server",
     }
 
@@ -142,7 +141,7 @@ def _join(address: str, job: JobConfig) -> Any:
             address=head,
             log_to_driver=False,
             logging_level="ERROR",
-            runtime_env={**_runtime_env(settings), "py_modules": packages},
+            runtime_env={**_runtime_env(settings, dashboard=True), "py_modules": packages},
             job_config=job,
         )
 
@@ -168,7 +167,7 @@ def _terminal_of_its_own() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
-def _start(dashboard_port: int | None, dashboard: bool, runtime_env: dict[str, Any], job: JobConfig) -> Any:
+def _start(dashboard_port: int | None, dashboard: bool, job: JobConfig) -> Any:
     """A Ray whose ports are on the loopback interface, and whose files and token nobody else can read."""
     if dashboard_port is not None:
         check_port(dashboard_port)
@@ -181,7 +180,7 @@ def _start(dashboard_port: int | None, dashboard: bool, runtime_env: dict[str, A
             dashboard_port=dashboard_port,
             log_to_driver=False,
             logging_level="ERROR",
-            runtime_env=runtime_env,
+            runtime_env=_runtime_env({"PYTHONPATH": _code_first()}, dashboard=dashboard),
             job_config=job,
             _temp_dir=str(_private_folder() / "ray"),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -36,6 +37,18 @@ def loopback_only() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = variable
+
+
+def is_of_one_machine() -> bool:
+    """Whether this process belongs to a Ray that was started under `loopback_only`, so that no node can join it."""
+    from ray._private import ray_constants
+
+    return not ray_constants.ENABLE_RAY_CLUSTER
+
+
+def session_folder() -> Path:
+    """Of this node's Ray, for files that end with it."""
+    return Path(ray._private.worker.global_worker.node.get_session_dir_path())
 
 
 def temporary_folder() -> str:

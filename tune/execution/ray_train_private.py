@@ -4,31 +4,44 @@ upgrade breaks."""
 from __future__ import annotations
 
 import asyncio
+import uuid
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train.torch import TorchTrainer
+from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
+from ray.train.v2._internal.util import TrainingFramework
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+from tune.execution import ray_private
+
+_PART_S = 30.0  # for workers to leave their process group, as Ray has it
 
 
-class InProcessTrainer(TorchTrainer):  # type: ignore[misc]
-    """A `TorchTrainer` whose controller is a part of the actor that calls `fit`, and that starts nothing for data sets.
+class InProcessTrainer(DataParallelTrainer):  # type: ignore[misc]
+    """What a `TorchTrainer` is, with its controller as a part of the actor that calls `fit`, and no process in vain.
 
-    Each process that Ray starts takes seconds of a core before it does anything. Of the five that Ray Train has beside
-    a worker these are two. Outside an actor the controller is an actor of its own, as always.
+    Each process that Ray starts takes seconds of a core before it does anything, and most of them are started one after
+    the other. Of the five that Ray Train has beside a worker two are left out: that of the controller, and that for data
+    sets; so is, where no node can join, the one that asks an autoscaler for nodes. The actor does not import torch, which
+    takes seconds and 200 MB; workers do. Outside an actor the controller is an actor of its own, as always.
 
     Args:
         worker_label: what Ray's pages call each of its workers.
     """
 
     def __init__(self, *args: Any, worker_label: str, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, backend_config=TorchWorkers(), **kwargs)
         self._worker_label = worker_label
 
     def _initialize_and_run_controller(self, **controller: Any) -> Any:
+        if ray_private.is_of_one_machine():
+            controller["scaling_policy"] = _AsksForNoNodes(self.scaling_config)
         if ray.get_runtime_context().get_actor_id() is None:
             return super()._initialize_and_run_controller(**controller)
         here = TrainController(**controller)
@@ -39,6 +52,100 @@ class InProcessTrainer(TorchTrainer):  # type: ignore[misc]
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
         return [callback for callback in callbacks if self.datasets or not isinstance(callback, DatasetsCallback)]
+
+
+class _AsksForNoNodes(FixedScalingPolicy):  # type: ignore[misc]
+    """For a Ray that no node can join."""
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        pass
+
+    def _maybe_send_resource_request(self) -> None:
+        pass
+
+
+class TorchWorkers(BackendConfig):  # type: ignore[misc]
+    """What a `TorchConfig` is, but workers of one node meet in a file, so that nothing listens on the network for them.
+
+    Ray Train would have the first one listen on every interface (torch's `TCPStore`), without a token. It still does
+    for workers of several nodes.
+    """
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        """What sets up the process group."""
+        return _TorchBackend
+
+    @property
+    def train_func_context(self) -> type[_OnItsDevice]:
+        """What a worker trains within."""
+        return _OnItsDevice
+
+    @property
+    def framework(self) -> TrainingFramework:
+        """What the dashboard says of the run."""
+        return TrainingFramework.TORCH
+
+
+class _TorchBackend(Backend):  # type: ignore[misc]
+    share_cuda_visible_devices = True
+
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        if len({worker.metadata.node_id for worker in worker_group.get_workers()}) > 1:
+            from ray.train.torch.config import TorchConfig
+
+            TorchConfig().backend_cls().on_start(worker_group, TorchConfig())
+            return
+        file = worker_group.execute_single(0, _new_meeting_file)
+        on_gpus = worker_group.get_resources_per_worker().get("GPU", 0) > 0
+        ray.get(
+            [
+                worker_group.execute_single_async(
+                    rank,
+                    _meet,
+                    backend="nccl" if on_gpus else "gloo",
+                    world_rank=rank,
+                    world_size=len(worker_group),
+                    init_method=file.as_uri(),
+                )
+                for rank in range(len(worker_group))
+            ]
+        )
+
+    def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        several = len(worker_group) > 1
+        leaving = worker_group.execute_async(_part, destroy_process_group=several)
+        ray.wait(leaving, num_returns=len(leaving), timeout=_PART_S)
+
+
+class _OnItsDevice:
+    """A worker's own GPU, if it has one, is the device of all that does not name one."""
+
+    def __enter__(self) -> None:
+        from ray.train.torch.config import TorchConfigContextManager
+
+        TorchConfigContextManager().__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _new_meeting_file() -> Path:
+    """In the folder of Ray's session on this node, which ends with it, and which no other user can enter."""
+    return ray_private.session_folder() / f"torch-{uuid.uuid4().hex}"
+
+
+def _meet(**arguments: Any) -> None:
+    from ray.train.torch import config
+
+    config._set_torch_distributed_env_vars()
+    config._setup_torch_process_group(**arguments)
+
+
+def _part(*, destroy_process_group: bool) -> None:
+    from ray.train.torch import config
+
+    config._shutdown_torch(destroy_process_group)
 
 
 def _labelled(label: str) -> type[RayTrainWorker]:

@@ -10,7 +10,6 @@ are results without figures, of what the workers are doing.
 
 from __future__ import annotations
 
-import os
 import time
 import traceback
 from collections.abc import Callable
@@ -68,7 +67,6 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
         resources: TrialResources,
     ) -> None:
         """Take the first trial; Tune calls it once an actor."""
-        os.environ["RAY_TRAIN_ENABLE_STATE_TRACKING"] = "1"  # Train runs appear in the dashboard
         self._study, self._data, self._resources = folder, data[0], resources
         self._base, self._job = study.base(), _job_of(study)
         self._knobs, self._reports_per_epoch = study.knobs, study.reports_per_epoch

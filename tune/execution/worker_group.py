@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from results.study.study_folder import StudyFolder
 from tune.cluster.node_facts import alive
 from tune.execution.failure_cause import NO_ANSWER, NODE_GONE, first_line, machine_fault, memory_kills, root
+from tune.execution.ray_train_private import InProcessTrainer
 from tune.execution.worker_messages import Event, Mailbox, WorkerJob
 
 _CAUSE_S = 5.0  # for Ray Train to tell what its workers died of, where the mailbox was gone first
@@ -62,8 +63,6 @@ class WorkerGroup:
     """
 
     def __init__(self, study: StudyFolder, data: Any, resources: TrialResources, label: str) -> None:
-        from tune.execution.ray_train_private import InProcessTrainer  # brings torch, which a search does not need
-
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._mailbox: Any = Mailbox.options(scheduling_strategy=here).remote(f"messages of {label}")  # type: ignore[attr-defined]
         self._nodes = alive()
