@@ -36,12 +36,12 @@ COMMANDS = {
     "report": ("results.report", "write a study's report anew"),
     "seal": ("results.seal", "score the winner on the test split, once"),
     "doctor": ("tune.doctor", "what this machine can do; with a STUDY, check its files and mend them"),
-    "completion": ("tune.completion", "a script with which your shell completes all of these"),
+    "completion": ("tune.shell_completion", "a script with which your shell completes all of these"),
     "integrity": ("results.integrity", "hold a study's files against its journal"),
 }
 _PUBLIC = {
     "Study": "tune.study_file.study",
-    "SearchOptions": "tune.search_options",
+    "SearchOptions": "tune.launching.search_options",
     "search": "tune.search",
     "StudyResult": "results.study_result",
     "Reranker": "reranker.ranking.ranker",

@@ -31,8 +31,8 @@ from tune.searching.optuna_searcher import make_sampler
 from tune.searching.schedulers import make_scheduler
 from tune.searching.trial_store import PastTrial
 from tune.study_file import loading
-from tune.study_file.clock import progress
 from tune.study_file.study import Study
+from tune.study_file.trial_clock import progress
 
 WORKERS = 4
 GOALS = (0.01, 0.02, 0.05)

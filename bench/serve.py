@@ -32,11 +32,11 @@ import numpy as np
 import torch
 
 from bench.common import arguments, machine, write
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.data.sources.demo import TITLES
 from reranker.modeling.lora import attach_lora
 from reranker.modeling.model_loading import load_base
-from reranker.trial_folder import TrialFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 CONCURRENT = (1, 8, 64)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from reranker.errors import Fault, InputError, nearest
-from reranker.storage.field_rules import meant_by, rule_of
+from reranker.storage.pydantic_faults import meant_by, rule_of
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 MOST_CANDIDATES = 10_000

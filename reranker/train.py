@@ -24,7 +24,7 @@ from reranker.data_config import DataConfig, absolute_paths
 from reranker.errors import Fault, InputError, nearest
 from reranker.metrics import METRIC_NAMES
 from reranker.modeling.model_names import check_name
-from reranker.storage.access import make_folder
+from reranker.storage.file_permissions import make_folder
 from reranker.storage.yaml_lines import Document, Location, override, put, read
 
 _SOURCES: tuple[type[DataConfig], ...] = get_args(get_args(DataConfig)[0])
@@ -61,13 +61,13 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     status = _Said()
     status.say("starting")
+    from reranker.artifacts.trial_folder import TrialFolder
     from reranker.data.assemble import RerankingData
     from reranker.data.baseline_ranks import RANDOM  # torch and transformers take seconds to import
     from reranker.metrics import summarise
     from reranker.storage.atomic_files import writing
     from reranker.training.sft import fine_tune
     from reranker.training.trainer import TrainingReport
-    from reranker.trial_folder import TrialFolder
 
     status.say("preparing the data")
     data = RerankingData.prepare(data_config)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.example import Example
@@ -22,9 +23,8 @@ from reranker.modeling.device import best_device
 from reranker.modeling.model_cache import BaseModels
 from reranker.modeling.process_group import gathered, of_all, of_first, worker_rank, workers
 from reranker.prompting.prompts import PromptEncoder
-from reranker.storage.access import make_folder
 from reranker.storage.atomic_files import writing
-from reranker.trial_folder import TrialFolder
+from reranker.storage.file_permissions import make_folder
 
 _PRIOR_LISTS = 200
 

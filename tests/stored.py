@@ -13,11 +13,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.metrics import Picks, Ranks, chance, is_loss, summarise
 from reranker.report_figures import is_better, report_number
 from reranker.storage.atomic_files import write_yaml
-from reranker.trial_folder import TrialFolder
 from results.study.journal_file import storage
 from results.study.list_facts import ListFacts
 from results.study.optuna_journal import CONFIG, ORIGIN, create_journal

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.training.sft import fine_tune
-from reranker.trial_folder import TrialFolder
 
 
 def small_adapter(data: RerankingData, folder: Path) -> TrialFolder:

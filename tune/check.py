@@ -10,7 +10,7 @@ from reranker.command_line.printable_text import Terminal
 from reranker.data import sources
 from reranker.data.assemble import RerankingData
 from results.study.study_folder import StudyFolder
-from tune.other_trackers.chosen import check_trackers
+from tune.other_trackers.chosen_trackers import check_trackers
 from tune.study_file.baseline_duration import baseline_durations
 from tune.study_file.manifest import check_same
 from tune.study_file.preflight import check_agreement, check_models, check_reports, check_teachers

@@ -34,10 +34,10 @@ from reranker.modeling.model_names import MODELS
 from reranker.storage.cache_folder import cache_folder
 from reranker.storage.hub import hub_answers, why_silent
 from results.study.checked_folder import leave_out
-from results.study.file_finding import Outcome
+from results.study.damaged_file import Outcome
 from results.study.runs_home import runs_home
 from results.study.study_folder import StudyFolder
-from tune.execution.port import is_taken
+from tune.execution.free_port import is_taken
 
 _DISTRIBUTION = "reranker-tuner"
 _MEMORY_GIB = 4  # of a search of the demo; a worker of SmolLM2-135M takes some 3 to 5
@@ -96,7 +96,7 @@ def _study(args: argparse.Namespace, console: Terminal) -> int:
     if args.leave_out is not None:
         leave_out(study, args.leave_out)
 
-    from tune.study_mending import mend  # takes seconds
+    from tune.study_repair import mend  # takes seconds
 
     findings = mend(study)
     for finding in findings:

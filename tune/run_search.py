@@ -26,7 +26,7 @@ from reranker.command_line.printable_text import Terminal
 from reranker.modeling.model_names import check_name
 from results.study.checked_folder import open_study
 from results.study.study_folder import StudyFolder
-from tune.execution.port import check_port
+from tune.execution.free_port import check_port
 from tune.launching import arguments
 from tune.searching.stop_signals import end_at_once, handling
 from tune.study_file import loading

@@ -25,7 +25,7 @@ from results.study.checked_folder import open_study
 from results.study.study_folder import StoredTrial, StudyFolder
 from results.study.tracking_address import tracking_uri_of
 from results.study_result import StudyResult
-from tune.cluster.node_facts import joined_nodes, wait_for_gpus
+from tune.cluster.node_check import joined_nodes, wait_for_gpus
 from tune.deployment.deploy import refit_and_register
 from tune.execution.failure_cause import MACHINE, machine_fault
 from tune.execution.measured_speed import measured_speed
@@ -36,17 +36,17 @@ from tune.execution.trial_runner import make_trainable
 from tune.execution.worker_group import TrialResources
 from tune.launching.callbacks import SearchCallbacks
 from tune.launching.launch import Launch, begin_study
+from tune.launching.search_options import SearchOptions
 from tune.mirroring.mirror_thread import Trackers
 from tune.mlflow_tracking.tracker import Tracker
-from tune.other_trackers.chosen import check_trackers, threads_of
-from tune.search_options import SearchOptions
+from tune.other_trackers.chosen_trackers import check_trackers, threads_of
 from tune.searching import stop_pause_requests
 from tune.searching.optuna_searcher import OptunaSearcher, make_sampler
 from tune.searching.replicates import Replication
 from tune.searching.report_pace import EpochDuration, decide, is_quick, slowest
 from tune.searching.schedulers import make_scheduler, replay
 from tune.searching.stop_rules import StopRules
-from tune.searching.trial_life import TrialLife
+from tune.searching.trial_lifecycle import TrialLife
 from tune.searching.trial_store import TrialStore
 from tune.searching.warm_start import warm_start
 from tune.study_file.manifest import check_same, keep_missing_baselines, keep_missing_lists, reports_of, score_baselines

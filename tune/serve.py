@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from reranker.command_line.entry_point import Parser, a_path, a_port, at_least_one, last_net, not_empty
 from reranker.command_line.printable_text import say
 from reranker.errors import EnvironmentFault
-from tune.execution.port import is_taken
+from tune.execution.free_port import is_taken
 
 if TYPE_CHECKING:
     from tune.serving.deployment import Service

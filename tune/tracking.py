@@ -13,7 +13,7 @@ from results.study.study_folder import StudyFolder
 from results.study.tracking_address import tracking_uri_of
 from tune.mirroring.mirror_thread import Trackers
 from tune.mlflow_tracking.store_address import ui_command
-from tune.other_trackers.chosen import check_trackers, threads_of, where_to_look
+from tune.other_trackers.chosen_trackers import check_trackers, threads_of, where_to_look
 
 _MOST_S = 3600.0  # hundreds of runs may have to be sent
 

@@ -10,9 +10,9 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from reranker.storage.access import make_folder
 from reranker.storage.atomic_files import write_file
 from reranker.storage.cache_folder import cache_folder
+from reranker.storage.file_permissions import make_folder
 from reranker.storage.limits import IMAGE_BYTES
 
 _WAIT_S = 10  # for an answer, and for each part of it

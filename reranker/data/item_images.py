@@ -23,9 +23,9 @@ import numpy as np
 from reranker.data.fetched_images import fetched, is_url
 from reranker.data_config import ItemImageSource
 from reranker.errors import EnvironmentFault, Fault, InputError
-from reranker.storage.access import make_folder
 from reranker.storage.atomic_files import DamagedFile, read_json, write_json
 from reranker.storage.cache_folder import cache_folder
+from reranker.storage.file_permissions import make_folder
 from reranker.storage.limits import IMAGE_BYTES, IMAGE_PIXELS
 from reranker.storage.user_paths import user_path
 

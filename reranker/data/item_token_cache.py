@@ -15,9 +15,9 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from reranker.errors import Fault, InputError
-from reranker.storage.access import make_folder
 from reranker.storage.atomic_files import write_file
 from reranker.storage.cache_folder import cache_folder
+from reranker.storage.file_permissions import make_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase  # takes half a second

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from reranker.data.example import Example
 from reranker.data.interactions import Interactions
 from reranker.data.linear_recommenders import FloatArray, IntArray
-from reranker.data.sources.tables import FaultList, raise_faults, read_scores
+from reranker.data.sources.fault_list import FaultList, raise_faults
+from reranker.data.sources.tables import read_scores
 
 _SHOWN = 20
 

@@ -21,9 +21,9 @@ from reranker.modeling.device import best_device, computes_in_bf16
 from reranker.modeling.model_files import local_folder, weight_files
 from reranker.modeling.model_loading import from_pretrained
 from reranker.modeling.vision_models import READS_IMAGES, reads_images
-from reranker.storage.access import make_folder
 from reranker.storage.atomic_files import append_line, read_lines
 from reranker.storage.cache_folder import cache_folder
+from reranker.storage.file_permissions import make_folder
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -16,9 +16,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from reranker.errors import EnvironmentFault, Fault, InputError, first_line
-from reranker.storage.access import make_folder
 from reranker.storage.atomic_files import writing
 from reranker.storage.cache_folder import cache_folder
+from reranker.storage.file_permissions import make_folder
 
 _HEADER = struct.Struct("<4sIQQ")  # GGUF, the version, and how many tensors and facts follow
 _LEAST_OF_A_TENSOR, _LEAST_OF_A_FACT = 24, 13  # bytes that describe one

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from reranker.adapter_files import ADAPTER_FACTS, check_adapter, read_adjustment, read_title_scores
+from reranker.artifacts.adapter_files import ADAPTER_FACTS, check_adapter, read_adjustment, read_title_scores
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.calibration import AS_SCORED, Adjustment
 from reranker.config import TrialConfig, validation_faults
 from reranker.data.collaborative_scores import TitleScores
@@ -24,7 +25,6 @@ from reranker.modeling.fused_lora import fuse
 from reranker.modeling.model_loading import base_fingerprint, load_base
 from reranker.ranking.list_ranker import ListRanker
 from reranker.storage.atomic_files import DamagedFile
-from reranker.trial_folder import TrialFolder
 
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # on a deprecated option of its own
 

@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 
-from reranker.adapter_files import read_adjustment, read_title_scores
+from reranker.artifacts.adapter_files import read_adjustment, read_title_scores
 from reranker.errors import EnvironmentFault, Fault, InputError, first_line
 from reranker.evaluation.scoring import EncodedLists, FloatArray, in_own_order
 from reranker.ranking.list_ranker import ListRanker

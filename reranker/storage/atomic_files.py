@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from reranker.errors import EnvironmentFault
-from reranker.storage.access import file_mode, make_folder
+from reranker.storage.file_permissions import file_mode, make_folder
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from trl import SFTConfig
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.data.agreement import check_agreement
 from reranker.data.assemble import RerankingData
@@ -27,11 +28,10 @@ from reranker.prompting.forward_passes import Limits
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.batch_plan import examples_of_a_list, pass_tokens, share_of_batch
 from reranker.training.collator import PassCollator
-from reranker.training.label_skill_lesson import SkillLesson, kept_skill, skill_key
+from reranker.training.label_skill_training import SkillLesson, kept_skill, skill_key
 from reranker.training.report_plan import ReportPlan
 from reranker.training.trainer import SCHEDULES, Job, RerankerTrainer, TrainingReport
 from reranker.training.training_status import TrainingStatus
-from reranker.trial_folder import TrialFolder
 
 
 def fine_tune(

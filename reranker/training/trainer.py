@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PrinterCallback
 from trl import SFTConfig
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.calibration import AS_SCORED
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
@@ -40,7 +41,6 @@ from reranker.training.report_plan import ReportPlan, part_of, part_size
 from reranker.training.resumable_trainer import ResumableTrainer
 from reranker.training.step_watch import StepWatch
 from reranker.training.training_status import TrainingStatus
-from reranker.trial_folder import TrialFolder
 
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # on a deprecated option of its own
 

@@ -20,8 +20,8 @@ from reranker.report_figures import on_all_lists, scored_share
 from reranker.storage.file_kinds import what_it_is
 from results.leaderboard import LEFT_OUT, REASON
 from results.statistics.comparison import Comparison, compare
+from results.statistics.learning_summary import ZERO_SHOT, Naming
 from results.statistics.seed_averages import replicated
-from results.statistics.what_was_learned import ZERO_SHOT, Naming
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 _RANKED_BY = ("ndcg_at_10", *(name for name in METRIC_NAMES if name != "ndcg_at_10"), "val_loss")

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.command_line.redaction import masked
 from reranker.metrics import values_of
-from reranker.trial_folder import TrialFolder
 from results.leaderboard import LEFT_OUT, PRETTY, REASON, leaderboard, standing
 from results.statistics.comparison import Comparison
 from results.statistics.lists_of_users import ListsOfUsers

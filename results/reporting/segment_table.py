@@ -12,10 +12,10 @@ from reranker.command_line.printable_text import plain
 from reranker.command_line.redaction import masked
 from results.leaderboard import PRETTY
 from results.statistics.comparison import Comparison
-from results.statistics.first_places import FirstPlaces, first_places
 from results.statistics.seed_averages import ConfigurationResult
 from results.statistics.segment_text import first_place_findings, losses, result_word, segment_findings
 from results.statistics.segments import Level, SegmentFigures, Segments, segments
+from results.statistics.top_items import FirstPlaces, first_places
 from results.statistics.verdict_text import p_value, told_difference
 from results.study.list_facts import ListFacts
 from results.study.study_folder import StudyFolder

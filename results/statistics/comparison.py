@@ -11,6 +11,7 @@ import numpy as np
 
 from reranker.errors import Fault, InputError
 from reranker.metrics import FloatArray, summarise, values_of
+from results.statistics.learning_summary import Naming, learned, lesson
 from results.statistics.paired_tests import (
     Difference,
     Family,
@@ -27,7 +28,6 @@ from results.statistics.seed_averages import (
     on_most_lists,
     seed_spread,
 )
-from results.statistics.what_was_learned import Naming, learned, lesson
 from results.study.study_folder import StoredTrial, StudyFolder
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from results.statistics.first_places import FirstPlaces
 from results.statistics.paired_tests import Difference
 from results.statistics.segments import Level, Segments
+from results.statistics.top_items import FirstPlaces
 
 _OF_ITEMS = ["item_id", "title", "users", "listed", "first", "target", "first_share", "target_share", "p", "result"]
 

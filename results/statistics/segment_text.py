@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from results.leaderboard import PRETTY
-from results.statistics.first_places import FirstPlaces, Item
 from results.statistics.segments import LEAST, SegmentFigures, Segments
+from results.statistics.top_items import FirstPlaces, Item
 from results.statistics.verdict_text import p_value, told_difference
 
 _NAMED = 3  # items named in a sentence

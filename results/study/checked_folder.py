@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from reranker.adapter_files import read_facts
+from reranker.artifacts.adapter_files import read_facts
+from reranker.artifacts.trial_folder import TrialFolder, config_digest
 from reranker.command_line.printable_text import say
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, Fault, InputError
 from reranker.metrics import METRIC_NAMES, Ranks, summarise
 from reranker.report_figures import best_report, report_number
 from reranker.storage.atomic_files import DamagedFile, as_line, read_lines, read_yaml_text, write_file, write_yaml
-from reranker.trial_folder import TrialFolder, config_digest
-from results.study.file_finding import FileFinding, Outcome
+from results.study.damaged_file import FileFinding, Outcome
 from results.study.optuna_journal import Journal, TrialRecord
 from results.study.quarantine import put_aside
 from results.study.study_folder import READINGS_FROM_THE_START, StudyFolder, TrialStatus

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reranker.storage.access import make_file
 from reranker.storage.atomic_files import DamagedFile, cut_torn_line, writing
+from reranker.storage.file_permissions import make_file
 from results.study.trial_origin import Origin, OriginKind
 
 ORIGIN = "origin"  # the attribute of a trial with its origin

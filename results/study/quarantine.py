@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from reranker.storage.access import make_folder
 from reranker.storage.atomic_files import writing
+from reranker.storage.file_permissions import make_folder
 from results.study.study_folder import StudyFolder
 
 

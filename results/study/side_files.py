@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from reranker.adapter_files import ADAPTER_FACTS, check_adapter
+from reranker.artifacts.adapter_files import ADAPTER_FACTS, check_adapter
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.errors import EnvironmentFault
 from reranker.report_figures import best_report
 from reranker.storage.atomic_files import DamagedFile, as_line, read_json, read_lines, sound_lines, write_file
-from reranker.trial_folder import TrialFolder
-from results.study.file_finding import FileFinding, Outcome
+from results.study.damaged_file import FileFinding, Outcome
 from results.study.list_facts import ListFacts
 from results.study.quarantine import put_aside
 from results.study.study_folder import StudyFolder, TrialStatus

@@ -19,13 +19,13 @@ from urllib.parse import quote, unquote
 
 from pydantic import TypeAdapter, ValidationError
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.command_line.redaction import masked
 from reranker.config import TrialConfig
 from reranker.data_config import DataConfig
 from reranker.errors import EnvironmentFault
 from reranker.metrics import summarise
 from reranker.report_figures import best_report
-from reranker.storage.access import make_folder, opener
 from reranker.storage.atomic_files import (
     DamagedFile,
     append_line,
@@ -37,7 +37,7 @@ from reranker.storage.atomic_files import (
     write_json,
     writing,
 )
-from reranker.trial_folder import TrialFolder
+from reranker.storage.file_permissions import make_folder, opener
 from results.study.trial_origin import DRAWN, Origin
 
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}")

@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from reranker.adapter_files import check_adapter, read_adjustment, read_title_scores
+from reranker.artifacts.adapter_files import check_adapter, read_adjustment, read_title_scores
 from reranker.data.item_images import opened
 from reranker.data.sources import amazon, mind, movielens, recbole, steam, tables, yelp
 from reranker.data.sources.plain_text import plain

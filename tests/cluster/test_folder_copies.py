@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
-from reranker.trial_folder import TrialFolder
 from tune.cluster.folder_copies import FolderCopy, content_of
 
 

@@ -21,7 +21,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from reranker import rank
-from reranker.adapter_files import read_facts, take_adjustment, write_facts
+from reranker.artifacts.adapter_files import read_facts, take_adjustment, write_facts
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.calibration import Adjustment
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
@@ -35,7 +36,6 @@ from reranker.ranking.list_ranker import Ranking
 from reranker.ranking.ranker import Reranker
 from reranker.storage.atomic_files import DamagedFile
 from reranker.training.sft import fine_tune
-from reranker.trial_folder import TrialFolder
 from tests.trained import small_adapter, validation_lists
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -484,6 +484,7 @@ def test_whoever_asks_line_by_line_gets_each_answer_and_ctrl_c_ends_it_quietly(s
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_ends_it_quietly(streams):
     process = streams[1]
     ask(process, 1)

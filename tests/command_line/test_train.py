@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from reranker import train
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data_config import DemoData, MovieLensData, TablesData
 from reranker.storage.atomic_files import write_yaml
-from reranker.trial_folder import TrialFolder
 from results.reporting.write_report import write_best_config
 from results.study.study_folder import StudyFolder, TrialStatus
 from tune.study_file import loading

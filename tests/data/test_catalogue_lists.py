@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.candidate_lists import fingerprint
@@ -16,7 +17,6 @@ from reranker.data_config import DemoData, MovieLensData
 from reranker.evaluation.evaluate import evaluate, items_behind
 from reranker.metrics import METRIC_NAMES, NOWHERE, summarise
 from reranker.training.sft import fine_tune
-from reranker.trial_folder import TrialFolder
 from tests.present import present
 
 ARCHIVE = Path(__file__).parents[2].parent / "shared" / "data" / "ml-latest-small.zip"

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from reranker.adapter_files import ADAPTER_COUNTS
+from reranker.artifacts.adapter_files import ADAPTER_COUNTS
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.calibration import log_loss
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
@@ -15,7 +16,6 @@ from reranker.metrics import ranks_of_target, summarise
 from reranker.ranking.ranker import Reranker
 from reranker.storage.atomic_files import DamagedFile
 from reranker.training.sft import fine_tune
-from reranker.trial_folder import TrialFolder
 
 SEQUENCES = [np.array(s, dtype=np.int32) for s in ([0, 1, 2], [0, 1, 3], [2, 0, 1], [4, 3])]
 COUNTS = ItemCounts.of(SEQUENCES, 6)

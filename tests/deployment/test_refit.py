@@ -24,7 +24,8 @@ from safetensors.torch import load_file
 
 from tune.execution.ray_cluster import cluster  # isort: skip  (first: sets what Ray reads on import)
 
-from reranker.adapter_files import read_adjustment
+from reranker.artifacts.adapter_files import read_adjustment
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.calibration import Adjustment
 from reranker.config import NegativesMix, TrialConfig
 from reranker.data.assemble import RerankingData
@@ -37,7 +38,6 @@ from reranker.ranking.ranker import Reranker
 from reranker.storage.atomic_files import write_yaml
 from reranker.training.sft import fine_tune
 from reranker.training.trainer import TrainingReport
-from reranker.trial_folder import TrialFolder
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.tracking_address import local_store, tracking_uri_of
 from tune.deployment.deploy import example_of, refit_and_register

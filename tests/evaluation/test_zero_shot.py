@@ -10,6 +10,7 @@ import torch
 from filelock import FileLock
 
 from reranker import zero_shot
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.item_token_cache import Catalogue
@@ -18,7 +19,6 @@ from reranker.metrics import ranks_of_target
 from reranker.modeling.model_cache import BaseModels
 from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
-from reranker.trial_folder import TrialFolder
 from reranker.zero_shot import keep_zero_shot
 from tests.present import present
 

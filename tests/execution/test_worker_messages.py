@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.training.training_status import TrainingStatus
-from reranker.trial_folder import TrialFolder
 from tune.execution.worker_messages import Event, Mailbox, WorkerJob
 
 OF_THIS_PROCESS: Any = Mailbox.__ray_metadata__.modified_class  # type: ignore[attr-defined]

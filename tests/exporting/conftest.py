@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.data.assemble import RerankingData
 from reranker.data_config import DemoData
-from reranker.trial_folder import TrialFolder
 from tests.trained import small_adapter, validation_lists
 
 

@@ -17,7 +17,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from reranker.adapter_files import read_facts, settings_checksum, write_facts
+from reranker.artifacts.adapter_files import read_facts, settings_checksum, write_facts
 from reranker.config import TrialConfig
 from reranker.errors import InputError
 from reranker.modeling.model_files import BUNDLED

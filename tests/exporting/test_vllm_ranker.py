@@ -13,12 +13,12 @@ import torch
 from peft import PeftModel
 
 from reranker import rank
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.calibration import Adjustment
 from reranker.errors import EnvironmentFault, InputError
 from reranker.modeling.model_loading import load_base
 from reranker.ranking.ranker import Reranker
 from reranker.ranking.vllm_ranker import VllmRanker
-from reranker.trial_folder import TrialFolder
 
 
 class Server(ThreadingHTTPServer):

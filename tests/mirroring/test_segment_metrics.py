@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from results.statistics.comparison import compare
-from results.statistics.first_places import first_places
 from results.statistics.seed_averages import configuration_results
 from results.statistics.segments import segments
+from results.statistics.top_items import first_places
 from tests.stored import Maker
 from tune.mirroring.segment_metrics import WhoGains
 

@@ -10,6 +10,7 @@ import transformers
 from pydantic import ValidationError
 from transformers import AutoConfig, AutoTokenizer
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.sources import demo
@@ -17,7 +18,6 @@ from reranker.errors import EnvironmentFault, InputError
 from reranker.modeling import captions as module
 from reranker.modeling.captions import are_kept, have_captions
 from reranker.training.sft import fine_tune
-from reranker.trial_folder import TrialFolder
 from tests.captioner import make_captioner
 from tests.pictures import noise, shop
 from tests.vision import make_vision_model

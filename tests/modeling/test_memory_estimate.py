@@ -211,7 +211,7 @@ from reranker.data_config import DemoData
 from reranker.data.assemble import RerankingData
 from reranker.errors import OutOfMemory
 from reranker.training.sft import fine_tune
-from reranker.trial_folder import TrialFolder
+from reranker.artifacts.trial_folder import TrialFolder
 
 torch.set_num_threads(1)
 data = RerankingData.prepare(DemoData(users=512))

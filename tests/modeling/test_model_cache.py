@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data_config import DemoData
@@ -16,7 +17,6 @@ from reranker.errors import TrainingStopped
 from reranker.modeling.model_cache import BaseModels
 from reranker.modeling.model_loading import load_base
 from reranker.training.sft import fine_tune
-from reranker.trial_folder import TrialFolder
 
 CPU = torch.device("cpu")
 TINY = TrialConfig(model="demo-tiny", epochs=1, examples_per_user=1, learning_rate=1e-2, lora_rank=4)

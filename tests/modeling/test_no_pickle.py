@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from reranker.adapter_files import ADAPTER_COUNTS, read_title_scores
+from reranker.artifacts.adapter_files import ADAPTER_COUNTS, read_title_scores
 from reranker.config import TrialConfig
 from reranker.errors import RerankerError
 from reranker.modeling.model_files import BUNDLED

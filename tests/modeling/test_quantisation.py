@@ -9,6 +9,7 @@ import pytest
 import torch
 from peft import PeftModel
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig, build_trial_config
 from reranker.data.assemble import RerankingData
 from reranker.data_config import DemoData
@@ -23,7 +24,6 @@ from reranker.modeling.model_loading import base_fingerprint, load_base
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.sft import fine_tune
 from reranker.training.trainer import RerankerTrainer
-from reranker.trial_folder import TrialFolder
 from tests.present import present
 from tune.run_search import main as run_search
 

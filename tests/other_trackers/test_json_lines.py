@@ -12,7 +12,7 @@ from results.study.study_folder import StudyFolder, TrialStatus
 from tests.stored import report
 from tests.tracked import USERS, add_trial, figures, ranks
 from tune.other_trackers.json_lines import JsonLines
-from tune.other_trackers.places import events_file
+from tune.other_trackers.tracker_files import events_file
 
 
 def events(study: StudyFolder, kind: str = "", trial: int | None = None) -> list[dict[str, Any]]:

@@ -17,8 +17,8 @@ from reranker.storage.atomic_files import append_line
 from results.study.study_folder import StudyFolder, TrialStatus
 from tests.stored import report
 from tests.tracked import USERS, add_trial, figures, ranks
-from tune.other_trackers.places import tensorboard_folder
 from tune.other_trackers.tensorboard_runs import TensorBoardRuns
+from tune.other_trackers.tracker_files import tensorboard_folder
 
 
 class Seen:

@@ -22,7 +22,7 @@ from reranker.storage.atomic_files import append_line
 from results.study.study_folder import StudyFolder, TrialStatus
 from tests.stored import report
 from tests.tracked import USERS, add_trial, figures, ranks
-from tune.other_trackers.places import wandb_parent
+from tune.other_trackers.tracker_files import wandb_parent
 from tune.other_trackers.wandb_runs import WandbRuns
 
 _BLOCK, _HEAD = 32_768, 7

@@ -34,12 +34,12 @@ from tune.searching.optuna_searcher import OptunaSearcher, make_sampler
 from tune.searching.replicates import Replication
 from tune.searching.schedulers import make_scheduler, replay
 from tune.searching.stop_rules import StopRules
-from tune.searching.trial_life import TrialLife
+from tune.searching.trial_lifecycle import TrialLife
 from tune.searching.trial_store import PastTrial, TrialStore
 from tune.searching.warm_start import warm_start
 from tune.study_file import loading
-from tune.study_file.clock import progress
 from tune.study_file.study import Study
+from tune.study_file.trial_clock import progress
 from tune.terminal.live_table import Progress
 from tune.terminal.printed_lines import how_to_resume
 

@@ -18,7 +18,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from safetensors.torch import load_file
 
-from reranker.trial_folder import TrialFolder
+from reranker.artifacts.trial_folder import TrialFolder
 from results.statistics.comparison import winner
 from results.study.study_folder import StudyFolder
 from results.study.tracking_address import tracking_uri_of
@@ -156,6 +156,7 @@ def test_optuna_is_told_every_report_the_best_epoch_and_who_was_stopped(searched
     assert told[0].value == max(e["ndcg_at_10"] for e in next(study.trials()).reports)
 
 
+@pytest.mark.slow
 def test_the_winner_s_configuration_trains_again(searched, tmp_path):
     study, _ = searched
     command = [sys.executable, "-m", "reranker.train", "--config", str(study.best_config), "--epochs", "1"]

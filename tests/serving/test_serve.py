@@ -18,10 +18,10 @@ import cohere
 import psutil
 import pytest
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.data.assemble import RerankingData
 from reranker.data_config import DemoData
 from reranker.ranking.ranker import Reranker
-from reranker.trial_folder import TrialFolder
 from tests.trained import small_adapter, validation_lists
 from tune import serve
 

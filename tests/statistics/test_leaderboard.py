@@ -19,11 +19,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
 from reranker.metrics import METRIC_NAMES, Ranks, chance
 from reranker.storage.atomic_files import write_file, write_yaml, writing
-from reranker.trial_folder import TrialFolder
 from results import compare, diagnose
 from results.leaderboard import leaderboard, pretty
 from results.reporting.joint_leaderboard import joint_leaderboard

@@ -12,10 +12,10 @@ from reranker.config import TrialConfig
 from reranker.metrics import Picks, Ranks, values_of
 from results.sealed_test import _against
 from results.statistics.comparison import Comparison, compare
-from results.statistics.first_places import first_places
 from results.statistics.lists_of_users import ListsOfUsers
 from results.statistics.paired_tests import differences, mean_interval
 from results.statistics.segments import segments
+from results.statistics.top_items import first_places
 from results.statistics.verdict_text import findings
 from results.study.list_facts import ListFacts
 from results.study.study_folder import StudyFolder, TrialStatus

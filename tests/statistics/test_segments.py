@@ -11,10 +11,10 @@ from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
 from reranker.metrics import Picks, Ranks
 from results.statistics.comparison import compare
-from results.statistics.first_places import FirstPlaces, first_places, self_information, too_unequal
 from results.statistics.paired_tests import mean_interval
 from results.statistics.segment_text import first_place_findings, losses, segment_findings
 from results.statistics.segments import Segments, segments
+from results.statistics.top_items import FirstPlaces, first_places, self_information, too_unequal
 from results.study.list_facts import ListFacts
 from results.study.study_folder import StudyFolder, TrialStatus
 from tests.stored import USERS, Maker, report

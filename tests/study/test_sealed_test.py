@@ -15,6 +15,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import NegativesMix, TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data_config import DemoData
@@ -22,7 +23,6 @@ from reranker.errors import SealedError
 from reranker.metrics import METRIC_NAMES, Ranks, summarise
 from reranker.modeling.model_cache import BaseModels
 from reranker.training.sft import fine_tune
-from reranker.trial_folder import TrialFolder
 from reranker.zero_shot import zero_shot
 from results.study.study_folder import StudyFolder, TrialStatus
 from tests.poisoned import poison_test, poison_validation

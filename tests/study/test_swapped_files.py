@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from reranker.adapter_files import write_facts
+from reranker.artifacts.adapter_files import write_facts
 from reranker.storage.atomic_files import DamagedFile, append_line, write_yaml
 from results.statistics.comparison import winner
 from results.study.checked_folder import check, check_readings

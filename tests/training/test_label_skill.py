@@ -15,6 +15,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch.multiprocessing.spawn import start_processes
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.example import Example
@@ -28,11 +29,10 @@ from reranker.modeling.model_cache import BaseModels
 from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
 from reranker.ranking.ranker import Reranker
-from reranker.training import label_skill_lesson
-from reranker.training.label_skill_lesson import FindLists, SkillLesson, kept_skill
+from reranker.training import label_skill_training
+from reranker.training.label_skill_training import FindLists, SkillLesson, kept_skill
 from reranker.training.loss import Objective
 from reranker.training.sft import fine_tune
-from reranker.trial_folder import TrialFolder
 from tests.present import present
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -154,7 +154,7 @@ def test_without_a_place_to_keep_it_the_training_goes_on(small, tmp_path, monkey
 
 
 def test_who_comes_second_waits_for_the_first_and_takes_what_it_made(tmp_path, monkeypatch):
-    monkeypatch.setattr(label_skill_lesson, "_WAIT_S", 0.01)
+    monkeypatch.setattr(label_skill_training, "_WAIT_S", 0.01)
     path = tmp_path / "cache" / "skills" / "key.safetensors"
     path.parent.mkdir(parents=True)
     skill, told, begun = random_skill(load_base(TAUGHT, CPU)), list[str](), threading.Event()
@@ -188,7 +188,7 @@ def test_a_base_that_is_a_toy_and_a_catalogue_without_titles_are_told_and_not_ta
 
 
 def test_a_base_that_names_labels_already_is_not_taught(small, monkeypatch):
-    monkeypatch.setattr(label_skill_lesson, "keeps_own_skill", lambda config: False)
+    monkeypatch.setattr(label_skill_training, "keeps_own_skill", lambda config: False)
     monkeypatch.setattr(SkillLesson, "_look", lambda self, model, number: 0.97)
     auto = TAUGHT.model_copy(update={"skill_steps": "auto"})
     with BaseModels().base(auto, CPU) as base:
@@ -199,8 +199,8 @@ def test_a_base_that_names_labels_already_is_not_taught(small, monkeypatch):
 
 @pytest.mark.slow
 def test_a_lesson_ends_when_it_is_enough(small, monkeypatch):
-    monkeypatch.setattr(label_skill_lesson, "keeps_own_skill", lambda config: False)
-    monkeypatch.setattr(label_skill_lesson, "_ENOUGH", 0.3)
+    monkeypatch.setattr(label_skill_training, "keeps_own_skill", lambda config: False)
+    monkeypatch.setattr(label_skill_training, "_ENOUGH", 0.3)
     auto = TAUGHT.model_copy(update={"skill_steps": "auto"})
     with BaseModels().base(auto, CPU) as base:
         facts = lesson(auto, small).learn(base).facts

@@ -8,6 +8,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import Linear
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig, build_trial_config
 from reranker.data.assemble import RerankingData
 from reranker.data_config import DemoData
@@ -23,7 +24,6 @@ from reranker.modeling.model_loading import load_base
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training import trainer
 from reranker.training.sft import fine_tune
-from reranker.trial_folder import TrialFolder
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 CPU = torch.device("cpu")

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from scipy.special import softmax
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.errors import InputError, TrainingStopped
@@ -32,7 +33,6 @@ from reranker.ranking.rank_stream import RankStream
 from reranker.ranking.ranker import Reranker
 from reranker.training.loss import Objective
 from reranker.training.sft import fine_tune
-from reranker.trial_folder import TrialFolder
 from reranker.zero_shot import zero_shot
 from tests.families import gradients, same
 from tests.vision import make_vision_model, shop_with_images

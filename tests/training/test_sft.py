@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import NegativesMix, TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.example import Example
@@ -30,7 +31,6 @@ from reranker.training.batch_plan import largest_pass, share_of_batch
 from reranker.training.sft import fine_tune
 from reranker.training.trainer import TrainingReport
 from reranker.training.training_status import TrainingStatus, clock
-from reranker.trial_folder import TrialFolder
 from tests.present import present
 
 CPU = torch.device("cpu")

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import NegativesMix, TrialConfig, build_trial_config
 from reranker.data.assemble import RerankingData
 from reranker.data.candidate_lists import CandidateSampler, training_prefixes
@@ -22,7 +23,6 @@ from reranker.prompting.prompts import PromptEncoder
 from reranker.training.batch_plan import examples_of_a_list
 from reranker.training.ranking_losses import RANKING_LOSSES
 from reranker.training.sft import fine_tune
-from reranker.trial_folder import TrialFolder
 
 SHARED = TrialConfig(model="demo-tiny", epochs=1, learning_rate=1e-3, lora_rank=4, list_sharing=8, effective_batch=16)
 TIMED = {"seconds", "seconds_per_list", "train_seconds", "tokens_per_second", "peak_memory_mb"}

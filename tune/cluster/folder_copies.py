@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 import ray
 
-from reranker.storage.access import make_folder
 from reranker.storage.atomic_files import write_file
+from reranker.storage.file_permissions import make_folder
 
 _PREFIX = "reranker-copy-"
 _LAST = (

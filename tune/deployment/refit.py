@@ -12,14 +12,14 @@ from typing import Any
 
 import ray
 
-from reranker.adapter_files import take_adjustment
+from reranker.artifacts.adapter_files import take_adjustment
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.errors import EnvironmentFault, Fault, InputError, TrainingError
-from reranker.storage.access import make_folder
 from reranker.storage.atomic_files import DamagedFile, read_bytes, read_json, write_json, writing
+from reranker.storage.file_permissions import make_folder
 from reranker.training.training_status import TrainingStatus
-from reranker.trial_folder import TrialFolder
 from results.statistics.comparison import winner
 from results.study.study_folder import StoredTrial, StudyFolder
 from tune.execution.failure_cause import MACHINE, cluster_fault

@@ -44,7 +44,7 @@ from tune.cluster import shipped_code
 from tune.execution import ray_private
 from tune.execution.cluster_address import find_cluster
 from tune.execution.failure_cause import EndsAtOnce, cluster_fault
-from tune.execution.port import check_port
+from tune.execution.free_port import check_port
 
 _SETTINGS = ("HF_HUB_OFFLINE", "HF_ENDPOINT")  # that nodes of a cluster get; secrets stay, since Ray shows them
 _NETWORK = ("NCCL_", "GLOO_")

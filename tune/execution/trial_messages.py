@@ -10,7 +10,7 @@ from typing import Any
 from reranker.config import TrialConfig
 from reranker.training.training_status import TrainingStatus
 from results.study.study_folder import TrialStatus
-from tune.study_file.clock import progress
+from tune.study_file.trial_clock import progress
 
 TuneConfig = dict[str, Any]  # as Tune hands it from searcher to scheduler, trainable and callbacks
 TuneResult = dict[str, Any]  # as Tune hands it from trainable to searcher, scheduler and callbacks

@@ -19,10 +19,10 @@ from typing import Any
 
 from ray import tune as ray_tune
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.report_figures import epoch_of
 from reranker.training.training_status import TrainingStatus
-from reranker.trial_folder import TrialFolder
 from results.study.study_folder import StudyFolder, TrialStatus
 from tune.execution import ray_private
 from tune.execution.failure_cause import NODE_GONE, first_line, machine_fault

@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from results.study.study_folder import StudyFolder
-from tune.cluster.node_facts import alive
+from tune.cluster.node_check import alive
 from tune.execution.failure_cause import NO_ANSWER, NODE_GONE, first_line, machine_fault, memory_kills, root
 from tune.execution.ray_train_private import InProcessTrainer
 from tune.execution.worker_messages import Event, Mailbox, WorkerJob

@@ -16,18 +16,18 @@ import ray
 import torch
 import torch.distributed as dist
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.command_line.output_streams import masking, outliving
 from reranker.data.assemble import RerankingData
 from reranker.errors import OutOfMemory, RerankerError, TrainingStopped
 from reranker.modeling.memory_estimate import device_memory
 from reranker.modeling.model_cache import BaseModels
 from reranker.modeling.process_group import of_first, worker_rank, workers
-from reranker.storage.access import opener
 from reranker.storage.atomic_files import DamagedFile, disk_fault
+from reranker.storage.file_permissions import opener
 from reranker.training.sft import fine_tune
 from reranker.training.trainer import TrainingReport
 from reranker.training.training_status import TrainingStatus
-from reranker.trial_folder import TrialFolder
 from reranker.zero_shot import keep_zero_shot
 from tune.cluster.folder_copies import FolderCopies
 from tune.execution.worker_messages import Event, WorkerJob

@@ -10,9 +10,9 @@ from typing import Literal
 
 import ray
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.training.training_status import TrainingStatus
-from reranker.trial_folder import TrialFolder
 from tune.cluster.folder_copies import FolderChanges, content_of
 
 

@@ -19,7 +19,7 @@ from reranker.command_line.entry_point import (
 )
 from reranker.command_line.redaction import HIDDEN, without_secrets
 from results.study.runs_home import runs_home
-from tune.search_options import SearchOptions
+from tune.launching.search_options import SearchOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "search_spaces" / "demo.yaml"

@@ -1,5 +1,5 @@
 """Ray Tune's events → the live table, the gauges and the trackers. By then the journal and the folder know
-(`tune.searching.trial_life`)."""
+(`tune.searching.trial_lifecycle`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tune.execution.search_gauges import SearchGauges
 from tune.execution.trial_messages import Assignment, Ending, TuneResult
 from tune.mirroring.mirror_thread import Trackers
 from tune.searching.stop_rules import StopRules
-from tune.searching.trial_life import TrialLife
+from tune.searching.trial_lifecycle import TrialLife
 from tune.terminal.live_table import Progress
 
 

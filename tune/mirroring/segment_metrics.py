@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from reranker.errors import EnvironmentFault
 from results.statistics.comparison import Comparison
-from results.statistics.first_places import FirstPlaces, first_places
 from results.statistics.seed_averages import ConfigurationResult
 from results.statistics.segment_text import losses
 from results.statistics.segments import Segments, segments
+from results.statistics.top_items import FirstPlaces, first_places
 from results.study.study_folder import StudyFolder
 
 SEGMENT, FIRST = "segment/", "first/"

@@ -17,12 +17,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from reranker.metrics import METRIC_NAMES
-from reranker.storage.access import make_file, make_folder
+from reranker.storage.file_permissions import make_file, make_folder
 from results.leaderboard import leaderboard, standing
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.tracking_address import local_file, local_store
 from results.study.trial_origin import DRAWN
-from tune.mirroring.outcome import WINNER, Outcome
 from tune.mirroring.run_names import configuration_of, run_name, text
 from tune.mirroring.tracked_figures import (
     FINAL,
@@ -36,6 +35,7 @@ from tune.mirroring.tracked_figures import (
     of_rankers,
     step_of,
 )
+from tune.mirroring.tracked_outcome import WINNER, Outcome
 from tune.mlflow_tracking import adapter_models, control_tags, experiments, list_table, mlflow_pages, moved_store
 from tune.mlflow_tracking.control_tags import Ask
 from tune.mlflow_tracking.datasets import as_input, dataset_of

@@ -13,10 +13,10 @@ from typing import Any
 from reranker.storage.atomic_files import DamagedFile, append_line, read_lines
 from results.leaderboard import standing
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
-from tune.mirroring.outcome import Outcome
 from tune.mirroring.run_names import configuration_of, run_name
 from tune.mirroring.tracked_figures import applied, between_reports, finite, of_best, of_rankers, points
-from tune.other_trackers.places import events_file
+from tune.mirroring.tracked_outcome import Outcome
+from tune.other_trackers.tracker_files import events_file
 
 FORMAT = 1  # of the lines
 _ANEW = "delete it, and it will be written again"

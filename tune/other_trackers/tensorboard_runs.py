@@ -22,10 +22,10 @@ from reranker.storage.atomic_files import writing
 from reranker.storage.yaml_lines import dump
 from results.leaderboard import standing
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
-from tune.mirroring.outcome import Outcome
 from tune.mirroring.run_names import configuration_of, run_name, text
 from tune.mirroring.tracked_figures import FINAL, applied, between_reports, last_step, of_rankers, points
-from tune.other_trackers.places import tensorboard_folder
+from tune.mirroring.tracked_outcome import Outcome
+from tune.other_trackers.tracker_files import tensorboard_folder
 
 _START, _END = metadata.SESSION_START_INFO_TAG, metadata.SESSION_END_INFO_TAG  # of the HParams tab
 _ALL = {"scalars": 0, "tensors": 0}  # TensorBoard else reads a sample

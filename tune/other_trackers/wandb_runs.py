@@ -19,14 +19,14 @@ os.environ.setdefault(
 
 import wandb
 
-from reranker.storage.access import make_folder
 from reranker.storage.atomic_files import DamagedFile, read_json, write_json, writing
+from reranker.storage.file_permissions import make_folder
 from results.leaderboard import standing
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
-from tune.mirroring.outcome import Outcome
 from tune.mirroring.run_names import configuration_of, run_name
 from tune.mirroring.tracked_figures import applied, between_reports, last_step, of_best, of_rankers, points
-from tune.other_trackers.places import wandb_parent, wandb_state
+from tune.mirroring.tracked_outcome import Outcome
+from tune.other_trackers.tracker_files import wandb_parent, wandb_state
 from tune.other_trackers.wandb_account import Mode
 
 _FINISH_S = 30.0  # for what is still to be sent at a run's end

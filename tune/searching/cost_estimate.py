@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import optuna
 
-from tune.study_file.clock import WHOLE
 from tune.study_file.study import Study
+from tune.study_file.trial_clock import WHOLE
 
 _DRAWS = 400
 

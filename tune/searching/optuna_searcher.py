@@ -15,7 +15,7 @@ from tune.execution.failure_cause import SLOT_GONE
 from tune.execution.trial_messages import Ending, TuneConfig, TuneResult
 from tune.searching.replicates import Replication
 from tune.searching.stop_rules import StopRules
-from tune.searching.trial_life import TrialLife
+from tune.searching.trial_lifecycle import TrialLife
 from tune.searching.trial_store import TrialStore
 from tune.study_file.settings import StudySettings
 from tune.study_file.study import Study

@@ -12,8 +12,8 @@ from reranker.metrics import chance
 from tune.execution.trial_messages import Assignment, TuneResult
 from tune.searching.ray_schedulers_private import OpenAsha, OpenMedianRule
 from tune.searching.trial_store import PastTrial
-from tune.study_file.clock import WHOLE, progress
 from tune.study_file.study import Study
+from tune.study_file.trial_clock import WHOLE, progress
 
 _HYPERBAND_BRACKETS = 3
 _HAIR = 1e-9  # rungs are so much earlier, so that three thirds of an epoch are not short of one

@@ -17,13 +17,13 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 
+from reranker.artifacts.trial_folder import config_digest
 from reranker.command_line.redaction import masked
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
 from reranker.metrics import summarise
 from reranker.report_figures import epoch_of, report_number
 from reranker.training.report_plan import part_size
-from reranker.trial_folder import config_digest
 from results.study.journal_file import storage
 from results.study.optuna_journal import CONFIG, ENDS, ORIGIN, baseline_attribute, origin_of, repair
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from reranker.errors import Fault, InputError
 from reranker.ranking.list_ranker import Question, Ranking
 from reranker.ranking.rank_stream import as_records
-from reranker.storage.field_rules import rule_of as field_rule
+from reranker.storage.pydantic_faults import rule_of as field_rule
 
 MOST_PERMUTATIONS = 64  # of one request: each costs as much as a list
 

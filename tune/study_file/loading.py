@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from reranker.config import model_of_method
 from reranker.data_config import ENCODER, DataConfig, absolute_paths
 from reranker.errors import Fault, InputError, nearest
-from reranker.storage.field_rules import meant_by, rule_of
+from reranker.storage.pydantic_faults import meant_by, rule_of
 from reranker.storage.yaml_lines import Document, Location, from_mapping, override, read
 from tune.study_file.dimensions import KNOBS, NO_KNOB, Dimension, mapping_of, names_of, reach
 from tune.study_file.distributions import FloatRange

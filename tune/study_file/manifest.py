@@ -22,7 +22,7 @@ from reranker.errors import EnvironmentFault, Fault, InputError
 from reranker.metrics import Ranks, is_loss, summarise
 from reranker.modeling.model_files import revision_of
 from reranker.modeling.model_names import MODELS
-from reranker.storage.access import make_folder
+from reranker.storage.file_permissions import make_folder
 from results.study.list_facts import ListFacts
 from results.study.quarantine import put_aside
 from results.study.study_folder import READINGS_FROM_THE_START, StudyFolder

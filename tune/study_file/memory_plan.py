@@ -13,7 +13,7 @@ from reranker.modeling.memory_estimate import GIB, DeviceMemory, MemoryEstimate,
 from reranker.modeling.model_files import shape_of
 from reranker.modeling.model_names import MODELS, is_hub_id
 from reranker.training.batch_plan import examples_of_a_list, largest_pass, pass_tokens, share_of_batch
-from reranker.training.lesson_plan import LISTS, lesson_config
+from reranker.training.label_skill_cost import LISTS, lesson_config
 from tune.study_file.preflight import ModelCheck
 from tune.study_file.study import Study
 from tune.study_file.worker_device import check_gpu, check_quantisation, is_shared, worker_capacity, worker_memory

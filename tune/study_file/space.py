@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from reranker.config import TrialConfig
 from reranker.errors import InputError, nearest
-from reranker.storage.field_rules import meant_by, rule_of
+from reranker.storage.pydantic_faults import meant_by, rule_of
 from reranker.storage.yaml_lines import Document, Location
 from tune.study_file.dimensions import KNOBS, NO_KNOB, Dimension, is_number, mapping_of, names_of, reach
 from tune.study_file.distributions import Choice, Distribution, FloatRange, IntRange, RatioOf

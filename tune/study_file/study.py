@@ -19,11 +19,11 @@ from reranker.data_config import DataConfig, without_later_fields
 from reranker.errors import InputError
 from reranker.report_figures import epoch_of
 from reranker.storage.yaml_lines import Document, dump
-from tune.study_file.clock import WHOLE
 from tune.study_file.dimensions import Dimension, names_of, reach, size_of, with_defaults
 from tune.study_file.distributions import Parameters
 from tune.study_file.settings import DURATION, Resources, StudySettings, Tracker
 from tune.study_file.start_points import read_start_point
+from tune.study_file.trial_clock import WHOLE
 
 DECAYING = {"linear", "cosine"}
 

@@ -13,7 +13,7 @@ from typing import Self, TextIO
 
 from reranker.command_line.output_streams import masking
 from reranker.errors import RerankerError
-from reranker.storage.access import opener
+from reranker.storage.file_permissions import opener
 
 
 def own_stdout() -> TextIO:

@@ -17,8 +17,8 @@ from reranker.training.training_status import TrainingStatus, clock
 from results.study.study_folder import TrialStatus
 from results.study.trial_origin import DRAWN, Origin
 from tune.execution.trial_messages import Assignment, TuneResult
-from tune.study_file.clock import WHOLE
 from tune.study_file.study import Study
+from tune.study_file.trial_clock import WHOLE
 
 _COLOURS = {
     TrialStatus.RUNNING: "cyan",

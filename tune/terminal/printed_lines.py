@@ -11,7 +11,7 @@ from reranker.command_line.redaction import masked
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from tune.execution.ray_cluster import Cluster
 from tune.mlflow_tracking.store_address import ui_command
-from tune.other_trackers.chosen import where_to_look as in_other_trackers
+from tune.other_trackers.chosen_trackers import where_to_look as in_other_trackers
 from tune.study_file.study import Study
 
 _ENDED = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from reranker.data.sources.tables import FaultList
+from reranker.data.sources.fault_list import FaultList
 from reranker.errors import EnvironmentFault, first_line
 from reranker.storage.file_kinds import what_it_is
 from reranker.storage.limits import LINE_BYTES, UNPACKED_TIMES

@@ -19,22 +19,15 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from reranker.data.sources.tables import (
-    FaultList,
-    TextFile,
-    fill,
-    items_of,
-    raise_faults,
-    read_columns,
-    read_interactions,
-    read_items,
-)
+from reranker.data.sources.fault_list import FaultList, raise_faults
+from reranker.data.sources.table_file import TextFile
+from reranker.data.sources.tables import fill, items_of, read_columns, read_interactions, read_items
 from reranker.data_config import MovieLensData
 from reranker.errors import EnvironmentFault, Fault, InputError
 from reranker.item_text import ItemTemplate
-from reranker.storage.access import make_folder
 from reranker.storage.cache_folder import cache_folder
 from reranker.storage.file_kinds import what_it_is
+from reranker.storage.file_permissions import make_folder
 from reranker.storage.limits import UNPACKED_BYTES, UNPACKED_TIMES
 
 ADDRESS = "https://files.grouplens.org/datasets/movielens/ml-latest-small.zip"

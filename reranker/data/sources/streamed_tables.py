@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from reranker.data.interactions import Removal
+from reranker.data.sources.fault_list import raise_faults
 from reranker.data.sources.line_file import Clock, LineFile, Record
 from reranker.data.sources.plain_text import plain
-from reranker.data.sources.tables import raise_faults
 from reranker.errors import Fault, InputError
 from reranker.item_text import ItemTemplate
 

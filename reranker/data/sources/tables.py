@@ -2,74 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
-from numpy.typing import NDArray
 
+from reranker.data.sources.fault_list import FaultList, raise_faults
+from reranker.data.sources.table_file import FIELD, TextFile, read_table
 from reranker.data_config import ItemImageSource, TablesData
-from reranker.errors import EnvironmentFault, Fault, InputError, nearest
 from reranker.item_text import CAPTION, ItemTemplate
-from reranker.storage.file_kinds import what_it_is
-from reranker.storage.limits import TABLE_BYTES, TABLE_ROWS
 
-_SHOWN_FAULTS = 20
-_LONGEST_FIELD = 2**31 - 1  # characters; Python's own limit of 131,072 holds for quoted line breaks only
-_OTHER_MARKS = (";", "\t", "|")  # that tables are written with
 _INTERACTIONS = ("user_id", "item_id", "timestamp")
-_FIELD = "field "  # before the name of a template's field among our names, none of which it is then
 _IMAGE, _FIELDS = "image", "fields"
-_Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class TextFile:
-    """Delimited text in memory, UTF-8.
-
-    Attributes:
-        name: used in errors.
-        header: its columns if the file has no header line; else empty.
-        quoted: whether a field may be in double quotes.
-    """
-
-    name: str
-    data: bytes
-    delimiter: str = ","
-    header: tuple[str, ...] = ()
-    quoted: bool = True
-
-
-@dataclass
-class FaultList:
-    """The faults of one file: the first 20 by line, and the total count."""
-
-    file: str
-    shown: list[Fault] = field(default_factory=list)
-    total: int = 0
-
-    def add(self, rule: str, line: int | None = None, column: str = "", value: object = None, hint: str = "") -> None:
-        """Add one fault, see `Fault`."""
-        self._keep([Fault(rule, self.file, line, column, value, hint)], 1)
-
-    def add_rows(self, rule: str, column: str, values: pd.Series[Any], bad: _Mask) -> None:
-        """Add a fault for each bad row; the index of `values` holds the lines."""
-        bad_values = values[bad].iloc[:_SHOWN_FAULTS]
-        rows = [Fault(rule, self.file, int(str(line)), column, value) for line, value in bad_values.items()]
-        self._keep(rows, int(bad.sum()))
-
-    def _keep(self, faults: list[Fault], count: int) -> None:
-        self.total += count
-        self.shown = sorted([*self.shown, *faults], key=lambda fault: fault.line or 0)[:_SHOWN_FAULTS]
 
 
 def read(config: TablesData) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -90,17 +36,6 @@ def read(config: TablesData) -> tuple[pd.DataFrame, pd.DataFrame]:
     return interactions, items
 
 
-def raise_faults(*lists: FaultList) -> None:
-    """Raise the faults of all lists, if any.
-
-    Raises:
-        InputError: with the shown faults of every list, and the total count.
-    """
-    shown = [fault for faults in lists for fault in faults.shown]
-    if shown:
-        raise InputError(shown, total=sum(faults.total for faults in lists))
-
-
 def read_interactions(
     source: Path | TextFile, faults: FaultList, names: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
@@ -115,7 +50,7 @@ def read_interactions(
         names: our column name → the file's, where they differ.
     """
     names = dict(names or {})
-    table = _read(source, _INTERACTIONS, ("rating",), names, faults)
+    table = read_table(source, _INTERACTIONS, ("rating",), names, faults)
     result = pd.DataFrame(index=table.index)
     for column in ("user_id", "item_id"):
         if column in table:
@@ -145,12 +80,12 @@ def read_items(
     parsed = ItemTemplate.parse(template) if template else None
     makes_captions = images is not None and images.caption_model is not None
     own = [name for name in parsed.fields if not (makes_captions and name == CAPTION)] if parsed else []
-    names |= {f"{_FIELD}{name}": name for name in own}
-    text_columns = [f"{_FIELD}{name}" for name in own] if parsed else ["text"]
+    names |= {f"{FIELD}{name}": name for name in own}
+    text_columns = [f"{FIELD}{name}" for name in own] if parsed else ["text"]
     if images is not None:
         names[_IMAGE] = images.column
     needed = ["item_id", *text_columns, *([] if images is None else [_IMAGE])]
-    table = _read(source, needed, (), names, faults)
+    table = read_table(source, needed, (), names, faults)
     if table.empty or not set(needed) <= set(table.columns):
         return table
     fields = table[text_columns].set_axis(own or ["text"], axis=1)
@@ -166,7 +101,7 @@ def read_items(
 
 def read_scores(source: Path, faults: FaultList) -> pd.DataFrame:
     """Columns user_id, item_id (text) and score (float64); index and arguments as in `read_interactions`."""
-    table = _read(source, ("user_id", "item_id", "score"), (), {}, faults)
+    table = read_table(source, ("user_id", "item_id", "score"), (), {}, faults)
     if faults.total:
         return table
     ids = {column: _texts(table[column], column, faults) for column in ("user_id", "item_id")}
@@ -183,7 +118,7 @@ def items_of(ids: pd.Series[Any], texts: pd.Series[Any], names: tuple[str, str],
 
 def read_columns(file: TextFile, columns: Sequence[str], faults: FaultList) -> pd.DataFrame:
     """Columns of text under the file's names, indexed by line; no rows if the file as a whole is unusable."""
-    return _read(file, columns, (), {}, faults)
+    return read_table(file, columns, (), {}, faults)
 
 
 def fill(template: ItemTemplate, fields: pd.DataFrame) -> pd.Series[Any]:
@@ -192,229 +127,6 @@ def fill(template: ItemTemplate, fields: pd.DataFrame) -> pd.Series[Any]:
     rows = zip(*(fields[name] for name in names), strict=True)
     texts = [template.fill(dict(zip(names, values, strict=True))) for values in rows]
     return pd.Series(texts, index=fields.index, dtype="str")
-
-
-def _read(
-    source: Path | TextFile, required: Sequence[str], optional: Sequence[str], names: dict[str, str], faults: FaultList
-) -> pd.DataFrame:
-    """The wanted columns under our names; no rows if the file as a whole is unusable."""
-    if isinstance(source, TextFile):
-        table = _read_text(source, required, optional, names, faults)
-    else:
-        try:
-            if not source.is_file():
-                faults.add("the file must exist", hint=f"looked for {source.absolute()}")
-                return pd.DataFrame()
-            if source.suffix.lower() == ".csv" and source.stat().st_size > TABLE_BYTES.most:
-                faults.add(TABLE_BYTES.rule("a table"), value=source.stat().st_size, hint=TABLE_BYTES.hint)
-                return pd.DataFrame()
-            if source.suffix.lower() == ".csv":
-                file = TextFile(str(source), source.read_bytes())
-                table = _read_text(file, required, optional, names, faults)
-            elif source.suffix.lower() == ".parquet":
-                table = _read_parquet(source, required, optional, names, faults)
-            else:
-                faults.add("the file's name must end in .csv or .parquet", value=source.name)
-                return pd.DataFrame()
-        except PermissionError as error:
-            raise EnvironmentFault(f"cannot read {source}: no permission") from error
-        except OSError as error:
-            raise EnvironmentFault(f"cannot read {source}: {error.strerror or error}") from error
-    if table.empty and not faults.total:
-        faults.add("the file must hold at least one row")
-    return table
-
-
-def _present(
-    header: Sequence[str],
-    required: Sequence[str],
-    optional: Sequence[str],
-    names: dict[str, str],
-    faults: FaultList,
-    line: int | None,
-) -> list[str]:
-    """The wanted columns that the header has, under our names; empty after a fault."""
-    before = faults.total
-    for column in required:
-        name = names.get(column, column)
-        if name not in header:
-            faults.add("the file must have this column", line, name, hint=nearest(name, header))
-    present = [column for column in (*required, *optional) if names.get(column, column) in header]
-    for column in present:
-        name = names.get(column, column)
-        if header.count(name) > 1:
-            faults.add("a column must occur once", line, name)
-    return present if faults.total == before else []
-
-
-def _read_text(
-    file: TextFile, required: Sequence[str], optional: Sequence[str], names: dict[str, str], faults: FaultList
-) -> pd.DataFrame:
-    if not file.data.removeprefix(BOM_UTF8).strip():
-        faults.add("the file must not be empty")
-        return pd.DataFrame()
-    try:
-        csv.field_size_limit(_LONGEST_FIELD)
-        header = list(file.header) or next(csv.reader(_decoded(file), delimiter=file.delimiter))
-        if b"\0" in "".join(header).encode():
-            raise csv.Error("NUL")
-        if not any(name.strip() for name in header):
-            raise csv.Error("blank")
-    except (csv.Error, UnicodeEncodeError):
-        rule = "the first line must hold the names of the columns, in UTF-8"
-        faults.add(rule, 1, hint=what_it_is(file.data[:64]))
-        return pd.DataFrame()
-    if len(header) == 1 and (hint := what_it_is(file.data[:64])):
-        faults.add("the first line must hold the names of the columns", 1, hint=hint)
-        return pd.DataFrame()
-    if len(header) == 1 and (other := next((mark for mark in _OTHER_MARKS if mark in header[0]), "")):
-        faults.add(
-            "the fields of a line must be separated by commas", 1, value=header[0], hint=f"these are by {other!r}"
-        )
-        return pd.DataFrame()
-    columns = _present(header, required, optional, names, faults, None if file.header else 1)
-    if not columns:
-        return pd.DataFrame()
-    in_file = [names.get(column, column) for column in columns]
-    table = _read_regular(file, in_file)
-    if table is None:
-        table = _read_by_line(file, header, in_file, faults)
-    return table.set_axis(columns, axis=1)
-
-
-def _read_regular(file: TextFile, columns: list[str]) -> pd.DataFrame | None:
-    """Read a file with one complete record per line, fast; None for any other file."""
-    try:
-        table = pyarrow.csv.read_csv(
-            pa.BufferReader(file.data),
-            read_options=pyarrow.csv.ReadOptions(column_names=list(file.header) or None),
-            parse_options=pyarrow.csv.ParseOptions(
-                delimiter=file.delimiter, quote_char='"' if file.quoted else False, newlines_in_values=file.quoted
-            ),
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=columns,
-                column_types=dict.fromkeys(columns, pa.string()),
-                strings_can_be_null=False,
-            ),
-        )
-    except pa.ArrowInvalid:  # a wrong number of fields, or not UTF-8
-        return None
-    first = 1 if file.header else 2
-    lines = file.data.count(b"\n") + (not file.data.endswith(b"\n"))
-    if table.num_rows + first - 1 != lines:  # blank lines, or quotes that span several, perhaps by mistake
-        return None
-    frame: pd.DataFrame = table.to_pandas()
-    return frame.set_axis(pd.RangeIndex(first, first + len(frame)), axis=0)
-
-
-def _read_by_line(file: TextFile, header: list[str], columns: list[str], faults: FaultList) -> pd.DataFrame:
-    """Read any file, in some seconds per million rows: good rows indexed by their first line, and faults for the rest.
-
-    After an unclosed quote, the lines up to where reading can resume count as one faulty row.
-    """
-    reader = csv.reader(
-        _decoded(file),
-        delimiter=file.delimiter,
-        quoting=csv.QUOTE_MINIMAL if file.quoted else csv.QUOTE_NONE,
-        strict=True,
-    )
-    wanted = [header.index(column) for column in columns]
-    lines: list[int] = []
-    rows: list[list[str]] = []
-    while True:
-        line = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            faults.add("quotes must be closed, and doubled within a quoted field", line, hint=str(error))
-            continue
-        if not row or (line == 1 and not file.header):
-            continue
-        if len(row) != len(header):
-            faults.add(f"a row must have {len(header)} fields", line, value=len(row))
-            continue
-        values = [row[position] for position in wanted]
-        try:
-            "".join(values).encode()
-        except UnicodeEncodeError:
-            broken = ascii("".join(values).encode(errors="surrogateescape"))
-            faults.add("the text must be UTF-8", line, hint=f"found {broken[:80]}")
-            continue
-        lines.append(line)
-        rows.append(values)
-    return pd.DataFrame(rows, columns=columns, index=lines, dtype="str")
-
-
-def _decoded(file: TextFile) -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.BytesIO(file.data), encoding="utf-8-sig", errors="surrogateescape", newline="")
-
-
-def _read_parquet(
-    path: Path, required: Sequence[str], optional: Sequence[str], names: dict[str, str], faults: FaultList
-) -> pd.DataFrame:
-    try:
-        facts = pyarrow.parquet.read_metadata(path)
-        columns = _present(facts.schema.to_arrow_schema().names, required, optional, names, faults, None)
-        if not columns:
-            return pd.DataFrame()
-        claimed = sum(facts.row_group(group).total_byte_size for group in range(facts.num_row_groups))
-        for limit, value in ((TABLE_ROWS, facts.num_rows), (TABLE_BYTES, claimed)):
-            if value > limit.most:
-                faults.add(limit.rule("a table"), value=value, hint=limit.hint)
-                return pd.DataFrame()
-        in_file = [names.get(column, column) for column in columns]
-        table = pyarrow.parquet.read_table(path, columns=list(dict.fromkeys(in_file)))
-        table.validate(full=True)  # finds text that is not UTF-8, among others
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, PermissionError):
-            raise
-        faults.add("the file must be readable as Parquet", hint=str(error).splitlines()[0])
-        return pd.DataFrame()
-    series = {}
-    for column, values in zip(columns, map(table.column, in_file), strict=True):
-        decoded = values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
-        kind = decoded.type
-        is_id = column in ("user_id", "item_id")
-        if _is_text(kind) or (is_id and pa.types.is_integer(kind)):
-            series[column] = decoded.cast(pa.string()).to_pandas().astype("str").fillna("")
-        elif column == "timestamp" and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
-            series[column] = decoded.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_pandas()
-        elif column in ("timestamp", "rating", "score") and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            series[column] = decoded.to_pandas()
-        elif column.startswith(_FIELD) and (words := _words(decoded)) is not None:
-            series[column] = words
-        else:
-            name, fitting = names.get(column, column), _FITTING_TYPES.get(column, "text, numbers or lists of text")
-            faults.add(f"the column must hold {fitting}", column=name, value=str(kind))
-    return pd.DataFrame(series).set_axis(pd.RangeIndex(1, table.num_rows + 1), axis=0) if series else pd.DataFrame()
-
-
-def _words(values: pa.ChunkedArray) -> pd.Series[Any] | None:
-    """A field's values as text, several ones after each other; None for other types."""
-    kind = values.type
-    if pa.types.is_list(kind) and _is_text(kind.value_type):
-        return pd.Series([", ".join(text for text in row or () if text) for row in values.to_pylist()], dtype="str")
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
-        numbers: pd.Series[Any] = values.cast(pa.string()).to_pandas().astype("str").fillna("")
-        return numbers
-    return None
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return any(fits(kind) for fits in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
-
-
-_FITTING_TYPES = {
-    "user_id": "text or whole numbers",
-    "item_id": "text or whole numbers",
-    "text": "text",
-    _IMAGE: "text",
-    "timestamp": "numbers, dates or ISO dates as text",
-    "rating": "numbers",
-    "score": "numbers",
-}
 
 
 def _texts(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Series[Any]:

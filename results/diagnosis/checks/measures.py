@@ -13,8 +13,8 @@ from reranker.prompting.labels import label_texts
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Grade
 from results.leaderboard import PRETTY
+from results.statistics.learning_summary import ZERO_SHOT
 from results.statistics.verdict_text import p_value
-from results.statistics.what_was_learned import ZERO_SHOT
 from results.study.study_folder import StoredTrial
 
 FEW_STEPS = 60  # optimiser steps; a LoRA adapter starts at zero, and a step moves a weight by at most the rate

@@ -37,7 +37,7 @@ from results.diagnosis.checks.measures import (
 )
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Confidence, Finding, Grade
-from results.statistics.what_was_learned import HALF, ZERO_SHOT
+from results.statistics.learning_summary import HALF, ZERO_SHOT
 from results.study.study_folder import TrialStatus
 
 

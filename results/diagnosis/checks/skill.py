@@ -15,7 +15,7 @@ from results.diagnosis.checks.measures import (
 from results.diagnosis.checks.optimisation import rate_too_high
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Confidence, Finding, Grade
-from results.statistics.what_was_learned import HALF
+from results.statistics.learning_summary import HALF
 from results.study.study_folder import StoredTrial
 
 

@@ -31,9 +31,9 @@ from reranker.modeling.model_names import keeps_own_skill
 from reranker.modeling.process_group import add_up, of_first, worker_rank, workers
 from reranker.prompting.forward_passes import Limits, Pass, on_device, plain_passes, shared_passes
 from reranker.prompting.prompts import FIND, PromptEncoder
-from reranker.storage.access import make_folder
 from reranker.storage.cache_folder import cache_folder
-from reranker.training.lesson_plan import LISTS, RANK, lesson_config, lesson_question
+from reranker.storage.file_permissions import make_folder
+from reranker.training.label_skill_cost import LISTS, RANK, lesson_config, lesson_question
 from reranker.training.loss import Objective
 
 _VERSION = 1  # of the lesson: a stored skill of another version is not used

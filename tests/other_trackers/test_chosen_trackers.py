@@ -12,8 +12,8 @@ from results.study.study_folder import StudyFolder
 from tests.searched import STUDY
 from tune import run_search, tracking
 from tune.mirroring.mirror_thread import Trackers
-from tune.other_trackers.chosen import check_trackers, threads_of, where_to_look
-from tune.other_trackers.places import events_file, tensorboard_folder, wandb_parent
+from tune.other_trackers.chosen_trackers import check_trackers, threads_of, where_to_look
+from tune.other_trackers.tracker_files import events_file, tensorboard_folder, wandb_parent
 from tune.other_trackers.wandb_account import wandb_mode
 from tune.study_file.study import Study
 from tune.terminal.printed_lines import where_it_is

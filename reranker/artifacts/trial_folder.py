@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from reranker.adapter_files import (
+from reranker.artifacts.adapter_files import (
     ADAPTER_COUNTS,
     ADAPTER_SETTINGS,
     ADAPTER_WEIGHTS,
@@ -38,7 +38,6 @@ from reranker.command_line.redaction import masked
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
 from reranker.metrics import Picks, Ranks
-from reranker.storage.access import file_mode, make_folder
 from reranker.storage.atomic_files import (
     DamagedFile,
     append_line,
@@ -50,6 +49,7 @@ from reranker.storage.atomic_files import (
     write_table,
     writing,
 )
+from reranker.storage.file_permissions import file_mode, make_folder
 
 if TYPE_CHECKING:  # reading a folder need not wait for torch
     from peft import PeftModel

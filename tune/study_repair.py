@@ -12,7 +12,7 @@ from results.leaderboard import leaderboard
 from results.reporting.spreadsheet import as_csv
 from results.reporting.write_report import write_report
 from results.study.checked_folder import inspect
-from results.study.file_finding import FileFinding, Outcome
+from results.study.damaged_file import FileFinding, Outcome
 from results.study.optuna_journal import Journal, repair
 from results.study.quarantine import put_aside
 from results.study.side_files import inspect_side_files

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reranker.storage.access import SHARE, make_file, make_folder
 from reranker.storage.atomic_files import append_line, write_file
+from reranker.storage.file_permissions import SHARE, make_file, make_folder
 from tests.stored import Maker, keep_journal
 
 

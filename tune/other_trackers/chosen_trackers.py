@@ -14,7 +14,7 @@ from pathlib import Path
 from reranker.errors import EnvironmentFault
 from results.study.study_folder import StudyFolder
 from tune.mirroring.mirror_thread import LateMirror, Mirror, MirrorThread
-from tune.other_trackers.places import events_file, tensorboard_folder, wandb_parent
+from tune.other_trackers.tracker_files import events_file, tensorboard_folder, wandb_parent
 from tune.other_trackers.wandb_account import wandb_mode
 
 _PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}  # tracker → what it needs
