@@ -13,6 +13,7 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
+import yaml
 from mlflow.tracking import MlflowClient
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -62,6 +63,20 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str], *options: str, stu
     return err
 
 
+def test_a_search_tries_its_trials_and_leaves_a_winner_a_leaderboard_and_a_report(tmp_path):
+    done = run_search(tmp_path, "--concurrency", "1")
+    study = StudyFolder(tmp_path / "runs" / "small")
+    assert [str(trial.status) for trial in study.trials()] == ["completed", "completed"]
+    assert study.trial(0).read_config().learning_rate == 3.7e-3, "as start_from says"
+    table = pd.read_csv(study.leaderboard)
+    assert table["kind"].tolist().count("trial") == 2
+    best = present(winner(study))
+    assert yaml.safe_load(study.best_config.read_text())["learning_rate"] == best.values["learning_rate"]
+    assert f"The best trial (number {best.number}, " in done.stdout
+    assert (study.path / "report.html").stat().st_size > 50_000
+    assert MlflowClient(tracking_uri=tracking_uri_of(study)).get_experiment_by_name("small") is not None
+
+
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("search")
@@ -69,6 +84,7 @@ def searched(tmp_path_factory):
     return StudyFolder(folder / "runs" / "small"), done.stdout
 
 
+@pytest.mark.slow
 def test_what_the_file_says_is_what_the_optimiser_the_adapter_and_mlflow_hold(searched):
     study, _ = searched
     trial = TrialFolder(study.path / "trials" / "000")
@@ -89,6 +105,7 @@ def test_what_the_file_says_is_what_the_optimiser_the_adapter_and_mlflow_hold(se
     assert run.data.params["applied/optimizer_steps"] == "4"
 
 
+@pytest.mark.slow
 def test_the_study_leaves_what_it_promises(searched):
     study, out = searched
     names = {path.name for path in study.path.iterdir()}
@@ -113,6 +130,7 @@ def test_the_study_leaves_what_it_promises(searched):
     assert re.search(r"http://127\.0\.0\.1:\d+", out)
 
 
+@pytest.mark.slow
 def test_the_output_is_not_flooded(searched):
     _, out = searched
     assert len(out.splitlines()) < 90
@@ -120,6 +138,7 @@ def test_the_output_is_not_flooded(searched):
     assert "Warning" not in out
 
 
+@pytest.mark.slow
 def test_the_best_is_trained_again_with_another_seed_to_its_end_and_judged_by_both(searched):
     study, out = searched
     first, second, again = study.trials()
@@ -132,6 +151,7 @@ def test_the_best_is_trained_again_with_another_seed_to_its_end_and_judged_by_bo
     assert f"Trial {best.number}, 2 seeds: mean {(own + other) / 2:.3f} ({own:.3f}, {other:.3f})." in out
 
 
+@pytest.mark.slow
 def test_the_winner_is_refitted_and_registered(searched):
     study, out = searched
     best = present(winner(study))
@@ -145,6 +165,7 @@ def test_the_winner_is_refitted_and_registered(searched):
     assert "models:/small/1" in out
 
 
+@pytest.mark.slow
 def test_optuna_is_told_every_report_the_best_epoch_and_who_was_stopped(searched):
     study, _ = searched
     storage = JournalStorage(JournalFileBackend(str(study.journal)))
