@@ -113,7 +113,6 @@ BODIES_CASES = {
     "null": ("/rank", None, "422: the body: must be a mapping of names to values"),
     "an empty object": ("/rank", {}, "422: history: this must be given; candidates: this must be given"),
     "other names": ("/rank", {"query": "a", "documents": ["b"]}, "422: history: this must be given; candidates: this must be given"),
-    "a thousand brackets": ("/rank", b"[" * 1900, "400: There was an error parsing the body"),
     "a history that is text": ("/rank", {**SOUND, "history": "Dusty Saddle"}, "422: history: must be a list"),
     "an empty history": ("/rank", {**SOUND, "history": []}, "422: history: there must be at least one title"),
     "candidates that are null": ("/rank", {**SOUND, "candidates": None}, "422: candidates: must be a list"),
@@ -146,6 +145,13 @@ def test_a_line_that_is_no_list(bad, says):
 @pytest.mark.parametrize(("path", "body", "says"), table(BODIES_CASES))
 def test_a_body_that_is_no_list(path, body, says):
     assert answer_bodies(path, body) == says
+
+
+def test_a_body_of_brackets_is_refused_as_deep_as_this_python_reads():
+    assert answer_bodies("/rank", b"[" * 1900) in (
+        "400: There was an error parsing the body",  # up to Python 3.12
+        "422: the body must be JSON: Expecting value",
+    )
 
 
 @pytest.mark.parametrize("length", [65_535, 65_537, 300_000])

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tune.cluster.shipped_code import packages
 
 
+@pytest.mark.slow
 def test_a_node_can_run_this_program_from_what_it_gets(tmp_path):
     script = "import tune.search, results.compare, reranker.train, reranker; print(reranker.__file__)"
     with packages() as folders:

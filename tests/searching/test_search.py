@@ -261,9 +261,11 @@ def test_a_fault_of_the_user_ends_the_real_script_with_exit_code_2(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_check_prints_the_plan_and_starts_nothing(tmp_path):
-    done = run_search(tmp_path, "--check")
-    assert "2 trials" in done.stdout
+def test_check_prints_the_plan_and_starts_nothing(tmp_path, capsys):
+    file = tmp_path / "study.yaml"
+    file.write_text(STUDY, encoding="utf-8")
+    assert run_search_main([str(file), "--runs", str(tmp_path / "runs"), "--check"]) == 0
+    assert "2 trials" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
 
 
