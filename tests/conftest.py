@@ -15,6 +15,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a hub
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("RAY_worker_niceness", "0")  # else 15: beside other tests its workers would hardly run
 
 import torch
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast

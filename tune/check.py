@@ -51,7 +51,7 @@ def check(study: Study, folder: StudyFolder | None, console: Terminal, *, measur
 
 def _measure(study: Study, data: RerankingData, console: Terminal) -> None:
     """How long the search takes on this machine, by its largest model; nothing for toys, which take minutes."""
-    from tune.searching.report_pace import EpochDuration, decide, is_quick, slowest
+    from tune.searching.duration_estimate import EpochDuration, decide, is_quick, slowest
 
     if is_quick(study):
         return

@@ -41,9 +41,9 @@ from tune.mirroring.mirror_thread import Trackers
 from tune.mlflow_tracking.tracker import Tracker
 from tune.other_trackers.chosen_trackers import check_trackers, threads_of
 from tune.searching import stop_pause_requests
+from tune.searching.duration_estimate import EpochDuration, decide, is_quick, slowest
 from tune.searching.optuna_searcher import OptunaSearcher, make_sampler
 from tune.searching.replicates import Replication
-from tune.searching.report_pace import EpochDuration, decide, is_quick, slowest
 from tune.searching.schedulers import make_scheduler, replay
 from tune.searching.stop_rules import StopRules
 from tune.searching.trial_lifecycle import TrialLife

@@ -19,7 +19,7 @@ from results.study.study_folder import StudyFolder
 from tune.cluster.node_check import alive
 from tune.execution.failure_cause import NO_ANSWER, NODE_GONE, first_line, machine_fault, memory_kills, root
 from tune.execution.ray_train_private import InProcessTrainer
-from tune.execution.worker_messages import Event, Mailbox, WorkerJob
+from tune.execution.worker_messages import Event, Mailbox, WorkerJob, WorkerSetup
 
 _CAUSE_S = 5.0  # for Ray Train to tell what its workers died of, where the mailbox was gone first
 _NODE_S = 3.0  # for Ray to notice that the node of a worker that died is gone too
@@ -75,11 +75,13 @@ class WorkerGroup:
         self._trainer = InProcessTrainer(
             _serve,
             train_loop_config={
-                "mailbox": self._mailbox,
-                "data": [data],  # in a list, or Ray would put its value in the place of the reference
-                "threads": max(1, resources.cpus_per_worker),
-                "device_share": min(1.0, resources.gpus_per_worker),
-                "mark": resources.mark,
+                "setup": WorkerSetup(
+                    mailbox=self._mailbox,
+                    data=data,
+                    threads=max(1, resources.cpus_per_worker),
+                    device_share=min(1.0, resources.gpus_per_worker),
+                    mark=resources.mark,
+                )
             },
             scaling_config=ray_train.ScalingConfig(
                 num_workers=resources.workers,
@@ -179,9 +181,10 @@ class WorkerGroup:
             self._failure = error
 
 
-def _serve(loop_config: dict[str, Any]) -> None:
-    if not loop_config["device_share"]:
+def _serve(loop_config: dict[str, WorkerSetup]) -> None:
+    setup = loop_config["setup"]
+    if not setup.device_share:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else all workers without a GPU would compute on the first one
     from tune.execution.worker_loop import serve  # here, since it takes seconds that only the workers need to wait for
 
-    serve(loop_config)
+    serve(setup)

@@ -30,29 +30,23 @@ from reranker.training.trainer import TrainingReport
 from reranker.training.training_status import TrainingStatus
 from reranker.zero_shot import keep_zero_shot
 from tune.cluster.folder_copies import FolderCopies
-from tune.execution.worker_messages import Event, WorkerJob
+from tune.execution.worker_messages import Event, WorkerJob, WorkerSetup
 
 _PATIENCE_S = 30.0  # how long one rank waits before it tells the others that it still does; collectives time out
 
 
-def serve(loop_config: dict[str, Any]) -> None:
-    """The loop of a Ray Train worker: take a job, train it, tell of it, until there is none.
-
-    Args:
-        loop_config: `mailbox`; `data`, a list of one reference to the study's `RerankingData` in Ray's object store;
-            `threads` of each worker (more than the CPUs assigned to it slow all of them down many times);
-            `device_share`, the part of a GPU that is this worker's; 0 without one; `mark`, see `TrialResources`.
-    """
-    mailbox = loop_config["mailbox"]
-    torch.set_num_threads(loop_config["threads"])
+def serve(setup: WorkerSetup) -> None:
+    """The loop of a Ray Train worker: take a job, train it, tell of it, until there is none."""
+    mailbox = setup.mailbox
+    torch.set_num_threads(setup.threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    data = ray.get(loop_config["data"][0])
-    share = loop_config["device_share"] or 1.0
+    data = ray.get(setup.data)
+    share = setup.device_share or 1.0
     if torch.cuda.is_available() and share < 1:  # who takes more fails by itself, and not the other workers
         torch.cuda.set_per_process_memory_fraction(share, torch.cuda.current_device())
     bases = BaseModels(share * device_memory().total / 4)
     while (job := _first_rank_gets(mailbox.job)) is not None:
-        event = _train(job, data, bases, mailbox, loop_config["mark"])
+        event = _train(job, data, bases, mailbox, setup.mark)
         if event.kind == "ended":
             if worker_rank() == 0:
                 ray.get(mailbox.tell.remote(event))

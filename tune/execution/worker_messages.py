@@ -6,7 +6,7 @@ import asyncio
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import ray
 
@@ -14,6 +14,25 @@ from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.training.training_status import TrainingStatus
 from tune.cluster.folder_copies import FolderChanges, content_of
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """What a worker has as long as it lives, whatever its jobs.
+
+    Attributes:
+        mailbox: a handle of the `Mailbox` that jobs come from.
+        data: a reference to the study's `RerankingData` in Ray's object store.
+        threads: of each worker; more than the CPUs assigned to it slow all of them down many times.
+        device_share: the part of a GPU that is this worker's; 0 without one.
+        mark: see `TrialResources`.
+    """
+
+    mailbox: Any
+    data: Any
+    threads: int
+    device_share: float
+    mark: Path | None
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def of_best(figures: Mapping[str, Any], searched_by: str) -> dict[str, float]:
     return {**leading(figures, searched_by), "epoch_of_best": figures["epoch"]}
 
 
-def applied(trial: StoredTrial) -> dict[str, Any]:
+def applied(trial: StoredTrial) -> dict[str, object]:
     """What it was really trained with. Nothing of a trial that was cut short, since it may go on."""
     last = trial.reports[-1] if trial.reports and trial.status is not TrialStatus.CANCELLED else {}
     return {name: value for name, value in last.items() if name.startswith(APPLIED)}
@@ -104,7 +104,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+def finite(values: Mapping[str, object]) -> dict[str, object]:
     """With None for what JSON has no number for."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()

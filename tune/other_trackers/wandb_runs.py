@@ -181,18 +181,18 @@ class _Run:
         logged: Any = run.summary if run.resumed else {}
         self._reports, self._between = (int(logged.get(name) or 0) for name in ("report", _BETWEEN))
 
-    def log_reports(self, rows: Iterable[dict[str, Any]]) -> None:
+    def log_reports(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Those that come after the last one that it has, by `report`."""
         for row in rows:
             if row["report"] > self._reports:
-                self._run.log(row)
+                self._run.log(dict(row))
                 self._reports = row["report"]
 
-    def log_between(self, rows: Iterable[dict[str, Any]]) -> None:
+    def log_between(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Those that come after the last one that it has, by examples."""
         for row in rows:
             if row[_BETWEEN] > self._between:
-                self._run.log(row)
+                self._run.log(dict(row))
                 self._between = row[_BETWEEN]
 
     def summarise(self, values: Mapping[str, Any]) -> None:

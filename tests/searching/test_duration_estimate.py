@@ -17,7 +17,7 @@ from reranker.modeling.model_files import BUNDLED
 from reranker.training.speed import Speed, measure_speed
 from results.study.study_folder import StudyFolder
 from tune.run_search import main
-from tune.searching.report_pace import EpochDuration, decide, is_quick, slowest
+from tune.searching.duration_estimate import EpochDuration, decide, is_quick, slowest
 from tune.study_file.study import Study
 
 PROJECT = Path(__file__).resolve().parents[2]
