@@ -53,15 +53,15 @@ install: .venv/.installed
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 …" >&2; exit 2; }
 	@echo "installing PyTorch and what else is needed into .venv, once: some minutes, over 2 GB, with CUDA several times that; log: .venv/install.log"
-	@$(PYTHON) -m venv .venv
-	@{ if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1 || [ "$$(uname)" != Linux ]; then \
+	@mkdir -p .venv && rm -f .venv/install.log
+	@{ $(PYTHON) -m venv .venv && if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1 || [ "$$(uname)" != Linux ]; then \
 	  $(PIP) install "torch==$(TORCH),!=$(TORCH)+cpu"; \
 	else \
 	  $(PIP) install "torch==$(TORCH)+cpu" \
 	  || { $(PIP) install uv && .venv/bin/uv pip install --python $(PY) --torch-backend cpu "torch==$(TORCH)"; } \
 	  || $(PIP) install "torch==$(TORCH)"; \
 	fi && $(PIP) install --constraint constraints.txt --editable '.[dev]'; } > .venv/install.log 2>&1 \
-	  || { tail -n 20 .venv/install.log >&2; echo "the installation failed; the whole log: .venv/install.log" >&2; exit 1; }
+	  || { $(PYTHON) deploy/install_failure.py .venv/install.log; exit 1; }
 	@touch $@
 
 clean:

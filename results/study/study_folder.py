@@ -42,6 +42,7 @@ from results.study.trial_origin import DRAWN, Origin
 
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}")
 _OLD_S = 3600.0
+_ELSEWHERE = "--runs FOLDER or the variable RERANKER_TUNER_HOME names another place"
 READINGS_FROM_THE_START = 3  # the format of studies whose file of the test's readings is there before the first reading
 
 
@@ -150,17 +151,21 @@ class StudyFolder:
         Raises:
             EnvironmentFault: it can't be.
         """
-        with writing(runs / name):
-            existing = next(path for path in (runs, *runs.absolute().parents) if os.path.lexists(path))
-            if not existing.is_dir():
-                raise EnvironmentFault(f"cannot write {runs / name}: {existing} is no folder")
-            probe = existing / f".{uuid.uuid4().hex}.tmp"
-            probe.mkdir()
-            try:
-                (probe / f"{name}-99").mkdir()
-                (probe / f"{name}-99").rmdir()
-            finally:
-                probe.rmdir()
+        existing = next(path for path in (runs, *runs.absolute().parents) if os.path.lexists(path))
+        if not existing.is_dir():
+            raise EnvironmentFault(f"cannot write {runs / name}: {existing} is no folder; {_ELSEWHERE}")
+        probe = existing / f".{uuid.uuid4().hex}.tmp"
+        try:
+            with writing(runs / name):
+                probe.mkdir()
+                try:
+                    (probe / f"{name}-99").mkdir()
+                    (probe / f"{name}-99").rmdir()
+                finally:
+                    probe.rmdir()
+        except EnvironmentFault as fault:
+            fault.args = (f"{fault}; {_ELSEWHERE}",)
+            raise
 
     @staticmethod
     def open(runs: Path, study: str) -> StudyFolder:

@@ -67,7 +67,7 @@ CASES = {
     "search: a store that is none": ("search study.yaml --tracking-uri ftp://x", "argument --tracking-uri: must be a store of MLflow's, such as http://HOST:5000 or sqlite:///FILE; reranker-tuner search --help lists what there is"),
     "search: a summary never": ("search study.yaml --summary-minutes 0", "argument --summary-minutes: must be a number above 0, not '0'; reranker-tuner search --help lists what there is"),
     "search: a summary in words": ("search study.yaml --summary-minutes nan", "argument --summary-minutes: must be a number above 0, not 'nan'; reranker-tuner search --help lists what there is"),
-    "search: runs that is a file": ("search study.yaml --runs study.yaml", "cannot write study.yaml/a: study.yaml is no folder"),
+    "search: runs that is a file": ("search study.yaml --runs study.yaml", "cannot write study.yaml/a: study.yaml is no folder; --runs FOLDER or the variable RERANKER_TUNER_HOME names another place"),
     "search: warm start of nothing": ("search study.yaml --warm-start nothing", "there is no study 'nothing' in HERE/runs; there are: none"),
     "check: no such file": ("check nothing.yaml", "nothing.yaml: there is no such study file; valid: study.yaml"),
     "check: a name of 300 letters": (f"check {'x' * 300}.yaml", "argument study_file: a path's names must have at most 255 bytes each, and 4095 together; reranker-tuner check --help lists what there is"),
