@@ -68,6 +68,13 @@ class BaseModels:
                 yield model
             model.unload()
 
+    def drop_idle(self) -> None:
+        """Drop the bases that are not lent, so that another try has their memory."""
+        self._bases.clear()
+        give_back()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     @property
     def loaded(self) -> list[str]:
         """The names of the loaded models, most recently used last."""

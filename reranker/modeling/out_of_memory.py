@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from reranker.errors import OutOfMemory
+
 _SIGNS = (
     "out of memory",  # CUDA, ROCm, MPS, and the driver
     "can't allocate memory", "cannot allocate memory", "not enough memory",  # of the CPU
@@ -14,6 +16,6 @@ _SIGNS = (
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a smaller pass may go through where this one did not."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if isinstance(error, torch.OutOfMemoryError | MemoryError | OutOfMemory):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)

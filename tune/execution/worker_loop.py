@@ -22,6 +22,7 @@ from reranker.data.assemble import RerankingData
 from reranker.errors import OutOfMemory, RerankerError, TrainingStopped
 from reranker.modeling.memory_estimate import device_memory
 from reranker.modeling.model_cache import BaseModels
+from reranker.modeling.out_of_memory import is_out_of_memory
 from reranker.modeling.process_group import of_first, worker_rank, workers
 from reranker.storage.atomic_files import DamagedFile, disk_fault
 from reranker.storage.file_permissions import opener
@@ -102,29 +103,48 @@ def _train_here(
 
                 tell(TrainingStatus(doing))
                 keep_zero_shot(config, data, bases, plain, without_prior, tell_share)
-            fine_tune(
-                job.config,
-                data,
-                metric=job.metric,
-                folder=job.folder,
-                on_report=tell_report,
-                on_status=tell,
-                should_stop=should_stop,
-                micro_batch=job.micro_batch,
-                resume=True,
-                reports_per_epoch=job.reports_per_epoch,
-                state_every_s=job.state_every_s,
-                bases=bases,
+            with_room(
+                bases,
+                lambda: fine_tune(
+                    job.config,
+                    data,
+                    metric=job.metric,
+                    folder=job.folder,
+                    on_report=tell_report,
+                    on_status=tell,
+                    should_stop=should_stop,
+                    micro_batch=job.micro_batch,
+                    resume=True,
+                    reports_per_epoch=job.reports_per_epoch,
+                    state_every_s=job.state_every_s,
+                    bases=bases,
+                ),
             )
         except TrainingStopped:
             return Event("ended")
-        except OutOfMemory as error:
-            traceback.print_exc()
-            return Event("out_of_memory", cause=str(error), micro_batch=error.micro_batch)
         except Exception as error:  # noqa: BLE001  (whatever it is, it is this job's end and not the group's)
             traceback.print_exc()
+            passes = error.micro_batch if isinstance(error, OutOfMemory) else job.micro_batch
+            if passes and is_out_of_memory(error):
+                return Event("out_of_memory", cause=str(error), micro_batch=passes)
             return _failure(error)
     return Event("ended")
+
+
+def with_room(bases: BaseModels, train: Callable[[], object]) -> None:
+    """Train. Where memory runs out beside bases that wait for later trials, drop them and go on from the last state.
+
+    Workers that train together must fail together, so there a single one does not try again.
+    """
+    try:
+        train()
+        return
+    except (RuntimeError, MemoryError, OutOfMemory) as error:
+        if workers() > 1 or not bases.loaded or not is_out_of_memory(error):
+            raise
+        traceback.print_exc()
+    bases.drop_idle()
+    train()
 
 
 def _failure(error: Exception) -> Event:
