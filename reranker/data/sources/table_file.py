@@ -45,7 +45,15 @@ class TextFile:
 def read_table(
     source: Path | TextFile, required: Sequence[str], optional: Sequence[str], names: dict[str, str], faults: FaultList
 ) -> pd.DataFrame:
-    """The wanted columns under our names; no rows if the file as a whole is unusable."""
+    """The wanted columns under our names; no rows if the file as a whole is unusable.
+
+    Args:
+        names: our column name → the file's, where they differ.
+        faults: collects what is wrong.
+
+    Raises:
+        EnvironmentFault: the file may not be read.
+    """
     if isinstance(source, TextFile):
         table = _read_text(source, required, optional, names, faults)
     else:
