@@ -16,7 +16,7 @@ from peft import PeftModel
 from bench.common import arguments, machine, some_lists, task, write
 from reranker.data.item_token_cache import Catalogue
 from reranker.evaluation.scoring import EncodedLists, FloatArray, score
-from reranker.modeling.lora import attach_lora
+from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
 

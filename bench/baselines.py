@@ -19,12 +19,12 @@ from bench.common import arguments, machine, write
 from bench.learning import source
 from reranker.config import Baseline, TrialConfig
 from reranker.data.assemble import RerankingData
-from reranker.data.baseline_plan import AUTOMATIC, TRAINED, BaselinePlan
-from reranker.data.catalogue_lists import CatalogueLists
-from reranker.data.first_stage import recommender
-from reranker.data.linear_recommenders import FloatArray, History, IntArray
-from reranker.data.ranked_lists import RankedLists
-from reranker.data.sequence_models.tuning import retrained
+from reranker.data.baselines.baseline_plan import AUTOMATIC, TRAINED, BaselinePlan
+from reranker.data.candidates.first_stage import recommender
+from reranker.data.recommenders.catalogue_lists import CatalogueLists
+from reranker.data.recommenders.linear_recommenders import FloatArray, History, IntArray
+from reranker.data.recommenders.ranked_lists import RankedLists
+from reranker.data.recommenders.sequence_models.tuning import retrained
 from reranker.metrics import summarise
 
 LISTS = (20, 50)

@@ -27,7 +27,7 @@ from reranker.data.assemble import RerankingData
 from reranker.data.example import Example
 from reranker.data.sources import is_here
 from reranker.data_config import DemoData, MovieLensData
-from reranker.modeling.model_files import BUNDLED
+from reranker.modeling.checkpoints.model_files import BUNDLED
 
 FOUND = Path(__file__).parent / "found"  # where the figures are written too, as JSON
 MODELS = {"qwen3, 256 × 4, 152k": "wide", "smollm2-135m": "smollm2-135m"}

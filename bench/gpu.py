@@ -30,13 +30,13 @@ from trl import SFTConfig, SFTTrainer
 
 from bench.common import arguments, machine, write
 from reranker.config import TrialConfig
-from reranker.modeling.fused_lora import fuse
-from reranker.modeling.label_head import only_answers
-from reranker.modeling.lora import attach_lora
-from reranker.modeling.memory_estimate import GIB, PassSize, estimate
+from reranker.modeling.checkpoints.model_names import MODELS
+from reranker.modeling.checkpoints.model_shape import Shape
+from reranker.modeling.labels.label_head import only_answers
+from reranker.modeling.lora.fused_lora import fuse
+from reranker.modeling.lora.lora import attach_lora
+from reranker.modeling.memory.memory_estimate import GIB, PassSize, estimate
 from reranker.modeling.model_loading import load_tokenizer
-from reranker.modeling.model_names import MODELS
-from reranker.modeling.model_shape import Shape
 
 TINY = Shape(2, 64, 4, 2, 16, 128, 1000, qk_norm=True)
 PLAIN, NF4 = "plain trl", "answers, nf4"  # nf4 where bitsandbytes is installed

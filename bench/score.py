@@ -23,7 +23,7 @@ from bench.common import MODELS, arguments, in_a_process, machine, model_places,
 from reranker.data.item_token_cache import Catalogue
 from reranker.evaluation.scoring import EncodedLists, score
 from reranker.modeling.batching import pad_left
-from reranker.modeling.lora import attach_lora
+from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
 

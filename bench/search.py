@@ -31,7 +31,7 @@ from reranker.data.item_token_cache import Catalogue
 from reranker.data_config import DemoData
 from reranker.metrics import ranks_of_target, summarise
 from reranker.modeling.batching import pad_left
-from reranker.modeling.lora import attach_lora
+from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
 from results.study.study_folder import StudyFolder

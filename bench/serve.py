@@ -35,7 +35,7 @@ from bench.common import arguments, machine, write
 from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.data.sources.demo import TITLES
-from reranker.modeling.lora import attach_lora
+from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import load_base
 
 ROOT = Path(__file__).resolve().parents[1]

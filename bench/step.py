@@ -35,7 +35,7 @@ from reranker.data.assemble import RerankingData
 from reranker.data.example import Example
 from reranker.data.item_token_cache import Catalogue
 from reranker.errors import TrainingStopped
-from reranker.modeling.lora import attach_lora
+from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.sft import fine_tune

@@ -23,7 +23,7 @@ from reranker.config import TrialConfig, validation_faults
 from reranker.data_config import DataConfig, absolute_paths
 from reranker.errors import Fault, InputError, nearest
 from reranker.metrics import METRIC_NAMES
-from reranker.modeling.model_names import check_name
+from reranker.modeling.checkpoints.model_names import check_name
 from reranker.storage.file_permissions import make_folder
 from reranker.storage.yaml_lines import Document, Location, override, put, read
 
@@ -63,7 +63,7 @@ def _run(config: TrialConfig, data_config: DataConfig, metric: str, output: Path
     status.say("starting")
     from reranker.artifacts.trial_folder import TrialFolder
     from reranker.data.assemble import RerankingData
-    from reranker.data.baseline_ranks import RANDOM  # torch and transformers take seconds to import
+    from reranker.data.baselines.baseline_ranks import RANDOM  # torch and transformers take seconds to import
     from reranker.metrics import summarise
     from reranker.storage.atomic_files import writing
     from reranker.training.sft import fine_tune

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from reranker.command_line.printable_text import Terminal
 from reranker.config import Baseline
-from reranker.data.baseline_plan import TRAINED, BaselinePlan
-from reranker.data.baseline_ranks import RANDOM
+from reranker.data.baselines.baseline_plan import TRAINED, BaselinePlan
+from reranker.data.baselines.baseline_ranks import RANDOM
 from reranker.errors import Fault, InputError
 from reranker.metrics import METRIC_NAMES, Ranks, summarise, values_of
 from reranker.storage.atomic_files import append_line
@@ -83,7 +83,7 @@ def _check(study: StudyFolder, best: StoredTrial | None, unseal: str) -> None:
 
 def _reading(study: StudyFolder, best: StoredTrial, unseal: str) -> dict[str, Any]:
     from reranker.data.assemble import RerankingData
-    from reranker.data.candidate_lists import fingerprint
+    from reranker.data.candidates.candidate_lists import fingerprint
     from reranker.evaluation.evaluate import collaborative_scores, evaluate, items_behind
     from reranker.modeling.model_cache import BaseModels  # imported late: torch and transformers take seconds
     from reranker.ranking.ranker import Reranker

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from reranker.config import TrialConfig
-from reranker.modeling.lora import attach_lora
+from reranker.modeling.lora.lora import attach_lora
 
 SIZES = {
     "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 3, "intermediate_size": 64, "num_attention_heads": 4,

@@ -13,7 +13,7 @@ if __name__ == "__main__":
 
 from reranker.command_line.entry_point import run
 from reranker.data.assemble import RerankingData
-from reranker.data.candidate_lists import CandidateSampler
+from reranker.data.candidates.candidate_lists import CandidateSampler
 from reranker.data.interactions import Interactions
 from reranker.data.split import split
 

@@ -28,9 +28,9 @@ from packaging.specifiers import SpecifierSet
 
 from reranker.command_line.entry_point import Parser, a_path, last_net, not_empty, whole_number
 from reranker.command_line.printable_text import Terminal
-from reranker.modeling.memory_estimate import GIB
-from reranker.modeling.model_files import local_folder
-from reranker.modeling.model_names import MODELS
+from reranker.modeling.checkpoints.model_files import local_folder
+from reranker.modeling.checkpoints.model_names import MODELS
+from reranker.modeling.memory.memory_estimate import GIB
 from reranker.storage.cache_folder import cache_folder
 from reranker.storage.hub import hub_answers, why_silent
 from results.study.checked_folder import leave_out

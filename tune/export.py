@@ -110,7 +110,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     if (args.public or args.dry_run) and not args.push:
         parser.error("--public and --dry-run take --push OWNER/NAME")
     if args.push:
-        from reranker.modeling.model_names import is_hub_id
+        from reranker.modeling.checkpoints.model_names import is_hub_id
 
         if not is_hub_id(args.push):
             parser.error("--push: a repository is named OWNER/NAME")

@@ -16,8 +16,8 @@ import psutil
 from reranker.command_line.entry_point import Parser, a_path, last_net
 from reranker.command_line.printable_text import Terminal
 from reranker.errors import EnvironmentFault
-from reranker.modeling.memory_estimate import GIB
-from reranker.modeling.model_names import check_name
+from reranker.modeling.checkpoints.model_names import check_name
+from reranker.modeling.memory.memory_estimate import GIB
 from reranker.storage.atomic_files import write_file
 from results.study.runs_home import search_command
 from tune.study_file import loading

@@ -23,7 +23,7 @@ if __name__ == "__main__":  # Python puts this script's folder first, where modu
 from reranker.command_line.entry_point import last_net, run
 from reranker.command_line.output_streams import outliving
 from reranker.command_line.printable_text import Terminal
-from reranker.modeling.model_names import check_name
+from reranker.modeling.checkpoints.model_names import check_name
 from results.study.checked_folder import open_study
 from results.study.study_folder import StudyFolder
 from tune.execution.free_port import check_port

@@ -25,8 +25,8 @@ from huggingface_hub import constants, snapshot_download
 from reranker.command_line.entry_point import Parser, last_net
 from reranker.command_line.printable_text import say
 from reranker.errors import EnvironmentFault, Fault, InputError, first_line
-from reranker.modeling.model_files import resolve, revision_of
-from reranker.modeling.model_names import MODELS, is_hub_id
+from reranker.modeling.checkpoints.model_files import resolve, revision_of
+from reranker.modeling.checkpoints.model_names import MODELS, is_hub_id
 
 PROJECT = Path(__file__).resolve().parents[2]
 _MIB = 2**20

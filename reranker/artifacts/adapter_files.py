@@ -30,7 +30,7 @@ from reranker.storage.atomic_files import (
 from reranker.storage.limits import JSON_BYTES, UNPACKED_BYTES
 
 if TYPE_CHECKING:  # reading a folder need not wait for torch
-    from reranker.data.collaborative_scores import TitleScores
+    from reranker.data.recommenders.collaborative_scores import TitleScores
 
 ADAPTER_FACTS = "reranker.json"
 ADAPTER_SETTINGS = "adapter_config.json"  # peft's
@@ -120,7 +120,7 @@ def read_title_scores(folder: Path) -> TitleScores | None:
     Raises:
         DamagedFile: it cannot be read.
     """
-    from reranker.data.collaborative_scores import TitleScores
+    from reranker.data.recommenders.collaborative_scores import TitleScores
 
     if not (folder / ADAPTER_COUNTS).exists():
         return None

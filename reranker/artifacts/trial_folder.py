@@ -54,8 +54,8 @@ from reranker.storage.file_permissions import file_mode, make_folder
 if TYPE_CHECKING:  # reading a folder need not wait for torch
     from peft import PeftModel
 
-    from reranker.data.collaborative_scores import TitleScores
-    from reranker.modeling.label_skill import Skill
+    from reranker.data.recommenders.collaborative_scores import TitleScores
+    from reranker.modeling.lora.label_skill import Skill
 
 _LIBRARIES = ("torch", "transformers", "peft", "trl")
 _FILES = "files.json"  # in a training state: the checksum of every other file
@@ -285,8 +285,8 @@ class TrialFolder:
             title_scores: what was added to the labels' logits in training.
             adjustment: what the validation lists tell of its answers.
         """
-        from reranker.modeling.label_skill import put_beside
-        from reranker.modeling.model_files import revision_of
+        from reranker.modeling.checkpoints.model_files import revision_of
+        from reranker.modeling.lora.label_skill import put_beside
         from reranker.modeling.model_loading import base_fingerprint
 
         temporary = self.path / "adapter.tmp"

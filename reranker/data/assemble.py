@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 from reranker.config import ImageMode, NegativesMix, TrialConfig
 from reranker.data import sources
-from reranker.data.baseline_plan import BaselinePlan
-from reranker.data.baseline_ranks import COLLABORATIVE, Baselines, baseline_ranks
-from reranker.data.candidate_lists import CandidateSampler, training_prefixes
-from reranker.data.catalogue_lists import CatalogueLists
-from reranker.data.collaborative_scores import HISTORY, CollaborativeScores, ItemCounts, TitleScores
+from reranker.data.baselines.baseline_plan import BaselinePlan
+from reranker.data.baselines.baseline_ranks import COLLABORATIVE, Baselines, baseline_ranks
+from reranker.data.candidates.candidate_lists import CandidateSampler, training_prefixes
 from reranker.data.example import MISSING, Evaluated, Example, Part
 from reranker.data.interactions import Interactions
-from reranker.data.ranked_lists import RankedLists
+from reranker.data.recommenders.catalogue_lists import CatalogueLists
+from reranker.data.recommenders.collaborative_scores import HISTORY, CollaborativeScores, ItemCounts, TitleScores
+from reranker.data.recommenders.ranked_lists import RankedLists
 from reranker.data.sources import demo
 from reranker.data.split import Split, split
-from reranker.data.teacher import Calibrated, CrossFitted, Teacher, taught
-from reranker.data.teacher_file import TeacherFile
+from reranker.data.teachers.teacher import Calibrated, CrossFitted, Teacher, taught
+from reranker.data.teachers.teacher_file import TeacherFile
 from reranker.data_config import DataConfig, DemoData
 from reranker.errors import Fault, InputError
 from reranker.metrics import Ranks, ranks_of_target
@@ -37,7 +37,7 @@ class RerankingData:
 
     Attributes:
         validates: whether there are validation lists; a refit trains on the validation items instead.
-        captions: of the items' images, once `reranker.modeling.captions` has made them; else empty.
+        captions: of the items' images, once `reranker.modeling.images.captions` has made them; else empty.
         teacher_file: what `teacher: file` is, if the data have one.
     """
 
@@ -133,7 +133,7 @@ class RerankingData:
     ) -> Baselines:
         """The planned baselines on the part's lists, and on retrieved lists also `retriever`, their own order.
 
-        See `reranker.data.baseline_ranks`. A list that lacks its target is a miss for every baseline. In a full
+        See `reranker.data.baselines.baseline_ranks`. A list that lacks its target is a miss for every baseline. In a full
         evaluation baselines rank the whole catalogue, and the collaborative scores rerank the lists, as a model does.
 
         Args:

@@ -24,7 +24,9 @@ class Example:
     excluded: tuple[int, ...] = ()  # positions that are not negatives for this user, in a shared list
     nth: int = 0  # which of the user's targets of its part it asks for
     behind: int = NOWHERE  # items that the retriever puts before a MISSING target, in a full evaluation
-    collaborative: tuple[float, ...] = ()  # to add to each candidate's logit, see `reranker.data.collaborative_scores`
+    collaborative: tuple[
+        float, ...
+    ] = ()  # to add to each candidate's logit, see `reranker.data.recommenders.collaborative_scores`
     teacher: tuple[
         float, ...
-    ] = ()  # log-probabilities up to a constant, NaN where it has none, see `reranker.data.teacher`
+    ] = ()  # log-probabilities up to a constant, NaN where it has none, see `reranker.data.teachers.teacher`

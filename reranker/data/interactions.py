@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from reranker.data.item_images import ImageCell, ItemImages, item_images
+from reranker.data.images.item_images import ImageCell, ItemImages, item_images
 from reranker.data.periods import Periods, periods_of
 from reranker.data_config import DataConfig, DemoData, MindData, SteamData, TablesData, without_later_fields
 from reranker.errors import Fault, InputError

@@ -106,7 +106,7 @@ class Titles:
 
 @dataclass(eq=False)
 class ImageMarks:
-    """What stands for images in the titles that a model reads; `reranker.modeling.image_inputs` makes them.
+    """What stands for images in the titles that a model reads; `reranker.modeling.images.image_inputs` makes them.
 
     Attributes:
         text: before the title of an item that has an image.

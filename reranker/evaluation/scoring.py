@@ -21,14 +21,14 @@ from reranker.data.example import MISSING, Example
 from reranker.errors import TrainingError
 from reranker.modeling.architecture_check import architecture_of
 from reranker.modeling.batching import by_length, pad_left
-from reranker.modeling.fused_lora import trains_magnitude
-from reranker.modeling.image_inputs import ImageInputs, image_tokens
-from reranker.modeling.label_head import only_answers
-from reranker.modeling.label_trie import LabelTrie
-from reranker.modeling.out_of_memory import is_out_of_memory
-from reranker.modeling.quantisation import count
+from reranker.modeling.checkpoints.quantisation import count
+from reranker.modeling.checkpoints.vision_models import reads_images, vision_tower
+from reranker.modeling.images.image_inputs import ImageInputs, image_tokens
+from reranker.modeling.labels.label_head import only_answers
+from reranker.modeling.labels.label_trie import LabelTrie
+from reranker.modeling.lora.fused_lora import trains_magnitude
+from reranker.modeling.memory.out_of_memory import is_out_of_memory
 from reranker.modeling.shared_list_attention import lay_out, sharing
-from reranker.modeling.vision_models import reads_images, vision_tower
 from reranker.prompting.prompts import Prompt, PromptEncoder
 
 _BATCH_TOKENS = {"cpu": 4096, "mps": 16_384, "cuda": 16_384}  # on a CPU, what fits the cache is fastest

@@ -12,7 +12,7 @@ from reranker.data.example import Example
 from reranker.data.hash_random import random_bits
 from reranker.data.item_token_cache import Catalogue
 from reranker.evaluation.scoring import Probe, Scored
-from reranker.modeling.model_names import keeps_own_skill
+from reranker.modeling.checkpoints.model_names import keeps_own_skill
 from reranker.modeling.process_group import of_all, worker_rank, workers
 from reranker.prompting.prompts import FIND, PromptEncoder
 

@@ -17,9 +17,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from reranker.errors import first_line
 from reranker.modeling.batching import pad_left
-from reranker.modeling.label_head import only_answers
+from reranker.modeling.checkpoints.vision_models import auto_class
+from reranker.modeling.labels.label_head import only_answers
 from reranker.modeling.shared_list_attention import lay_out, sharing
-from reranker.modeling.vision_models import auto_class
 
 _SIZES = {
     "hidden_size": 64, "out_hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 32, "num_attention_heads": 4, "head_dim": 16,

@@ -6,11 +6,11 @@ from transformers import AutoImageProcessor, PreTrainedTokenizerBase
 
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
-from reranker.data.item_images import ItemImages
+from reranker.data.images.item_images import ItemImages
 from reranker.data.item_token_cache import Catalogue
 from reranker.errors import Fault, InputError
-from reranker.modeling.captions import have_captions
-from reranker.modeling.image_inputs import ImageInputs
+from reranker.modeling.images.captions import have_captions
+from reranker.modeling.images.image_inputs import ImageInputs
 from reranker.modeling.model_loading import check_reads, describe, from_pretrained, load_tokenizer
 
 

@@ -12,11 +12,11 @@ from transformers import PreTrainedModel, set_seed
 from reranker.config import ImageMode, TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.item_token_cache import Catalogue
-from reranker.modeling.freed_memory import give_back
 from reranker.modeling.item_catalogue import item_catalogue
-from reranker.modeling.label_skill import Skill, skilled
-from reranker.modeling.lora import attach_lora
-from reranker.modeling.memory_estimate import device_memory
+from reranker.modeling.lora.label_skill import Skill, skilled
+from reranker.modeling.lora.lora import attach_lora
+from reranker.modeling.memory.freed_memory import give_back
+from reranker.modeling.memory.memory_estimate import device_memory
 from reranker.modeling.model_loading import base_dtype, load_base
 
 

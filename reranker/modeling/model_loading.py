@@ -23,17 +23,17 @@ from transformers.utils import logging as transformers_logging
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, Fault, InputError, first_line
 from reranker.modeling.architecture_check import architecture_of
+from reranker.modeling.checkpoints.model_files import local_folder, resolve, weight_files
 from reranker.modeling.device import computes_in_bf16
-from reranker.modeling.lora_targets import LORA_TARGETS
-from reranker.modeling.model_files import local_folder, resolve, weight_files
+from reranker.modeling.lora.lora_targets import LORA_TARGETS
 
 if TYPE_CHECKING:
     from peft import PeftModel  # takes seconds
 
 transformers_logging.disable_progress_bar()  # for loading and converting; downloads from the Hub still show theirs
-from reranker.modeling.precision import in_bf16
-from reranker.modeling.quantisation import check_quantiser
-from reranker.modeling.vision_models import auto_class, reads_images
+from reranker.modeling.checkpoints.precision import in_bf16
+from reranker.modeling.checkpoints.quantisation import check_quantiser
+from reranker.modeling.checkpoints.vision_models import auto_class, reads_images
 from reranker.storage.hub import hub_answers, why_silent
 
 FAMILIES = "Llama, SmolLM, Mistral, Qwen2, Qwen3, Gemma, OLMo, Granite and others that are built like Llama"
@@ -98,7 +98,7 @@ def check_reads(config: TrialConfig, described: PreTrainedConfig) -> None:
 
 
 def check_structure(base: PreTrainedModel, config: TrialConfig) -> None:
-    """Require the modules that `reranker.modeling.label_head` and the adapter use."""
+    """Require the modules that `reranker.modeling.labels.label_head` and the adapter use."""
     try:
         block: Any = base.get_decoder().layers[-1]
         is_complete = isinstance(block.self_attn.o_proj, torch.nn.Module) and isinstance(block.mlp, torch.nn.Module)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from reranker.modeling.label_trie import LabelTrie
+from reranker.modeling.labels.label_trie import LabelTrie
 
 _ATTENTION = "shared_list"
 

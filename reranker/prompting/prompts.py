@@ -16,8 +16,8 @@ from reranker.config import TrialConfig
 from reranker.data.example import Example
 from reranker.data.item_token_cache import FORMS, Catalogue, Titles
 from reranker.errors import Fault, InputError
-from reranker.modeling.image_inputs import ImageInputs
-from reranker.modeling.label_trie import LabelTrie
+from reranker.modeling.images.image_inputs import ImageInputs
+from reranker.modeling.labels.label_trie import LabelTrie
 from reranker.prompting.labels import label_texts
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _USER_MARK, _ANSWER_MARK = "USER0MARK", "ANSWER0MARK"
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question as tokens; those of images as in `reranker.modeling.image_inputs`. `target` is the position of the true label among the list's labels."""
+    """A question as tokens; those of images as in `reranker.modeling.images.image_inputs`. `target` is the position of the true label among the list's labels."""
 
     input_ids: list[int]
     target: int

@@ -13,13 +13,13 @@ import numpy as np
 
 from reranker.calibration import AS_SCORED, Adjustment
 from reranker.config import LETTERS, TrialConfig, build_trial_config
-from reranker.data.collaborative_scores import TitleScores
 from reranker.data.example import Example
-from reranker.data.item_images import ItemImages, given_images
+from reranker.data.images.item_images import ItemImages, given_images
 from reranker.data.item_token_cache import EMPTY_TITLE, PassingTitles
+from reranker.data.recommenders.collaborative_scores import TitleScores
 from reranker.errors import Fault, InputError, RerankerError, TrainingError, json_kind
 from reranker.evaluation.scoring import EncodedLists, FloatArray, at_places
-from reranker.modeling.image_inputs import ImageInputs
+from reranker.modeling.images.image_inputs import ImageInputs
 from reranker.modeling.item_catalogue import image_inputs
 from reranker.modeling.model_loading import load_tokenizer
 from reranker.prompting.prompts import PromptEncoder

@@ -17,11 +17,11 @@ from reranker.artifacts.adapter_files import ADAPTER_FACTS, check_adapter, read_
 from reranker.artifacts.trial_folder import TrialFolder
 from reranker.calibration import AS_SCORED, Adjustment
 from reranker.config import TrialConfig, validation_faults
-from reranker.data.collaborative_scores import TitleScores
+from reranker.data.recommenders.collaborative_scores import TitleScores
 from reranker.errors import EnvironmentFault, Fault, InputError, first_line
 from reranker.evaluation.scoring import EncodedLists, FloatArray, score
 from reranker.modeling.device import best_device
-from reranker.modeling.fused_lora import fuse
+from reranker.modeling.lora.fused_lora import fuse
 from reranker.modeling.model_loading import base_fingerprint, load_base
 from reranker.ranking.list_ranker import ListRanker
 from reranker.storage.atomic_files import DamagedFile

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError
-from reranker.modeling.memory_estimate import PassSize, estimate
-from reranker.modeling.model_shape import Shape
+from reranker.modeling.checkpoints.model_shape import Shape
+from reranker.modeling.memory.memory_estimate import PassSize, estimate
 
 _PASS_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # with padding; on a CPU, what fits the cache is fastest
 _FEWEST, _WIDTH = 512, 512  # tokens of a pass, and of a prompt where that is not known yet

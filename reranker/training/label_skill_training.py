@@ -23,11 +23,11 @@ from reranker.config import TrialConfig
 from reranker.data.example import NOBODY, Example
 from reranker.data.hash_random import IntArray, random_bits, shuffled
 from reranker.data.item_token_cache import Catalogue
-from reranker.modeling.fused_lora import fuse
-from reranker.modeling.label_skill import Skill
-from reranker.modeling.lora import attach_lora
+from reranker.modeling.checkpoints.model_names import keeps_own_skill
+from reranker.modeling.lora.fused_lora import fuse
+from reranker.modeling.lora.label_skill import Skill
+from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import base_dtype, base_fingerprint
-from reranker.modeling.model_names import keeps_own_skill
 from reranker.modeling.process_group import add_up, of_first, worker_rank, workers
 from reranker.prompting.forward_passes import Limits, Pass, on_device, plain_passes, shared_passes
 from reranker.prompting.prompts import FIND, PromptEncoder

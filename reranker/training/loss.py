@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from peft import PeftModel
 from torch import Tensor
 
-from reranker.modeling.label_head import only_answers
+from reranker.modeling.labels.label_head import only_answers
 from reranker.modeling.shared_list_attention import Layout, sharing
 from reranker.prompting.forward_passes import Pass
 from reranker.prompting.prompts import PromptEncoder

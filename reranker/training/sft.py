@@ -15,14 +15,14 @@ from reranker.config import TrialConfig
 from reranker.data.agreement import check_agreement
 from reranker.data.assemble import RerankingData
 from reranker.errors import OutOfMemory, TrainingStopped
+from reranker.modeling.checkpoints.model_files import shape_of
 from reranker.modeling.device import best_device
-from reranker.modeling.label_skill import Skill
-from reranker.modeling.lora_start import start_at_base
-from reranker.modeling.memory_estimate import host_memory
+from reranker.modeling.lora.label_skill import Skill
+from reranker.modeling.lora.lora_start import start_at_base
+from reranker.modeling.memory.memory_estimate import host_memory
+from reranker.modeling.memory.out_of_memory import is_out_of_memory
 from reranker.modeling.model_cache import BaseModels
-from reranker.modeling.model_files import shape_of
 from reranker.modeling.model_loading import base_dtype
-from reranker.modeling.out_of_memory import is_out_of_memory
 from reranker.modeling.process_group import workers
 from reranker.prompting.forward_passes import Limits
 from reranker.prompting.prompts import PromptEncoder

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from reranker.errors import TrainingStopped
 from reranker.evaluation.scoring import Progress
-from reranker.modeling.freed_memory import give_back
+from reranker.modeling.memory.freed_memory import give_back
 from reranker.training.report_plan import ReportPlan
 from reranker.training.training_status import Pace, TrainingStatus
 

@@ -29,9 +29,9 @@ from reranker.errors import TrainingError
 from reranker.evaluation.evaluate import Evaluation, collaborative_scores, evaluate, items_behind
 from reranker.evaluation.scoring import EncodedLists, Probe, at_places, flops_per_list, inspect
 from reranker.evaluation.title_probe import named_titles, own_probes, title_probes
-from reranker.modeling.label_skill import Skill
+from reranker.modeling.checkpoints.quantisation import count
+from reranker.modeling.lora.label_skill import Skill
 from reranker.modeling.process_group import gathered, of_all, of_first, wait_for_all, worker_rank, workers
-from reranker.modeling.quantisation import count
 from reranker.prompting.forward_passes import Pass
 from reranker.prompting.prompts import PromptEncoder
 from reranker.report_figures import SCORED_SHARE, best_report, is_better

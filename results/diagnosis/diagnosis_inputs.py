@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from reranker.config import TrialConfig
-from reranker.data.baseline_ranks import COLLABORATIVE
+from reranker.data.baselines.baseline_ranks import COLLABORATIVE
 from reranker.errors import EnvironmentFault, Fault, InputError, nearest
 from reranker.metrics import METRIC_NAMES, METRICS, Picks, chance
 from reranker.report_figures import on_all_lists, scored_share

@@ -26,14 +26,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from reranker.artifacts.adapter_files import check_adapter, read_adjustment, read_title_scores
-from reranker.data.item_images import opened
+from reranker.data.images.item_images import opened
 from reranker.data.sources import amazon, mind, movielens, recbole, steam, tables, yelp
-from reranker.data.sources.plain_text import plain
+from reranker.data.sources.reading.plain_text import plain
 from reranker.data_config import AmazonData, MindData, MovieLensData, RecBoleData, SteamData, TablesData, YelpData
 from reranker.errors import EnvironmentFault, InputError
 from reranker.item_text import ItemTemplate
-from reranker.modeling.gguf import check_gguf
-from reranker.modeling.model_shape import read_shape
+from reranker.modeling.checkpoints.gguf import check_gguf
+from reranker.modeling.checkpoints.model_shape import read_shape
 from reranker.storage import atomic_files
 from reranker.storage.user_paths import user_path
 from results.diagnosis.diagnosis_inputs import read_table

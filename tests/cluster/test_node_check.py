@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reranker.errors import EnvironmentFault
-from reranker.modeling.memory_estimate import GIB, DeviceMemory
+from reranker.modeling.memory.memory_estimate import GIB, DeviceMemory
 from tune.cluster.node_check import NodeFacts, Nodes
 
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "transformers": "5.23.0", "peft": "0.20", "trl": "1.0", "numpy": "2"}

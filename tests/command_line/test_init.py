@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from reranker.data_config import TablesData
-from reranker.modeling.memory_estimate import GIB
-from reranker.modeling.model_names import check_name
+from reranker.modeling.checkpoints.model_names import check_name
+from reranker.modeling.memory.memory_estimate import GIB
 from tune import init
 from tune.study_file import loading
 from tune.study_file.column_names import INTERACTION_COLUMNS, ITEM_COLUMNS, recognised

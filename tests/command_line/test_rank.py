@@ -30,7 +30,7 @@ from reranker.data.sources.demo import TITLES
 from reranker.data_config import DemoData
 from reranker.errors import EnvironmentFault, InputError, TrainingError
 from reranker.metrics import ranks_of_target
-from reranker.modeling.model_files import BUNDLED
+from reranker.modeling.checkpoints.model_files import BUNDLED
 from reranker.ranking import list_ranker, rank_stream
 from reranker.ranking.list_ranker import Ranking
 from reranker.ranking.ranker import Reranker

@@ -4,12 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reranker.data import linear_recommenders
-from reranker.data.baseline_ranks import baseline_ranks
-from reranker.data.candidate_lists import CandidateSampler
+from reranker.data.baselines.baseline_ranks import baseline_ranks
+from reranker.data.candidates.candidate_lists import CandidateSampler
 from reranker.data.example import Example
 from reranker.data.interactions import Interactions
-from reranker.data.ranked_lists import RankedLists
+from reranker.data.recommenders import linear_recommenders
+from reranker.data.recommenders.ranked_lists import RankedLists
 from reranker.data.sources import load
 from reranker.data.split import split
 from reranker.data_config import MovieLensData

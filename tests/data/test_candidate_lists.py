@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from reranker.config import NegativesMix, TrialConfig
-from reranker.data import collaborative_scores
-from reranker.data.candidate_lists import CandidateSampler, fingerprint, training_prefixes
+from reranker.data.candidates.candidate_lists import CandidateSampler, fingerprint, training_prefixes
+from reranker.data.candidates.leak_guard import check_no_leak
 from reranker.data.example import MISSING, Evaluated, Example
 from reranker.data.interactions import Interactions
-from reranker.data.leak_guard import check_no_leak
+from reranker.data.recommenders import collaborative_scores
 from reranker.data.split import split
 from reranker.errors import InputError
 

@@ -10,9 +10,9 @@ import pytest
 from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
-from reranker.data.candidate_lists import fingerprint
+from reranker.data.candidates.candidate_lists import fingerprint
 from reranker.data.example import MISSING, Evaluated
-from reranker.data.linear_recommenders import RECOMMENDERS
+from reranker.data.recommenders.linear_recommenders import RECOMMENDERS
 from reranker.data_config import DemoData, MovieLensData
 from reranker.evaluation.evaluate import evaluate, items_behind
 from reranker.metrics import METRIC_NAMES, NOWHERE, summarise

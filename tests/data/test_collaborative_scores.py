@@ -10,7 +10,7 @@ from reranker.artifacts.trial_folder import TrialFolder
 from reranker.calibration import log_loss
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
-from reranker.data.collaborative_scores import CollaborativeScores, ItemCounts, TitleScores
+from reranker.data.recommenders.collaborative_scores import CollaborativeScores, ItemCounts, TitleScores
 from reranker.data_config import DemoData, MovieLensData
 from reranker.metrics import ranks_of_target, summarise
 from reranker.ranking.ranker import Reranker

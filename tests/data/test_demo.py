@@ -17,7 +17,7 @@ from reranker.data_config import DemoData
 from reranker.errors import InputError
 from reranker.evaluation.scoring import EncodedLists, score
 from reranker.metrics import ranks_of_target, summarise
-from reranker.modeling.model_files import BUNDLED
+from reranker.modeling.checkpoints.model_files import BUNDLED
 from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
 

@@ -11,15 +11,16 @@ import pytest
 from pydantic import ValidationError
 
 from reranker.config import NegativesMix, Retriever, TrialConfig
-from reranker.data import first_stage, linear_recommenders
 from reranker.data.assemble import RerankingData
-from reranker.data.baseline_ranks import COLLABORATIVE
-from reranker.data.candidate_lists import CandidateSampler, training_prefixes
+from reranker.data.baselines.baseline_ranks import COLLABORATIVE
+from reranker.data.candidates import first_stage
+from reranker.data.candidates.candidate_lists import CandidateSampler, training_prefixes
+from reranker.data.candidates.leak_guard import check_no_leak
+from reranker.data.candidates.negatives import Negatives
 from reranker.data.example import MISSING, Evaluated, Example
 from reranker.data.interactions import Interactions
-from reranker.data.leak_guard import check_no_leak
-from reranker.data.linear_recommenders import RECOMMENDERS
-from reranker.data.negatives import Negatives
+from reranker.data.recommenders import linear_recommenders
+from reranker.data.recommenders.linear_recommenders import RECOMMENDERS
 from reranker.data.sources import load
 from reranker.data.split import split
 from reranker.data_config import DemoData, MovieLensData
@@ -287,7 +288,7 @@ def test_the_shares_of_three_kinds_are_kept(data, mix, monkeypatch):
     users = prefixes[:, 0]
     kinds = []
     pick = Negatives._weights_of
-    monkeypatch.setattr("reranker.data.negatives._ATTEMPTS", 0)  # each place is drawn by the listed weights
+    monkeypatch.setattr("reranker.data.candidates.negatives._ATTEMPTS", 0)  # each place is drawn by the listed weights
     monkeypatch.setattr(
         Negatives, "_weights_of", lambda self, part, kind, pool: kinds.append(kind) or pick(self, part, kind, pool)
     )

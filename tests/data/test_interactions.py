@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from reranker.config import TrialConfig
-from reranker.data.candidate_lists import CandidateSampler
+from reranker.data.candidates.candidate_lists import CandidateSampler
 from reranker.data.interactions import Interactions, Removal, build_interactions
 from reranker.data_config import DemoData, TablesData
 from reranker.errors import InputError

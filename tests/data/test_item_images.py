@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reranker.data import item_images as module
 from reranker.data.assemble import RerankingData
-from reranker.data.item_images import opened
+from reranker.data.images import item_images as module
+from reranker.data.images.item_images import opened
 from reranker.data.sources import load
 from reranker.data_config import TablesData
 from reranker.errors import EnvironmentFault, InputError

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
-from reranker.data.baseline_plan import BaselinePlan
+from reranker.data.baselines.baseline_plan import BaselinePlan
 from reranker.data.example import Example
-from reranker.data.linear_recommenders import markov
-from reranker.data.ranked_lists import RankedLists
-from reranker.data.sequence_models import training, tuning
-from reranker.data.sequence_models.networks import LENGTH, Recipe, SequenceNetwork
-from reranker.data.sequence_models.training import OutOfTime, SequenceTraining
+from reranker.data.recommenders.linear_recommenders import markov
+from reranker.data.recommenders.ranked_lists import RankedLists
+from reranker.data.recommenders.sequence_models import training, tuning
+from reranker.data.recommenders.sequence_models.networks import LENGTH, Recipe, SequenceNetwork
+from reranker.data.recommenders.sequence_models.training import OutOfTime, SequenceTraining
 from reranker.data_config import DemoData
 from reranker.metrics import Ranks, summarise
 from reranker.storage.cache_folder import cache_folder

@@ -14,11 +14,11 @@ from pydantic import ValidationError
 
 from reranker.config import NegativesMix, TrialConfig
 from reranker.data.assemble import RerankingData
-from reranker.data.collaborative_scores import ItemCounts
+from reranker.data.candidates.leak_guard import check_no_leak
 from reranker.data.example import Example
 from reranker.data.interactions import Interactions
-from reranker.data.leak_guard import check_no_leak
-from reranker.data.linear_recommenders import RECOMMENDERS, fitted
+from reranker.data.recommenders.collaborative_scores import ItemCounts
+from reranker.data.recommenders.linear_recommenders import RECOMMENDERS, fitted
 from reranker.data.sources import load
 from reranker.data.split import HeldOut, Split, split
 from reranker.data_config import DemoData, TablesData

@@ -11,8 +11,8 @@ import pytest
 from reranker.calibration import log_loss
 from reranker.config import TrialConfig
 from reranker.data.example import Example
-from reranker.data.linear_recommenders import RECOMMENDERS
-from reranker.data.teacher import FOLDS, Calibrated, CrossFitted, check_size
+from reranker.data.recommenders.linear_recommenders import RECOMMENDERS
+from reranker.data.teachers.teacher import FOLDS, Calibrated, CrossFitted, check_size
 from reranker.errors import InputError
 
 CONFIG = TrialConfig(model="demo-tiny", teacher="ease")

@@ -14,17 +14,17 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from reranker.config import TrialConfig
-from reranker.data import sentence_encoder
 from reranker.data.assemble import RerankingData
-from reranker.data.baseline_plan import BaselinePlan
-from reranker.data.baseline_ranks import baseline_ranks
+from reranker.data.baselines.baseline_plan import BaselinePlan
+from reranker.data.baselines.baseline_ranks import baseline_ranks
+from reranker.data.candidates.first_stage import Retriever
 from reranker.data.example import Example
-from reranker.data.first_stage import Retriever
 from reranker.data.interactions import Interactions
-from reranker.data.ranked_lists import RankedLists
-from reranker.data.sentence_encoder import embeddings
+from reranker.data.recommenders import sentence_encoder
+from reranker.data.recommenders.ranked_lists import RankedLists
+from reranker.data.recommenders.sentence_encoder import embeddings
+from reranker.data.recommenders.text_recommenders import LATEST, bm25, dense
 from reranker.data.split import split
-from reranker.data.text_recommenders import LATEST, bm25, dense
 from reranker.data_config import DemoData
 from reranker.errors import EnvironmentFault, InputError
 from reranker.storage.cache_folder import cache_folder

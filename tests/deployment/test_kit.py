@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from deploy.kit.make_kit import wanted
-from reranker.modeling.model_files import BUNDLED
+from reranker.modeling.checkpoints.model_files import BUNDLED
 
 PROJECT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow

@@ -29,11 +29,11 @@ from reranker.artifacts.trial_folder import TrialFolder
 from reranker.calibration import Adjustment
 from reranker.config import NegativesMix, TrialConfig
 from reranker.data.assemble import RerankingData
-from reranker.data.leak_guard import check_no_leak
+from reranker.data.candidates.leak_guard import check_no_leak
 from reranker.data_config import DemoData
 from reranker.errors import EnvironmentFault, InputError
 from reranker.metrics import chance
-from reranker.modeling.model_files import BUNDLED
+from reranker.modeling.checkpoints.model_files import BUNDLED
 from reranker.ranking.ranker import Reranker
 from reranker.storage.atomic_files import write_yaml
 from reranker.training.sft import fine_tune

@@ -12,7 +12,7 @@ from reranker.data.item_token_cache import Catalogue
 from reranker.errors import TrainingError
 from reranker.evaluation.scoring import EncodedLists, _alike, inspect
 from reranker.evaluation.title_probe import title_probes
-from reranker.modeling.lora import attach_lora
+from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
 

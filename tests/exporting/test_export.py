@@ -20,7 +20,7 @@ from transformers import (
 from reranker.artifacts.adapter_files import read_facts, settings_checksum, write_facts
 from reranker.config import TrialConfig
 from reranker.errors import InputError
-from reranker.modeling.model_files import BUNDLED
+from reranker.modeling.checkpoints.model_files import BUNDLED
 from reranker.modeling.model_loading import load_base
 from reranker.ranking.ranker import Reranker
 from reranker.storage.atomic_files import write_json

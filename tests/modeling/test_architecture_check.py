@@ -12,8 +12,8 @@ from reranker.data_config import DemoData
 from reranker.errors import InputError
 from reranker.evaluation.scoring import EncodedLists, Probe, inspect
 from reranker.modeling.architecture_check import architecture_of
+from reranker.modeling.checkpoints.model_files import BUNDLED
 from reranker.modeling.model_cache import BaseModels
-from reranker.modeling.model_files import BUNDLED
 from reranker.modeling.model_loading import check_base
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.sft import fine_tune

@@ -15,8 +15,8 @@ from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.sources import demo
 from reranker.errors import EnvironmentFault, InputError
-from reranker.modeling import captions as module
-from reranker.modeling.captions import are_kept, have_captions
+from reranker.modeling.images import captions as module
+from reranker.modeling.images.captions import are_kept, have_captions
 from reranker.training.sft import fine_tune
 from tests.captioner import make_captioner
 from tests.pictures import noise, shop

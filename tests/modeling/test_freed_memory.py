@@ -11,7 +11,7 @@ import pytest
 
 FRAGMENTED = """
 import json, psutil
-from reranker.modeling.freed_memory import give_back
+from reranker.modeling.memory.freed_memory import give_back
 
 process = psutil.Process()
 blocks = [bytearray(100_000) for _ in range(4000)]  # too small to be mapped one by one

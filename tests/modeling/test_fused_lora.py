@@ -7,8 +7,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from reranker.config import TrialConfig
-from reranker.modeling.fused_lora import LowRank, fuse
-from reranker.modeling.lora import attach_lora
+from reranker.modeling.lora.fused_lora import LowRank, fuse
+from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import load_base
 
 CPU = torch.device("cpu")

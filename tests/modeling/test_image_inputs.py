@@ -19,13 +19,13 @@ from reranker.errors import InputError
 from reranker.evaluation.scoring import EncodedLists, Probe, flops_per_list, inspect, score
 from reranker.modeling.architecture_check import architecture_of
 from reranker.modeling.batching import pad_left
-from reranker.modeling.image_inputs import image_tokens
+from reranker.modeling.checkpoints.model_names import MODELS
+from reranker.modeling.checkpoints.model_shape import read_shape
+from reranker.modeling.images.image_inputs import image_tokens
 from reranker.modeling.item_catalogue import item_catalogue
-from reranker.modeling.label_trie import LabelTrie
-from reranker.modeling.lora import attach_lora
+from reranker.modeling.labels.label_trie import LabelTrie
+from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import check_base, load_base
-from reranker.modeling.model_names import MODELS
-from reranker.modeling.model_shape import read_shape
 from reranker.modeling.shared_list_attention import lay_out
 from reranker.prompting.prompts import FIND, PromptEncoder
 from tests.vision import BARE, make_vision_model, shop_with_images

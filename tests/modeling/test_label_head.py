@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from reranker.config import TrialConfig
 from reranker.evaluation.scoring import EncodedLists, flops_per_list
 from reranker.modeling.batching import by_length, pad_left
-from reranker.modeling.label_head import only_answers
-from reranker.modeling.label_trie import LabelTrie
+from reranker.modeling.labels.label_head import only_answers
+from reranker.modeling.labels.label_trie import LabelTrie
 from reranker.prompting.prompts import Prompt
 from tests.families import FAMILIES, LABELS, adapted, gradients, same
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from reranker.evaluation.scoring import EncodedLists, inspect
-from reranker.modeling.label_trie import LabelTrie
+from reranker.modeling.labels.label_trie import LabelTrie
 from reranker.prompting.prompts import Prompt
 from tests.families import FAMILIES
 

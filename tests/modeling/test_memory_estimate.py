@@ -20,14 +20,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.item_token_cache import Catalogue
-from reranker.modeling.fused_lora import fuse
+from reranker.modeling.checkpoints.model_files import shape_of
+from reranker.modeling.checkpoints.model_names import MODELS
+from reranker.modeling.checkpoints.model_shape import read_shape
 from reranker.modeling.item_catalogue import item_catalogue
-from reranker.modeling.lora import attach_lora
-from reranker.modeling.memory_estimate import PassSize, estimate
-from reranker.modeling.model_files import shape_of
+from reranker.modeling.lora.fused_lora import fuse
+from reranker.modeling.lora.lora import attach_lora
+from reranker.modeling.memory.memory_estimate import PassSize, estimate
 from reranker.modeling.model_loading import load_base, load_tokenizer
-from reranker.modeling.model_names import MODELS
-from reranker.modeling.model_shape import read_shape
 from reranker.prompting.forward_passes import Limits, Pass, plain_passes, shared_passes
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.loss import Objective

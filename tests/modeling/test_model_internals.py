@@ -20,7 +20,7 @@ from reranker.config import TrialConfig
 from tests.families import FAMILIES, adapted
 
 TRANSFORMERS = f"transformers {transformers.__version__} has changed what reranker/modeling/"
-PEFT = f"peft {peft.__version__} has changed what reranker/modeling/fused_lora.py reaches: "
+PEFT = f"peft {peft.__version__} has changed what reranker/modeling/lora/fused_lora.py reaches: "
 
 
 @pytest.fixture(params=list(FAMILIES))

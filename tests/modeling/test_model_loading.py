@@ -13,10 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, InputError
-from reranker.modeling.lora import attach_lora
-from reranker.modeling.model_files import BUNDLED, local_folder, resolve, revision_of
+from reranker.modeling.checkpoints.model_files import BUNDLED, local_folder, resolve, revision_of
+from reranker.modeling.checkpoints.model_names import MODELS, check_name
+from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import base_dtype, check_base, load_base, load_tokenizer
-from reranker.modeling.model_names import MODELS, check_name
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import torch
 from reranker.artifacts.adapter_files import ADAPTER_COUNTS, read_title_scores
 from reranker.config import TrialConfig
 from reranker.errors import RerankerError
-from reranker.modeling.model_files import BUNDLED
+from reranker.modeling.checkpoints.model_files import BUNDLED
 from reranker.modeling.model_loading import load_base
 from reranker.storage.atomic_files import DamagedFile
 

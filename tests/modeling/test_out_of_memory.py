@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reranker.modeling.out_of_memory import is_out_of_memory
+from reranker.modeling.memory.out_of_memory import is_out_of_memory
 
 
 @pytest.mark.parametrize(

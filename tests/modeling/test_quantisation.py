@@ -16,10 +16,10 @@ from reranker.data_config import DemoData
 from reranker.errors import EnvironmentFault, InputError
 from reranker.evaluation.evaluate import evaluate
 from reranker.evaluation.scoring import EncodedLists, flops_per_list, score
-from reranker.modeling import quantisation
-from reranker.modeling.memory_estimate import GIB, PassSize, estimate
+from reranker.modeling.checkpoints import quantisation
+from reranker.modeling.checkpoints.model_files import shape_of
+from reranker.modeling.memory.memory_estimate import GIB, PassSize, estimate
 from reranker.modeling.model_cache import BaseModels
-from reranker.modeling.model_files import shape_of
 from reranker.modeling.model_loading import base_fingerprint, load_base
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.sft import fine_tune

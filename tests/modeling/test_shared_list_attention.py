@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from reranker.config import TrialConfig
 from reranker.modeling.batching import pad_left
-from reranker.modeling.label_head import only_answers
+from reranker.modeling.labels.label_head import only_answers
 from reranker.modeling.shared_list_attention import lay_out, sharing
 from tests.families import FAMILIES, LABELS, adapted, gradients, same
 

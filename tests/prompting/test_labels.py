@@ -15,7 +15,7 @@ from reranker.data.example import Example
 from reranker.data.item_token_cache import Catalogue
 from reranker.errors import InputError
 from reranker.evaluation.scoring import EncodedLists, inspect
-from reranker.modeling.lora import attach_lora
+from reranker.modeling.lora.lora import attach_lora
 from reranker.prompting.forward_passes import Limits, plain_passes, shared_passes
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.loss import Objective

@@ -13,7 +13,7 @@ import torch
 
 from reranker.data.assemble import RerankingData
 from reranker.data_config import DemoData
-from reranker.modeling.model_files import BUNDLED
+from reranker.modeling.checkpoints.model_files import BUNDLED
 from reranker.training.speed import Speed, measure_speed
 from results.study.study_folder import StudyFolder
 from tune.run_search import main

@@ -11,7 +11,7 @@ import pytest
 
 from reranker.command_line.printable_text import Terminal
 from reranker.data.assemble import RerankingData
-from reranker.data.baseline_plan import BaselinePlan
+from reranker.data.baselines.baseline_plan import BaselinePlan
 from reranker.data_config import DemoData
 from reranker.errors import EnvironmentFault, InputError
 from reranker.metrics import summarise

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from reranker.data.assemble import RerankingData
-from reranker.data.sequence_models import tuning
-from reranker.data.sequence_models.networks import Recipe
+from reranker.data.recommenders.sequence_models import tuning
+from reranker.data.recommenders.sequence_models.networks import Recipe
 from reranker.metrics import summarise
 from results import sealed_test
 from results.study.study_folder import StudyFolder
@@ -60,7 +60,7 @@ def test_what_is_added_to_the_model_s_scores_is_a_baseline_whatever_is_named():
 
 @pytest.mark.usefixtures("quick")
 def test_a_study_begins_with_the_ranks_of_its_baselines_their_recipes_and_what_was_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("reranker.data.baseline_ranks.MOST_ITEMS", {"ease": 100})
+    monkeypatch.setattr("reranker.data.baselines.baseline_ranks.MOST_ITEMS", {"ease": 100})
     study, lines = study_of("popularity", "ease", "sasrec"), list[str]()
     data = sealed(study)
     scored = score_baselines(study, data, lines.append)
@@ -87,7 +87,7 @@ def test_a_study_that_goes_on_gets_the_baselines_that_it_names_by_now(tmp_path, 
     study = study_of("popularity")
     folder = begin_study(study, sealed(study), tmp_path)
     kept = (folder.baseline("popularity").path / "ranks.parquet").stat().st_mtime_ns
-    monkeypatch.setattr("reranker.data.baseline_ranks.MOST_ITEMS", {"ease": 100})
+    monkeypatch.setattr("reranker.data.baselines.baseline_ranks.MOST_ITEMS", {"ease": 100})
     more = study_of("popularity", "bm25", "sasrec", "ease")
     keep_missing_baselines(more, sealed(more), folder, lambda line: None)
     assert folder.baselines() == ["bm25", "popularity", "sasrec"]

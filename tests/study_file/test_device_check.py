@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reranker.errors import EnvironmentFault, InputError
-from reranker.modeling.memory_estimate import GIB, DeviceMemory, device_memory, gpu_memory
+from reranker.modeling.memory.memory_estimate import GIB, DeviceMemory, device_memory, gpu_memory
 from tune.study_file.memory_plan import check_device, describe_memory, gpu_part
 from tune.study_file.preflight import ModelCheck, check_models
 from tune.study_file.study import Study

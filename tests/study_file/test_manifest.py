@@ -1,7 +1,7 @@
 import pytest
 
 from reranker.data.assemble import RerankingData
-from reranker.data.candidate_lists import fingerprint
+from reranker.data.candidates.candidate_lists import fingerprint
 from reranker.data_config import TablesData
 from reranker.errors import InputError
 from results.study.list_facts import ListFacts

@@ -16,7 +16,7 @@ import yaml
 from reranker.config import TrialConfig
 from reranker.data_config import TablesData
 from reranker.errors import Fault, InputError
-from reranker.modeling.model_names import check_name
+from reranker.modeling.checkpoints.model_names import check_name
 from tune.study_file.loading import load
 from tune.study_file.study import Study
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from reranker.config import TrialConfig
-from reranker.modeling.memory_estimate import GIB, PassSize, estimate
-from reranker.modeling.model_files import shape_of
+from reranker.modeling.checkpoints.model_files import shape_of
+from reranker.modeling.memory.memory_estimate import GIB, PassSize, estimate
 from reranker.training.batch_plan import pass_tokens
 from tests.present import present
 

@@ -23,8 +23,8 @@ from reranker.data.item_token_cache import Catalogue
 from reranker.data_config import DemoData
 from reranker.errors import TrainingStopped
 from reranker.evaluation.title_probe import title_probes
-from reranker.modeling.label_skill import Skill, put_beside, skilled
-from reranker.modeling.lora import attach_lora
+from reranker.modeling.lora.label_skill import Skill, put_beside, skilled
+from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_cache import BaseModels
 from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder

@@ -15,10 +15,10 @@ from reranker.data_config import DemoData
 from reranker.errors import InputError
 from reranker.evaluation.evaluate import evaluate
 from reranker.evaluation.scoring import EncodedLists, score
-from reranker.modeling.fused_lora import LowRank, fuse
-from reranker.modeling.label_skill import Skill
-from reranker.modeling.lora import attach_lora
-from reranker.modeling.lora_start import start_at_base
+from reranker.modeling.lora.fused_lora import LowRank, fuse
+from reranker.modeling.lora.label_skill import Skill
+from reranker.modeling.lora.lora import attach_lora
+from reranker.modeling.lora.lora_start import start_at_base
 from reranker.modeling.model_cache import BaseModels
 from reranker.modeling.model_loading import load_base
 from reranker.prompting.prompts import PromptEncoder

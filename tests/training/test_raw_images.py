@@ -23,7 +23,7 @@ from reranker.data.assemble import RerankingData
 from reranker.errors import InputError, TrainingStopped
 from reranker.evaluation.scoring import EncodedLists, score
 from reranker.modeling.item_catalogue import item_catalogue
-from reranker.modeling.lora import attach_lora
+from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_cache import BaseModels
 from reranker.modeling.model_loading import load_base
 from reranker.prompting.forward_passes import Limits, plain_passes, shared_passes

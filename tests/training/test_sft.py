@@ -23,7 +23,7 @@ from reranker.errors import EnvironmentFault, InputError, TrainingError, Trainin
 from reranker.evaluation.scoring import EncodedLists, inspect, score
 from reranker.metrics import chance, ranks_of_target, summarise
 from reranker.modeling.batching import pad_left
-from reranker.modeling.lora import attach_lora
+from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
 from reranker.report_figures import best_report

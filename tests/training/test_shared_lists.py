@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import NegativesMix, TrialConfig, build_trial_config
 from reranker.data.assemble import RerankingData
-from reranker.data.candidate_lists import CandidateSampler, training_prefixes
+from reranker.data.candidates.candidate_lists import CandidateSampler, training_prefixes
 from reranker.data.example import Example
 from reranker.data.interactions import Interactions
 from reranker.data.item_token_cache import Catalogue

@@ -17,8 +17,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from reranker.errors import EnvironmentFault, RerankerError, first_line
-from reranker.modeling.memory_estimate import GIB, DeviceMemory, device_memory
-from reranker.modeling.model_files import resolve, revision_of
+from reranker.modeling.checkpoints.model_files import resolve, revision_of
+from reranker.modeling.memory.memory_estimate import GIB, DeviceMemory, device_memory
 from reranker.storage.atomic_files import write_file
 
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "numpy")  # whose versions may change what is trained

@@ -26,8 +26,8 @@ from reranker.artifacts.trial_folder import TrialFolder
 from reranker.command_line.redaction import masked
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
-from reranker.modeling.model_files import BUNDLED, resolve, revision_of
-from reranker.modeling.model_names import MODELS
+from reranker.modeling.checkpoints.model_files import BUNDLED, resolve, revision_of
+from reranker.modeling.checkpoints.model_names import MODELS
 from results.statistics.comparison import compare
 from results.statistics.verdict_text import verdict
 from results.study.study_folder import StudyFolder

@@ -20,9 +20,9 @@ from reranker.artifacts.trial_folder import TrialFolder
 from reranker.command_line.output_streams import masking, outliving
 from reranker.data.assemble import RerankingData
 from reranker.errors import OutOfMemory, RerankerError, TrainingStopped
-from reranker.modeling.memory_estimate import device_memory
+from reranker.modeling.memory.memory_estimate import device_memory
+from reranker.modeling.memory.out_of_memory import is_out_of_memory
 from reranker.modeling.model_cache import BaseModels
-from reranker.modeling.out_of_memory import is_out_of_memory
 from reranker.modeling.process_group import of_first, worker_rank, workers
 from reranker.storage.atomic_files import DamagedFile, disk_fault
 from reranker.storage.file_permissions import opener

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError
-from reranker.modeling.model_files import BUNDLED
-from reranker.modeling.model_names import MODELS
+from reranker.modeling.checkpoints.model_files import BUNDLED
+from reranker.modeling.checkpoints.model_names import MODELS
 from reranker.ranking.vllm_ranker import MOST_LABELS
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM sets memory aside for

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reranker.config import TrialConfig
-from reranker.modeling.model_names import MODELS
+from reranker.modeling.checkpoints.model_names import MODELS
 from results.statistics.comparison import Comparison, compare
 from results.statistics.verdict_text import findings, verdict
 from results.study.study_folder import StudyFolder

@@ -10,7 +10,7 @@ from typing import Self
 
 from reranker.command_line.entry_point import cause_of, working_on, write_trace
 from reranker.data.assemble import RerankingData
-from reranker.data.baseline_ranks import Baselines
+from reranker.data.baselines.baseline_ranks import Baselines
 from reranker.storage.atomic_files import write_yaml
 from results.reporting.write_report import write_report
 from results.study.optuna_journal import create_journal

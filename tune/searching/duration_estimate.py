@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
-from reranker.modeling.model_files import shape_of
-from reranker.modeling.model_names import TOYS
+from reranker.modeling.checkpoints.model_files import shape_of
+from reranker.modeling.checkpoints.model_names import TOYS
 from reranker.training.report_plan import part_of
 from reranker.training.speed import Speed
 from reranker.training.training_status import clock

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reranker.data import sentence_encoder
 from reranker.data.assemble import RerankingData
-from reranker.data.baseline_plan import TRAINED
+from reranker.data.baselines.baseline_plan import TRAINED
+from reranker.data.recommenders import sentence_encoder
 from reranker.training.training_status import clock
 from tune.study_file.study import Study
 
@@ -23,7 +23,7 @@ def baseline_durations(study: Study, data: RerankingData) -> Iterator[str]:
 
 
 def _duration(study: Study, data: RerankingData, name: str) -> str:
-    from reranker.data.sequence_models import tuning  # torch takes seconds
+    from reranker.data.recommenders.sequence_models import tuning  # torch takes seconds
 
     items, limit = len(data.interactions.item_ids), 60 * study.settings.baseline_minutes
     epoch = tuning.seconds_of_an_epoch(name, data.split.train, items, _MEASURED_S)

@@ -15,8 +15,8 @@ from reranker.data.interactions import Interactions, build_interactions
 from reranker.data.sources import tables
 from reranker.data_config import InteractionColumns, ItemColumns, TablesData
 from reranker.errors import Fault, InputError
-from reranker.modeling.memory_estimate import GIB, device_memory
-from reranker.modeling.model_names import MODELS
+from reranker.modeling.checkpoints.model_names import MODELS
+from reranker.modeling.memory.memory_estimate import GIB, device_memory
 
 _FILTERS = ((5, 5), (3, 5), (3, 3), (3, 1))  # (min_user, min_item), the strictest first
 _KEPT = 0.6  # of the interactions that the mildest filters leave

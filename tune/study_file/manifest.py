@@ -15,13 +15,13 @@ from reranker.command_line.redaction import masked
 from reranker.command_line.version import version
 from reranker.config import Baseline
 from reranker.data.assemble import RerankingData
-from reranker.data.baseline_plan import TRAINED, BaselinePlan
-from reranker.data.baseline_ranks import COLLABORATIVE, RANDOM, Baselines
-from reranker.data.candidate_lists import fingerprint
+from reranker.data.baselines.baseline_plan import TRAINED, BaselinePlan
+from reranker.data.baselines.baseline_ranks import COLLABORATIVE, RANDOM, Baselines
+from reranker.data.candidates.candidate_lists import fingerprint
 from reranker.errors import EnvironmentFault, Fault, InputError
 from reranker.metrics import Ranks, is_loss, summarise
-from reranker.modeling.model_files import revision_of
-from reranker.modeling.model_names import MODELS
+from reranker.modeling.checkpoints.model_files import revision_of
+from reranker.modeling.checkpoints.model_names import MODELS
 from reranker.storage.file_permissions import make_folder
 from results.study.list_facts import ListFacts
 from results.study.quarantine import put_aside

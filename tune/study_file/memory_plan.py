@@ -9,9 +9,9 @@ from itertools import chain
 
 from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError
-from reranker.modeling.memory_estimate import GIB, DeviceMemory, MemoryEstimate, PassSize, estimate
-from reranker.modeling.model_files import shape_of
-from reranker.modeling.model_names import MODELS, is_hub_id
+from reranker.modeling.checkpoints.model_files import shape_of
+from reranker.modeling.checkpoints.model_names import MODELS, is_hub_id
+from reranker.modeling.memory.memory_estimate import GIB, DeviceMemory, MemoryEstimate, PassSize, estimate
 from reranker.training.batch_plan import examples_of_a_list, largest_pass, pass_tokens, share_of_batch
 from reranker.training.label_skill_cost import LISTS, lesson_config
 from tune.study_file.preflight import ModelCheck

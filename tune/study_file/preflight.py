@@ -15,10 +15,10 @@ from reranker.data.agreement import disagreements
 from reranker.data.assemble import RerankingData
 from reranker.data.example import NOBODY, Example
 from reranker.data.item_token_cache import Catalogue
-from reranker.data.teacher import check_size
+from reranker.data.teachers.teacher import check_size
 from reranker.errors import Fault, InputError
-from reranker.modeling.model_files import local_folder
-from reranker.modeling.model_names import keeps_own_skill
+from reranker.modeling.checkpoints.model_files import local_folder
+from reranker.modeling.checkpoints.model_names import keeps_own_skill
 from reranker.prompting.prompts import FIND, PromptEncoder
 from reranker.training.batch_plan import examples_of_a_list
 from reranker.training.report_plan import ReportPlan
@@ -80,7 +80,7 @@ def check_models(
     if data is not None:
         faults += check_images(study, data)
         if not faults and fetch and "caption" in image_modes(study):
-            from reranker.modeling.captions import have_captions
+            from reranker.modeling.images.captions import have_captions
 
             have_captions(data, tell)
     for config in _extremes(study):
@@ -156,7 +156,7 @@ def _is_readable(config: TrialConfig, data: RerankingData) -> bool:
     """Whether the texts that the model reads are here; captions may be still to be made."""
     if config.image_mode != "caption":
         return True
-    from reranker.modeling.captions import are_kept, have_captions  # takes seconds
+    from reranker.modeling.images.captions import are_kept, have_captions  # takes seconds
 
     if data.interactions.captioned is None or not are_kept(data):
         return False

@@ -14,7 +14,7 @@ import optuna
 from pydantic import ValidationError
 
 from reranker.config import Baseline, TrialConfig
-from reranker.data.baseline_plan import AUTOMATIC
+from reranker.data.baselines.baseline_plan import AUTOMATIC
 from reranker.data_config import DataConfig, without_later_fields
 from reranker.errors import InputError
 from reranker.report_figures import epoch_of
@@ -51,7 +51,7 @@ class Study:
         Raises:
             InputError: with every fault of the study and of the overrides.
         """
-        from reranker.modeling.model_names import check_name
+        from reranker.modeling.checkpoints.model_names import check_name
         from tune.study_file.loading import load
 
         return load(Path(source) if isinstance(source, str) else source, overrides, check_name)

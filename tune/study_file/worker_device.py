@@ -6,10 +6,10 @@ import os
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, Fault, InputError
-from reranker.modeling.memory_estimate import DeviceMemory, device_memory, host_memory
-from reranker.modeling.model_names import TOYS
-from reranker.modeling.precision import in_bf16
-from reranker.modeling.quantisation import check_quantiser
+from reranker.modeling.checkpoints.model_names import TOYS
+from reranker.modeling.checkpoints.precision import in_bf16
+from reranker.modeling.checkpoints.quantisation import check_quantiser
+from reranker.modeling.memory.memory_estimate import DeviceMemory, device_memory, host_memory
 from tune.study_file.dimensions import reach
 from tune.study_file.study import Study
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from reranker.data import sentence_encoder
 from reranker.data.interactions import Interactions, build_interactions
+from reranker.data.recommenders import sentence_encoder
 from reranker.data.sources import amazon, demo, mind, movielens, recbole, steam, tables, yelp
-from reranker.data.sources.streamed_tables import Imported
+from reranker.data.sources.reading.streamed_tables import Imported
 from reranker.data_config import (
     AmazonData,
     DataConfig,

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 
-from reranker.data.sources.line_file import LineFile, Record, json_record, literal_record, separated_record
-from reranker.data.sources.plain_text import plain
-from reranker.data.sources.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
+from reranker.data.sources.reading.line_file import LineFile, Record, json_record, literal_record, separated_record
+from reranker.data.sources.reading.plain_text import plain
+from reranker.data.sources.reading.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
 from reranker.data_config import AmazonData
 from reranker.item_text import ItemTemplate
 

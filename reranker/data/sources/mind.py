@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from reranker.data.sources.line_file import LineFile, Record, separated_record
-from reranker.data.sources.streamed_tables import Imported, InteractionRows, ItemRows, tables_of
+from reranker.data.sources.reading.line_file import LineFile, Record, separated_record
+from reranker.data.sources.reading.streamed_tables import Imported, InteractionRows, ItemRows, tables_of
 from reranker.data_config import MindData
 from reranker.item_text import ItemTemplate
 

@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from reranker.data.sources.fault_list import FaultList, raise_faults
-from reranker.data.sources.table_file import TextFile
+from reranker.data.sources.reading.fault_list import FaultList, raise_faults
+from reranker.data.sources.reading.table_file import TextFile
 from reranker.data.sources.tables import fill, items_of, read_columns, read_interactions, read_items
 from reranker.data_config import MovieLensData
 from reranker.errors import EnvironmentFault, Fault, InputError

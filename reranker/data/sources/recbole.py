@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reranker.data.sources.line_file import LineFile, separated_record
-from reranker.data.sources.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
+from reranker.data.sources.reading.line_file import LineFile, separated_record
+from reranker.data.sources.reading.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
 from reranker.data_config import RecBoleData
 from reranker.errors import EnvironmentFault, Fault, InputError, nearest
 from reranker.item_text import ItemTemplate

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from datetime import date
 
-from reranker.data.sources.line_file import LineFile, Record, literal_record
-from reranker.data.sources.plain_text import plain
-from reranker.data.sources.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
+from reranker.data.sources.reading.line_file import LineFile, Record, literal_record
+from reranker.data.sources.reading.plain_text import plain
+from reranker.data.sources.reading.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
 from reranker.data_config import SteamData
 from reranker.item_text import ItemTemplate
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reranker.data.sources.fault_list import FaultList, raise_faults
-from reranker.data.sources.table_file import FIELD, TextFile, read_table
+from reranker.data.sources.reading.fault_list import FaultList, raise_faults
+from reranker.data.sources.reading.table_file import FIELD, TextFile, read_table
 from reranker.data_config import ItemImageSource, TablesData
 from reranker.item_text import CAPTION, ItemTemplate
 

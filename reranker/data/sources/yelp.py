@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from reranker.data.sources.line_file import LineFile, date_or_number, json_record
-from reranker.data.sources.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
+from reranker.data.sources.reading.line_file import LineFile, date_or_number, json_record
+from reranker.data.sources.reading.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
 from reranker.data_config import YelpData
 from reranker.errors import nearest
 from reranker.item_text import ItemTemplate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from reranker.data.baseline_ranks import COLLABORATIVE
+from reranker.data.baselines.baseline_ranks import COLLABORATIVE
 from reranker.metrics import METRIC_NAMES
 from results.diagnosis.checks.measures import (
     ADDS_NOTHING,

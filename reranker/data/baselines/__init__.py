@@ -1,0 +1,1 @@
+"""Evaluation lists → the ranks that simple rankers give. Knows candidates and recommenders."""

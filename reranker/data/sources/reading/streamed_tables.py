@@ -1,0 +1,191 @@
+"""Interactions and items that come one by one → the two tables, in little memory, and what had to be left out."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from reranker.data.interactions import Removal
+from reranker.data.sources.reading.fault_list import raise_faults
+from reranker.data.sources.reading.line_file import Clock, LineFile, Record
+from reranker.data.sources.reading.plain_text import plain
+from reranker.errors import Fault, InputError
+from reranker.item_text import ItemTemplate
+
+_LARGEST = 1e18  # no time or rating is infinite
+_NUMBERS = {int, float, str}
+_LEAST_WITH_TEXT = 0.5  # share of the interactions; below it the files are hardly of the same data
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The two tables of a source, and what was left out of its files."""
+
+    interactions: pd.DataFrame
+    items: pd.DataFrame
+    skipped: tuple[Removal, ...]
+
+
+class InteractionRows:
+    """24 bytes a row, besides the ids, each of which is kept once."""
+
+    def __init__(self) -> None:
+        self._users: dict[str, int] = {}
+        self.items: dict[str, int] = {}
+        self._user_codes, self._item_codes = array("i"), array("i")
+        self._times, self._ratings = array("d"), array("d")
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def add(self, user: str, item: str, time: float, rating: float | None = None) -> None:
+        """One row; either all have a rating or none."""
+        self._user_codes.append(self._users.setdefault(user, len(self._users)))
+        self._item_codes.append(self.items.setdefault(item, len(self.items)))
+        self._times.append(time)
+        if rating is not None:
+            self._ratings.append(rating)
+
+    def table(self) -> pd.DataFrame:
+        """Columns user_id and item_id (categories in ascending order), timestamp, and rating if there are any."""
+        columns = {
+            "user_id": _categorical(self._users, self._user_codes),
+            "item_id": _categorical(self.items, self._item_codes),
+            "timestamp": np.array(self._times),
+        }
+        return pd.DataFrame(columns | ({"rating": np.array(self._ratings)} if self._ratings else {}))
+
+
+@dataclass(frozen=True)
+class RowFields:
+    """What a file calls the fields of an interaction, and the numbers that it may hold."""
+
+    user: str
+    item: str
+    time: str
+    times: tuple[float, float] = (-_LARGEST, _LARGEST)
+    time_rule: str = "a time must be a number"
+    clock: Clock = float
+    rating: str | None = None
+    ratings: tuple[float, float] = (-_LARGEST, _LARGEST)
+    rating_rule: str = "a rating must be a number"
+    missing_rating: float | None = None  # of a line without one, which is malformed if this is None
+
+    def read(self, file: LineFile, rows: InteractionRows) -> None:
+        """Add each line that breaks no rule."""
+        for line, record in file:
+            try:
+                user, item, time = record[self.user], record[self.item], record[self.time]
+                rating: Any = 0.0 if self.rating is None else record.get(self.rating, self.missing_rating)
+                if (
+                    type(user) is type(item) is str
+                    and _NUMBERS.issuperset((type(time), type(rating)))
+                    and self.times[0] <= (second := self.clock(time)) <= self.times[1]
+                    and self.ratings[0] <= (stars := float(rating)) <= self.ratings[1]
+                    and user.strip()
+                    and item.strip()
+                    and "\0" not in user + item
+                ):
+                    rows.add(user, item, second, stars if self.rating else None)
+                    continue
+            except (KeyError, ValueError, TypeError, OverflowError):
+                pass
+            self.add_or_reject(file, line, record, rows)
+
+    def add_or_reject(self, file: LineFile, line: int, record: Record, rows: InteractionRows) -> None:
+        """One line, with each of its faults."""
+        before = file.malformed
+        user, item = file.id_of(line, record, self.user), file.id_of(line, record, self.item)
+        rating = None
+        if self.rating:
+            filled = {self.rating: self.missing_rating, **record}
+            rating = file.number_of(line, filled, self.rating, *self.ratings, self.rating_rule)
+        time = file.number_of(line, record, self.time, *self.times, self.time_rule, self.clock)
+        if file.malformed == before and user and item and time is not None:
+            rows.add(user, item, time, rating)
+
+
+def named(record: Record, name: str) -> str:
+    """The field of that name as plain text."""
+    return plain(record.get(name))
+
+
+@dataclass
+class ItemRows:
+    """Texts by item. An item's second line is left out: silently if it says the same, else as a malformed one."""
+
+    file: LineFile
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def read(
+        self, column: str, rows: InteractionRows, template: ItemTemplate, field_of: Callable[[Record, str], str] = named
+    ) -> None:
+        """Add each item of the file that someone touched.
+
+        Args:
+            column: where its id stands.
+            field_of: a record and the name of a template's field → the value, empty if the item lacks it.
+        """
+        for line, record in self.file:
+            item = self.file.id_of(line, record, column)
+            if item not in rows.items:
+                continue
+            try:
+                text = template.fill({name: field_of(record, name) for name in template.fields})
+            except RecursionError:
+                self.file.reject(line, ", ".join(template.fields), "values must not be nested so deeply")
+            else:
+                self.add(line, column, item, text)
+
+    def add(self, line: int, column: str, item: str, text: str) -> None:
+        """One item; without a text it counts as absent."""
+        if not text or (first_text := self.texts.setdefault(item, text)) == text:
+            return
+        self.file.reject(
+            line, column, "an item must have one text only", item, f"an earlier line has {first_text[:80]!r}"
+        )
+
+
+def tables_of(rows: InteractionRows, items: ItemRows, interaction_file: LineFile) -> Imported:
+    """Both tables after all lines were read; interactions whose item has no text are left out.
+
+    Raises:
+        InputError: with the faults of both files, if one of them can't be used, or they do not belong together.
+    """
+    if interaction_file.lines and not interaction_file.faults.total and not len(rows):
+        interaction_file.refuse("the file must hold at least one interaction")
+    lines_left_out, items_left_out = interaction_file.finish(), items.file.finish()
+    raise_faults(interaction_file.faults, items.file.faults)
+    skipped = []
+    if lines_left_out:
+        skipped.append(Removal(lines_left_out, interaction_file.malformed, 0, 0))
+    if items_left_out:
+        skipped.append(Removal(items_left_out, 0, 0, items.file.malformed))
+    table = rows.table()
+    has_text = np.array([item in items.texts for item in table["item_id"].cat.categories], dtype=np.bool_)
+    kept = table if has_text.all() else table[has_text[table["item_id"].cat.codes.to_numpy()]]
+    if len(kept) < _LEAST_WITH_TEXT * len(table):
+        rule = "the items of at least half of the interactions must have a text"
+        hint = f"do both belong together? The interactions are in {interaction_file.path}"
+        raise InputError([Fault(rule, str(items.file.path), value=f"{len(kept):,} of {len(table):,}", hint=hint)])
+    if len(kept) < len(table):
+        lost = (table[name].nunique() - kept[name].nunique() for name in ("user_id", "item_id"))
+        skipped.append(Removal("items without a text", len(table) - len(kept), *lost))
+    texts = {item: items.texts[item] for item in rows.items if item in items.texts}
+    return Imported(
+        kept, pd.DataFrame({"item_id": list(texts), "text": list(texts.values())}, dtype="str"), tuple(skipped)
+    )
+
+
+def _categorical(codes_of: dict[str, int], codes: Sequence[int]) -> pd.Categorical:
+    ids = np.array(list(codes_of), dtype=object)
+    order = np.argsort(ids)
+    places: NDArray[np.int32] = np.empty(len(ids), dtype=np.int32)
+    places[order] = np.arange(len(ids))
+    return pd.Categorical.from_codes(places[np.array(codes, dtype=np.int32)], categories=pd.Index(ids[order]))

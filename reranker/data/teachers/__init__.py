@@ -1,0 +1,1 @@
+"""Training lists → a second opinion of their candidates, from a recommender or a file."""

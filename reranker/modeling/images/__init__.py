@@ -1,0 +1,1 @@
+"""Images → words, or tokens in prompts. Knows how models are loaded."""

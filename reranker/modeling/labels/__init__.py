@@ -1,0 +1,1 @@
+"""A base and an answer's labels → their logits, without the rest of the vocabulary. Knows no prompts."""

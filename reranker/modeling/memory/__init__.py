@@ -1,0 +1,1 @@
+"""A model's shape and a pass → the memory that it takes; and what to do when there is too little."""
