@@ -72,6 +72,7 @@ def refused(capsys, *argv: str) -> str:
     return capsys.readouterr().err.removeprefix("error: ").strip()
 
 
+@pytest.mark.slow
 def test_a_study_s_best_configuration_trains_on_the_study_s_own_tables(study, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = RerankingData.prepare(study.read_data_config()).interactions.fingerprint

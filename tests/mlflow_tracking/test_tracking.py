@@ -67,6 +67,7 @@ def test_mlflow_gets_one_parent_and_a_nested_run_a_trial_and_a_baseline(study):
     assert seen.artifacts("0") == {"adapter"}
 
 
+@pytest.mark.slow
 def test_every_run_knows_its_data(study):
     seen = deliver(study)
     contexts = {}

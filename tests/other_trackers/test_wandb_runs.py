@@ -111,6 +111,7 @@ def test_a_trial_is_a_run_with_mlflow_s_figures_and_steps(study):
     assert seen["002"].summary["cause"] == "diverged in epoch 1"
 
 
+@pytest.mark.slow
 def test_baselines_are_level_lines_and_the_study_says_what_was_found(study):
     seen = deliver(study)
     named = {run.about.display_name: run for run in seen.values()}

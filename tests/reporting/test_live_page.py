@@ -91,6 +91,7 @@ def test_a_port_that_is_taken_is_told(study, server):
         LiveServer(study, port)
 
 
+@pytest.mark.slow
 def test_the_command_serves_until_ctrl_c(study):
     keep_journal(study)
     with socket.socket() as probe:
