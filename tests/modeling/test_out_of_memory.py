@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from reranker.errors import EnvironmentFault
 from reranker.modeling.memory.out_of_memory import is_out_of_memory
 
 
@@ -25,6 +26,14 @@ from reranker.modeling.memory.out_of_memory import is_out_of_memory
 )
 def test_what_says_that_memory_ran_out(error):
     assert is_out_of_memory(error)
+
+
+def test_a_model_that_could_not_be_loaded_for_want_of_memory():
+    fault = EnvironmentFault("the model 'a' could not be loaded")
+    fault.__cause__ = RuntimeError("unable to mmap 1160840 bytes from file <a>: Cannot allocate memory (12)")
+    assert is_out_of_memory(fault)
+    fault.__cause__ = RuntimeError("the file is damaged")
+    assert not is_out_of_memory(fault)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ def serve(setup: WorkerSetup) -> None:
             if workers() > 1:  # the other ranks may wait for this one for ever
                 raise RuntimeError(event.cause)
         gc.collect()
+        if event.kind == "out_of_memory":
+            bases.drop_idle()  # and give back what the pass took, or the model could not be loaded again
         if not gc.get_freeze_count():  # what is imported by now stays; looking through it takes 0.4 s each time
             gc.freeze()
         if torch.cuda.is_available():
@@ -139,7 +141,7 @@ def with_room(bases: BaseModels, train: Callable[[], object]) -> None:
     try:
         train()
         return
-    except (RuntimeError, MemoryError, OutOfMemory) as error:
+    except (RuntimeError, MemoryError, RerankerError) as error:
         if workers() > 1 or not bases.loaded or not is_out_of_memory(error):
             raise
         traceback.print_exc()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from reranker.errors import OutOfMemory
+from reranker.errors import EnvironmentFault, OutOfMemory
 
 _SIGNS = (
     "out of memory",  # CUDA, ROCm, MPS, and the driver
@@ -18,4 +18,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether a smaller pass may go through where this one did not."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError | OutOfMemory):
         return True
+    if isinstance(error, EnvironmentFault) and error.__cause__ is not None:  # a model that could not be loaded
+        return is_out_of_memory(error.__cause__)
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
