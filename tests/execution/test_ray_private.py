@@ -74,6 +74,10 @@ def test_settings_are_read_again_by_a_call_that_ray_has():
     ray_private.read_settings_again()
 
 
+def test_a_node_knows_the_folder_of_its_session():
+    assert callable(getattr(ray._private.node.Node, "get_session_dir_path", None)), CHANGED + "a session's folder"
+
+
 def test_before_ray_is_started_no_process_is_missed():
     assert ray_private.dead_processes() == (set(), ""), CHANGED + "the node that this process has started"
 

@@ -4,7 +4,7 @@ upgrade breaks."""
 from __future__ import annotations
 
 import asyncio
-import uuid
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +131,8 @@ class _OnItsDevice:
 
 
 def _new_meeting_file() -> Path:
-    """In the folder of Ray's session on this node, which ends with it, and which no other user can enter."""
-    return ray_private.session_folder() / f"torch-{uuid.uuid4().hex}"
+    """In a folder of its own that no other user can enter, in that of Ray's session on this node, which ends with it."""
+    return Path(tempfile.mkdtemp(prefix="torch-", dir=ray_private.session_folder())) / "meeting"
 
 
 def _meet(**arguments: Any) -> None:

@@ -127,7 +127,7 @@ def _train_here(
         except Exception as error:  # noqa: BLE001  (whatever it is, it is this job's end and not the group's)
             traceback.print_exc()
             passes = error.micro_batch if isinstance(error, OutOfMemory) else job.micro_batch
-            if passes and is_out_of_memory(error):
+            if passes is not None and is_out_of_memory(error):
                 return Event("out_of_memory", cause=str(error), micro_batch=passes)
             return _failure(error)
     return Event("ended")
