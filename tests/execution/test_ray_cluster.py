@@ -35,6 +35,31 @@ with cluster(None, None, dashboard=True) as running:
 """
 
 
+COLLECTING = """
+import gc, sys, threading
+sys.path.insert(0, {project!r})
+from tune.execution.ray_cluster import cluster
+import ray
+
+class Cycle:
+    pass
+
+def collect():
+    while cycles:
+        cycles.pop()
+        gc.collect()
+
+cycles = []
+with cluster(None, None, dashboard=False):
+    for _ in range(3000):
+        cycle = Cycle()
+        cycle.itself, cycle.reference = cycle, ray.put(1)
+        cycles.append(cycle)
+    threading.Thread(target=collect, daemon=True).start()
+print("ended")
+"""
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch) -> Path:
     """A home without a token, and a temporary folder whose path is short enough for Ray's sockets."""
@@ -80,6 +105,17 @@ with cluster(None, None, dashboard=True) as running:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout.splitlines()[-1:] == ["True ALIVE"], done.stdout + done.stderr
+
+
+def test_ray_s_end_survives_a_thread_that_collects_garbage(home):
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECTING.format(project=str(PROJECT))],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
 
 
 @pytest.mark.parametrize("process", ["gcs_server", "raylet"])

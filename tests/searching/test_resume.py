@@ -312,7 +312,7 @@ def test_what_was_done_by_hand_is_recorded_as_tags(steered):
 
 
 def test_ctrl_c_ends_cleanly_with_a_report_and_says_how_to_go_on(steered):
-    assert steered.code == 130
+    assert steered.code == 130, (steered.study.path / "driver.log").read_text(encoding="utf-8")[-3000:]
     assert "ranks the true item first for" in steered.interrupted
     assert f"--resume {steered.study.path}" in steered.interrupted
     assert steered.statuses == ["pruned", "interrupted"]

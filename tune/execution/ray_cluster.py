@@ -99,7 +99,7 @@ def cluster(
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EnvironmentFault(f"no Ray cluster could be reached {where}: {first}") from error
     except KeyboardInterrupt:
-        ray.shutdown()
+        ray_private.shut_down()
         raise
     url = context.dashboard_url
     logs = os.path.join(context.address_info["session_dir"], "logs")
@@ -112,7 +112,7 @@ def cluster(
             raise RayLost(watch.lost) from error
         raise
     finally:
-        ray.shutdown()
+        ray_private.shut_down()
 
 
 def try_task(timeout_s: float = 60) -> None:

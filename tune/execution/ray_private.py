@@ -6,6 +6,7 @@ Imports within functions: a worker process imports this module first of all, for
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,19 @@ def is_of_one_machine() -> bool:
     from ray._private import ray_constants
 
     return not ray_constants.ENABLE_RAY_CLUSTER
+
+
+def shut_down() -> None:
+    """`ray.shutdown`, during which no garbage is collected.
+
+    Ray ends this process with code 1 and no word to the user when any other thread drops a reference to an object or an
+    actor meanwhile. A collection does so, and Ray has a thread of its own that collects whenever a node is short of room.
+    """
+    gc.freeze()
+    try:
+        ray.shutdown()
+    finally:
+        gc.unfreeze()
 
 
 def session_folder() -> Path:

@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 import numpy as np
-import ray
 from ray.exceptions import RayActorError
 
 from reranker.errors import EnvironmentFault, InputError
@@ -18,6 +17,7 @@ from reranker.report_figures import best_report, on_all_lists
 from results.statistics.lists_of_users import ListsOfUsers
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.trial_origin import DRAWN, Origin, OriginKind
+from tune.execution import ray_private
 from tune.execution.failure_cause import MACHINE, SLOT_GONE, EndsAtOnce, cluster_fault, machine_fault
 from tune.execution.trial_messages import Assignment
 from tune.execution.worker_group import LEAVE_S
@@ -152,7 +152,7 @@ class StopRules:
 
     def _give_up(self, what: str) -> None:
         self.ending, self.out_of_patience = f"{MACHINE}: {what}", False
-        ray.shutdown()
+        ray_private.shut_down()
         with suppress(EnvironmentFault):
             self._folder.record_act(self.ending)
 
