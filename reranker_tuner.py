@@ -32,6 +32,7 @@ COMMANDS = {
     "serve": ("tune.serve", "serve a trained adapter over HTTP, on Ray Serve"),
     "export": ("tune.export", "an adapter as a merged model, a folder for vLLM or a GGUF file, with a model card"),
     "compare": ("results.compare", "which configurations are proven better"),
+    "history": ("results.history", "what each study has found, and what has changed since the last"),
     "diagnose": ("results.diagnose", "what holds the best one back"),
     "report": ("results.report", "write a study's report anew"),
     "seal": ("results.seal", "score the winner on the test split, once"),

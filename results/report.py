@@ -1,6 +1,7 @@
 """A study's folder → `report.html`, one file that needs nothing else, and `report.md` for a pull request.
 
 python -m results.report STUDY
+python -m results.report STUDY --summary  # one paragraph for a chat; writes nothing
 python -m results.report STUDY --live     # a page on this machine that renews itself while the search runs
 """
 
@@ -18,11 +19,13 @@ from results.study.study_folder import StudyFolder
 
 @last_net
 def main(argv: list[str] | None = None) -> int:
-    """Write both reports and print their paths. Exit code: 0."""
+    """Write both reports and print their paths, or print the summary. Exit code: 0."""
     parser = Parser(prog="python -m results.report", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("study", type=not_empty, help="a study's name, or the path of its folder")
     parser.add_argument("--runs", type=a_path, default=runs_home(), help="where studies are kept")
-    parser.add_argument("--live", action="store_true", help="serve it to this machine until Ctrl-C; write no file")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--live", action="store_true", help="serve it to this machine until Ctrl-C; write no file")
+    kind.add_argument("--summary", action="store_true", help="print it as one paragraph for a chat; write no file")
     parser.add_argument("--port", type=a_port, help="with --live; left out: 8700")
     args = parser.parse_args(argv)
     if args.port and not args.live:
@@ -31,6 +34,12 @@ def main(argv: list[str] | None = None) -> int:
     if args.live:
         return _serve(study, args.port or 8700)
     working_on(study.path / "driver.log")
+    if args.summary:
+        from results.reporting.chat_summary import chat_summary  # these take a second
+        from results.reporting.report_data import content_of
+
+        say(chat_summary(content_of(study)))
+        return 0
 
     from results.reporting.write_report import read_content, write_content  # takes a second
 

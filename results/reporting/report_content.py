@@ -9,6 +9,8 @@ from results.reporting.chart_data import Figure
 from results.reporting.report_leaderboard import Board
 from results.reporting.segment_table import SegmentTable
 
+TIED = "may be as good"  # the label of the key figure that says which trials the best one is not proven better than
+
 
 @dataclass(frozen=True)
 class Tile:

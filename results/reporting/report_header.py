@@ -13,7 +13,7 @@ from results.diagnosis.diagnosis import diagnose
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Finding
 from results.leaderboard import PRETTY, standing
-from results.reporting.report_content import Proof, Step, Tile
+from results.reporting.report_content import TIED, Proof, Step, Tile
 from results.statistics.comparison import Comparison, compare
 from results.statistics.seed_averages import configuration_results
 from results.statistics.verdict_text import (
@@ -174,13 +174,13 @@ class ReportHeader:
 
     def _tie_tile(self, comparison: Comparison) -> Tile:
         """The trials that may be as good as the winner."""
-        other_numbers, label = [trial.number for trial in comparison.tie_set[1:]], "may be as good"
+        other_numbers = [trial.number for trial in comparison.tie_set[1:]]
         if not other_numbers:
-            return Tile(label, "no other trial", (ties(comparison).removesuffix("."),))
+            return Tile(TIED, "no other trial", (ties(comparison).removesuffix("."),))
         number_list = ", ".join(f"{number}" for number in other_numbers[:6]) + (" …" if len(other_numbers) > 6 else "")
         cheapest = f"cheapest, the best one included: trial {comparison.cheapest.number}"
         return Tile(
-            label,
+            TIED,
             f"{len(other_numbers)} trial{'s' * (len(other_numbers) > 1)}",
             (f"trials {number_list}" if len(other_numbers) > 1 else f"trial {number_list}", cheapest),
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from reranker.storage.atomic_files import write_file
 from reranker.storage.yaml_lines import dump
 from results.leaderboard import leaderboard
+from results.reporting.chat_summary import chat_summary
 from results.reporting.markdown import to_markdown
 from results.reporting.report_content import Content
 from results.reporting.report_data import content_of
@@ -63,4 +64,6 @@ def to_html(content: Content) -> str:
     )
     environment.filters["coded"] = lambda text: Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
-    return environment.get_template("report.html.jinja").render(c=content, item_head=ITEM_HEAD)
+    return environment.get_template("report.html.jinja").render(
+        c=content, summary=chat_summary(content), item_head=ITEM_HEAD
+    )

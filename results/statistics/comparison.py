@@ -87,19 +87,22 @@ class Comparison:
         return learned(self.naming, self.against)
 
 
-def compare(*studies: StudyFolder, ranked: Sequence[ConfigurationResult] | None = None) -> Comparison | None:
+def compare(
+    *studies: StudyFolder, ranked: Sequence[ConfigurationResult] | None = None, metric: str | None = None
+) -> Comparison | None:
     """Test every configuration against every baseline, and configurations against each other; None without ranks.
 
     The best of many is partly lucky, so every configuration is in the family of comparisons, not only the winner.
 
     Args:
         ranked: the configurations of these studies, each study's best first, if known already.
+        metric: to compare by; None for `common_metric`.
 
     Raises:
         InputError: the studies did not rank the same lists.
     """
     _check_same_lists(studies)
-    metric = common_metric(studies)
+    metric = metric or common_metric(studies)
     configurations = [c for study in studies for c in configuration_results(study)] if ranked is None else ranked
     pooled = comparable(configurations)
     if not pooled:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,15 @@ class JournalFile(JournalFileBackend):  # type: ignore[misc]
 def storage(path: Path) -> Any:
     """Optuna's storage in this file, which is made if it is missing."""
     return JournalStorage(JournalFile(str(path)))
+
+
+def begun(path: Path) -> datetime | None:
+    """When the first trial of the study in this file began, local time; None if none has."""
+    if not path.is_file():  # Optuna would make it
+        return None
+    starts = (log.get("datetime_start") for log in JournalFile(str(path)).read_logs(0))
+    first = next(filter(None, starts), None)
+    return datetime.fromisoformat(first).astimezone() if first else None
 
 
 def _checksum(log: dict[str, Any]) -> str:
