@@ -34,6 +34,7 @@ USERS_CACHE = cache_folder()  # before any test has one of its own
 
 # They start Ray, wait for processes and kill some: one after the other.
 RAY = {
+    "test_job_submission",
     "test_lost_ray",
     "test_notebook",
     "test_ray_cluster",

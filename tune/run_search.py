@@ -28,6 +28,7 @@ from results.study.checked_folder import open_study
 from results.study.study_folder import StudyFolder
 from tune.execution.free_port import check_port
 from tune.launching import arguments
+from tune.launching.job_submission import submit
 from tune.searching.stop_signals import end_at_once, handling
 from tune.study_file import loading
 from tune.terminal.driver_log import own_stdout
@@ -44,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, console: Terminal) -> int:
     """Read the study, then have it checked or searched, for which packages are imported that take seconds."""
+    if args.submit:
+        return submit(args, console)
     folder = open_study(args.runs, args.resume) if args.resume else None
     earlier = open_study(args.runs, args.warm_start) if args.warm_start else None
     file = folder.study_file if folder else args.study_file

@@ -9,13 +9,12 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from reranker.errors import EnvironmentFault
+from tests.ray_head import TOKEN, Head
 from tune.execution.cluster_address import find_cluster
 
 pytestmark = pytest.mark.slow  # each needs a Ray, or a trained study, of its own
@@ -141,46 +140,6 @@ except RayLost as lost:
         done.stdout + done.stderr
     )
     assert "swallowed" not in done.stdout
-
-
-class Head:
-    """A real `ray start --head`, of which only what was started here is ended."""
-
-    def __init__(self, token: str = "") -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        options = [f"--port={self.port}", "--include-dashboard=false", "--num-cpus=1", "--disable-usage-stats"]
-        options += ["--min-worker-port=20002", "--max-worker-port=29999"]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *options],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={**os.environ, "RAY_AUTH_MODE": "token" if token else "disabled", "RAY_AUTH_TOKEN": token},
-        )  # fmt: skip
-
-    def wait(self) -> Head:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return self
-            except OSError:
-                time.sleep(0.2)
-        raise AssertionError("the head did not start")
-
-    def end(self) -> None:
-        children = psutil.Process(self._process.pid).children(recursive=True)
-        self._process.terminate()
-        for child in children:
-            child.terminate()
-        _, alive = psutil.wait_procs(children, timeout=15)
-        for child in alive:
-            child.kill()
-        self._process.kill()  # what `--block` waits for is gone
-        self._process.wait(15)
-
-
-TOKEN = "ab" * 32
 
 
 @pytest.fixture(scope="module", params=["", TOKEN], ids=["without a token", "with a token"])

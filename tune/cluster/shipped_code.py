@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 _PACKAGES = ("reranker", "results", "tune")
@@ -15,8 +16,10 @@ _LEFT_OUT = shutil.ignore_patterns("__pycache__", "runs", "*.tmp")  # a checkout
 @contextmanager
 def packages() -> Iterator[list[str]]:
     """For `py_modules` of Ray's runtime environment: a folder a package, with what belongs to it and nothing else."""
-    root = Path(__file__).resolve().parents[2]
     with tempfile.TemporaryDirectory(prefix="reranker-code-") as place:
         for name in _PACKAGES:
-            shutil.copytree(root / name, Path(place) / name, ignore=_LEFT_OUT)
+            package = find_spec(name)  # which in a job is each in a place of its own
+            assert package is not None
+            assert package.origin is not None
+            shutil.copytree(Path(package.origin).parent, Path(place) / name, ignore=_LEFT_OUT)
         yield [str(Path(place) / name) for name in _PACKAGES]

@@ -69,6 +69,7 @@ def _contradictions(args: argparse.Namespace) -> list[str]:
     of_new = {"a study file": args.study_file, "--name": args.name, "--warm-start": args.warm_start}
     of_new["--tracking-uri"] = args.tracking_uri
     of_own = {"--dashboard-port": args.dashboard_port, "--no-dashboard": args.no_dashboard}
+    of_here = {"--address": args.address, "--check": args.check, **of_own}
     rules = [
         *(
             (args.resume and value, f"{name} is for a new study; with --resume the study's own counts")
@@ -77,7 +78,9 @@ def _contradictions(args: argparse.Namespace) -> list[str]:
         (args.retry_failed and not args.resume, "--retry-failed takes --resume STUDY: it is for trials that have failed"),
         (args.top and not args.replicate, "--top takes --replicate N: it is how many of the best are replicated"),
         *((args.address and value, f"{name} is for a Ray of this search's own, not with --address") for name, value in of_own.items()),
-        (args.wait_for_gpus and not args.address, "--wait-for-gpus takes --address: a Ray of this search's own gets no more"),
+        *((args.submit and value, f"{name} can't go with --submit: the job joins the cluster that it is submitted to") for name, value in of_here.items()),
+        (args.submit and args.runs == runs_home(), "--submit takes --runs: where on the cluster studies are kept"),
+        (args.wait_for_gpus and not (args.address or args.submit), "--wait-for-gpus takes --address: a Ray of this search's own gets no more"),
         (args.dashboard_port and args.no_dashboard, "--dashboard-port and --no-dashboard can't go together"),
     ]  # fmt: skip
     return [text for holds, text in rules if holds]
@@ -88,7 +91,7 @@ def _command(parser: Parser, args: argparse.Namespace) -> list[str]:
     words = [_SCRIPT]
     for action in parser._actions:
         value = getattr(args, action.dest, None)
-        if value in (None, False, []) or value == action.default:
+        if value in (None, False, []) or value == action.default or action.dest == "submit":
             continue
         if not action.option_strings:
             words.insert(1, str(value))
@@ -131,6 +134,12 @@ def _parser(description: str) -> Parser:
     parser.add_argument("--tracking-uri", type=_store, help="an MLflow server; left out: a file in the study's folder")
     parser.add_argument(
         "--address", type=not_empty, help="of a running Ray cluster, or auto; left out: Ray on this machine"
+    )
+    parser.add_argument(
+        "--submit",
+        type=a_web_address,
+        metavar="URL",
+        help="run it as a job of the Ray cluster whose dashboard is there, and show its log",
     )
     parser.add_argument(
         "--wait-for-gpus",

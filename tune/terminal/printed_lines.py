@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from tune.mlflow_tracking.store_address import ui_command
 from tune.other_trackers.chosen_trackers import where_to_look as in_other_trackers
 from tune.study_file.study import Study
 
+SUBMITTED_TO = "RERANKER_TUNER_SUBMITTED_TO"  # of a search that is a job: the address of the dashboard
 _ENDED = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)
 
 
@@ -50,7 +52,10 @@ def _ray() -> str:
 
 
 def resume_command(folder: StudyFolder) -> str:
-    """What to type to go on with the study."""
+    """What to type to go on with the study; where a job searches, from wherever it was submitted."""
+    if address := os.environ.get(SUBMITTED_TO):
+        runs, name = str(folder.path.parent), folder.path.name
+        return shlex.join(["reranker-tuner", "search", "--submit", address, "--runs", runs, "--resume", name])
     return shlex.join([sys.executable, str(Path(__file__).parents[1] / "run_search.py"), "--resume", str(folder.path)])
 
 
