@@ -90,6 +90,9 @@ class TrialConfig(StrictModel):
     examples_per_user: int | None = Field(
         3, ge=1, le=1_000_000, description="of an epoch; each epoch takes the next older ones; null: all"
     )
+    history_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of a history that is left out at random in training, another one each epoch"
+    )
     shuffle_candidates: bool = Field(True, description="a new order each epoch; false: one order per example")
     list_sharing: Annotated[Literal["auto"] | int, auto_or_int(1, MOST_CANDIDATES)] = Field(
         "auto", description="examples behind one list, with candidates_first: the list is computed once for all of them"

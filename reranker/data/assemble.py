@@ -14,6 +14,7 @@ from reranker.data import sources
 from reranker.data.baselines.baseline_plan import BaselinePlan
 from reranker.data.baselines.baseline_ranks import COLLABORATIVE, Baselines, baseline_ranks
 from reranker.data.candidates.candidate_lists import CandidateSampler, training_prefixes
+from reranker.data.candidates.history_dropout import without_some_history
 from reranker.data.example import MISSING, Evaluated, Example, Part
 from reranker.data.interactions import Interactions
 from reranker.data.recommenders.catalogue_lists import CatalogueLists
@@ -88,14 +89,14 @@ class RerankingData:
     def training_examples(self, config: TrialConfig, epoch: int) -> list[Example]:
         """The lists of one epoch (counted from 0). Epochs differ in their prefixes, negatives and order."""
         examples = self.sampler.training_examples(config, self._prefixes(config, epoch), epoch)
-        return self._with_teacher(self._with_collaborative(examples, config, "train"), config)
+        return self._as_trained(examples, config, epoch)
 
     def shared_examples(self, config: TrialConfig, epoch: int, together: int) -> list[list[Example]]:
         """The examples of one epoch, up to `together` per list; see `CandidateSampler.shared_examples`."""
         lists = self.sampler.shared_examples(config, self._prefixes(config, epoch), epoch, together)
         examples = [example for group in lists for example in group]
-        scored = iter(self._with_teacher(self._with_collaborative(examples, config, "train"), config))
-        return [[next(scored) for _ in group] for group in lists]
+        trained = iter(self._as_trained(examples, config, epoch))
+        return [[next(trained) for _ in group] for group in lists]
 
     def list_correction(self, config: TrialConfig, together: int) -> NDArray[np.float32]:
         """What to add to each item's logit in shared lists, [items]; see `CandidateSampler.list_correction`."""
@@ -263,6 +264,13 @@ class RerankingData:
         if config.collaborative_scores == "auto":
             return not isinstance(self.config, DemoData)
         return config.collaborative_scores == "counts"
+
+    def _as_trained(self, examples: list[Example], config: TrialConfig, epoch: int) -> list[Example]:
+        """With what is known of each list by whole histories, and then without what the model does not get to see."""
+        known = self._with_teacher(self._with_collaborative(examples, config, "train"), config)
+        if not config.history_dropout:
+            return known
+        return without_some_history(known, config.history_dropout, config.seed, epoch)
 
     def _with_collaborative(self, examples: list[Example], config: TrialConfig, part: Part) -> list[Example]:
         if not examples or not self.adds_collaborative(config):
