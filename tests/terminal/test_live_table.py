@@ -6,6 +6,7 @@ import dataclasses
 import io
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from results.study.trial_origin import Origin, OriginKind
 from tune.execution.trial_messages import Assignment
 from tune.study_file import loading
 from tune.study_file.study import Study
+from tune.terminal import live_table
 from tune.terminal.live_table import Progress
 
 STUDY = """
@@ -36,6 +38,18 @@ def study(tmp_path: Path) -> Study:
     return loading.load(tmp_path / "study.yaml")
 
 
+@pytest.fixture
+def clock(monkeypatch) -> Callable[[float], None]:
+    """Moves the time that the table reads, in seconds."""
+    now = [1000.0]
+    monkeypatch.setattr(live_table.time, "monotonic", lambda: now[0])
+
+    def passes(seconds: float) -> None:
+        now[0] += seconds
+
+    return passes
+
+
 def watch(progress: Progress) -> None:
     """Two trials: one at its second epoch, one that has failed."""
     first, second = TrialConfig(epochs=6, learning_rate=1e-3), TrialConfig(epochs=2, learning_rate=2e-3)
@@ -51,7 +65,7 @@ def lines_of(console: Console) -> list[str]:
     return [line.partition("] ")[2] for line in console.file.getvalue().splitlines()]
 
 
-def test_without_a_terminal_there_is_a_line_an_event(study):
+def test_without_a_terminal_there_is_a_line_an_event(study, clock):
     console = Console(file=io.StringIO(), width=200)
     with Progress(study, console) as progress:
         watch(progress)
@@ -64,9 +78,9 @@ def test_without_a_terminal_there_is_a_line_an_event(study):
     ]
 
 
-def test_and_a_summary_now_and_then(study):
+def test_and_a_summary_now_and_then(study, clock):
     console = Console(file=io.StringIO(), width=200)
-    with Progress(study, console, done=1, summary_s=0) as progress:
+    with Progress(study, console, done=1, summary_s=-1) as progress:
         watch(progress)
         progress.tick()
     summary = lines_of(console)[-1]
@@ -76,7 +90,7 @@ def test_and_a_summary_now_and_then(study):
 
 def test_the_best_is_the_best_report_of_all_lists_and_a_part_is_told(study):
     console = Console(file=io.StringIO(), width=200)
-    with Progress(study, console, done=1, summary_s=0) as progress:
+    with Progress(study, console, done=1, summary_s=-1) as progress:
         progress.started(Assignment(0, TrialConfig(epochs=6)), ["epochs"])
         part = {"train_loss": 2.5, "recall_at_1": 0.4, "ndcg_at_10": 0.9, "scored_share": 0.25}
         progress.reported(0, {**part, "epoch": 0.5})
@@ -135,7 +149,7 @@ def test_a_trial_of_an_earlier_launch_that_did_not_go_on_can_be_told_as_ended(st
 
 def test_the_best_of_earlier_launches_stays_the_best(study):
     console = Console(file=io.StringIO(), width=200)
-    with Progress(study, console, done=3, best=(2, 0.7), summary_s=0) as progress:
+    with Progress(study, console, done=3, best=(2, 0.7), summary_s=-1) as progress:
         watch(progress)
         progress.tick()
     assert lines_of(console)[-1].endswith("best ndcg_at_10 0.700 (trial 2)")
@@ -143,7 +157,7 @@ def test_the_best_of_earlier_launches_stays_the_best(study):
 
 def test_quiet_says_nothing(study):
     console = Console(file=io.StringIO(), width=200)
-    with Progress(study, console, summary_s=0, quiet=True) as progress:
+    with Progress(study, console, summary_s=-1, quiet=True) as progress:
         watch(progress)
         progress.tick()
         progress.say("something")
@@ -174,3 +188,44 @@ def test_the_table_of_a_terminal_shows_the_next_rung_and_the_cause(study):
     assert "epoch 3/6 · step 12/84 · loss 2.345 · start_from: epochs 6" in first
     assert second.split()[:3] == ["1", "failed", "0/2"]
     assert second.rstrip().endswith("it does not fit")
+
+
+def left(console: Console) -> str:
+    return lines_of(console)[-1].partition("about ")[2].partition(" left")[0]
+
+
+def test_what_is_waited_for_once_is_not_expected_of_each_trial(study, clock):
+    """Forty minutes go into a base, then a trial takes ten: the others take ten as well."""
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(study, console, summary_s=-1, expected_s=2400) as progress:
+        progress.started(Assignment(0, TrialConfig(epochs=1)), [])
+        clock(2400)
+        progress.training_status(0, TrainingStatus("teaching the base to name labels"))
+        progress.tick()
+        assert left(console) == "40:00", "nothing is trained yet"
+        progress.training_status(0, TrainingStatus(epoch=1, step=1, steps=20))
+        clock(300)
+        progress.reported(0, {"epoch": 0.5, **FIGURES})
+        progress.tick()
+        assert left(console) == "35:00"
+        clock(300)
+        progress.reported(0, {"epoch": 1, **FIGURES})
+        progress.ended(0, TrialStatus.COMPLETED)
+        progress.started(Assignment(1, TrialConfig(epochs=1)), [])
+        progress.training_status(1, TrainingStatus(epoch=1, step=1, steps=20))
+        clock(240)
+        progress.tick()
+    assert left(console) == "26:00", "six minutes of this one, and twice ten"
+
+
+def test_trials_that_run_together_share_the_time_ahead(study, clock):
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(study, console, summary_s=-1) as progress:
+        for number in (0, 1):
+            progress.started(Assignment(number, TrialConfig(epochs=2)), [])
+        clock(600)
+        progress.ended(0, TrialStatus.PRUNED)
+        progress.reported(1, {"epoch": 1, **FIGURES})
+        progress.started(Assignment(2, TrialConfig(epochs=2)), [])
+        progress.tick()
+    assert left(console) == "15:00", "ten minutes each of the three, two at a time"

@@ -34,21 +34,29 @@ class _Row:
     knobs: str
     epochs: int
     origin: str = ""
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
     ended: float | None = None
     status: TrialStatus = TrialStatus.RUNNING
     figures: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
     cause: str = ""
-    elapsed_at_report: float = 0.0
+    training_since: float | None = (
+        None  # of its first step; what comes before is waited for once a model, not once a trial
+    )
+    trained_at_report: float = 0.0
     known: float = 0  # epochs that an earlier launch has trained
     doing: str = ""
     left: float | None = None  # seconds of training ahead, by the workers
-    said: float = field(default_factory=time.monotonic)  # when there was a line of it last
+    said: float = field(default_factory=lambda: time.monotonic())  # when there was a line of it last
 
     @property
     def elapsed(self) -> float:
         return (self.ended or time.monotonic()) - self.started
+
+    @property
+    def trained(self) -> float:
+        """Seconds since training began, scoring between its steps included."""
+        return (self.ended or time.monotonic()) - (self.training_since or self.started)
 
     def remaining(self) -> float | None:
         """Seconds left if the epochs to come take as long as those that passed; before the first report by the steps."""
@@ -57,8 +65,8 @@ class _Row:
             return None
         if done <= 0:
             return self.left
-        total = self.elapsed_at_report * (self.epochs - self.known) / float(done)
-        return max(0.0, total - self.elapsed)
+        total = self.trained_at_report * (self.epochs - self.known) / float(done)
+        return max(0.0, total - self.trained)
 
 
 class Progress:
@@ -136,11 +144,11 @@ class Progress:
     def reported(self, number: int, figures: TuneResult) -> None:
         """A trial has reported."""
         row = self._rows[number]
-        row.figures, row.elapsed_at_report = figures, row.elapsed
+        row.figures, row.trained_at_report = figures, row.trained
         row.best = best_report(filter(None, [row.best, figures]), self._metric) or {}
         row.doing, row.said = "", time.monotonic()
         if figures.get("replayed"):
-            row.known, row.started = figures["epoch"], time.monotonic()
+            row.known, row.started, row.training_since = figures["epoch"], time.monotonic(), None
         self._say(
             f"trial {number} epoch {figures['epoch']:g}/{row.epochs}{' (kept)' if figures.get('replayed') else ''}: "
             f"loss {figures['train_loss']:.3f}, "
@@ -151,6 +159,8 @@ class Progress:
         """What a trial is doing between two reports."""
         row = self._rows[number]
         row.doing, row.left = training_status.text(row.epochs), training_status.seconds_left
+        if training_status.steps and row.training_since is None:
+            row.training_since = time.monotonic()
         self._tell_doing(number)
 
     def ended(self, number: int, status: TrialStatus, cause: str = "") -> None:
@@ -173,9 +183,8 @@ class Progress:
         done = sum(row.status is not TrialStatus.RUNNING for row in self._rows.values())
         total, elapsed = max(self._trials, self._done + len(self._rows)), time.monotonic() - self._started
         ahead = total - self._done - done
-        expected = None if self._expected_s is None else max(0.0, self._expected_s - elapsed)
-        rest = elapsed / done * ahead if done else expected
-        left = f", about {_clock(rest)} left" if ahead and rest is not None else ""
+        rest = self._seconds_left(ahead) if ahead else None
+        left = "" if rest is None else f", about {_clock(rest)} left"
         figures = {number: row.best for number, row in self._rows.items() if row.best}
         if self._best:
             figures[self._best[0]] = {self._metric: self._best[1]}
@@ -186,6 +195,25 @@ class Progress:
             part = "" if on_all_lists(best) else f", on {scored_share(best):.0%} of the lists"
             leader = f", best {self._metric} {best[self._metric]:.3f} (trial {number}{part})"
         return f"{self._done + done} of {total} trials done, {_clock(elapsed)} elapsed{left}{leader}"
+
+    def _seconds_left(self, ahead: int) -> float | None:
+        """Of the trials that run and those to come, `ahead` in all; None if nothing is known.
+
+        Trials take as long as those that have ended, from their first step on: a base is taught labels and scored
+        untrained once, before the first of them.
+        """
+        running = [row for row in self._rows.values() if row.status is TrialStatus.RUNNING]
+        ended = [row.trained for row in self._rows.values() if row.status is not TrialStatus.RUNNING]
+        if not ended:
+            began = min((row.training_since for row in running if row.training_since), default=time.monotonic())
+            return None if self._expected_s is None else max(0.0, self._expected_s - (time.monotonic() - began))
+        usual = sum(ended) / len(ended)
+        known = [row.remaining() for row in running]
+        left = [
+            max(0.0, usual - row.trained) if seconds is None else seconds
+            for seconds, row in zip(known, running, strict=True)
+        ]
+        return (sum(left) + usual * max(0, ahead - len(running))) / max(1, len(running))
 
     def _render(self) -> Group:
         return Group(self._table(), Text(self._summary(), style="bold"))
