@@ -20,6 +20,21 @@ UserPath = Annotated[
 ]
 
 
+def _folders(value: object) -> object:
+    """A folder, or several; each once."""
+    if isinstance(value, str | Path):
+        return user_path(value)
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(entry, str | Path) for entry in value):
+        raise ValueError("must be a folder, or a list of folders")
+    folders = tuple(user_path(entry) for entry in value)
+    if len(set(folders)) < len(folders):
+        raise ValueError("must name each folder once")
+    return folders
+
+
+UserFolders = Annotated[Path | tuple[Path, ...], BeforeValidator(_folders, json_schema_input_type=str | list[str])]
+
+
 def _moment(value: object) -> object:
     is_date = isinstance(value, str) and _is_date(value)
     if value is not None and not is_date and (isinstance(value, bool) or not isinstance(value, int | float)):
@@ -293,10 +308,17 @@ class MindData(_ImportedData):
     """MIND, Microsoft's news: clicks of impressions, and those before them."""
 
     source: Literal["mind"] = "mind"
-    path: UserPath = Field(description="the folder with behaviors.tsv and news.tsv, of the train or dev part")
+    path: UserFolders = Field(
+        description="the folder with behaviors.tsv and news.tsv, of the train or dev part; or a list of such folders, read as one log"
+    )
     item_text: Annotated[str, template_of("title", "category", "subcategory", "abstract")] = Field(
         "{title}", description="template of an item's text, of title, category, subcategory, abstract"
     )
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All folders, in their order."""
+        return (self.path,) if isinstance(self.path, Path) else self.path
 
 
 class SteamData(_ImportedData):
@@ -348,10 +370,16 @@ DataConfig = Annotated[
 ]
 
 
-def absolute_paths(data: DataConfig, folder: Path) -> dict[str, Path]:
-    """The fields that are paths. Relative ones are looked up in `folder`, else in the current folder."""
-    return {
-        name: (folder / value if os.path.exists(folder / value) else value).absolute()
-        for name, value in data
-        if isinstance(value, Path)
-    }
+def absolute_paths(data: DataConfig, folder: Path) -> dict[str, Path | tuple[Path, ...]]:
+    """The fields that are paths, or several. Relative ones are looked up in `folder`, else in the current folder."""
+
+    def absolute(path: Path) -> Path:
+        return (folder / path if os.path.exists(folder / path) else path).absolute()
+
+    found: dict[str, Path | tuple[Path, ...]] = {}
+    for name, value in data:
+        if isinstance(value, Path):
+            found[name] = absolute(value)
+        elif isinstance(value, tuple):
+            found[name] = tuple(map(absolute, value))
+    return found

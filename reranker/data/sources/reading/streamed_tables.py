@@ -152,21 +152,31 @@ class ItemRows:
         )
 
 
-def tables_of(rows: InteractionRows, items: ItemRows, interaction_file: LineFile) -> Imported:
+def tables_of(
+    rows: InteractionRows,
+    items: ItemRows,
+    interaction_file: LineFile,
+    *more: LineFile,
+    item_files: Sequence[LineFile] = (),
+) -> Imported:
     """Both tables after all lines were read; interactions whose item has no text are left out.
 
+    Args:
+        items: the texts of all files, and the last file that they were read from.
+        interaction_file, more: what the rows were read from.
+        item_files: the other files of items, if there are any.
+
     Raises:
-        InputError: with the faults of both files, if one of them can't be used, or they do not belong together.
+        InputError: with the faults of all files, if one of them can't be used, or they do not belong together.
     """
-    if interaction_file.lines and not interaction_file.faults.total and not len(rows):
+    interaction_files, item_files = (interaction_file, *more), (*item_files, items.file)
+    is_sound = all(file.lines and not file.faults.total for file in interaction_files)
+    if is_sound and not len(rows):
         interaction_file.refuse("the file must hold at least one interaction")
-    lines_left_out, items_left_out = interaction_file.finish(), items.file.finish()
-    raise_faults(interaction_file.faults, items.file.faults)
-    skipped = []
-    if lines_left_out:
-        skipped.append(Removal(lines_left_out, interaction_file.malformed, 0, 0))
-    if items_left_out:
-        skipped.append(Removal(items_left_out, 0, 0, items.file.malformed))
+    left_out = {file.path: file.finish() for file in (*interaction_files, *item_files)}
+    raise_faults(*(file.faults for file in (*interaction_files, *item_files)))
+    skipped = [Removal(left_out[file.path], file.malformed, 0, 0) for file in interaction_files if left_out[file.path]]
+    skipped += [Removal(left_out[file.path], 0, 0, file.malformed) for file in item_files if left_out[file.path]]
     table = rows.table()
     has_text = np.array([item in items.texts for item in table["item_id"].cat.categories], dtype=np.bool_)
     kept = table if has_text.all() else table[has_text[table["item_id"].cat.codes.to_numpy()]]
