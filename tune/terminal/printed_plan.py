@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reranker.data.assemble import RerankingData
+from reranker.data.sources.origin import origin_of
 from tune.searching.cost_estimate import estimate_cost
 from tune.study_file.memory_plan import describe_memory
 from tune.study_file.preflight import ModelCheck, image_modes
@@ -17,6 +18,7 @@ def plan(study: Study, data: RerankingData | None, checks: list[ModelCheck]) -> 
         f"study {study.name}: {study.settings.trials} trials by {study.metric}, searching {', '.join(study.knobs)}",
         f"  sampler {study.settings.sampler}, {_early_stopping(study)}",
         data.describe(config) if data else f"data: {_absent(study)} not here yet, fetched when the search begins",
+        *([] if (origin := origin_of(study.data)) is None else [f"  {origin}"]),
         *([] if data is None else _captions(study, data)),
         f"baselines: {', '.join(study.baselines) or 'none'}",
         *([f"trackers: {', '.join(study.trackers)}"] if len(study.trackers) > 1 else []),

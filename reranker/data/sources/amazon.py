@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 
+from reranker.data.sources.origin import AMAZON, Origin
 from reranker.data.sources.reading.line_file import LineFile, Record, json_record, literal_record, separated_record
 from reranker.data.sources.reading.plain_text import plain
 from reranker.data.sources.reading.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
@@ -28,7 +29,6 @@ class _Release:
     """How one year's files are written."""
 
     year: int
-    address: str
     columns: tuple[str, str, str, str]  # of its CSV
     user: str
     item: str
@@ -37,9 +37,9 @@ class _Release:
     ticks: int = 1  # of its clock in a second
 
     @property
-    def origin(self) -> str:
+    def origin(self) -> Origin:
         """Where to get the files, and on what terms."""
-        return f"get it from {self.address} (for research; the page says what to cite)"
+        return AMAZON[self.year]
 
     def fields(self) -> RowFields:
         """Of its reviews. Nothing was rated before 1995, or after the year of the release."""
@@ -61,19 +61,16 @@ class _Release:
 _RELEASES = {
     2014: _Release(
         2014,
-        "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html",
         ("reviewerID", "asin", "overall", "unixReviewTime"),
         *("reviewerID", "asin", "overall", "unixReviewTime"),
     ),
     2018: _Release(
         2018,
-        "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
         ("asin", "reviewerID", "overall", "unixReviewTime"),
         *("reviewerID", "asin", "overall", "unixReviewTime"),
     ),
     2023: _Release(
         2023,
-        "https://amazon-reviews-2023.github.io/",
         ("user_id", "parent_asin", "rating", "timestamp"),
         *("user_id", "parent_asin", "rating", "timestamp"),
         ticks=1000,
@@ -96,8 +93,8 @@ def read(config: AmazonData) -> Imported:
     """
     release = _RELEASES[config.year]
     parse = literal_record if config.year == 2014 else json_record
-    reviews = LineFile(config.reviews, parse, release.origin, config.most_malformed)
-    metadata = LineFile(config.metadata, literal_record, release.origin, config.most_malformed)
+    reviews = LineFile(config.reviews, parse, release.origin.hint, config.most_malformed)
+    metadata = LineFile(config.metadata, literal_record, release.origin.hint, config.most_malformed)
     rows, items = InteractionRows(), ItemRows(metadata)
     if reviews.is_there() and _is_of_its_year(reviews, release):
         release.fields().read(reviews, rows)
@@ -129,7 +126,9 @@ def _is_of_its_year(reviews: LineFile, release: _Release) -> bool:
 def _check_year(file: LineFile, release: _Release, year: int | None) -> bool:
     if year is None or year == release.year:
         return True
-    hint = f"this is one of {year}: say data.year: {year}, or get the file of {release.year} from {release.address}"
+    hint = (
+        f"this is one of {year}: say data.year: {year}, or get the file of {release.year} from {release.origin.address}"
+    )
     file.refuse(f"the file must be of the year {release.year}, as data.year says", 1, "data.year", release.year, hint)
     return False
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from reranker.data.interactions import Removal
+from reranker.data.sources.origin import MIND
 from reranker.data.sources.reading.line_file import LineFile, Record, separated_record
 from reranker.data.sources.reading.streamed_tables import Imported, InteractionRows, ItemRows, tables_of
 from reranker.data_config import MindData
 from reranker.item_text import ItemTemplate
 
-_ORIGIN = "get it from https://msnews.github.io (Microsoft Research License Terms: research, not to be passed on)"
 _BEHAVIOURS = ("impression_id", "user_id", "time", "history", "impressions")
 _NEWS = ("news_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
 _SHOWN = re.compile(r"[^\s\0]+-[01](?: [^\s\0]+-[01])*")
@@ -36,7 +36,7 @@ def read(config: MindData) -> Imported:
             LineFile(
                 folder / name,
                 separated_record(columns, "\t"),
-                _ORIGIN,
+                MIND.hint,
                 config.most_malformed,
                 name=f"{folder.name}/{name}" if len(config.folders) > 1 else "",
             )
