@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from reranker.data.images.item_images import ImageCell, ItemImages, item_images
 from reranker.data.periods import Periods, periods_of
-from reranker.data_config import DataConfig, DemoData, MindData, SteamData, TablesData, without_later_fields
+from reranker.data_config import AmazonData, DataConfig, DemoData, MindData, SteamData, TablesData, without_later_fields
 from reranker.errors import Fault, InputError
 from reranker.item_text import CAPTION, SEPARATOR, CaptionedTexts, ItemTemplate
 
@@ -273,10 +273,14 @@ def _core(rows: pd.DataFrame, min_user: int, min_item: int) -> tuple[pd.DataFram
 
 def _images(config: DataConfig, items: pd.DataFrame) -> tuple[ItemImages | None, CaptionedTexts | None]:
     """The images of these items, and what texts with captions of them are made of."""
-    if not isinstance(config, TablesData) or config.images is None:
+    if not isinstance(config, TablesData | AmazonData) or config.images is None:
         return None, None
+    if isinstance(config, TablesData):
+        table, column = config.items, config.images.column
+    else:
+        table, column = config.metadata, config.image_field
     cells = [ImageCell(str(text), int(line)) for text, line in zip(items["image"], items["line"], strict=True)]
-    images = item_images(cells, config.images, config.items)
+    images = item_images(cells, config.images, table, column)
     if config.images.caption_model is None:
         return images, None
     template = config.item_text or "{text}"

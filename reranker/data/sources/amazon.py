@@ -101,7 +101,8 @@ def read(config: AmazonData) -> Imported:
     if metadata.is_there():
         _check_year(metadata, release, _year_by(metadata.head(_PROBED), _METADATA_MARKS))
         if not metadata.faults.total:
-            items.read(release.item, rows, ItemTemplate.parse(config.item_text), _field)
+            image_of = None if config.images is None else _IMAGE_OF[config.year]
+            items.read(release.item, rows, ItemTemplate.parse(config.item_text), _field, image_of)
     return tables_of(rows, items, reviews)
 
 
@@ -166,3 +167,31 @@ def _field(record: Record, name: str) -> str:
     if name == "features":
         return plain(record.get("features") or record.get("feature"))
     return plain(record.get(name))
+
+
+def _image_2014(record: Record) -> str:
+    return _address(record.get("imUrl"))
+
+
+def _image_2018(record: Record) -> str:
+    """The first large one, else the first small one."""
+    return next((address for name in ("imageURLHighRes", "imageURL") if (address := _first(record.get(name)))), "")
+
+
+def _image_2023(record: Record) -> str:
+    """The main one, else the first; of 500 pixels, which is more than a model reads, else of another size."""
+    listed = record.get("images")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    main = next((entry for entry in entries if entry.get("variant") == "MAIN"), entries[0] if entries else {})
+    return next((address for size in ("large", "hi_res", "thumb") if (address := _address(main.get(size)))), "")
+
+
+_IMAGE_OF = {2014: _image_2014, 2018: _image_2018, 2023: _image_2023}
+
+
+def _first(listed: object) -> str:
+    return next((address for entry in listed if (address := _address(entry))), "") if isinstance(listed, list) else ""
+
+
+def _address(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""
