@@ -112,6 +112,13 @@ def test_every_image_that_is_missing_or_broken_is_told_at_once(tmp_path):
     assert "data.images.missing: text" in caught.value.faults[0].hint
 
 
+def test_a_split_that_leaves_a_side_empty_is_told_beside_them(tmp_path):
+    with pytest.raises(InputError) as caught:
+        load(broken_shop(tmp_path, split="time", validation_from=5000))
+    assert [fault.field for fault in caught.value.faults] == [*["image_path"] * 6, "data.validation_from"]
+    assert caught.value.total == 7
+
+
 def test_or_they_are_read_as_text_and_counted(tmp_path):
     data = load(broken_shop(tmp_path, images={"missing": "text"}))
     images = data.images

@@ -6,7 +6,7 @@ from reranker.data.assemble import RerankingData
 from reranker.data.sources.origin import origin_of
 from tune.searching.cost_estimate import estimate_cost
 from tune.study_file.memory_plan import describe_memory
-from tune.study_file.preflight import ModelCheck, image_modes
+from tune.study_file.preflight import ModelCheck, captioner_is_here, image_modes
 from tune.study_file.study import Study
 from tune.study_file.worker_device import describe_compute
 
@@ -39,10 +39,10 @@ def _captions(study: Study, data: RerankingData) -> list[str]:
     images = data.interactions.images
     if "caption" not in image_modes(study) or images is None:
         return []
-    when = (
-        f"described by {images.caption_model}" if data.captions else f"to be described by {images.caption_model} first"
-    )
-    return [f"  images with image_mode: caption are {when}"]
+    if data.captions:
+        return [f"  images with image_mode: caption are described by {images.caption_model}"]
+    fetched = "" if captioner_is_here(data) else "; it is not here yet, and fetched when the search begins"
+    return [f"  images with image_mode: caption are to be described by {images.caption_model} first{fetched}"]
 
 
 def _early_stopping(study: Study) -> str:
