@@ -165,7 +165,8 @@ def build_interactions(
     kept_items = items.assign(line=items.index).set_index("item_id").loc[item_ids]
     item_texts = [str(t) for t in kept_items["text"]]
     faults = _Faults()
-    images, captioned = faults.of(lambda: _images(config, kept_items), (None, None))
+    no_images: tuple[ItemImages | None, CaptionedTexts | None] = (None, None)
+    images, captioned = faults.of(lambda: _images(config, kept_items), no_images)
     periods = None
     if config.split == "time":
         times = rows["timestamp"].to_numpy()
