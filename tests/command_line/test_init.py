@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from reranker.data_config import TablesData
+from reranker.errors import InputError
 from reranker.modeling.checkpoints.model_names import check_name
 from reranker.modeling.memory.memory_estimate import GIB
 from tests.pictures import draw
@@ -236,6 +237,13 @@ def test_a_column_that_holds_something_else_is_not_taken_for_images(tmp_path):
 def test_a_parquet_table_has_images_too(tmp_path):
     pd.DataFrame({"sku": [1, 2], "photo": ["a.png", None]}).to_parquet(tmp_path / "p.parquet")
     assert image_column(tmp_path / "p.parquet") == ImageColumn("photo", False, 1, 2)
+
+
+def test_a_row_with_a_cell_too_many_is_for_the_table_s_reader_to_tell(tmp_path):
+    (tmp_path / "p.csv").write_text("sku,photo\na,x.png,more\n")
+    assert image_column(tmp_path / "p.csv") == ImageColumn("photo", False, 1, 1)
+    with pytest.raises(InputError, match="the table has no such column"):
+        image_column(tmp_path / "p.csv", "foto")
 
 
 def test_the_user_names_the_column_of_images(tmp_path, capsys):

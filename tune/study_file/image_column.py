@@ -47,7 +47,7 @@ def image_column(file: Path, said: str | None = None, taken: Collection[str] = (
         InputError: there is no such column.
     """
     rows = list(_rows(file))
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = list(dict.fromkeys(name for row in rows for name in row if isinstance(name, str)))  # None: a cell too many
     if said is not None and said not in names:
         raise InputError([Fault("the table has no such column", str(file), 1, said, hint=nearest(said, names))])
     best: ImageColumn | None = None
@@ -80,9 +80,9 @@ def _rows(file: Path) -> Iterable[Mapping[str, Any]]:
 
         try:
             batch = next(pyarrow.parquet.ParquetFile(file).iter_batches(_LOOKED_AT), None)
-        except (pa.ArrowException, OSError):
+            return [] if batch is None else batch.to_pylist()
+        except (pa.ArrowException, OSError, ValueError):  # text that is no UTF-8 is a ValueError
             return []
-        return [] if batch is None else batch.to_pylist()
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             return list(islice(csv.DictReader(lines), _LOOKED_AT))

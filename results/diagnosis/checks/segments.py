@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from results.diagnosis.checks.measures import pretty_metric
+from results.diagnosis.checks.measures import not_beaten, pretty_metric
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Confidence, Finding, Grade
 from results.statistics.paired_tests import Difference
@@ -32,7 +32,7 @@ _BY_PLACE = (
 
 
 def worse_on_a_part(inputs: DiagnosisInputs) -> Finding | None:
-    """The winner is proven worse than a baseline on a segment, and not on all lists, which has a finding of its own."""
+    """The winner is proven worse than a baseline on a segment; one that does as well on all lists has a finding of its own."""
     losses = _losses(inputs)
     if inputs.by_segment is None or not losses:
         return None
@@ -59,13 +59,13 @@ def _remedies(part: SegmentFigures) -> list[str]:
 
 
 def _losses(inputs: DiagnosisInputs) -> list[tuple[SegmentFigures, str, Difference]]:
-    """The largest loss of each segment, to a baseline that is not proven better on all lists."""
+    """The largest loss of each segment, to a baseline that does not do as well on all lists."""
     largest: dict[str, tuple[SegmentFigures, str, Difference]] = {}
     if inputs.by_segment is None:
         return []
-    everywhere = inputs.by_segment.parts[0].against
+    everywhere = inputs.by_segment.parts[0].against.items()
+    told_already = {*not_beaten(inputs), *(name for name, overall in everywhere if overall.proven and overall.mean < 0)}
     for part, baseline, difference in inputs.by_segment.losses:
-        overall = everywhere.get(baseline)
-        if overall is None or not overall.proven or overall.mean > 0:
+        if baseline not in told_already:
             largest.setdefault(part.words, (part, baseline, difference))
     return list(largest.values())
