@@ -20,6 +20,21 @@ UserPath = Annotated[
 ]
 
 
+def _folders(value: object) -> object:
+    """A folder, or several; each once."""
+    if isinstance(value, str | Path):
+        return user_path(value)
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(entry, str | Path) for entry in value):
+        raise ValueError("must be a folder, or a list of folders")
+    folders = tuple(user_path(entry) for entry in value)
+    if len(set(folders)) < len(folders):
+        raise ValueError("must name each folder once")
+    return folders
+
+
+UserFolders = Annotated[Path | tuple[Path, ...], BeforeValidator(_folders, json_schema_input_type=str | list[str])]
+
+
 def _moment(value: object) -> object:
     is_date = isinstance(value, str) and _is_date(value)
     if value is not None and not is_date and (isinstance(value, bool) or not isinstance(value, int | float)):
@@ -214,10 +229,9 @@ class ItemColumns(StrictModel):
     text: str = Field("text", min_length=1)
 
 
-class ItemImageSource(StrictModel):
-    """Where images of items are: paths, or addresses, in a column of the table of items."""
+class ImageSource(StrictModel):
+    """What is done with images of items."""
 
-    column: str = Field("image_path", min_length=1, description="of the items; paths are from the table's folder")
     missing: Literal["error", "text"] = Field(
         "error", description="an item whose image is missing or does not open: a fault, or read as text, and counted"
     )
@@ -227,6 +241,26 @@ class ItemImageSource(StrictModel):
         min_length=1,
         description="for image_mode: caption; a Hub id or folder of a model that describes images in words",
     )
+
+
+class ItemImageSource(ImageSource):
+    """Where images of items are: paths, or addresses, in a column of the table of items."""
+
+    column: str = Field("image_path", min_length=1, description="of the items; paths are from the table's folder")
+
+
+def _check_captions(images: ImageSource | None, item_text: str | None, *, is_column: bool) -> None:
+    """Captions stand beside a text, and where nothing makes them their field must be one of the items' own.
+
+    Raises:
+        ValueError: with the rule that is broken.
+    """
+    named = set(ItemTemplate.parse(item_text).fields) if item_text else set()
+    captioned = images is not None and images.caption_model is not None
+    if captioned and named == {CAPTION}:
+        raise ValueError("item_text must hold another field than {caption}, for items and trials without one")
+    if CAPTION in named and not captioned and not is_column:
+        raise ValueError("item_text must not hold {caption} without images.caption_model, which makes captions")
 
 
 class TablesData(_DataBase):
@@ -246,9 +280,7 @@ class TablesData(_DataBase):
 
     @model_validator(mode="after")
     def _captions_stand_beside_a_text(self) -> TablesData:
-        captioned = self.images is not None and self.images.caption_model is not None
-        if captioned and self.item_text and set(ItemTemplate.parse(self.item_text).fields) == {CAPTION}:
-            raise ValueError("item_text must hold another field than {caption}, for items and trials without one")
+        _check_captions(self.images, self.item_text, is_column=True)
         return self
 
 
@@ -267,11 +299,24 @@ class AmazonData(_ImportedData):
     metadata: UserPath = Field(description="the products' metadata as JSON lines; .gz or unpacked")
     min_rating: float = Field(0.0, ge=0, le=5, description="lower ratings are no interactions")
     item_text: Annotated[
-        str, template_of("title", "brand", "category", "main_category", "description", "features", "price")
+        str, template_of("title", "brand", "category", "main_category", "description", "features", "price", CAPTION)
     ] = Field(
         "{title}",
-        description="template of an item's text, of title, brand, category, main_category, description, features, price",
+        description="template of an item's text, of title, brand, category, main_category, description, features, price, caption",
     )
+    images: ImageSource | None = Field(
+        None, description="of the products, by the addresses in the metadata, for image_mode; null: none are looked at"
+    )
+
+    @property
+    def image_field(self) -> str:
+        """Of the metadata, with addresses of images."""
+        return {2014: "imUrl", 2018: "imageURLHighRes", 2023: "images"}[self.year]
+
+    @model_validator(mode="after")
+    def _captions_stand_beside_a_text(self) -> AmazonData:
+        _check_captions(self.images, self.item_text, is_column=False)
+        return self
 
 
 class RecBoleData(_ImportedData):
@@ -293,10 +338,17 @@ class MindData(_ImportedData):
     """MIND, Microsoft's news: clicks of impressions, and those before them."""
 
     source: Literal["mind"] = "mind"
-    path: UserPath = Field(description="the folder with behaviors.tsv and news.tsv, of the train or dev part")
+    path: UserFolders = Field(
+        description="the folder with behaviors.tsv and news.tsv, of the train or dev part; or a list of such folders, read as one log"
+    )
     item_text: Annotated[str, template_of("title", "category", "subcategory", "abstract")] = Field(
         "{title}", description="template of an item's text, of title, category, subcategory, abstract"
     )
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All folders, in their order."""
+        return (self.path,) if isinstance(self.path, Path) else self.path
 
 
 class SteamData(_ImportedData):
@@ -348,10 +400,16 @@ DataConfig = Annotated[
 ]
 
 
-def absolute_paths(data: DataConfig, folder: Path) -> dict[str, Path]:
-    """The fields that are paths. Relative ones are looked up in `folder`, else in the current folder."""
-    return {
-        name: (folder / value if os.path.exists(folder / value) else value).absolute()
-        for name, value in data
-        if isinstance(value, Path)
-    }
+def absolute_paths(data: DataConfig, folder: Path) -> dict[str, Path | tuple[Path, ...]]:
+    """The fields that are paths, or several. Relative ones are looked up in `folder`, else in the current folder."""
+
+    def absolute(path: Path) -> Path:
+        return (folder / path if os.path.exists(folder / path) else path).absolute()
+
+    found: dict[str, Path | tuple[Path, ...]] = {}
+    for name, value in data:
+        if isinstance(value, Path):
+            found[name] = absolute(value)
+        elif isinstance(value, tuple):
+            found[name] = tuple(map(absolute, value))
+    return found

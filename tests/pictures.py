@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +48,28 @@ def shop(folder: Path, cells: dict[str, str], **values: object) -> TablesData:
     )
     tables = {"interactions": folder / "clicks.csv", "items": folder / "items.csv", "min_user": 3, "min_item": 1}
     return TablesData.model_validate({**tables, "images": {}, **values})
+
+
+@contextlib.contextmanager
+def serving(answers: Mapping[str, bytes]) -> Iterator[tuple[str, list[str]]]:
+    """A server of these paths: its address, and the paths that it was asked for; others are not found."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            body = answers.get(self.path)
+            self.send_response(404 if body is None else 200)
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, *args: object) -> None:
+            """Nothing: a test's output is its own."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()

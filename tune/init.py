@@ -22,6 +22,7 @@ from reranker.storage.atomic_files import write_file
 from results.study.runs_home import search_command
 from tune.study_file import loading
 from tune.study_file.column_names import INTERACTION_COLUMNS, ITEM_COLUMNS, recognised
+from tune.study_file.image_column import image_column
 
 _PART_OF_MEMORY = 0.2
 
@@ -38,10 +39,12 @@ def main(argv: list[str] | None = None) -> int:
     interactions = recognised(args.interactions, of_interactions, INTERACTION_COLUMNS)
     items = recognised(args.items, {"item_id": args.items_id_column, "text": args.text_column}, ITEM_COLUMNS)
 
+    image = image_column(args.items, args.image_column, items.values())
+
     from tune.study_file.first_study import first_study  # takes seconds: pandas, torch
 
     folder, name = args.output.absolute().parent, args.output.stem
-    text = first_study(args.interactions, args.items, interactions, items, folder=folder, name=name)
+    text = first_study(args.interactions, args.items, interactions, items, image=image, folder=folder, name=name)
     write_file(args.output, text)
     study = loading.load(args.output, check_model=check_name)
     from tune.check import check
@@ -75,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         )
     parser.add_argument("--items-id-column", metavar="NAME", help="the item, in the table of items")
     parser.add_argument("--text-column", metavar="NAME", help=ITEM_COLUMNS["text"].text)
+    parser.add_argument(
+        "--image-column", metavar="NAME", help="paths or addresses of the items' images; found by how they end"
+    )
     return parser
 
 

@@ -292,7 +292,7 @@ def _report(
     console.print(pretty(table, study.knobs))
     console.print(f"\n{verdict(folder)}", style="bold")
     console.say("\n".join(f"  {finding}" for finding in (*findings(comparison), *content.segments.losses)))
-    if reasons := diagnose(DiagnosisInputs.of_study(folder, comparison))[:_REASONS]:
+    if reasons := diagnose(DiagnosisInputs.of_study(folder, comparison, by_segment=content.segments.found))[:_REASONS]:
         console.print("\nWhat holds it back, the worst first:")
         console.print(as_text(reasons, console.width))
     uri, link = tracking_uri_of(folder), mlflow.leaderboard_link

@@ -24,7 +24,7 @@ from reranker.data.sources import demo
 from reranker.data.split import Split, split
 from reranker.data.teachers.teacher import Calibrated, CrossFitted, Teacher, taught
 from reranker.data.teachers.teacher_file import TeacherFile
-from reranker.data_config import DataConfig, DemoData
+from reranker.data_config import AmazonData, DataConfig, DemoData
 from reranker.errors import Fault, InputError
 from reranker.metrics import Ranks, ranks_of_target
 
@@ -245,6 +245,8 @@ class RerankingData:
         if mode != "text" and images is None:
             rule = f"image_mode: {mode} needs images of the items"
             hint = "data: {source: tables, images: {column: …}} names the column that has their paths"
+            if isinstance(self.config, AmazonData):
+                hint = "data.images: {fetch: true} gets those whose addresses the metadata have"
             raise InputError([Fault(rule, field="image_mode", value=mode, hint=hint)])
         if mode == "caption" and (images is None or images.caption_model is None):
             rule = "image_mode: caption needs a model that describes images"

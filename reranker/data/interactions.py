@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from reranker.data.images.item_images import ImageCell, ItemImages, item_images
 from reranker.data.periods import Periods, periods_of
-from reranker.data_config import DataConfig, DemoData, MindData, SteamData, TablesData, without_later_fields
+from reranker.data_config import AmazonData, DataConfig, DemoData, MindData, SteamData, TablesData, without_later_fields
 from reranker.errors import Fault, InputError
 from reranker.item_text import CAPTION, SEPARATOR, CaptionedTexts, ItemTemplate
 
 ItemCodes = NDArray[np.int32]
 IdIndex = NDArray[np.object_]
 _SHOWN_FAULTS = 20
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -163,10 +164,14 @@ def build_interactions(
     user_ids, item_ids = [str(user_index[u]) for u in user_codes], [str(item_index[i]) for i in item_codes]
     kept_items = items.assign(line=items.index).set_index("item_id").loc[item_ids]
     item_texts = [str(t) for t in kept_items["text"]]
-    images, captioned = _images(config, kept_items)
+    faults = _Faults()
+    no_images: tuple[ItemImages | None, CaptionedTexts | None] = (None, None)
+    images, captioned = faults.of(lambda: _images(config, kept_items), no_images)
     periods = None
     if config.split == "time":
-        periods = periods_of(rows["timestamp"].to_numpy(), sizes[user_codes], config)
+        times = rows["timestamp"].to_numpy()
+        periods = faults.of(lambda: periods_of(times, sizes[user_codes], config), None)
+    faults.raise_all()
     return Interactions(
         user_ids=user_ids,
         item_ids=item_ids,
@@ -178,6 +183,30 @@ def build_interactions(
         captioned=captioned,
         periods=periods,
     )
+
+
+class _Faults:
+    """Those of several parts, to be told at once."""
+
+    def __init__(self) -> None:
+        self._errors: list[InputError] = []
+
+    def of(self, part: Callable[[], Part], otherwise: Part) -> Part:
+        """What the part gives; after faults, `otherwise`."""
+        try:
+            return part()
+        except InputError as error:
+            self._errors.append(error)
+            return otherwise
+
+    def raise_all(self) -> None:
+        """
+        Raises:
+            InputError: with the faults of all parts, if there are any.
+        """
+        if self._errors:
+            shown = [fault for error in self._errors for fault in error.faults]
+            raise InputError(shown, total=sum(error.total for error in self._errors))
 
 
 def pair_keys(sequences: Sequence[ItemCodes], items: int) -> NDArray[np.int64]:
@@ -273,10 +302,14 @@ def _core(rows: pd.DataFrame, min_user: int, min_item: int) -> tuple[pd.DataFram
 
 def _images(config: DataConfig, items: pd.DataFrame) -> tuple[ItemImages | None, CaptionedTexts | None]:
     """The images of these items, and what texts with captions of them are made of."""
-    if not isinstance(config, TablesData) or config.images is None:
+    if not isinstance(config, TablesData | AmazonData) or config.images is None:
         return None, None
+    if isinstance(config, TablesData):
+        table, column = config.items, config.images.column
+    else:
+        table, column = config.metadata, config.image_field
     cells = [ImageCell(str(text), int(line)) for text, line in zip(items["image"], items["line"], strict=True)]
-    images = item_images(cells, config.images, config.items)
+    images = item_images(cells, config.images, table, column)
     if config.images.caption_model is None:
         return images, None
     template = config.item_text or "{text}"

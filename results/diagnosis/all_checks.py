@@ -30,6 +30,7 @@ from results.diagnosis.checks.prompt import (
     labels_are_improbable,
     template_mismatch,
 )
+from results.diagnosis.checks.segments import worse_on_a_part
 from results.diagnosis.checks.skill import cannot_name_labels, lost_labels, names_without_rule
 from results.diagnosis.checks.space import best_at_an_edge, failures
 from results.diagnosis.checks.statistics import seed_luck, too_few_users
@@ -40,7 +41,7 @@ CHECKS: tuple[Callable[[DiagnosisInputs], Finding | None], ...] = (
     at_chance, adds_nothing, leaked_target, lost_labels, cannot_name_labels, too_few_steps, rate_too_high, names_without_rule,
     label_prior, leaked_in_training, template_mismatch, not_applied, labels_do_not_fit, rate_too_low,
     no_better_than_untrained, labels_are_improbable, history_is_cut, overfitting, baseline_does_as_well,
-    retriever_ceiling, easier_lists, still_learning, best_at_an_edge, too_few_users, seed_luck, failures,
+    retriever_ceiling, worse_on_a_part, easier_lists, still_learning, best_at_an_edge, too_few_users, seed_luck, failures,
 )  # fmt: skip
 _UNLEARNT = {"no better than untrained", "label prior", "labels are improbable"}
 EXPLAINS = {  # a finding → the findings it explains; an explained finding explains nothing itself

@@ -22,6 +22,7 @@ from results.leaderboard import LEFT_OUT, REASON
 from results.statistics.comparison import Comparison, compare
 from results.statistics.learning_summary import ZERO_SHOT, Naming
 from results.statistics.seed_averages import replicated
+from results.statistics.segments import Segments, segments
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 _RANKED_BY = ("ndcg_at_10", *(name for name in METRIC_NAMES if name != "ndcg_at_10"), "val_loss")
@@ -74,6 +75,7 @@ class DiagnosisInputs:
         best_reachable: Recall@1 of a ranker that knows how the data were made.
         space: the ranges of the searched numeric knobs.
         data: the study file's section of that name.
+        by_segment: the winner and the baselines on parts of the lists; None where nothing is known of them.
     """
 
     trials: list[StoredTrial]
@@ -89,12 +91,16 @@ class DiagnosisInputs:
     best_reachable: float | None = None
     space: dict[str, Range] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    by_segment: Segments | None = None
 
     @staticmethod
     def of_study(
-        study: StudyFolder, comparison: Comparison | None = None, trials: Sequence[StoredTrial] | None = None
+        study: StudyFolder,
+        comparison: Comparison | None = None,
+        trials: Sequence[StoredTrial] | None = None,
+        by_segment: Segments | None = None,
     ) -> DiagnosisInputs:
-        """From a study's folder. Pass `comparison` and `trials` if they are known already."""
+        """From a study's folder. Pass `comparison`, `trials` and `by_segment` if they are known already."""
         manifest, trials = study.read_manifest(), list(study.trials()) if trials is None else trials
         metric = manifest["metric"]
         comparison = comparison or compare(study)
@@ -118,6 +124,7 @@ class DiagnosisInputs:
             manifest["best_reachable_recall_at_1"],
             {knob: knob_range for knob, entry in sections.get("space", {}).items() if (knob_range := _range(entry))},
             sections.get("data", {}),
+            by_segment or _by_segment(study, comparison),
         )
 
     @staticmethod
@@ -251,6 +258,16 @@ def _picks(study: StudyFolder, best: StoredTrial) -> tuple[Picks | None, float |
     if picks is None or untrained_picks is None or len(picks.first) != len(untrained_picks.first):
         return picks, None
     return picks, float((picks.first == untrained_picks.first).mean())
+
+
+def _by_segment(study: StudyFolder, comparison: Comparison | None) -> Segments | None:
+    """None where the study keeps no facts of its lists, or they are damaged: no other finding depends on them."""
+    if comparison is None:
+        return None
+    try:
+        return segments(study, comparison=comparison)
+    except EnvironmentFault:
+        return None
 
 
 def _range(entry: dict[str, Any]) -> Range | None:

@@ -42,6 +42,7 @@ from results.reporting.svg import (
     to_svg,
     whole_numbers,
 )
+from results.statistics.training_loss import is_no_likelihood, other_loss, what_is_trained
 
 _FEW = 10  # lists; a share of fewer says nothing
 _LABELLED = 30  # characters of a name in a chart
@@ -102,13 +103,21 @@ def losses(contest: Contest) -> Figure:
                 (last["train_loss"], f"trial {best.number}, training", WIN),
             ],
         )
-        axes.set_ylabel("loss, nats")
+        axes.set_ylabel("loss" if other_loss(best) else "loss, nats")
         svg = to_svg(canvas, key, title, notes)
     gap = last["val_loss"] - last["train_loss"]
-    caption = (
-        f"Validation ends {abs(gap):.2f} nats {'above' if gap > 0 else 'below'} training; a validation loss that turns "
-        "upwards while training (dashed) falls is overfitting."
-    )
+    overfits = "a validation loss that turns upwards while training (dashed) falls is overfitting."
+    caption = f"Validation ends {abs(gap):.2f} nats {'above' if gap > 0 else 'below'} training; {overfits}"
+    if other_loss(best):
+        caption = (
+            f"The training loss (dashed) is another one{what_is_trained(best)}: neither the validation loss "
+            f"nor that of guessing can be held against it; {overfits}"
+        )
+    if is_no_likelihood(best):
+        caption = (
+            f"The training loss (dashed) is another one{what_is_trained(best)} and no likelihood: the validation loss may "
+            "rise while the ranking gets better."
+        )
     return Figure(key, title, caption, svg)
 
 

@@ -16,7 +16,6 @@ from results.reporting.chart_data import Contest, Figure
 from results.reporting.report_content import Content, Reading, Step
 from results.reporting.report_header import ReportHeader, difference_text
 from results.reporting.report_leaderboard import Board, board_of, spelled
-from results.reporting.segment_table import NOTHING, SegmentTable
 from results.statistics.seed_averages import replicated
 from results.statistics.verdict_text import verdict
 from results.study.runs_home import search_command
@@ -44,7 +43,6 @@ class _Report(ReportHeader):
             lambda: board_of(self.study, self.configuration_results, self.comparison, self.trials),
             empty_board,
         )
-        segments = self._segments()
         return Content(
             study=self.study.name,
             made=time.strftime("%Y-%m-%d %H:%M"),
@@ -63,7 +61,7 @@ class _Report(ReportHeader):
             else (),
             tiles=tuple(self.attempt("the key figures", self._tiles, [])),
             proofs=tuple(self.proofs),
-            proven=(*segments.losses, *self._proven()),
+            proven=(*self.segments.losses, *self._proven()),
             steps=tuple(self._steps()[:_NEXT]),
             sealed=self.sealed,
             readings=tuple(self.attempt("the readings of the test", self._readings, [])),
@@ -73,24 +71,13 @@ class _Report(ReportHeader):
             failures=tuple(
                 (trial.name, masked(trial.cause)) for trial in self.trials if trial.status is TrialStatus.FAILED
             ),
-            segments=segments,
+            segments=self.segments,
             figures=self._figures(),
             findings=tuple(self.findings),
             facts=tuple(self._facts()),
             commands=tuple(self._commands()),
             files=tuple(self._files()),
             trouble=tuple(self.trouble),
-        )
-
-    # Who gains
-
-    def _segments(self) -> SegmentTable:
-        if self.comparison is None:
-            return SegmentTable(missing=NOTHING)
-        return self.attempt(
-            "the figures by segment",
-            lambda: SegmentTable.of_study(self.study, self.configuration_results, self.comparison),
-            SegmentTable(missing="They could not be made."),
         )
 
     # The sealed test

@@ -14,6 +14,7 @@ from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Finding
 from results.leaderboard import PRETTY, standing
 from results.reporting.report_content import TIED, Proof, Step, Tile
+from results.reporting.segment_table import NOTHING, SegmentTable
 from results.statistics.comparison import Comparison, compare
 from results.statistics.seed_averages import configuration_results
 from results.statistics.verdict_text import (
@@ -48,8 +49,11 @@ class ReportHeader:
         self.comparison: Comparison | None = self.attempt(
             "the comparison", lambda: compare(study, ranked=self.configuration_results), None
         )
+        self.segments = self._segments()
         self.findings: list[Finding] = self.attempt(
-            "the diagnosis", lambda: diagnose(DiagnosisInputs.of_study(study, self.comparison, self.trials)), []
+            "the diagnosis",
+            lambda: diagnose(DiagnosisInputs.of_study(study, self.comparison, self.trials, self.segments.found)),
+            [],
         )
         self.readings: list[dict[str, Any]] = self.attempt("the readings of the test", study.readings, [])
         self.sealed = not (
@@ -74,6 +78,16 @@ class ReportHeader:
             error_type = "" if isinstance(error, RerankerError) else f"{type(error).__name__}: "
             self.trouble.append(f"{part} could not be made: {error_type}{masked(reason)}")
             return fallback
+
+    def _segments(self) -> SegmentTable:
+        """Who gains, and where."""
+        if self.comparison is None:
+            return SegmentTable(missing=NOTHING)
+        return self.attempt(
+            "the figures by segment",
+            lambda: SegmentTable.of_study(self.study, self.configuration_results, self.comparison),
+            SegmentTable(missing="They could not be made."),
+        )
 
     def _context(self) -> tuple[str, ...]:
         """Trials, metric, size and state of the study."""

@@ -101,7 +101,7 @@ def _items(first: FirstPlaces) -> tuple[tuple[str, ...], ...]:
     for item in [item for item in first.items if item.first > item.target][:_ITEMS]:
         shares = (f"{count / first.lists:.1%} ({count})" for count in (item.first, item.target))
         proof = "" if item.p is None else f"{'proven' if item.proven else 'not proven'}, {p_value(item.p)}"
-        rows.append((masked(item.title or item.item_id), f"{item.users}", *shares, proof or "too few lists"))
+        rows.append((masked(item.title or item.item_id), f"{item.users}", *shares, proof or "too few users"))
     return tuple(rows)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from results.statistics.paired_tests import Difference
+from results.statistics.training_loss import other_loss
 from results.study.study_folder import StoredTrial
 
 ZERO_SHOT = "zero-shot "  # prefix of the baselines that are an untrained model
@@ -100,10 +101,8 @@ class Naming:
             best,
         )
         losses = [epoch["train_loss"] for epoch in trial.reports if "train_loss" in epoch]
-        values = trial.values
-        label_loss = values.get("objective", "label_ce") == "label_ce" and not values.get("skill_mix")
-        label_loss &= values.get("teacher", "none") == "none"
         guessing_loss = figures.get("collaborative_loss", math.log(candidates) if candidates else 0.0)
+        label_loss = not other_loss(trial)
         named_in_training = candidates and label_loss and min(losses, default=math.inf) < guessing_loss - _TAUGHT
         return None if naming.guesses and named_in_training else naming
 

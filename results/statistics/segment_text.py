@@ -14,7 +14,7 @@ def result_word(part: SegmentFigures) -> str:
     """What is proven of the winner against the best baseline of a segment."""
     difference = part.difference
     if difference is None:
-        return "too few lists" if part.baselines else ""
+        return "too few users" if part.baselines else ""
     return difference.word
 
 
@@ -42,12 +42,12 @@ def segment_findings(segments: Segments) -> list[str]:
         lines.append(f"Behind the best baseline there, but not proven so: {listed}.")
     tested = [part for part in parts if part.against]
     if tested and not lines:
-        lines.append(f"On no segment of {LEAST} lists or more is the winner behind a baseline.")
+        lines.append(f"On no segment of {LEAST} users or more is the winner behind a baseline.")
     if tested:
         lines.append(
             f"Differences allow for all {len(tested)} segments being tested together, and in each all configurations, "
-            f"their epochs and all baselines; levels have intervals of their own. Fewer than {LEAST} lists are not "
-            "tested."
+            "their epochs and all baselines; levels have intervals of their own. Segments with lists of fewer than "
+            f"{LEAST} users are not tested."
         )
     return lines
 

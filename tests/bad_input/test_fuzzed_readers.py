@@ -29,7 +29,16 @@ from reranker.artifacts.adapter_files import check_adapter, read_adjustment, rea
 from reranker.data.images.item_images import opened
 from reranker.data.sources import amazon, mind, movielens, recbole, steam, tables, yelp
 from reranker.data.sources.reading.plain_text import plain
-from reranker.data_config import AmazonData, MindData, MovieLensData, RecBoleData, SteamData, TablesData, YelpData
+from reranker.data_config import (
+    AmazonData,
+    ImageSource,
+    MindData,
+    MovieLensData,
+    RecBoleData,
+    SteamData,
+    TablesData,
+    YelpData,
+)
 from reranker.errors import EnvironmentFault, InputError
 from reranker.item_text import ItemTemplate
 from reranker.modeling.checkpoints.gguf import check_gguf
@@ -39,6 +48,7 @@ from reranker.storage.user_paths import user_path
 from results.diagnosis.diagnosis_inputs import read_table
 from tune.study_file import loading
 from tune.study_file.column_names import INTERACTION_COLUMNS, recognised
+from tune.study_file.image_column import image_column
 
 _MOST_S = 300  # after which a target counts as one that does not end
 FUZZ = settings(
@@ -182,6 +192,11 @@ READERS: dict[str, tuple[str, bytes, dict[str, bytes], Callable[[], Any]]] = {
                        lambda: amazon.read(AmazonData(year=2018, reviews=Path("r.json"), metadata=Path("m.json")))),
     "Amazon's products": ("m.json", b'{"asin": "0000000001", "title": ["Pen", {"a": 1}], "brand": null}\n', {"r.json": _REVIEW},
                           lambda: amazon.read(AmazonData(year=2018, reviews=Path("r.json"), metadata=Path("m.json")))),
+    "Amazon's images": ("m.json", b'{"parent_asin": "0000000001", "title": "Pen", "images": [{"variant": "MAIN", "large": "a.png"}]}\n',
+                        {"r.json": b'{"user_id": "A1", "parent_asin": "0000000001", "rating": 5, "timestamp": 1300000000000}\n'},
+                        lambda: amazon.read(AmazonData(year=2023, reviews=Path("r.json"), metadata=Path("m.json"), images=ImageSource(), most_malformed=1))),
+    "a column of images": ("c.csv", b"sku,photo\na,x.png\nb,http://[x/y.jpg\n", {}, lambda: image_column(Path("c.csv"))),
+    "a column of images, Parquet": ("c.parquet", _parquet(), {}, lambda: image_column(Path("c.parquet"))),
     "RecBole": ("x.inter", b"user_id:token\titem_id:token\ttimestamp:float\nu\ta\t1\n", {"x.item": b"item_id:token\ttitle:token\na\tA\n"},
                 lambda: recbole.read(RecBoleData(path=Path("x.inter"), most_malformed=1))),
     "MIND": ("behaviors.tsv", b"1\tU1\t11/15/2019 8:55:22 AM\tN1\tN1-1 N2-0\n", {"news.tsv": b"N1\ta\tb\tA title\tx\tx\t[]\t[]\n"},

@@ -12,12 +12,15 @@ import pandas as pd
 import pytest
 
 from reranker.data_config import TablesData
+from reranker.errors import InputError
 from reranker.modeling.checkpoints.model_names import check_name
 from reranker.modeling.memory.memory_estimate import GIB
+from tests.pictures import draw
 from tune import init
 from tune.study_file import loading
 from tune.study_file.column_names import INTERACTION_COLUMNS, ITEM_COLUMNS, recognised
 from tune.study_file.first_study import Machine, first_study
+from tune.study_file.image_column import ImageColumn, image_column
 
 PROJECT = Path(__file__).resolve().parents[2]
 SHARED = PROJECT.parent / "shared" / "data" / "ml-latest-small.zip"
@@ -170,3 +173,87 @@ def test_two_hundred_thousand_users_are_sampled_so_that_a_trial_ends(tmp_path):
     study = loading.load(tmp_path / "s.yaml", check_model=check_name)
     assert (study.data.evaluation_users, study.data.training_users) == (300, 416)
     assert "1248 training examples an epoch, 300 lists of 20 to score" in done.stdout
+
+
+# Images
+
+
+def with_images(folder: Path, cells: list[str], column: str = "photo") -> tuple[Path, Path]:
+    """The usual tables, whose products have such a column, its values over and over."""
+    clicks, products = make(folder)
+    table = pd.read_csv(products)
+    table[column] = [cells[row % len(cells)] for row in range(len(table))]
+    table.to_csv(products, index=False)
+    return clicks, products
+
+
+def test_a_column_of_paths_of_images_is_recognised_by_how_they_end(tmp_path, capsys):
+    draw(tmp_path / "a.png")
+    clicks, products = with_images(tmp_path, ["a.png", "gone.JPG"])
+    assert init.main([str(clicks), str(products), "--output", str(tmp_path / "mine.yaml")]) == 0
+    study = loading.load(tmp_path / "mine.yaml", check_model=check_name)
+    assert isinstance(study.data, TablesData)
+    assert study.data.images is not None
+    assert study.data.images.model_dump() == {
+        "column": "photo", "missing": "text", "fetch": False, "caption_model": None
+    }  # fmt: skip
+    assert "  images: 60 of 120 items have one; the others are read as text: 60 × an image must exist" in (
+        capsys.readouterr().out
+    )
+    assert "# a path in 120 of the first 120 rows\n" in (tmp_path / "mine.yaml").read_text()
+
+
+def test_addresses_are_not_fetched_unasked_and_the_file_says_how(tmp_path):
+    (clicks, products, *columns) = columns_of(*with_images(tmp_path, ["https://x.example/a.jpg?v=2", "", "b"]))
+    image = image_column(products)
+    assert image == ImageColumn("photo", True, 40, 120)
+    text = first_study(clicks, products, *columns, folder=tmp_path, name="x", image=image)
+    assert (
+        '  images: {column: "photo", missing: text}  # an address in 40 of the first 120 rows; fetch: true gets them, once\n'
+        in text
+    )
+    assert "  # image_mode: {choice: [text, caption]}" in text
+
+
+@pytest.mark.parametrize("cells", [["a lamp", "b.png", "c"], [""], ["7"]])
+def test_a_column_of_which_few_values_end_so_is_none(tmp_path, cells):
+    assert image_column(with_images(tmp_path, cells)[1]) is None
+
+
+def test_of_two_the_column_with_more_images_is_taken(tmp_path):
+    _, products = with_images(tmp_path, ["a.png", ""], "photo")
+    table = pd.read_csv(products)
+    table["large"] = "b.png"
+    table.to_csv(products, index=False)
+    image = image_column(products)
+    assert image is not None
+    assert (image.name, image.named) == ("large", 120)
+
+
+def test_a_column_that_holds_something_else_is_not_taken_for_images(tmp_path):
+    assert image_column(with_images(tmp_path, ["a.png"])[1], taken=["photo"]) is None
+
+
+def test_a_parquet_table_has_images_too(tmp_path):
+    pd.DataFrame({"sku": [1, 2], "photo": ["a.png", None]}).to_parquet(tmp_path / "p.parquet")
+    assert image_column(tmp_path / "p.parquet") == ImageColumn("photo", False, 1, 2)
+
+
+def test_a_row_with_a_cell_too_many_is_for_the_table_s_reader_to_tell(tmp_path):
+    (tmp_path / "p.csv").write_text("sku,photo\na,x.png,more\n")
+    assert image_column(tmp_path / "p.csv") == ImageColumn("photo", False, 1, 1)
+    with pytest.raises(InputError, match="the table has no such column"):
+        image_column(tmp_path / "p.csv", "foto")
+
+
+def test_the_user_names_the_column_of_images(tmp_path, capsys):
+    clicks, products = with_images(tmp_path, ["a"])
+    assert image_column(products, "photo") == ImageColumn("photo", False, 0, 120)
+    said = refusal(capsys, clicks, products, "--image-column", "foto", "--output", tmp_path / "s.yaml")
+    assert "products.csv:1: foto: the table has no such column; did you mean 'photo'?" in said
+
+
+def test_tables_without_images_have_none_in_the_file(tmp_path):
+    clicks, products, *columns = columns_of(*make(tmp_path))
+    assert image_column(products) is None
+    assert "image" not in first_study(clicks, products, *columns, folder=tmp_path, name="x")

@@ -245,7 +245,7 @@ def test_absent_files_are_told_with_the_place_to_get_them(tmp_path):
     lines = faults(config)
     assert [line.split(":")[0] for line in lines] == ["r.jsonl.gz", "m.jsonl.gz"]
     assert lines[0].endswith(
-        "get it from https://amazon-reviews-2023.github.io/ (for research; the page says what to cite)"
+        "fetch it from https://amazon-reviews-2023.github.io/ (see the publisher's page, which says what to cite)"
     )
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import io
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from reranker.data.sources import load
 from reranker.data_config import TablesData
 from reranker.errors import EnvironmentFault, InputError
 from reranker.storage.limits import IMAGE_BYTES
-from tests.pictures import COLOURS, draw, shop
+from tests.pictures import COLOURS, draw, serving, shop
 from tune.study_file.study import Study
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -114,6 +112,13 @@ def test_every_image_that_is_missing_or_broken_is_told_at_once(tmp_path):
     assert "data.images.missing: text" in caught.value.faults[0].hint
 
 
+def test_a_split_that_leaves_a_side_empty_is_told_beside_them(tmp_path):
+    with pytest.raises(InputError) as caught:
+        load(broken_shop(tmp_path, split="time", validation_from=5000))
+    assert [fault.field for fault in caught.value.faults] == [*["image_path"] * 6, "data.validation_from"]
+    assert caught.value.total == 7
+
+
 def test_or_they_are_read_as_text_and_counted(tmp_path):
     data = load(broken_shop(tmp_path, images={"missing": "text"}))
     images = data.images
@@ -180,30 +185,11 @@ def test_a_column_that_is_not_there_is_a_fault_of_the_file(tmp_path):
 def test_addresses_are_fetched_once_where_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv(IMAGE_BYTES.variable, str(2**20))
     answers = {"/a.png": draw(tmp_path / "a.png").read_bytes(), "/large.png": b"\0" * (2**20 + 1)}
-    asked: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            body = answers.get(self.path)
-            self.send_response(404 if body is None else 200)
-            self.end_headers()
-            self.wfile.write(body or b"")
-
-        def log_message(self, *args: object) -> None:
-            """Nothing: a test's output is its own."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    at = f"http://127.0.0.1:{server.server_port}"
-    cells = {"a": f"{at}/a.png", "b": f"{at}/gone.png", "c": f"{at}/large.png", "d": "ftp://here/a.png"}
-    try:
+    with serving(answers) as (at, asked):
+        cells = {"a": f"{at}/a.png", "b": f"{at}/gone.png", "c": f"{at}/large.png", "d": "ftp://here/a.png"}
         with pytest.raises(InputError) as caught:
             load(shop(tmp_path, cells, images={"fetch": True}))
         images = load(shop(tmp_path, cells, images={"fetch": True, "missing": "text"})).images
-    finally:
-        server.shutdown()
-        server.server_close()
     assert [fault.rule for fault in caught.value.faults] == [
         "an image must be where its address says: HTTP 404",
         "an image must have at most 1,048,576 bytes",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+from pydantic import ValidationError
+
+from reranker.data.interactions import Removal
 from reranker.data.sources import load
-from reranker.data_config import MindData
+from reranker.data_config import MindData, absolute_paths
 from reranker.errors import InputError
 
 BEHAVIOURS = (
@@ -38,6 +42,102 @@ def faults(config: MindData) -> list[str]:
     with pytest.raises(InputError) as caught:
         load(config)
     return str(caught.value).replace(f"{config.path}/", "").splitlines()
+
+
+TRAIN = "".join(BEHAVIOURS.splitlines(keepends=True)[:4])
+DEV = (
+    "1\tU2\t11/12/2019 12:00:01 AM\t\tN2-1\n"  # numbers of impressions begin anew in each folder
+    "2\tU2\t11/12/2019 12:00:02 PM\t\tN1-1 N5-1\n"
+)
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A configuration of several folders, each with such behaviours and the news of these numbers."""
+
+    def config(**behaviours: str) -> MindData:
+        for name, text in behaviours.items():
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "behaviors.tsv").write_text(text)
+            (tmp_path / name / "news.tsv").write_text(NEWS)
+        return MindData.model_validate({"path": [tmp_path / name for name in behaviours], "min_user": 3, "min_item": 1})
+
+    return config
+
+
+def test_several_folders_are_read_as_one_log(mind, parts):
+    whole, together = load(mind()), load(parts(train=TRAIN, dev=DEV))
+    assert together.user_ids == whole.user_ids
+    assert [sequence.tolist() for sequence in together.sequences] == [[0, 1, 2, 3, 4], [0, 1, 4]]
+    assert together.fingerprint == whole.fingerprint
+
+
+def test_the_order_of_the_folders_does_not_matter(parts, tmp_path):
+    first = load(parts(train=TRAIN, dev=DEV))
+    other = load(MindData(path=(tmp_path / "dev", tmp_path / "train"), min_user=3, min_item=1))
+    assert other.fingerprint == first.fingerprint
+
+
+def test_an_impression_of_two_folders_is_taken_once_and_counted(parts):
+    data = load(parts(train=TRAIN + DEV, dev="7" + DEV))
+    assert data.removed[0] == Removal("impressions that an earlier folder has too (2)", 3, 0, 0)
+    assert data.sequences[1].tolist() == [0, 1, 4]
+
+
+def test_news_that_only_one_folder_has_are_known(parts, tmp_path):
+    config = parts(train=TRAIN, dev=DEV)
+    (tmp_path / "train" / "news.tsv").write_text(NEWS.splitlines(keepends=True)[0])
+    assert load(config).item_texts == [
+        f'The "{title}" story' for title in ("first", "second", "third", "fourth", "fifth")
+    ]
+
+
+def test_a_malformed_line_names_its_folder(parts):
+    config = parts(train=TRAIN, dev=DEV + "3\tU1\tnoon\t\tN6-1\n")
+    step = load(config.model_copy(update={"most_malformed": 0.5})).removed[0].step
+    assert step.startswith("malformed lines of dev/behaviors.tsv (line 3: time: a time must be written as")
+
+
+def test_the_faults_of_all_folders_are_told_at_once(parts, tmp_path):
+    config = parts(train=TRAIN, dev="")
+    (tmp_path / "train" / "news.tsv").unlink()
+    with pytest.raises(InputError) as caught:
+        load(config)
+    lines = str(caught.value).replace(f"{tmp_path}/", "").splitlines()
+    assert [line.split(";")[0] for line in lines] == [
+        "dev/behaviors.tsv: the file must hold at least one line",
+        "train/news.tsv: the file must exist",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        (5, "must be a folder, or a list of folders"),
+        ([], "must be a folder, or a list of folders"),
+        (["train", 5], "must be a folder, or a list of folders"),
+        (["train", "train"], "must name each folder once"),
+        ([""], "a path must not be empty"),
+    ],
+)
+def test_folders_that_are_none_are_refused_with_one_rule(path, rule):
+    with pytest.raises(ValidationError) as caught:
+        MindData.model_validate({"path": path})
+    (error,) = caught.value.errors()
+    assert error["msg"] == f"Value error, {rule}"
+
+
+def test_folders_are_looked_up_beside_the_study_file(tmp_path):
+    (tmp_path / "train").mkdir()
+    paths = absolute_paths(MindData(path=(Path("train"), Path("dev"))), tmp_path)
+    assert paths == {"path": (tmp_path / "train", Path.cwd() / "dev")}
+
+
+@pytest.mark.parametrize("path", ["/train", ["/train", "/dev"]])
+def test_folders_are_stored_as_they_were_written(path):
+    config = MindData.model_validate({"path": path})
+    assert config.model_dump(mode="json")["path"] == path
+    assert MindData.model_validate(config.model_dump(mode="json")) == config
 
 
 def test_clicks_follow_the_history_in_order_of_their_times(mind):

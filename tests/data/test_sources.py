@@ -482,10 +482,9 @@ def test_a_release_is_found_in_a_known_place_unpacked_or_not(nowhere, monkeypatc
 
 def test_an_absent_release_is_told_with_its_address_and_not_fetched(nowhere, monkeypatch):
     monkeypatch.setattr(movielens, "_fetch", lambda *_: pytest.fail("was fetched"))
-    monkeypatch.setattr(movielens, "ADDRESS", "https://x/ml-latest-small.zip")
     with pytest.raises(InputError) as caught:
         load(MovieLensData(release="ml-25m"))
-    for part in ("data.release", "'ml-25m'", "https://x/ml-25m.zip", "for research", "/own", "data.path"):
+    for part in ("data.release", "'ml-25m'", "movielens/25m/", "as ml-25m.zip", "for research", "/own", "data.path"):
         assert part in str(caught.value)
 
 

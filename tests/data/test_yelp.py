@@ -106,7 +106,7 @@ def test_malformed_lines_are_told_with_their_field_and_rule(yelp):
 def test_absent_files_are_told_with_the_place_to_get_them(tmp_path):
     lines = faults(YelpData(reviews=tmp_path / "review.json", businesses=tmp_path / "business.json"))
     assert [line.split(":")[0] for line in lines] == ["review.json", "business.json"]
-    assert "https://www.yelp.com/dataset (Yelp's dataset terms: academic use" in lines[0]
+    assert "https://www.yelp.com/dataset (Yelp's Dataset User Agreement)" in lines[0]
 
 
 def test_ratings_need_a_range(yelp):

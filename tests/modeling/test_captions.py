@@ -16,7 +16,7 @@ from reranker.data.assemble import RerankingData
 from reranker.data.sources import demo
 from reranker.errors import EnvironmentFault, InputError
 from reranker.modeling.images import captions as module
-from reranker.modeling.images.captions import are_kept, have_captions
+from reranker.modeling.images.captions import are_kept, check_captioner, have_captions
 from reranker.training.sft import fine_tune
 from tests.captioner import make_captioner
 from tests.pictures import noise, shop
@@ -44,6 +44,30 @@ def prepared(folder: Path, model: Path | str, **values: object) -> RerankingData
     config.items.write_text("item_id,text,image_path\n" + rows, encoding="utf-8")
     images = {"missing": "text", "caption_model": str(model)}
     return RerankingData.prepare(type(config).model_validate({**config.model_dump(), "images": images, **values}))
+
+
+def test_the_check_knows_a_caption_model_that_is_here(captioner):
+    assert check_captioner(str(captioner))
+
+
+@pytest.mark.parametrize("model", ["nobody/has-this", "qwen3vl-2b"])
+def test_of_a_caption_model_that_only_the_hub_can_know_the_check_says_that_it_is_not_here(model):
+    assert not check_captioner(model)
+
+
+@pytest.mark.parametrize("model", ["./blip", "blip model", "/nowhere/blip"])
+def test_a_caption_model_that_can_be_nowhere_is_refused_by_the_check(model):
+    with pytest.raises(InputError) as told:
+        check_captioner(model)
+    (fault,) = told.value.faults
+    assert (fault.field, fault.value) == ("data.images.caption_model", model)
+    assert fault.rule == "the caption model must be a folder that is there, or an id of the Hub, owner/name"
+
+
+def test_a_folder_that_describes_no_images_is_refused_by_the_check(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(InputError, match="a caption model must describe images; llama does not"):
+        check_captioner(str(tmp_path))
 
 
 def test_each_image_is_described_once_and_kept(tmp_path, captioner, monkeypatch):

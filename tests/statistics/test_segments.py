@@ -12,7 +12,7 @@ from reranker.errors import EnvironmentFault
 from reranker.metrics import Picks, Ranks
 from results.statistics.comparison import compare
 from results.statistics.paired_tests import mean_interval
-from results.statistics.segment_text import first_place_findings, losses, segment_findings
+from results.statistics.segment_text import first_place_findings, losses, result_word, segment_findings
 from results.statistics.segments import Segments, segments
 from results.statistics.top_items import FirstPlaces, first_places, self_information, too_unequal
 from results.study.list_facts import ListFacts
@@ -110,7 +110,7 @@ def test_all_lists_have_the_difference_of_the_comparison(tmp_path):
     assert everything.winner["ndcg_at_10"].low == comparison.interval[0]
 
 
-def test_segments_of_a_few_lists_are_shown_and_not_tested(tmp_path):
+def test_segments_of_a_few_users_are_shown_and_not_tested(tmp_path):
     study = a_study(tmp_path, **LOSES)
     replace(ListFacts.of_study(study), history=np.where(USER < 9, 9, 2 + USER % 2)).keep(study)
     by_length = [figures for figures in found(study).parts if figures.by == "history"]
@@ -118,6 +118,8 @@ def test_segments_of_a_few_lists_are_shown_and_not_tested(tmp_path):
         ("length 2", 115, ["markov", "popularity"]), ("length 3", 116, ["markov", "popularity"]), ("length 9", 9, [])
     ]  # fmt: skip
     assert by_length[2].difference is None
+    assert result_word(by_length[2]) == "too few users"
+    assert segment_findings(found(study))[-1].endswith("Segments with lists of fewer than 10 users are not tested.")
 
 
 def test_luck_on_a_segment_is_not_proven_with_so_many_of_them(tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import socket
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from reranker.data.assemble import RerankingData
 from reranker.data.item_token_cache import Catalogue
 from reranker.data.sources import movielens
 from reranker.errors import InputError
+from reranker.modeling.checkpoints.model_files import BUNDLED
 from reranker.modeling.model_loading import load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
 from tests.pictures import draw
@@ -250,3 +253,22 @@ def test_a_model_that_no_trial_could_train_is_refused_by_the_check(tmp_path):
     study = loading.load(PROJECT / "search_spaces" / "demo.yaml", [f"model={tmp_path}"])
     with pytest.raises(InputError, match="must have the layers of a Llama, and GPT2LMHeadModel has not"):
         check_models(study, None, fetch=False)
+
+
+@pytest.mark.parametrize(("context", "refused"), [(64, True), (512, False)])
+def test_prompts_that_are_longer_than_the_model_reads_are_refused_by_the_check(tmp_path, context, refused):
+    """The demo's base with another context; twenty candidates with two words each are more than 64 tokens."""
+    shutil.copytree(BUNDLED / "demo-tiny", tmp_path / "base")
+    file = tmp_path / "base" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "max_position_embeddings": context}))
+    study = loading.load(PROJECT / "search_spaces" / "demo.yaml", [f"model={tmp_path / 'base'}", "skill_steps=0"])
+    data = RerankingData.prepare(study.data).sealed()
+    if not refused:
+        check_models(study, data, fetch=False)
+        return
+    with pytest.raises(InputError) as told:
+        check_models(study, data, fetch=False)
+    (fault,) = told.value.faults
+    assert fault.field == "max_prompt_tokens"
+    assert fault.rule == f"a prompt and its label must have at most the 64 tokens that {tmp_path / 'base'} reads"
+    assert fault.hint == "lower candidates, history_length, max_title_tokens or max_prompt_tokens"

@@ -17,6 +17,7 @@ from reranker.data_config import InteractionColumns, ItemColumns, TablesData
 from reranker.errors import Fault, InputError
 from reranker.modeling.checkpoints.model_names import MODELS
 from reranker.modeling.memory.memory_estimate import GIB, device_memory
+from tune.study_file.image_column import ImageColumn
 
 _FILTERS = ((5, 5), (3, 5), (3, 3), (3, 1))  # (min_user, min_item), the strictest first
 _KEPT = 0.6  # of the interactions that the mildest filters leave
@@ -63,6 +64,7 @@ def first_study(
     *,
     folder: Path,
     name: str,
+    image: ImageColumn | None = None,
     machine: Machine | None = None,
 ) -> str:
     """The file's text.
@@ -71,6 +73,7 @@ def first_study(
         interaction_columns, item_columns: our names → the tables'.
         folder: where the file will lie; tables in it are named relative to it.
         name: of the study; what a study's name can't have becomes a hyphen.
+        image: of the items, if there is one.
         machine: left out: this one.
 
     Raises:
@@ -113,6 +116,7 @@ def first_study(
         f"  items: {_path(items, folder)}",
         *_columns("interaction_columns", interaction_columns, InteractionColumns()),
         *_columns("item_columns", item_columns, ItemColumns()),
+        *_images(image),
         f"  # {_left(kept, whole)}",
         f"  min_user: {config.min_user}",
         f"  min_item: {config.min_item}",
@@ -134,6 +138,10 @@ def first_study(
         f"  learning_rate: {{log_uniform: [{low}, {high}]}}",
         "  lora_rank: {choice: [8, 16, 32]}",
     ]
+    if image is not None:
+        lines.append(
+            "  # image_mode: {choice: [text, caption]}  # with a caption_model above: docs/YOUR_DATA.md, Images"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -181,6 +189,16 @@ def _study_name(text: str) -> str:
 def _path(path: Path, folder: Path) -> str:
     absolute, beside = path.absolute(), folder.absolute()
     return json.dumps(os.fspath(absolute.relative_to(beside) if absolute.is_relative_to(beside) else absolute))
+
+
+def _images(image: ImageColumn | None) -> list[str]:
+    """Where the items' images are; items without one are read as text."""
+    if image is None:
+        return []
+    column = json.dumps(image.name, ensure_ascii=False)
+    what = f"{'an address' if image.are_addresses else 'a path'} in {image.named:,} of the first {image.rows:,} rows"
+    fetch = "; fetch: true gets them, once" if image.are_addresses else ""
+    return [f"  images: {{column: {column}, missing: text}}  # {what}{fetch}"]
 
 
 def _columns(field: str, names: Mapping[str, str], usual: InteractionColumns | ItemColumns) -> list[str]:

@@ -81,12 +81,20 @@ def load(
         parsed.resources,
         fixed,
         dimensions,
-        {**document.values, "data": {**document.values["data"], **{name: str(path) for name, path in paths.items()}}},
+        {
+            **document.values,
+            "data": {**document.values["data"], **{name: _written(path) for name, path in paths.items()}},
+        },
         start_points,
     )
     if parsed.study.sampler != "grid":
         return study
     return replace(study, settings=parsed.study.model_copy(update={"trials": len(study.grid())}))
+
+
+def _written(path: Path | tuple[Path, ...]) -> str | list[str]:
+    """As a study file has it."""
+    return str(path) if isinstance(path, Path) else [str(one) for one in path]
 
 
 def _check_fidelity(

@@ -92,6 +92,7 @@ def check_models(
                 check_base(config)
                 if data is not None and _is_readable(config, data):
                     check = _read(study, check, data)
+                    _check_context(check)
             except InputError as error:
                 faults += [fault for fault in error.faults if fault not in faults]
         checks.append(check)
@@ -147,9 +148,26 @@ def check_images(study: Study, data: RerankingData) -> list[Fault]:
     for mode in image_modes(study):
         try:
             data.check_images(mode)
+            if mode == "caption":
+                captioner_is_here(data)
         except InputError as error:
             faults += error.faults
     return faults
+
+
+def captioner_is_here(data: RerankingData) -> bool:
+    """Whether the data's caption model, if there is one, need not be fetched first.
+
+    Raises:
+        InputError: there can be no such model, or it describes no images.
+        EnvironmentFault: its files can't be read.
+    """
+    images = data.interactions.images
+    if images is None or images.caption_model is None:
+        return True
+    from reranker.modeling.images.captions import check_captioner  # takes seconds
+
+    return check_captioner(images.caption_model)
 
 
 def _is_readable(config: TrialConfig, data: RerankingData) -> bool:
@@ -262,6 +280,22 @@ def _read(study: Study, check: ModelCheck, data: RerankingData) -> ModelCheck:
         alone=_why_alone(config, on_gpu=worker_memory(study).on_gpu) if _shares_lists(study, config) else "",
         own_lists=own,
     )
+
+
+def _check_context(check: ModelCheck) -> None:
+    """
+    Raises:
+        InputError: the longest prompt, with the tokens that lead to its label, is longer than the model can read.
+    """
+    from reranker.modeling.model_loading import describe
+
+    config = check.config
+    most = getattr(describe(config.model).get_text_config(), "max_position_embeddings", None)
+    needed = max(check.longest, check.listed + max(check.question, check.by_title))
+    if isinstance(most, int) and needed > most:
+        rule = f"a prompt and its label must have at most the {most:,} tokens that {config.model} reads"
+        hint = "lower candidates, history_length, max_title_tokens or max_prompt_tokens"
+        raise InputError([Fault(rule, field="max_prompt_tokens", value=needed, hint=hint)])
 
 
 def _why_alone(config: TrialConfig, *, on_gpu: bool) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from reranker.data.assemble import RerankingData
+from reranker.data.sources.origin import origin_of
 from tune.searching.cost_estimate import estimate_cost
 from tune.study_file.memory_plan import describe_memory
-from tune.study_file.preflight import ModelCheck, image_modes
+from tune.study_file.preflight import ModelCheck, captioner_is_here, image_modes
 from tune.study_file.study import Study
 from tune.study_file.worker_device import describe_compute
 
@@ -17,6 +18,7 @@ def plan(study: Study, data: RerankingData | None, checks: list[ModelCheck]) -> 
         f"study {study.name}: {study.settings.trials} trials by {study.metric}, searching {', '.join(study.knobs)}",
         f"  sampler {study.settings.sampler}, {_early_stopping(study)}",
         data.describe(config) if data else f"data: {_absent(study)} not here yet, fetched when the search begins",
+        *([] if (origin := origin_of(study.data)) is None else [f"  {origin}"]),
         *([] if data is None else _captions(study, data)),
         f"baselines: {', '.join(study.baselines) or 'none'}",
         *([f"trackers: {', '.join(study.trackers)}"] if len(study.trackers) > 1 else []),
@@ -37,10 +39,10 @@ def _captions(study: Study, data: RerankingData) -> list[str]:
     images = data.interactions.images
     if "caption" not in image_modes(study) or images is None:
         return []
-    when = (
-        f"described by {images.caption_model}" if data.captions else f"to be described by {images.caption_model} first"
-    )
-    return [f"  images with image_mode: caption are {when}"]
+    if data.captions:
+        return [f"  images with image_mode: caption are described by {images.caption_model}"]
+    fetched = "" if captioner_is_here(data) else "; it is not here yet, and fetched when the search begins"
+    return [f"  images with image_mode: caption are to be described by {images.caption_model} first{fetched}"]
 
 
 def _early_stopping(study: Study) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reranker.data.images.fetched_images import fetched, is_url
-from reranker.data_config import ItemImageSource
+from reranker.data_config import ImageSource
 from reranker.errors import EnvironmentFault, Fault, InputError
 from reranker.storage.atomic_files import DamagedFile, read_json, write_json
 from reranker.storage.cache_folder import cache_folder
@@ -122,7 +122,7 @@ def given_images(cells: Sequence[str | None]) -> tuple[ItemImages, list[str]]:
     Returns:
         The images, and for each of them the rule that it breaks, empty if it opens.
     """
-    source = ItemImageSource(missing="text")
+    source = ImageSource(missing="text")
     resolved = [_Found() if cell is None else _found(cell, source, Path()) for cell in cells]
     resolved = [_judged(image, *_verdict(image.path)) if image.path else image for image in resolved]
     images = ItemImages(
@@ -167,11 +167,12 @@ class _Found:
     size: tuple[int, int] | None = None
 
 
-def item_images(cells: Sequence[ImageCell], source: ItemImageSource, table: Path) -> ItemImages:
+def item_images(cells: Sequence[ImageCell], source: ImageSource, table: Path, column: str) -> ItemImages:
     """Look at the image of each item.
 
     Args:
         cells: one an item; relative paths are from the table's folder.
+        column: where they stand in the table.
 
     Raises:
         InputError: with `missing: error`, every image that is missing or does not open.
@@ -182,9 +183,7 @@ def item_images(cells: Sequence[ImageCell], source: ItemImageSource, table: Path
     broken = [(cell, image.rule) for cell, image in zip(cells, resolved, strict=True) if image.rule]
     if broken and source.missing == "error":
         hint = "data.images.missing: text reads such items as text; data.images.fetch: true gets addresses"
-        faults = [
-            Fault(rule, str(table), cell.line, source.column, cell.text, hint) for cell, rule in broken[:_SHOWN_FAULTS]
-        ]
+        faults = [Fault(rule, str(table), cell.line, column, cell.text, hint) for cell, rule in broken[:_SHOWN_FAULTS]]
         raise InputError(faults, total=len(broken))
     return ItemImages(
         tuple(None if image.rule else image.path for image in resolved),
@@ -204,7 +203,7 @@ def _note(items: int, rules: Counter[str]) -> str:
     return f"{note}; the others are read as text: {'; '.join(shown)}{others}"
 
 
-def _found(cell: str, source: ItemImageSource, folder: Path) -> _Found:
+def _found(cell: str, source: ImageSource, folder: Path) -> _Found:
     """The file and its hash."""
     if not cell:
         return _Found(rule="every item must have an image")

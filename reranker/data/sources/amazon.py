@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 
+from reranker.data.sources.origin import AMAZON, Origin
 from reranker.data.sources.reading.line_file import LineFile, Record, json_record, literal_record, separated_record
 from reranker.data.sources.reading.plain_text import plain
 from reranker.data.sources.reading.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
@@ -28,7 +29,6 @@ class _Release:
     """How one year's files are written."""
 
     year: int
-    address: str
     columns: tuple[str, str, str, str]  # of its CSV
     user: str
     item: str
@@ -37,9 +37,9 @@ class _Release:
     ticks: int = 1  # of its clock in a second
 
     @property
-    def origin(self) -> str:
+    def origin(self) -> Origin:
         """Where to get the files, and on what terms."""
-        return f"get it from {self.address} (for research; the page says what to cite)"
+        return AMAZON[self.year]
 
     def fields(self) -> RowFields:
         """Of its reviews. Nothing was rated before 1995, or after the year of the release."""
@@ -61,19 +61,16 @@ class _Release:
 _RELEASES = {
     2014: _Release(
         2014,
-        "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html",
         ("reviewerID", "asin", "overall", "unixReviewTime"),
         *("reviewerID", "asin", "overall", "unixReviewTime"),
     ),
     2018: _Release(
         2018,
-        "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
         ("asin", "reviewerID", "overall", "unixReviewTime"),
         *("reviewerID", "asin", "overall", "unixReviewTime"),
     ),
     2023: _Release(
         2023,
-        "https://amazon-reviews-2023.github.io/",
         ("user_id", "parent_asin", "rating", "timestamp"),
         *("user_id", "parent_asin", "rating", "timestamp"),
         ticks=1000,
@@ -96,15 +93,16 @@ def read(config: AmazonData) -> Imported:
     """
     release = _RELEASES[config.year]
     parse = literal_record if config.year == 2014 else json_record
-    reviews = LineFile(config.reviews, parse, release.origin, config.most_malformed)
-    metadata = LineFile(config.metadata, literal_record, release.origin, config.most_malformed)
+    reviews = LineFile(config.reviews, parse, release.origin.hint, config.most_malformed)
+    metadata = LineFile(config.metadata, literal_record, release.origin.hint, config.most_malformed)
     rows, items = InteractionRows(), ItemRows(metadata)
     if reviews.is_there() and _is_of_its_year(reviews, release):
         release.fields().read(reviews, rows)
     if metadata.is_there():
         _check_year(metadata, release, _year_by(metadata.head(_PROBED), _METADATA_MARKS))
         if not metadata.faults.total:
-            items.read(release.item, rows, ItemTemplate.parse(config.item_text), _field)
+            image_of = None if config.images is None else _IMAGE_OF[config.year]
+            items.read(release.item, rows, ItemTemplate.parse(config.item_text), _field, image_of)
     return tables_of(rows, items, reviews)
 
 
@@ -129,7 +127,9 @@ def _is_of_its_year(reviews: LineFile, release: _Release) -> bool:
 def _check_year(file: LineFile, release: _Release, year: int | None) -> bool:
     if year is None or year == release.year:
         return True
-    hint = f"this is one of {year}: say data.year: {year}, or get the file of {release.year} from {release.address}"
+    hint = (
+        f"this is one of {year}: say data.year: {year}, or get the file of {release.year} from {release.origin.address}"
+    )
     file.refuse(f"the file must be of the year {release.year}, as data.year says", 1, "data.year", release.year, hint)
     return False
 
@@ -167,3 +167,31 @@ def _field(record: Record, name: str) -> str:
     if name == "features":
         return plain(record.get("features") or record.get("feature"))
     return plain(record.get(name))
+
+
+def _image_2014(record: Record) -> str:
+    return _address(record.get("imUrl"))
+
+
+def _image_2018(record: Record) -> str:
+    """The first large one, else the first small one."""
+    return next((address for name in ("imageURLHighRes", "imageURL") if (address := _first(record.get(name)))), "")
+
+
+def _image_2023(record: Record) -> str:
+    """The main one, else the first; of 500 pixels, which is more than a model reads, else of another size."""
+    listed = record.get("images")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    main = next((entry for entry in entries if entry.get("variant") == "MAIN"), entries[0] if entries else {})
+    return next((address for size in ("large", "hi_res", "thumb") if (address := _address(main.get(size)))), "")
+
+
+_IMAGE_OF = {2014: _image_2014, 2018: _image_2018, 2023: _image_2023}
+
+
+def _first(listed: object) -> str:
+    return next((address for entry in listed if (address := _address(entry))), "") if isinstance(listed, list) else ""
+
+
+def _address(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""

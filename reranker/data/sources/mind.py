@@ -1,20 +1,23 @@
-"""MIND's behaviors.tsv and news.tsv → the tables of interactions and items.
+"""MIND's behaviors.tsv and news.tsv, of a folder or of several → the tables of interactions and items.
 
 A line of behaviors is what a user was shown at a time and what of it was clicked, with the user's clicks before that, oldest
-first and without times. Those are put a second apart before the user's first line.
+first and without times. Those are put a second apart before the user's first line. Several folders (train, dev) are one log:
+users and news have the same ids in all of them, and what two of them hold is taken once.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from reranker.data.interactions import Removal
+from reranker.data.sources.origin import MIND
 from reranker.data.sources.reading.line_file import LineFile, Record, separated_record
 from reranker.data.sources.reading.streamed_tables import Imported, InteractionRows, ItemRows, tables_of
 from reranker.data_config import MindData
 from reranker.item_text import ItemTemplate
 
-_ORIGIN = "get it from https://msnews.github.io (Microsoft Research License Terms: research, not to be passed on)"
 _BEHAVIOURS = ("impression_id", "user_id", "time", "history", "impressions")
 _NEWS = ("news_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
 _SHOWN = re.compile(r"[^\s\0]+-[01](?: [^\s\0]+-[01])*")
@@ -25,45 +28,97 @@ def read(config: MindData) -> Imported:
     """Both tables; only news that someone clicked.
 
     Raises:
-        InputError: with the faults of both files: they are absent, or have too many malformed lines.
+        InputError: with the faults of all files: they are absent, or have too many malformed lines.
         EnvironmentFault: a file may not be read.
     """
     behaviours, news = (
-        LineFile(config.path / name, separated_record(columns, "\t"), _ORIGIN, config.most_malformed)
+        [
+            LineFile(
+                folder / name,
+                separated_record(columns, "\t"),
+                MIND.hint,
+                config.most_malformed,
+                name=f"{folder.name}/{name}" if len(config.folders) > 1 else "",
+            )
+            for folder in config.folders
+        ]
         for name, columns in (("behaviors.tsv", _BEHAVIOURS), ("news.tsv", _NEWS))
     )
-    rows, items = InteractionRows(), ItemRows(news)
-    if behaviours.is_there():
-        _read_behaviours(behaviours, rows)
-    if news.is_there():
-        items.read("news_id", rows, ItemTemplate.parse(config.item_text))
-    return tables_of(rows, items, behaviours)
+    log = _Log(InteractionRows(), among_several=len(config.folders) > 1)
+    for file in behaviours:
+        if file.is_there():
+            log.read(file)
+    log.add_histories()
+    items = ItemRows(news[0])
+    for file in news:
+        items = ItemRows(file, items.texts)
+        if file.is_there():
+            items.read("news_id", log.rows, ItemTemplate.parse(config.item_text))
+    imported = tables_of(log.rows, items, *behaviours, item_files=news[:-1])
+    return replace(imported, skipped=(*imported.skipped, *log.skipped))
 
 
-def _read_behaviours(file: LineFile, rows: InteractionRows) -> None:
-    histories: dict[str, str] = {}  # the longest one of each user
-    first_times: dict[str, float] = {}
-    for line, record in file:
-        before = file.malformed
-        user, time = file.id_of(line, record, "user_id"), _time(file, line, record)
-        shown = record["impressions"].strip()
-        if not _SHOWN.fullmatch(shown):
-            rule = "what was shown must be news ids that end in -1 where they were clicked, else in -0"
-            file.reject(line, "impressions", rule, shown, "the test part, which lacks that, can't be used")
-        if "\0" in record["history"]:
-            file.reject(line, "history", "news ids must hold no NUL character")
-        if file.malformed > before or user is None or time is None:
-            continue
-        for entry in shown.split(" "):
-            if entry.endswith("-1"):
-                rows.add(user, entry[:-2], time)
-        if len(record["history"]) > len(histories.get(user, "")):
-            histories[user] = record["history"]
-        first_times[user] = min(time, first_times.get(user, time))
-    for user, history in histories.items():
-        clicked = history.split()
-        for position, news in enumerate(clicked):
-            rows.add(user, news, first_times[user] - len(clicked) + position)
+@dataclass
+class _Log:
+    """What is known of the impressions read so far.
+
+    Attributes:
+        rows: the clicks in them.
+        among_several: whether other files may hold the same impressions.
+    """
+
+    rows: InteractionRows
+    among_several: bool
+    _histories: dict[str, str] = field(default_factory=dict)  # the longest one of each user
+    _first_times: dict[str, float] = field(default_factory=dict)
+    _earlier: set[int] = field(default_factory=set)  # the impressions of other files, by hash
+    _repeated: int = 0
+    _repeated_clicks: int = 0
+
+    def read(self, file: LineFile) -> None:
+        """Add each line that breaks no rule, and is not of an earlier file."""
+        own: set[int] = set()
+        for line, record in file:
+            before = file.malformed
+            user, time = file.id_of(line, record, "user_id"), _time(file, line, record)
+            shown = record["impressions"].strip()
+            if not _SHOWN.fullmatch(shown):
+                rule = "what was shown must be news ids that end in -1 where they were clicked, else in -0"
+                file.reject(line, "impressions", rule, shown, "the test part, which lacks that, can't be used")
+            if "\0" in record["history"]:
+                file.reject(line, "history", "news ids must hold no NUL character")
+            if file.malformed > before or user is None or time is None:
+                continue
+            clicked = [entry[:-2] for entry in shown.split(" ") if entry.endswith("-1")]
+            if self.among_several:
+                impression = hash((user, time, shown))
+                if impression in self._earlier:
+                    self._repeated += 1
+                    self._repeated_clicks += len(clicked)
+                    continue
+                own.add(impression)
+            for news in clicked:
+                self.rows.add(user, news, time)
+            if len(record["history"]) > len(self._histories.get(user, "")):
+                self._histories[user] = record["history"]
+            self._first_times[user] = min(time, self._first_times.get(user, time))
+        self._earlier |= own
+
+    def add_histories(self) -> None:
+        """Add each user's clicks before the first impression, after all files were read."""
+        for user, history in self._histories.items():
+            clicked = history.split()
+            for position, news in enumerate(clicked):
+                self.rows.add(user, news, self._first_times[user] - len(clicked) + position)
+
+    @property
+    def skipped(self) -> list[Removal]:
+        """What was left out of the log."""
+        if not self._repeated:
+            return []
+        return [
+            Removal(f"impressions that an earlier folder has too ({self._repeated:,})", self._repeated_clicks, 0, 0)
+        ]
 
 
 def _time(file: LineFile, line: int, record: Record) -> float | None:

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
+from reranker.data.sources.origin import ANY_MOVIELENS, MOVIELENS
 from reranker.data.sources.reading.fault_list import FaultList, raise_faults
 from reranker.data.sources.reading.table_file import TextFile
 from reranker.data.sources.tables import fill, items_of, read_columns, read_interactions, read_items
@@ -177,10 +178,7 @@ def find_release(name: str) -> Path:
             if release.exists():
                 return release
     places = ", ".join(str(place.absolute()) for place in _places())
-    hint = (
-        f"get {ADDRESS.replace('ml-latest-small', name)} (for research; not to be passed on or sold without the "
-        f"publisher's permission) and put it into one of these folders: {places}; or name its place as data.path"
-    )
+    hint = f"{MOVIELENS[name].hint} as {name}.zip and put it into one of these folders: {places}; or name its place as data.path"
     raise InputError([Fault("the release must be on this machine", field="data.release", value=name, hint=hint)])
 
 
@@ -240,7 +238,7 @@ def _open(path: Path) -> tuple[_Layout, tuple[bytes, bytes]]:
         layout = _layout(path, inside)
         return layout, (inside[layout.ratings].read_bytes(), inside[layout.movies].read_bytes())
     if not path.is_file():
-        hint = f"looked for {path.absolute()}; leave it out to have ml-latest-small fetched"
+        hint = f"looked for {path.absolute()}; {ANY_MOVIELENS.hint}, or leave it out to have ml-latest-small fetched"
         raise InputError(
             [Fault("the MovieLens folder or zip must exist", field="data.path", value=str(path), hint=hint)]
         )

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from reranker.data.sources.origin import RECBOLE
 from reranker.data.sources.reading.line_file import LineFile, separated_record
 from reranker.data.sources.reading.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
 from reranker.data_config import RecBoleData
 from reranker.errors import EnvironmentFault, Fault, InputError, nearest
 from reranker.item_text import ItemTemplate
 
-_ORIGIN = "get it from https://recbole.io/dataset_list.html (each data set has its own licence)"
 _TYPES = ("token", "token_seq", "float", "float_seq")
 _TITLES = ("title", "name", "movie_title", "item_name", "app_name", "product_title", "book_title", "track_name")
 
@@ -26,7 +26,7 @@ def read(config: RecBoleData) -> Imported:
         EnvironmentFault: a file may not be read.
     """
     interactions, items = (
-        LineFile(path, separated_record((), "\t"), _ORIGIN, config.most_malformed, has_header=True)
+        LineFile(path, separated_record((), "\t"), RECBOLE.hint, config.most_malformed, has_header=True)
         for path in _paths(config.path)
     )
     rows, texts = InteractionRows(), ItemRows(items)
@@ -71,7 +71,7 @@ def _paths(path: Path) -> tuple[Path, Path]:
         hint = (
             f"found {', '.join(file.name for file in inter_files)}"
             if inter_files
-            else f"looked in {path.absolute()}; {_ORIGIN}"
+            else f"looked in {path.absolute()}; {RECBOLE.hint}"
         )
         raise InputError([Fault(rule, field="data.path", value=str(path), hint=hint)])
     inter = named if named in inter_files else inter_files[0]

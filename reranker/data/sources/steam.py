@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from datetime import date
 
+from reranker.data.sources.origin import STEAM
 from reranker.data.sources.reading.line_file import LineFile, Record, literal_record
 from reranker.data.sources.reading.plain_text import plain
 from reranker.data.sources.reading.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
 from reranker.data_config import SteamData
 from reranker.item_text import ItemTemplate
 
-_ORIGIN = (
-    "get it from https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data (for research; the page says what to cite)"
-)
 _DAY = 86_400
 _FIRST_DAY = date(1970, 1, 1).toordinal()
 
@@ -29,7 +27,7 @@ def read(config: SteamData) -> Imported:
         EnvironmentFault: a file may not be read.
     """
     reviews, games = (
-        LineFile(path, literal_record, _ORIGIN, config.most_malformed) for path in (config.reviews, config.games)
+        LineFile(path, literal_record, STEAM.hint, config.most_malformed) for path in (config.reviews, config.games)
     )
     rows, items = InteractionRows(), ItemRows(games)
     fields = RowFields(

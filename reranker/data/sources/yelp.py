@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from reranker.data.sources.origin import YELP
 from reranker.data.sources.reading.line_file import LineFile, date_or_number, json_record
 from reranker.data.sources.reading.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
 from reranker.data_config import YelpData
 from reranker.errors import nearest
 from reranker.item_text import ItemTemplate
 
-_ORIGIN = "get it from https://www.yelp.com/dataset (Yelp's dataset terms: academic use, not to be passed on)"
 _PROBED = 1000  # lines, in one of which each field must occur
 
 
@@ -20,7 +20,7 @@ def read(config: YelpData) -> Imported:
         EnvironmentFault: a file may not be read.
     """
     reviews, businesses = (
-        LineFile(path, json_record, _ORIGIN, config.most_malformed) for path in (config.reviews, config.businesses)
+        LineFile(path, json_record, YELP.hint, config.most_malformed) for path in (config.reviews, config.businesses)
     )
     rows, items = InteractionRows(), ItemRows(businesses)
     fields = RowFields(

@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from reranker.data.assemble import RerankingData
 from reranker.data.images.item_images import ItemImages
 from reranker.errors import EnvironmentFault, Fault, InputError
 from reranker.modeling.checkpoints.model_files import local_folder, weight_files
+from reranker.modeling.checkpoints.model_names import MODELS, is_hub_id
 from reranker.modeling.checkpoints.vision_models import READS_IMAGES, reads_images
 from reranker.modeling.device import best_device, computes_in_bf16
 from reranker.modeling.model_loading import from_pretrained
@@ -101,19 +109,38 @@ def captions(images: ItemImages, model: str, tell: Callable[[str], None] = lambd
     return [kept[file_hash] if file_hash else "" for file_hash in images.hashes]
 
 
+def check_captioner(model: str) -> bool:
+    """Whether the caption model is here; what it is, is looked at if so. Touches no network.
+
+    Raises:
+        InputError: there can be no such model, or it describes no images.
+        EnvironmentFault: its files can't be read.
+    """
+    if model not in MODELS and not Path(model).expanduser().is_dir() and not is_hub_id(model):
+        rule = "the caption model must be a folder that is there, or an id of the Hub, owner/name"
+        raise InputError([Fault(rule, field="data.images.caption_model", value=model)])
+    if local_folder(model) is None:
+        return False
+    _described(model)
+    return True
+
+
+def _described(model: str) -> PreTrainedConfig:
+    """The model's configuration, of a kind that describes images."""
+    described = from_pretrained(AutoConfig, model)
+    assert isinstance(described, PreTrainedConfig)
+    if described.model_type not in CAPTIONERS and not reads_images(described):
+        rule = f"a caption model must describe images; {described.model_type} does not"
+        hint = f"supported: {', '.join((*CAPTIONERS, *READS_IMAGES))}, such as Salesforce/blip-image-captioning-base"
+        raise InputError([Fault(rule, field="data.images.caption_model", value=model, hint=hint)])
+    return described
+
+
 class _Captioner:
     """A model that writes captions, greedily."""
 
     def __init__(self, model: str) -> None:
-        described = from_pretrained(AutoConfig, model)
-        kind = described.model_type
-        self._is_asked = reads_images(described)
-        if kind not in CAPTIONERS and not self._is_asked:
-            rule = f"a caption model must describe images; {kind} does not"
-            hint = (
-                f"supported: {', '.join((*CAPTIONERS, *READS_IMAGES))}, such as Salesforce/blip-image-captioning-base"
-            )
-            raise InputError([Fault(rule, field="data.images.caption_model", value=model, hint=hint)])
+        self._is_asked = reads_images(_described(model))
         self._device = best_device()
         half = self._device.type == "cuda" and computes_in_bf16(self._device)
         dtype = torch.bfloat16 if half else torch.float32

@@ -17,7 +17,6 @@ from results.diagnosis.checks.measures import (
     new_examples,
     not_beaten,
     other_lists,
-    other_loss,
     pretty_metric,
     simple_baselines,
     steps_of,
@@ -27,6 +26,7 @@ from results.diagnosis.checks.measures import (
 from results.diagnosis.checks.skill import names_without_rule
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Confidence, Finding, Grade
+from results.statistics.training_loss import other_loss
 
 
 def leaked_target(inputs: DiagnosisInputs) -> Finding | None:

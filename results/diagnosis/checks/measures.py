@@ -14,6 +14,7 @@ from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Grade
 from results.leaderboard import PRETTY
 from results.statistics.learning_summary import ZERO_SHOT
+from results.statistics.training_loss import is_no_likelihood, other_loss
 from results.statistics.verdict_text import p_value
 from results.study.study_folder import StoredTrial
 
@@ -31,6 +32,7 @@ HARDLY = (
 EASIER = 0.5  # nats by which training may be easier than validation in an epoch of new examples only
 BELOW_GUESSING = 0.3  # nats below the loss of guessing; from there on, the model has certainly learned something
 WORSE = 0.1  # nats by which a loss changes when the model overfits
+RISEN = 0.15  # relative rise of a training loss that is not in nats, or not of labels alone; more tells of damage
 STILL_LEARNING = 0.05  # relative fall of the validation loss; if the last epoch brought more, training should go on
 LEANING = 0.15  # share of first places that would have to move so that no label is preferred
 MATTERS = 0.02  # of the metric; a smaller gain does not count
@@ -115,19 +117,6 @@ def other_lists(inputs: DiagnosisInputs) -> str:
     return ""
 
 
-def other_loss(trial: StoredTrial) -> bool:
-    """Whether the training loss is another than that of the softmax over the list's labels, or not that alone.
-
-    It can't be compared with the validation loss then.
-    """
-    values = trial.values
-    return (
-        values.get("objective", "label_ce") != "label_ce"
-        or values.get("teacher", "none") != "none"
-        or bool(values.get("skill_mix"))
-    )
-
-
 def is_bold(trial: StoredTrial) -> bool:
     """Whether the learning rate is above `BOLD`."""
     return bool(trial.values.get("learning_rate", 0.0) > BOLD)
@@ -163,15 +152,23 @@ def unmoved(inputs: DiagnosisInputs) -> bool:
 
 
 def collapsed(inputs: DiagnosisInputs) -> bool:
-    """Whether the validation loss is at guessing and the training loss not below it."""
+    """Whether the validation loss is at guessing and the training loss, where it can be compared, not below it."""
     last = inputs.winner.reports[-1]
-    loss = last.get("val_loss", last.get("train_loss", 0.0))
-    enough_steps = FEW_STEPS <= steps_of(inputs.winner) < math.inf
-    return (
-        enough_steps
-        and abs(loss - inputs.guessing) < 0.15
-        and last.get("train_loss", loss) > inputs.guessing - AT_GUESSING
-    )
+    trained = None if other_loss(inputs.winner) else last.get("train_loss")
+    loss = last.get("val_loss", trained)
+    if loss is None or not FEW_STEPS <= steps_of(inputs.winner) < math.inf:
+        return False
+    at_guessing = abs(loss - inputs.guessing) < 0.15
+    return bool(at_guessing and (trained is None or trained > inputs.guessing - AT_GUESSING))
+
+
+def comparable_loss(inputs: DiagnosisInputs) -> float | None:
+    """A loss of the best epoch that may be held against that of guessing; None if there is none."""
+    if is_no_likelihood(inputs.winner):
+        return None
+    trained = None if other_loss(inputs.winner) else inputs.best.get("train_loss")
+    loss = inputs.best.get("val_loss", trained)
+    return None if loss is None else float(loss)
 
 
 def beats_all(inputs: DiagnosisInputs) -> bool:

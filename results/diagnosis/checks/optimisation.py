@@ -18,10 +18,12 @@ from results.diagnosis.checks.measures import (
     LEANING,
     MATTERS,
     PLATEAU,
+    RISEN,
     STILL_LEARNING,
     WORSE,
     beats_all,
     collapsed,
+    comparable_loss,
     how_far_it_leads,
     is_bold,
     is_undecided,
@@ -29,7 +31,6 @@ from results.diagnosis.checks.measures import (
     leaning,
     limit_or_cause,
     most_by_seed,
-    other_loss,
     preferred_label,
     pretty_metric,
     steps_of,
@@ -38,6 +39,7 @@ from results.diagnosis.checks.measures import (
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Confidence, Finding, Grade
 from results.statistics.learning_summary import HALF, ZERO_SHOT
+from results.statistics.training_loss import is_no_likelihood, other_loss, what_is_trained
 from results.study.study_folder import TrialStatus
 
 
@@ -51,7 +53,7 @@ def at_chance(inputs: DiagnosisInputs) -> Finding | None:
         f"{pretty_metric(metric)} {inputs.best[metric]:.4f}; guessing gives {level:.4f} ± {half_width:.4f} with "
         f"{inputs.users} users"
     )
-    if (loss := inputs.best.get("val_loss", inputs.best.get("train_loss"))) is not None:
+    if (loss := comparable_loss(inputs)) is not None:
         side = (
             "not below"
             if loss >= inputs.guessing
@@ -75,10 +77,9 @@ def adds_nothing(inputs: DiagnosisInputs) -> Finding | None:
     if not inputs.at_chance or not inputs.adds_counts:
         return None
     metric = inputs.comparison.metric if inputs.comparison else inputs.metric
-    seen = (
-        f"{how_far_it_leads(inputs, [COLLABORATIVE])}; the loss, {inputs.best['val_loss']:.2f}, stands against that of "
-        f"{inputs.guess}"
-    )
+    seen = how_far_it_leads(inputs, [COLLABORATIVE])
+    if (loss := comparable_loss(inputs)) is not None:
+        seen += f"; the loss, {loss:.2f}, stands against that of {inputs.guess}"
     alone, level = inputs.best.get(f"alone/{metric}"), inputs.chance.get(metric)
     if alone is not None and level is not None:
         seen += f"; by itself the model has {pretty_metric(metric)} {alone:.3f}, guessing {level:.3f}"
@@ -132,6 +133,8 @@ def _still_at_its_start(inputs: DiagnosisInputs) -> list[str]:
     """Signs that a training at chance has hardly begun, rather than gone wrong; empty if there are none."""
     loss_kind = "validation" if other_loss(inputs.winner) else "training"
     losses = inputs.losses("val_loss" if other_loss(inputs.winner) else "train_loss")
+    if is_no_likelihood(inputs.winner):
+        return []  # no loss of its tells how far it has come
     if (
         not inputs.at_chance
         or not losses
@@ -193,12 +196,20 @@ def _destroyed(inputs: DiagnosisInputs) -> tuple[str, Confidence]:
         if inputs.list_dependence < HEEDLESS:
             return seen, Confidence.SURE
         return seen, Confidence.LIKELY if bold_rate else Confidence.POSSIBLE
-    if len(losses) > 1 and losses[-1] > min(losses[:-1]) + max(0.3, 0.05 * min(losses[:-1])) and not unmoved(inputs):
-        return f"the training loss rose from {min(losses[:-1]):.2f} to {losses[-1]:.2f} nats", Confidence.LIKELY
+    if len(losses) > 1 and losses[-1] > min(losses[:-1]) + _rise(inputs, min(losses[:-1])) and not unmoved(inputs):
+        rise = f"from {min(losses[:-1]):.2f} to {losses[-1]:.2f}"
+        unit = what_is_trained(inputs.winner) or " nats"
+        return f"the training loss rose {rise}{unit}", Confidence.LIKELY
     if inputs.at_chance and collapsed(inputs) and (inputs.picks is None or bold_rate):
-        seen = f"after {steps_of(inputs.winner):.0f} steps the losses are that of {inputs.guess}"
+        which = "validation loss is" if other_loss(inputs.winner) else "losses are"
+        seen = f"after {steps_of(inputs.winner):.0f} steps the {which} that of {inputs.guess}"
         return seen, Confidence.LIKELY if bold_rate else Confidence.POSSIBLE
     return "", Confidence.POSSIBLE
+
+
+def _rise(inputs: DiagnosisInputs, least: float) -> float:
+    """By how much a training loss must rise above its least value to tell of damage, in its own unit."""
+    return RISEN * least if other_loss(inputs.winner) else max(0.3, 0.05 * least)
 
 
 def rate_too_low(inputs: DiagnosisInputs) -> Finding | None:
@@ -215,10 +226,15 @@ def rate_too_low(inputs: DiagnosisInputs) -> Finding | None:
             f"that the untrained model gives; its validation loss was {loss_before:.2f} nats and is {loss_after:.2f}"
         )
     else:
-        relative_fall = (losses[0] - losses[-1]) / losses[0] / max(1, len(losses) - 1)
-        if len(losses) < 2 or abs(relative_fall) > FLAT or losses[-1] < inputs.guessing + AT_GUESSING:
+        which = "validation" if other_loss(inputs.winner) else "training"  # the one that guessing has too
+        held = inputs.losses("val_loss") if other_loss(inputs.winner) else losses
+        if len(losses) < 2 or len(held) < 2 or is_no_likelihood(inputs.winner):
             return None
-        seen = f"the training loss went from {losses[0]:.3f} to {losses[-1]:.3f} nats in {len(losses)} epochs and "
+        if any(abs(_fall(of_epochs)) > FLAT for of_epochs in (losses, held)):
+            return None
+        if held[-1] < inputs.guessing + AT_GUESSING:
+            return None
+        seen = f"the {which} loss went from {held[0]:.3f} to {held[-1]:.3f} nats in {len(held)} epochs and "
         seen += f"{steps_of(inputs.winner):.0f} steps, not below that of {inputs.guess}"
     rate = inputs.winner.values.get("learning_rate")
     return Finding(
@@ -226,6 +242,11 @@ def rate_too_low(inputs: DiagnosisInputs) -> Finding | None:
         "the steps are too small to change the answers", "raise learning_rate by ten, and again until the loss falls",
         Confidence.LIKELY, Grade.CAUSE,
     )  # fmt: skip
+
+
+def _fall(losses: list[float]) -> float:
+    """The share of a loss that an epoch took off it, on average."""
+    return (losses[0] - losses[-1]) / losses[0] / (len(losses) - 1)
 
 
 def no_better_than_untrained(inputs: DiagnosisInputs) -> Finding | None:
@@ -238,6 +259,7 @@ def no_better_than_untrained(inputs: DiagnosisInputs) -> Finding | None:
         verb = "worse than" if difference.proven else "no better than"
         losses = inputs.losses("val_loss")
         falling = len(losses) > 1 and losses[-1] < (1 - STILL_LEARNING) * losses[-2]
+        falling &= not is_no_likelihood(inputs.winner)
         return Finding(
             "no better than untrained", f"the best trial is {verb} {name}: {how_far_it_leads(inputs, [name])}",
             "the training has not brought anything" + (" yet: its loss is still falling" if falling else ""),
@@ -249,21 +271,23 @@ def no_better_than_untrained(inputs: DiagnosisInputs) -> Finding | None:
 
 
 def overfitting(inputs: DiagnosisInputs) -> Finding | None:
-    """The validation loss rose while the training loss fell."""
+    """The validation loss rose while the training loss fell. Of `lambdaloss` nothing is said: it is no likelihood, so
+    the validation loss may rise while the ranking gets better."""
     trial, last = inputs.winner, inputs.winner.whole_epochs[-1]
     best = trial.best("val_loss") if all("val_loss" in epoch for epoch in trial.reports) else None
     if (
         best is None
+        or is_no_likelihood(trial)
         or "train_loss" not in last
         or last["val_loss"] < best["val_loss"] * (1 + most_by_seed(inputs)) + WORSE
     ):
         return None
-    if last["train_loss"] > best["train_loss"] - WORSE:
+    if last["train_loss"] > best["train_loss"] - WORSE * (best["train_loss"] if other_loss(trial) else 1):
         return None
     return Finding(
         "overfitting", f"after epoch {best['epoch']:g} the validation loss of trial {trial.number} rose from "
         f"{best['val_loss']:.2f} to {last['val_loss']:.2f} nats, while the training loss fell to "
-        f"{last['train_loss']:.2f}",
+        f"{last['train_loss']:.2f}{what_is_trained(trial)}",
         "the adapter learns the training users by heart",
         "fewer epochs, more users or examples, lora_dropout, a lower rank",
         Confidence.SURE, limit_or_cause(inputs),

@@ -12,11 +12,11 @@ from results.diagnosis.checks.measures import (
     much_easier,
     new_examples,
     other_lists,
-    other_loss,
     preferred_label,
 )
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Confidence, Finding, Grade
+from results.statistics.training_loss import other_loss
 
 
 def template_mismatch(inputs: DiagnosisInputs) -> Finding | None:

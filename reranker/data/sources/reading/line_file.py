@@ -42,6 +42,7 @@ class LineFile:
         most_malformed: share of the lines that may be left out.
         faults: of the file as a whole and, until `finish`, of each malformed line.
         has_header: whether the first line is none of the records.
+        name: what it is called where lines of it were left out; empty: its own name.
         malformed: lines with a fault so far.
     """
 
@@ -50,6 +51,7 @@ class LineFile:
     origin: str
     most_malformed: float
     has_header: bool = False
+    name: str = ""
     faults: FaultList = field(init=False)
     lines: int = 0
     malformed: int = 0
@@ -172,7 +174,7 @@ class LineFile:
         named = [str(fault).removeprefix(f"{self.faults.file}:") for fault in self.faults.shown[:_SHOWN]]
         more = "; …" if self.faults.total > _SHOWN else ""
         self.faults = FaultList(self.faults.file)
-        return f"malformed lines of {self.path.name} (line {'; line '.join(named)}{more})"
+        return f"malformed lines of {self.name or self.path.name} (line {'; line '.join(named)}{more})"
 
 
 def json_record(text: str) -> Record:

@@ -116,32 +116,61 @@ def named(record: Record, name: str) -> str:
     return plain(record.get(name))
 
 
+@dataclass(frozen=True)
+class Pictured:
+    """What an item's image is found and described by.
+
+    Attributes:
+        line: of the item.
+        image: a path or an address; empty if the item has none.
+        fields: what its text is made of, besides a caption.
+    """
+
+    line: int
+    image: str
+    fields: dict[str, str]
+
+
 @dataclass
 class ItemRows:
-    """Texts by item. An item's second line is left out: silently if it says the same, else as a malformed one."""
+    """Texts by item. An item's second line is left out: silently if it says the same, else as a malformed one.
+
+    Attributes:
+        pictured: of each item with a text, where images are asked for.
+    """
 
     file: LineFile
     texts: dict[str, str] = field(default_factory=dict)
+    pictured: dict[str, Pictured] = field(default_factory=dict)
 
     def read(
-        self, column: str, rows: InteractionRows, template: ItemTemplate, field_of: Callable[[Record, str], str] = named
+        self,
+        column: str,
+        rows: InteractionRows,
+        template: ItemTemplate,
+        field_of: Callable[[Record, str], str] = named,
+        image_of: Callable[[Record], str] | None = None,
     ) -> None:
         """Add each item of the file that someone touched.
 
         Args:
             column: where its id stands.
             field_of: a record and the name of a template's field → the value, empty if the item lacks it.
+            image_of: a record → where its image is; None: images are not asked for.
         """
         for line, record in self.file:
             item = self.file.id_of(line, record, column)
             if item not in rows.items:
                 continue
             try:
-                text = template.fill({name: field_of(record, name) for name in template.fields})
+                values = {name: field_of(record, name) for name in template.fields}
+                text = template.fill(values)
             except RecursionError:
                 self.file.reject(line, ", ".join(template.fields), "values must not be nested so deeply")
             else:
                 self.add(line, column, item, text)
+                if text and image_of is not None:
+                    self.pictured.setdefault(item, Pictured(line, image_of(record), values))
 
     def add(self, line: int, column: str, item: str, text: str) -> None:
         """One item; without a text it counts as absent."""
@@ -152,21 +181,31 @@ class ItemRows:
         )
 
 
-def tables_of(rows: InteractionRows, items: ItemRows, interaction_file: LineFile) -> Imported:
+def tables_of(
+    rows: InteractionRows,
+    items: ItemRows,
+    interaction_file: LineFile,
+    *more: LineFile,
+    item_files: Sequence[LineFile] = (),
+) -> Imported:
     """Both tables after all lines were read; interactions whose item has no text are left out.
 
+    Args:
+        items: the texts of all files, and the last file that they were read from.
+        interaction_file, more: what the rows were read from.
+        item_files: the other files of items, if there are any.
+
     Raises:
-        InputError: with the faults of both files, if one of them can't be used, or they do not belong together.
+        InputError: with the faults of all files, if one of them can't be used, or they do not belong together.
     """
-    if interaction_file.lines and not interaction_file.faults.total and not len(rows):
+    interaction_files, item_files = (interaction_file, *more), (*item_files, items.file)
+    is_sound = all(file.lines and not file.faults.total for file in interaction_files)
+    if is_sound and not len(rows):
         interaction_file.refuse("the file must hold at least one interaction")
-    lines_left_out, items_left_out = interaction_file.finish(), items.file.finish()
-    raise_faults(interaction_file.faults, items.file.faults)
-    skipped = []
-    if lines_left_out:
-        skipped.append(Removal(lines_left_out, interaction_file.malformed, 0, 0))
-    if items_left_out:
-        skipped.append(Removal(items_left_out, 0, 0, items.file.malformed))
+    left_out = {file.path: file.finish() for file in (*interaction_files, *item_files)}
+    raise_faults(*(file.faults for file in (*interaction_files, *item_files)))
+    skipped = [Removal(left_out[file.path], file.malformed, 0, 0) for file in interaction_files if left_out[file.path]]
+    skipped += [Removal(left_out[file.path], 0, 0, file.malformed) for file in item_files if left_out[file.path]]
     table = rows.table()
     has_text = np.array([item in items.texts for item in table["item_id"].cat.categories], dtype=np.bool_)
     kept = table if has_text.all() else table[has_text[table["item_id"].cat.codes.to_numpy()]]
@@ -178,9 +217,18 @@ def tables_of(rows: InteractionRows, items: ItemRows, interaction_file: LineFile
         lost = (table[name].nunique() - kept[name].nunique() for name in ("user_id", "item_id"))
         skipped.append(Removal("items without a text", len(table) - len(kept), *lost))
     texts = {item: items.texts[item] for item in rows.items if item in items.texts}
-    return Imported(
-        kept, pd.DataFrame({"item_id": list(texts), "text": list(texts.values())}, dtype="str"), tuple(skipped)
-    )
+    item_table = pd.DataFrame({"item_id": list(texts), "text": list(texts.values())}, dtype="str")
+    return Imported(kept, _with_images(item_table, items), tuple(skipped))
+
+
+def _with_images(table: pd.DataFrame, items: ItemRows) -> pd.DataFrame:
+    """With the columns image and fields, indexed by line, where images were asked for; see `tables.read_items`."""
+    if not items.pictured:
+        return table
+    pictured = [items.pictured[item] for item in table["item_id"]]
+    table = table.assign(image=[of.image for of in pictured])
+    table["fields"] = pd.Series([of.fields for of in pictured], index=table.index, dtype=object)
+    return table.set_axis(pd.Index([of.line for of in pictured]), axis=0)
 
 
 def _categorical(codes_of: dict[str, int], codes: Sequence[int]) -> pd.Categorical:

@@ -1,0 +1,39 @@
+"""A trial's configuration → what its training loss, and its validation loss, can be held against.
+
+The validation loss is always the softmax over a list's labels, in nats; that of guessing is ln(candidates). The training
+loss is that only with `objective: label_ce`, without a teacher and without titles asked in between.
+"""
+
+from __future__ import annotations
+
+from results.study.study_folder import StoredTrial
+
+
+def other_loss(trial: StoredTrial) -> bool:
+    """Whether the training loss is another than that of the softmax over the list's labels, or not that alone.
+
+    It can be compared with itself then, and neither with the validation loss nor with the loss of guessing.
+    """
+    values = trial.values
+    return (
+        values.get("objective", "label_ce") != "label_ce"
+        or values.get("teacher", "none") != "none"
+        or bool(values.get("skill_mix"))
+    )
+
+
+def is_no_likelihood(trial: StoredTrial) -> bool:
+    """Whether what is trained is no likelihood: a ranking may get better while the validation loss rises."""
+    return trial.values.get("objective") == "lambdaloss"
+
+
+def what_is_trained(trial: StoredTrial) -> str:
+    """What makes the training loss another one, as a phrase for after its name; empty if nothing does."""
+    values, parts = trial.values, []
+    if (objective := values.get("objective", "label_ce")) != "label_ce":
+        parts.append(f"objective: {objective}")
+    if (teacher := values.get("teacher", "none")) != "none":
+        parts.append(f"teacher: {teacher}")
+    if mix := values.get("skill_mix"):
+        parts.append(f"skill_mix: {mix:g}")
+    return f" ({', '.join(parts)})" if parts else ""
