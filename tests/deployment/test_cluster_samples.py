@@ -314,9 +314,8 @@ def searches() -> list[tuple[str, list[str]]]:
     for path in (*TEXTS, PAGE):
         text = re.sub(r"\\\n\s*", " ", path.read_text(encoding="utf-8"))
         for line in re.findall(r"(?:reranker-tuner|bin/reranker-tuner) search ([^`'\n]+)", text):
-            if "…" in line or line.startswith("and "):
-                continue
-            plain = line.replace('"$@"', "study.yaml").replace('"${wanted[@]}" &', "--wait-for-gpus 8")
+            plain = line.removesuffix('"') if line.count('"') % 2 else line  # of a command within a command
+            plain = plain.replace('"$@"', "study.yaml").replace('"${wanted[@]}" &', "--wait-for-gpus 8")
             words = shlex.split(plain.replace('"$address:$port"', "192.0.2.1:6379"), comments=True)
             found.append((path.name, [word for word in words if word != "&"]))
     return found
