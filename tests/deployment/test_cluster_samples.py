@@ -1,7 +1,7 @@
 """What lies in deploy/ for clusters: whole by the schema of who reads it, with commands that can be given, and without secrets.
 
 Ray's schema comes with Ray. KubeRay's and compose's are not kept here: of them, fields by name, kinds and values are held against
-what KubeRay 1.7 and the Compose Specification have of those that the samples use.
+what KubeRay 1.6 and the Compose Specification have of those that the samples use.
 """
 
 from __future__ import annotations
