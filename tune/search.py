@@ -25,7 +25,7 @@ from results.study.checked_folder import open_study
 from results.study.study_folder import StoredTrial, StudyFolder
 from results.study.tracking_address import tracking_uri_of
 from results.study_result import StudyResult
-from tune.cluster.node_check import joined_nodes, wait_for_gpus
+from tune.cluster.node_check import joined_nodes
 from tune.deployment.deploy import refit_and_register
 from tune.execution.failure_cause import MACHINE, machine_fault
 from tune.execution.measured_speed import measured_speed
@@ -132,12 +132,10 @@ def _search(
         port, shown, runs = options.dashboard_port, options.dashboard, folder.path.parent if folder else options.runs
         with (
             cluster(options.address, port, dashboard=shown, job_name=study.name) as ray_cluster,
-            joined_nodes(options.address is not None, runs, study.models, say) as nodes,
+            joined_nodes(options.address is not None, runs, study.models, say, gpus=options.wait_for_gpus) as nodes,
         ):
             if nodes.facts:
                 say(nodes.describe())
-            if options.wait_for_gpus:
-                wait_for_gpus(options.wait_for_gpus, say)
             gpu = nodes.gpu_memory if study.resources.gpus_per_trial != 0 else None
             if gpu is not None:
                 check_device(study, models, gpu)

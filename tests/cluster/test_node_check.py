@@ -9,6 +9,7 @@ import pytest
 
 from reranker.errors import EnvironmentFault
 from reranker.modeling.memory.memory_estimate import GIB, DeviceMemory
+from tune.cluster import node_check
 from tune.cluster.node_check import NodeFacts, Nodes
 
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "transformers": "5.23.0", "peft": "0.20", "trl": "1.0", "numpy": "2"}
@@ -65,3 +66,36 @@ def test_nodes_that_are_alike_are_taken():
 
 def test_a_ray_of_the_search_s_own_has_nothing_to_tell():
     assert (Nodes().describe(), Nodes().share_storage, Nodes().mark) == ("", True, None)
+
+
+def cluster_whose_gpus_come(monkeypatch, *counts: int) -> list[list[dict[str, float]]]:
+    """A cluster that has as many GPUs each time it is asked; what an autoscaler is asked for."""
+    answers, asked = iter(counts), []
+    monkeypatch.setattr(node_check.ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": float(next(answers))})
+    monkeypatch.setattr("ray.autoscaler.sdk.request_resources", lambda *, bundles: asked.append(bundles))
+    monkeypatch.setattr(node_check.time, "sleep", lambda _: None)
+    return asked
+
+
+def test_gpus_that_are_waited_for_are_asked_for_and_then_no_more(monkeypatch):
+    asked, told = cluster_whose_gpus_come(monkeypatch, 0, 0, 1, 2), []
+    node_check.wait_for_gpus(2, told.append)
+    assert asked == [[{"GPU": 1}, {"GPU": 1}], []]
+    assert told == ["waiting for GPUs: 0 of 2 are there (Ctrl-C ends it) …"]
+
+
+def test_gpus_that_are_there_are_not_asked_for(monkeypatch):
+    asked = cluster_whose_gpus_come(monkeypatch, 4)
+    node_check.wait_for_gpus(4, pytest.fail)
+    assert asked == []
+
+
+def test_who_stops_waiting_leaves_nothing_asked_for(monkeypatch):
+    asked = cluster_whose_gpus_come(monkeypatch, 0, 0)
+
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        node_check.wait_for_gpus(1, interrupt)
+    assert asked == [[{"GPU": 1}], []]

@@ -116,12 +116,15 @@ class Nodes:
 
 
 @contextmanager
-def joined_nodes(joined: bool, runs: Path, models: Sequence[str], say: Callable[[str], None]) -> Iterator[Nodes]:
+def joined_nodes(
+    joined: bool, runs: Path, models: Sequence[str], say: Callable[[str], None], *, gpus: int = 0
+) -> Iterator[Nodes]:
     """What the nodes of the cluster have, all models fetched on each.
 
     Args:
         joined: whether the cluster is more than the search's own Ray, which has this machine's one node.
         runs: the folder that the study lies in.
+        gpus: how many the cluster must have first, so that the nodes that bring them are asked too.
 
     Raises:
         EnvironmentFault: a node does not answer, can't train, or trains with something else than the others.
@@ -129,6 +132,8 @@ def joined_nodes(joined: bool, runs: Path, models: Sequence[str], say: Callable[
     if not joined:
         yield Nodes()
         return
+    if gpus:
+        wait_for_gpus(gpus, say)
     mark = runs / f".reached-{uuid.uuid4().hex}"
     write_file(mark, "A node of the cluster that sees this file shares the storage of the search.\n")
     try:
@@ -141,13 +146,28 @@ def joined_nodes(joined: bool, runs: Path, models: Sequence[str], say: Callable[
 
 
 def wait_for_gpus(count: int, say: Callable[[str], None]) -> None:
-    """Until the cluster has as many GPUs, however long that takes."""
-    told = -_TELL_S
-    while (there := ray.cluster_resources().get("GPU", 0)) < count:
-        if time.monotonic() - told >= _TELL_S:
-            told = time.monotonic()
-            say(f"waiting for GPUs: {there:g} of {count} are there (Ctrl-C ends it) …")
-        time.sleep(1)
+    """Until the cluster has as many GPUs, however long that takes; an autoscaler, where there is one, is asked for them.
+
+    What is asked for stays asked for when this process has ended, so it is taken back, and the nodes go when they are idle.
+    """
+    if _gpus() >= count:
+        return
+    from ray.autoscaler.sdk import request_resources  # takes 0.1 s, which no other search needs
+
+    request_resources(bundles=[{"GPU": 1}] * count)
+    try:
+        told = -_TELL_S
+        while (there := _gpus()) < count:
+            if time.monotonic() - told >= _TELL_S:
+                told = time.monotonic()
+                say(f"waiting for GPUs: {there:g} of {count} are there (Ctrl-C ends it) …")
+            time.sleep(1)
+    finally:
+        request_resources(bundles=[])
+
+
+def _gpus() -> float:
+    return float(ray.cluster_resources().get("GPU", 0))
 
 
 def alive() -> set[str]:
