@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+SUBMITTED_TO = "RERANKER_TUNER_SUBMITTED_TO"  # of a search that is a job: the address of the dashboard that took it
 _PACKAGES = ("reranker", "results", "tune")
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "runs", "*.tmp")  # a checkout keeps its studies in results/runs
 

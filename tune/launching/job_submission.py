@@ -19,9 +19,9 @@ from reranker.command_line.redaction import HIDDEN
 from reranker.errors import EnvironmentFault, Fault, InputError
 from reranker.modeling.checkpoints.model_names import check_name
 from tune.cluster import shipped_code
+from tune.cluster.shipped_code import SUBMITTED_TO
 from tune.launching import arguments
 from tune.study_file import loading
-from tune.terminal.printed_lines import SUBMITTED_TO
 
 if TYPE_CHECKING:  # takes seconds to import
     from ray.job_submission import JobSubmissionClient

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from reranker.command_line.redaction import masked
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from tune.cluster.shipped_code import SUBMITTED_TO
 from tune.execution.ray_cluster import Cluster
 from tune.mlflow_tracking.store_address import ui_command
 from tune.other_trackers.chosen_trackers import where_to_look as in_other_trackers
 from tune.study_file.study import Study
 
-SUBMITTED_TO = "RERANKER_TUNER_SUBMITTED_TO"  # of a search that is a job: the address of the dashboard
 _ENDED = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)
 
 
