@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, unquote
 
 from pydantic import TypeAdapter, ValidationError
@@ -408,10 +408,9 @@ class StudyFolder:
         """Every started trial, by number."""
         for number in self.numbers():
             folder, status = self.trial(number), self.read_status(number)
-            values = folder.read_config().model_dump(mode="json")
             yield StoredTrial(
                 number,
-                values,
+                folder.read_config().model_dump(mode="json"),
                 TrialStatus(status["status"]),
                 status["cause"],
                 folder.read_reports(),
@@ -431,10 +430,9 @@ class StudyFolder:
     def read_data_config(self) -> DataConfig:
         """The data that the study's trials were trained and scored on."""
         try:
-            config: DataConfig = TypeAdapter(DataConfig).validate_python(self.read_sections()["data"])
+            return cast(DataConfig, TypeAdapter(DataConfig).validate_python(self.read_sections()["data"]))
         except (KeyError, ValidationError):
             raise DamagedFile(self.study_file, "is damaged: it does not say what its data are") from None
-        return config
 
     def read_sections(self) -> dict[str, Any]:
         """The resolved study file, by section."""
