@@ -47,11 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     console = Terminal()
     console.print(_table(outcomes, metric))
-    console.say("")
-    with_results = [outcome for outcome in outcomes if outcome.comparison]
-    for earlier, later in itertools.pairwise(with_results):
-        console.say(str(Change.between(earlier, later)))
-    if len(with_results) > 1:
+    changes = itertools.starmap(Change.between, itertools.pairwise(o for o in outcomes if o.comparison))
+    if sentences := [str(change) for change in changes]:
+        console.say("\n" + "\n".join(sentences))
         console.say(
             "Intervals are 95%; those of a lead allow for picking the best configuration and for all baselines, those of a "
             "change on the same lists for every pair of configurations."
@@ -104,7 +102,7 @@ def _cells(outcome: StudyOutcome, metric: str) -> tuple[str, ...]:
     against = (f"{lead[0]} {outcome.levels[lead[0]]:.3f}", told_difference(lead[1])) if lead else ("", "")
     test = outcome.reading["figures"].get(metric) if outcome.reading else None
     return (
-        outcome.study.name, begun, str(outcome.state), *counts, *figures, *against, f"{test:.3f}" if test else "not opened",
+        outcome.study.name, begun, str(outcome.state).partition(":")[0], *counts, *figures, *against, f"{test:.3f}" if test else "not opened",
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote, unquote
 
 from pydantic import TypeAdapter, ValidationError
@@ -430,7 +430,7 @@ class StudyFolder:
     def read_data_config(self) -> DataConfig:
         """The data that the study's trials were trained and scored on."""
         try:
-            return cast(DataConfig, TypeAdapter(DataConfig).validate_python(self.read_sections()["data"]))
+            return TypeAdapter(DataConfig).validate_python(self.read_sections()["data"])
         except (KeyError, ValidationError):
             raise DamagedFile(self.study_file, "is damaged: it does not say what its data are") from None
 

@@ -71,14 +71,15 @@ def test_a_ray_of_the_search_s_own_has_nothing_to_tell():
 def cluster_whose_gpus_come(monkeypatch, *counts: int) -> list[list[dict[str, float]]]:
     """A cluster that has as many GPUs each time it is asked; what an autoscaler is asked for."""
     answers, asked = iter(counts), []
-    monkeypatch.setattr(node_check.ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": float(next(answers))})
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0, "GPU": float(next(answers))})
     monkeypatch.setattr("ray.autoscaler.sdk.request_resources", lambda *, bundles: asked.append(bundles))
-    monkeypatch.setattr(node_check.time, "sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     return asked
 
 
 def test_gpus_that_are_waited_for_are_asked_for_and_then_no_more(monkeypatch):
-    asked, told = cluster_whose_gpus_come(monkeypatch, 0, 0, 1, 2), []
+    asked = cluster_whose_gpus_come(monkeypatch, 0, 0, 1, 2)
+    told: list[str] = []
     node_check.wait_for_gpus(2, told.append)
     assert asked == [[{"GPU": 1}, {"GPU": 1}], []]
     assert told == ["waiting for GPUs: 0 of 2 are there (Ctrl-C ends it) …"]

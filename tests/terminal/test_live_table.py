@@ -19,7 +19,6 @@ from results.study.trial_origin import Origin, OriginKind
 from tune.execution.trial_messages import Assignment
 from tune.study_file import loading
 from tune.study_file.study import Study
-from tune.terminal import live_table
 from tune.terminal.live_table import Progress
 
 STUDY = """
@@ -42,7 +41,7 @@ def study(tmp_path: Path) -> Study:
 def clock(monkeypatch) -> Callable[[float], None]:
     """Moves the time that the table reads, in seconds."""
     now = [1000.0]
-    monkeypatch.setattr(live_table.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
 
     def passes(seconds: float) -> None:
         now[0] += seconds
