@@ -55,10 +55,9 @@ class ReportHeader:
             lambda: diagnose(DiagnosisInputs.of_study(study, self.comparison, self.trials, self.segments.found)),
             [],
         )
-        self.readings: list[dict[str, Any]] = self.attempt("the readings of the test", study.readings, [])
-        self.sealed = not (
-            study.path / "test_readings.jsonl"
-        ).exists()  # so it counts as opened if the file can't be read
+        readings = self.attempt("the readings of the test", lambda: study.readings(), None)
+        self.readings: list[dict[str, Any]] = readings or []
+        self.sealed = readings == [] and not study.lost_readings.exists()  # opened, where nobody can tell
         self.tie_set = (
             frozenset(trial.number for trial in self.comparison.tie_set) if self.comparison else frozenset[int]()
         )

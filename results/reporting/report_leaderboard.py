@@ -15,7 +15,7 @@ from reranker.metrics import values_of
 from results.leaderboard import LEFT_OUT, PRETTY, REASON, leaderboard, standing
 from results.statistics.comparison import Comparison
 from results.statistics.lists_of_users import ListsOfUsers
-from results.statistics.seed_averages import ConfigurationResult, estimates, replicated
+from results.statistics.seed_averages import ConfigurationResult, estimates, on_most_lists, replicated
 from results.study.study_folder import StoredTrial, StudyFolder
 
 _HEADS = {**PRETTY, "hit": "ceiling", "epoch": "best epoch"}
@@ -30,7 +30,8 @@ class Row:
         place: winner, alike (in the tie set), or empty.
         value: the metric; None before the first epoch.
         interval: the 95% interval of its mean over users; None without ranks.
-        note: the summary of a configuration's replicates, in the last one's row; why a baseline was left out.
+        note: the summary of a configuration's replicates, in the last one's row; why a baseline was left out, or why a
+            trial has no rank.
     """
 
     kind: str
@@ -61,7 +62,10 @@ def board_of(
     comparison: Comparison | None,
     trials: Sequence[StoredTrial] | None = None,
 ) -> Board:
-    """The leaderboard, best first; configurations are sorted by their estimates and show the mean of their runs."""
+    """The leaderboard, best first; configurations are sorted by their estimates and show the mean of their runs.
+
+    Those that no report on all lists is known of come after all others, without a rank, unless there are no others.
+    """
     manifest = study.read_manifest()
     metric = comparison.metric if comparison else manifest["metric"]
     trials = standing(study, trials)
@@ -83,21 +87,24 @@ def board_of(
     reruns_of: dict[int | None, list[StoredTrial]] = {}
     for trial in trials:
         reruns_of.setdefault(replicated(trial), []).append(trial)
-    groups: list[tuple[float, list[Row]]] = []
+    on_all = {c.trial.number for c in on_most_lists(configuration_results)}
+    groups: list[tuple[bool, float, list[Row]]] = []  # whether on a part of the lists, what is sorted by, the rows
     for record in leaderboard(study, trials).to_dict("records"):
         if record["kind"] != "trial":
             score = number(record[manifest["metric"]])
-            groups.append((math.inf if score is None else sign * score, [maker.reference(record)]))
+            groups.append((False, math.inf if score is None else sign * score, [maker.reference(record)]))
     numbers = {trial.number for trial in trials}
     for trial in trials:
         if replicated(trial) not in numbers:
             score = scores.get(trial.number)
             reruns = reruns_of.get(trial.number, [])
-            groups.append((math.inf if score is None else sign * score, maker.configuration(trial, reruns)))
-    groups.sort(key=lambda group: group[0])
+            partial = score is not None and trial.number not in on_all
+            key = math.inf if score is None else sign * score
+            groups.append((partial, key, maker.configuration(trial, reruns, partial=partial)))
+    groups.sort(key=lambda group: group[:2])
     rows = []
-    for rank, (score, (first, *others)) in enumerate(groups, start=1):
-        rows += [first if math.isinf(score) else Row(**{**vars(first), "rank": f"{rank}"}), *others]
+    for rank, (partial, key, (first, *others)) in enumerate(groups, start=1):
+        rows += [first if partial or math.isinf(key) else replace(first, rank=f"{rank}"), *others]
     bounds = [bound for row in rows for bound in (row.value, *(row.interval or ())) if bound is not None]
     return Board(
         PRETTY.get(metric, metric),
@@ -132,8 +139,12 @@ class _Maker:
             row = replace(row, status=LEFT_OUT, note=f"{name} is left out: {record[REASON]}")
         return row
 
-    def configuration(self, trial: StoredTrial, reruns: list[StoredTrial]) -> list[Row]:
-        """A configuration's row; if it has replicates, also a row for each of its runs."""
+    def configuration(self, trial: StoredTrial, reruns: list[StoredTrial], *, partial: bool = False) -> list[Row]:
+        """A configuration's row; if it has replicates, also a row for each of its runs.
+
+        Args:
+            partial: whether others are known on more lists.
+        """
         configuration_result = self.configuration_results.get(trial.number)
         if configuration_result is None:
             return [Row("trial", masked(trial.name), trial.status.value, None, None, self._cells(trial.values))]
@@ -147,6 +158,10 @@ class _Maker:
             place = "winner" if winner else "alike" if trial.number in self.tie_set else ""
         score = number(figures.get(self.metric))
         row = Row("trial", masked(trial.name), trial.status.value, score, interval, self._cells(figures), place=place)
+        if partial:
+            row = replace(
+                row, note=f"scored on {configuration_result.share:.0%} of the lists so far, hence without a rank"
+            )
         if not reruns:
             return [row]
         runs = [self._run(trial, "the search's own run"), *(self._run(t, f"seed {t.values['seed']}") for t in reruns)]

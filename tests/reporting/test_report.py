@@ -497,6 +497,34 @@ def test_an_odd_study_has_a_report(maker, spoil, headline, said):
     assert headline in (maker.study.path / "report.md").read_text()
 
 
+def test_a_test_that_was_never_read_is_sealed(maker):
+    study = maker.baseline("popularity", 0.3).trial(2.0).study
+    study.begin_readings()  # as a search does
+    assert content_of(study).sealed
+    assert "Not opened yet" in Page(write_report(study).read_text()).text
+    study.lost_readings.write_text("{}")
+    assert not content_of(study).sealed
+
+
+def test_a_trial_on_a_part_of_the_lists_stands_last_and_without_a_rank(maker):
+    maker.baseline("popularity", 0.5).trial(1.0).trial(2.0, figures={"scored_share": 0.5}).trial(1.5)
+    rows = content_of(maker.study).board.rows
+    assert [(row.rank, row.name) for row in rows if row.kind == "trial"] == [
+        ("1", "trial 2"),
+        ("2", "trial 0"),
+        ("", "trial 1"),
+    ]
+    assert rows[-1].name == "trial 1"
+    assert rows[-1].note == "scored on 50% of the lists so far, hence without a rank"
+
+
+def test_where_all_trials_are_on_a_part_they_have_ranks(maker):
+    for skill in (1.0, 2.0):
+        maker.trial(skill, figures={"scored_share": 0.5})
+    rows = content_of(maker.study).board.rows
+    assert [(row.rank, row.name) for row in rows if row.kind == "trial"] == [("1", "trial 1"), ("2", "trial 0")]
+
+
 def test_a_part_that_could_not_be_made_is_said_wherever_the_report_is_read(maker, capsys):
     maker.baseline("popularity", 0.3).trial(1.0)
     keep_journal(maker.study)
