@@ -61,6 +61,13 @@ def test_a_secret_is_not_put_where_everybody_of_the_cluster_can_read_it(words, s
     assert "hunter2" not in error
 
 
+def test_nor_is_a_password_of_the_dashboard_s_address(study, capsys):
+    assert main([study, "--submit", "http://me:hunter2@127.0.0.1:1", "--runs", "/shared/runs"]) == 2
+    error = capsys.readouterr().err
+    assert "it must not have a secret in it" in error
+    assert "hunter2" not in error
+
+
 def test_a_study_file_with_a_fault_is_not_sent(study, capsys):
     words = [study, "--submit", "http://127.0.0.1:1", "--runs", "/shared/runs", "--set", "fixed.lora_rank=0"]
     assert main(words) == 2

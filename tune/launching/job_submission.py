@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from reranker.command_line.printable_text import Terminal
-from reranker.command_line.redaction import HIDDEN
+from reranker.command_line.redaction import HIDDEN, without_secrets
 from reranker.errors import EnvironmentFault, Fault, InputError
 from reranker.modeling.checkpoints.model_names import check_name
 from tune.cluster import shipped_code
@@ -74,9 +74,9 @@ def _words(args: argparse.Namespace) -> list[str]:
     words = [*args.command[1:], "--address", "auto"]
     if not args.resume:
         words = [_STUDY_FILE, *(words[1:] if words[0] == str(args.study_file) else words)]
-    if any(HIDDEN in word for word in words):
+    if any(HIDDEN in word for word in [*words, *without_secrets([args.submit])]):
         rule = "a job's command can be read by everybody who may see the cluster, so it must not have a secret in it"
-        hint = "leave out --webhook, and passwords in --tracking-uri and --set"
+        hint = "leave out --webhook, and passwords in --submit, --tracking-uri and --set"
         raise InputError([Fault(rule, field="--submit", hint=hint)])
     return words
 
