@@ -30,7 +30,10 @@ class Head:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *options],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={**os.environ, "RAY_AUTH_MODE": "token" if token else "disabled", "RAY_AUTH_TOKEN": token},
+            env={
+                **os.environ, "RAY_AUTH_MODE": "token" if token else "disabled", "RAY_AUTH_TOKEN": token,
+                "PATH": os.defpath,  # as where the environment was not activated
+            },
         )  # fmt: skip
 
     @property

@@ -119,6 +119,8 @@ def sent(head, tmp_path_factory) -> Sent:
         lines.append(line)
         if "trial 0 epoch 1/200" in line:
             break
+    else:
+        pytest.fail("".join(lines))
     job = re.findall(r"raysubmit_\w+", "".join(lines))[0]
     headers = {"Authorization": f"Bearer {TOKEN}"}
     requests.post(f"{head.dashboard}/api/jobs/{job}/stop", headers=headers, timeout=30).raise_for_status()
@@ -132,7 +134,7 @@ def test_the_job_says_what_it_searches_and_by_which_command(sent):
     metadata = {"study": "sent", "metric": "ndcg_at_10", "trials": "1", "runs": str(sent.study.path.parent)}
     assert sent.job["metadata"] == metadata
     assert shlex.split(sent.job["entrypoint"]) == [
-        *("python", "-m", "tune.run_search", "study.yaml"),
+        *("${RERANKER_TUNER_PYTHON:-python}", "-m", "tune.run_search", "study.yaml"),
         *("--runs", str(sent.study.path.parent), "--address", "auto"),
     ]
 

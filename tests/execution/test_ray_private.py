@@ -125,3 +125,8 @@ def test_the_trainer_has_what_a_slot_does_in_its_own_way():
     assert PlacementGroupCleanerCallback in kinds, changed + "what cleans up after a slot that was killed"
     assert DatasetsCallback not in kinds
     assert DatasetsCallback in [type(callback) for callback in TorchTrainer(lambda: None)._create_default_callbacks()]
+
+
+def test_the_variable_of_what_workers_call_first_is_the_one_that_they_read():
+    variable = ray_constants.WORKER_PROCESS_SETUP_HOOK_ENV_VAR
+    assert ray_private.first_call_of_workers("a.b") == {variable: "a.b"}, CHANGED + "the hook of its workers"

@@ -45,6 +45,7 @@ from tune.execution import ray_private
 from tune.execution.cluster_address import find_cluster
 from tune.execution.failure_cause import EndsAtOnce, cluster_fault
 from tune.execution.free_port import check_port
+from tune.execution.worker_setup import SET_UP
 
 _SETTINGS = ("HF_HUB_OFFLINE", "HF_ENDPOINT")  # that nodes of a cluster get; secrets stay, since Ray shows them
 _NETWORK = ("NCCL_", "GLOO_")
@@ -128,7 +129,7 @@ def _runtime_env(variables: Mapping[str, str], *, dashboard: bool) -> dict[str, 
     """Of all worker processes. Ray Train runs are told to the dashboard, by a process of Ray's own, if there is one."""
     return {
         "env_vars": {**_QUIET, "RAY_TRAIN_ENABLE_STATE_TRACKING": str(int(dashboard)), **variables},
-        "worker_process_setup_hook": "tune.execution.worker_setup.name_api_server",
+        "worker_process_setup_hook": SET_UP,
     }
 
 

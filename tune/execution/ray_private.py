@@ -120,6 +120,16 @@ def title_process(text: str) -> None:
     ray._raylet.setproctitle(f"ray::{text}")
 
 
+def first_call_of_workers(function: str) -> dict[str, str]:
+    """For a job's variables: what its processes call first, by its name in its module.
+
+    The public `worker_process_setup_hook` is this variable, but leaves out the process that starts a job's command.
+    """
+    from ray._private import ray_constants
+
+    return {ray_constants.WORKER_PROCESS_SETUP_HOOK_ENV_VAR: function}
+
+
 def read_settings_again() -> None:
     """Have this process, which read them on import, follow the variables as they are now."""
     ray._raylet.Config.initialize("")

@@ -53,13 +53,18 @@ def submit(args: argparse.Namespace, console: Terminal) -> int:
     if not args.resume:
         study = loading.load(args.study_file, overrides=arguments.overrides(args), check_model=check_name)
         metadata |= {"study": study.name, "metric": study.metric, "trials": str(study.settings.trials)}
-    entry = shlex.join(["python", "-m", "tune.run_search", *_words(args)])
+    words = shlex.join(["-m", "tune.run_search", *_words(args)])
     client = _client(args.submit)
+
+    from tune.execution import ray_private  # imports Ray, as the client does
+    from tune.execution.worker_setup import RAYS_PYTHON, SET_UP
+
     with tempfile.TemporaryDirectory(prefix="reranker-job-") as folder, shipped_code.packages() as packages:
         if not args.resume:
             shutil.copyfile(args.study_file, Path(folder) / _STUDY_FILE)
-        variables = {**_VARIABLES, SUBMITTED_TO: args.submit}
+        variables = {**_VARIABLES, SUBMITTED_TO: args.submit, **ray_private.first_call_of_workers(SET_UP)}
         environment = {"working_dir": folder, "py_modules": packages, "env_vars": variables}
+        entry = f'"${{{RAYS_PYTHON}:-python}}" {words}'
         job = _submitted(client, entrypoint=entry, metadata=metadata, runtime_env=environment)
     where = shlex.quote(args.submit)
     console.say(f"submitted as {job}; Ctrl-C leaves it running")
