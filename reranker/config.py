@@ -129,7 +129,9 @@ class TrialConfig(StrictModel):
     micro_batch: int | None = Field(
         None, ge=1, le=65_536, description="most examples per forward pass and worker; null: automatic"
     )
-    gradient_checkpointing: bool = Field(False, description="less memory for a third more time")
+    gradient_checkpointing: Literal["auto"] | bool = Field(
+        "auto", description="less memory for a third more time; auto: where the memory holds too small a pass otherwise"
+    )
     # The adapter
     lora_rank: int = Field(16, ge=1, le=1024, description="of the adapter's matrices")
     lora_alpha: int = Field(32, ge=1, le=1_000_000, description="scale × rank; left out: twice the rank")

@@ -10,6 +10,7 @@ from reranker.modeling.memory.memory_estimate import PassSize, estimate
 _PASS_TOKENS = {"cpu": 4096, "cuda": 16_384, "mps": 8192}  # with padding; on a CPU, what fits the cache is fastest
 _FEWEST, _WIDTH = 512, 512  # tokens of a pass, and of a prompt where that is not known yet
 _FULL = 0.9  # of a GPU's memory
+_BUSY = 4096  # tokens of a pass that keep a GPU busy; smaller ones leave it waiting for the host (docs/PERFORMANCE.md)
 _AUTO_SHARING = 16  # most examples per list, if list_sharing is automatic
 
 
@@ -59,6 +60,28 @@ def pass_tokens(config: TrialConfig, shape: Shape | None, device: str, capacity:
             break
         tokens //= 2
     return tokens
+
+
+def checkpoints(config: TrialConfig, shape: Shape | None, device: str, capacity: float) -> bool:
+    """Whether only the inputs of layers are kept for the backward pass.
+
+    If that is automatic: where the memory does not hold a pass otherwise, or on a GPU only one that leaves it waiting. A
+    larger pass with checkpointing is then faster than a smaller one without (measured, docs/PERFORMANCE.md).
+
+    Args:
+        shape: of the model, or None if it is not known.
+        device: its type in torch.
+        capacity: bytes that the worker has of the device.
+    """
+    if config.gradient_checkpointing != "auto" or shape is None:
+        return config.gradient_checkpointing is True
+    without = config.model_copy(update={"gradient_checkpointing": False})
+    step = config.effective_batch * _WIDTH
+    tokens = min(step, pass_tokens(without, shape, device, capacity))
+    size = PassSize(config.micro_batch or max(1, tokens // _WIDTH), _WIDTH)
+    if estimate(without, shape, size, on_gpu=device == "cuda").total > _FULL * capacity:
+        return True
+    return device == "cuda" and config.micro_batch is None and tokens < min(step, _BUSY)
 
 
 def largest_pass(config: TrialConfig, workers: int, prompt_tokens: int, most_tokens: int) -> int:

@@ -26,7 +26,7 @@ from reranker.modeling.model_loading import base_dtype
 from reranker.modeling.process_group import workers
 from reranker.prompting.forward_passes import Limits
 from reranker.prompting.prompts import PromptEncoder
-from reranker.training.batch_plan import examples_of_a_list, pass_tokens, share_of_batch
+from reranker.training.batch_plan import checkpoints, examples_of_a_list, pass_tokens, share_of_batch
 from reranker.training.collator import PassCollator
 from reranker.training.label_skill_training import SkillLesson, kept_skill, skill_key
 from reranker.training.report_plan import ReportPlan
@@ -83,8 +83,10 @@ def fine_tune(
     on_status(TrainingStatus(f"loading {config.model}"))
     encoder = PromptEncoder(bases.catalogue(config, data), config)
     mixed = base_dtype(config, device) == torch.bfloat16
-    held = config.model_copy(update={"precision": "bf16" if mixed else "fp32"})
     shape, capacity = shape_of(config.model), _memory(device)
+    held = config.model_copy(update={"precision": "bf16" if mixed else "fp32"})
+    checkpointed = checkpoints(held, shape, device.type, capacity)
+    held = held.model_copy(update={"gradient_checkpointing": checkpointed})
     most_tokens = None if config.micro_batch else pass_tokens(held, shape, device.type, capacity)
     together = examples_of_a_list(config, workers()) if encoder.shares_lists else 1
     collator = PassCollator(config, data, encoder, Limits(most_tokens, micro_batch or config.micro_batch), together)
@@ -106,7 +108,7 @@ def fine_tune(
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
             per_device_train_batch_size=share_of_batch(config, workers()) // together,
-            activation_checkpointing=config.gradient_checkpointing,
+            activation_checkpointing=checkpointed,
             bf16=mixed,
             use_cpu=device.type == "cpu",
             seed=config.seed,

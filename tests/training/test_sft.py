@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import PreTrainedModel
 
 from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import NegativesMix, TrialConfig
@@ -264,6 +265,19 @@ def test_gradient_checkpointing_gives_the_same_result(small):
     plain = train(TINY, small)[-1].figures["val_loss"]
     saved = train(TINY.model_copy(update={"gradient_checkpointing": True}), small)[-1].figures["val_loss"]
     assert saved == pytest.approx(plain, abs=1e-5)
+
+
+@pytest.mark.parametrize(("gib", "checkpointed"), [(24.0, False), (0.1, True)])
+def test_gradient_checkpointing_is_chosen_by_the_memory(gib, checkpointed, small, monkeypatch):
+    calls = []
+    original = PreTrainedModel.activation_checkpointing_enable
+    monkeypatch.setattr(
+        "transformers.PreTrainedModel.activation_checkpointing_enable",
+        lambda self, *args, **options: calls.append(1) or original(self, *args, **options),
+    )
+    monkeypatch.setattr("reranker.training.sft._memory", lambda device: gib * 2**30)
+    train(TINY, small)
+    assert bool(calls) == checkpointed
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from reranker.errors import Fault, InputError
 from reranker.modeling.checkpoints.model_files import shape_of
 from reranker.modeling.checkpoints.model_names import MODELS, is_hub_id
 from reranker.modeling.memory.memory_estimate import GIB, DeviceMemory, MemoryEstimate, PassSize, estimate
-from reranker.training.batch_plan import examples_of_a_list, largest_pass, pass_tokens, share_of_batch
+from reranker.training.batch_plan import checkpoints, examples_of_a_list, largest_pass, pass_tokens, share_of_batch
 from reranker.training.label_skill_cost import LISTS, lesson_config
 from tune.study_file.preflight import ModelCheck
 from tune.study_file.study import Study
@@ -54,7 +54,8 @@ def describe_memory(study: Study, checks: list[ModelCheck]) -> list[str]:
         lines.append(
             f"  {model}: {need.total / GIB:.1f} GiB = {need.weights / GIB:.2f} weights + {need.adapter / GIB:.2f} adapter "
             f"+ {need.activations / GIB:.2f} activations ({size}) "
-            f"+ {need.rest / GIB:.1f} else{_verdict(study, check, need, capacity, memory)}"
+            f"+ {need.rest / GIB:.1f} else{', with gradient checkpointing' if check.config.gradient_checkpointing else ''}"
+            f"{_verdict(study, check, need, capacity, memory)}"
         )
     lines += [f"  {model}: not known before its configuration is here" for model in study.models if model not in needs]
     whole = sorted({check.config.model for check in checks if check.whole_prompts})
@@ -121,7 +122,7 @@ def _needs(
         for config, size in _largest_passes(study, check, memory):
             need = estimate(config, shape, size, on_gpu=memory.on_gpu)
             if check.config.model not in needs or need.total > needs[check.config.model][0].total:
-                needs[check.config.model] = need, size, check
+                needs[check.config.model] = need, size, replace(check, config=config)
     return needs
 
 
@@ -135,9 +136,11 @@ def _with_and_without_sharing(study: Study, check: ModelCheck) -> Iterator[Model
 def _largest_passes(study: Study, check: ModelCheck, memory: DeviceMemory) -> list[tuple[TrialConfig, PassSize]]:
     """One worker's in training, and in the lesson before it, where all lists, and all questions, are as long as the
     longest."""
-    config, listed, workers = check.config, check.listed, study.resources.workers
+    listed, workers, shape = check.listed, study.resources.workers, shape_of(check.config.model)
     device, capacity = "cuda" if memory.on_gpu else "cpu", worker_capacity(study, memory)
-    most = pass_tokens(config, shape_of(config.model), device, capacity)
+    checkpointed = checkpoints(check.config, shape, device, capacity)
+    config = check.config.model_copy(update={"gradient_checkpointing": checkpointed})
+    most = pass_tokens(config, shape, device, capacity)
     if not listed:
         return [(config, PassSize(largest_pass(config, workers, check.longest, most), check.longest))]
     together = examples_of_a_list(config, workers)

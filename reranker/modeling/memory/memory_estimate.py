@@ -86,7 +86,8 @@ def estimate(config: TrialConfig, shape: Shape, size: PassSize, *, on_gpu: bool)
     A layer keeps for each token: the inputs of its norms (in fp32), the inputs of the linear layers with an adapter,
     the inputs and outputs of attention, the two sides of the gated MLP, one of them after its activation, and the
     low-rank products. Counted with torch's saved_tensors_hooks (tests/modeling/test_memory_estimate.py). Added to this
-    is what one layer's backward pass needs at once. With gradient checkpointing only each layer's input is kept.
+    is what one layer's backward pass needs at once. With gradient checkpointing only each layer's input is kept;
+    automatic counts as without.
 
     Args:
         on_gpu: on a GPU that supports bf16.
@@ -101,7 +102,7 @@ def estimate(config: TrialConfig, shape: Shape, size: PassSize, *, on_gpu: bool)
     layer = size.tokens * token + _kept_by_attention(shape, size) * width
     at_once: float = size.tokens * (4 * shape.intermediate + 4 * shape.hidden) * width
     kept: float = layer * shape.layers
-    if config.gradient_checkpointing:
+    if config.gradient_checkpointing is True:
         kept = layer + size.tokens * shape.hidden * width * shape.layers
     positions = size.examples * (_ANSWER_POSITIONS if config.objective == "token_ce" else 1)
     logits = positions * shape.vocabulary * (width + (8 if config.objective == "token_ce" else 0))
@@ -180,8 +181,8 @@ def _kept_by_tower(tower: Tower, config: TrialConfig, tokens: int, width: int) -
     as the language model's.
     """
     patch = (11 * tower.hidden + 2 * tower.intermediate) * width + 4 * config.lora_rank * 4
-    layers = 1 if config.gradient_checkpointing else tower.layers
-    checkpoints = tower.layers * tower.hidden * width if config.gradient_checkpointing else 0
+    layers = 1 if config.gradient_checkpointing is True else tower.layers
+    checkpoints = tower.layers * tower.hidden * width if config.gradient_checkpointing is True else 0
     mergers = tower.mergers * (4 * tower.merged * tower.hidden * width + 2 * config.lora_rank * 4)
     return float(tokens * (tower.merged * (layers * patch + checkpoints) + mergers))
 
