@@ -6,7 +6,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 ARGS ?=
 
-.PHONY: search test test-all check lint coverage docs lock kit install clean
+.PHONY: search test test-all check lint coverage soak docs lock kit install clean
 search: .venv/.installed
 	$(PY) tune/run_search.py $(ARGS)
 
@@ -26,6 +26,10 @@ lint: .venv/.installed
 
 coverage: .venv/.installed
 	$(PY) -m pytest -n 2 -m "not slow" --cov=reranker --cov=results --cov=tune --cov-report=term:skip-covered $(ARGS)
+
+# Hours of faults at random moments; what was found is kept, and the next call goes on: bench/soak.py
+soak: .venv/.installed
+	$(PY) -m bench.soak $(ARGS)
 
 docs: .venv/.installed
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import resource
 import time
@@ -40,6 +39,7 @@ from reranker.training.loss import Objective
 from reranker.training.report_plan import ReportPlan, part_of, part_size
 from reranker.training.resumable_trainer import ResumableTrainer
 from reranker.training.step_watch import StepWatch
+from reranker.training.training_counters import for_workers, read_counters, write_counters
 from reranker.training.training_status import TrainingStatus
 
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # on a deprecated option of its own
@@ -276,7 +276,7 @@ class RerankerTrainer(ResumableTrainer):
         with self.job.folder.keeping_state(self.state.global_step) if is_first else contextlib.nullcontext():
             wait_for_all()  # until the folder exists
             self.write_state(state_folder)
-            (state_folder / f"counters-{worker_rank()}.json").write_text(json.dumps(self._counters()), encoding="utf-8")
+            write_counters(state_folder, worker_rank(), self._counters())
             wait_for_all()  # until every worker has written
         self._state_kept = time.perf_counter()
 
@@ -292,13 +292,15 @@ class RerankerTrainer(ResumableTrainer):
 
     def on_state_loaded(self, folder: Path) -> None:
         """Restore the counters that were saved with the state."""
-        path = folder / f"counters-{worker_rank()}.json"
-        counters = json.loads(path.read_text(encoding="utf-8"))
-        counters.setdefault("examples", counters.get("seen", 0))  # as older studies call it
-        self._counts = Counts(**{name: int(counters.get(name, 0)) for name in vars(Counts())})
+        kept = read_counters(folder)
+        if len(kept) != workers() and self.is_world_process_zero():
+            assert self.job.folder is not None
+            self.job.folder.add_note(f"workers: {len(kept)} kept its last state, and {workers()} went on from it")
+        counters = for_workers(kept, workers())[worker_rank()]
+        self._counts = Counts(**{name: int(counters[name]) for name in vars(Counts())})
         self._training_seconds, self._largest_rate = counters["training"], counters["largest_rate"]
         self._started -= counters["passed"]
-        self._losses.fill_(counters.get("losses", 0.0))  # absent in states of before, which are all at an epoch's end
+        self._losses.fill_(counters["losses"])
         self._state_kept = time.perf_counter()
         self._train_from_here()
         due = self.job.plan.reports_by(self.state.global_step)
