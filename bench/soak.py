@@ -5,7 +5,7 @@
 A round is a search in processes of its own. Its study lies on a small disk and is tracked by an MLflow server; both are the
 campaign's. Faults come at random moments. Whatever ends the search, `--resume` goes on with it. What it leaves is compared
 with the same search left in peace. Every fault is kept in a file that the next run goes on with, so hours of it can be
-stopped and taken up again. The small disk takes root; without it the faults of the disk are left out.
+stopped and taken up again. Small disks take root; without it they are left out.
 """
 
 from __future__ import annotations
@@ -47,20 +47,19 @@ space:
 MOST_A_ROUND = 6
 HANGS_S = 240.0  # without a report
 ENDS_S = 120.0  # that Ray's processes may outlive the search
-MIB = 2**20
 
 
 class Search:
     """A search and its processes, whatever has been started of it so far."""
 
-    def __init__(self, folder: Path, tracking_uri: str = "") -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, temporary: Path, tracking_uri: str = "") -> None:
+        self.folder, self.temporary = folder, temporary
         self.study = StudyFolder(folder / "runs" / "soak")
         self.printed = folder / "printed.log"
         self.launches = 0
         self.hit: set[int] = (
             set()
-        )  # trials whose workers were killed in this launch: a second death is the trial's fault
+        )  # trials whose workers were killed in this launch; a second death is the trial's fault
         self._tracked = ["--tracking-uri", tracking_uri] if tracking_uri else []
 
     def launch(self) -> None:
@@ -71,12 +70,13 @@ class Search:
         command = [sys.executable, str(PROJECT / "tune" / "run_search.py"), *what, "--runs", str(self.folder / "runs")]
         self.launches += 1
         self.hit, self._mark = set(), uuid.uuid4().hex
+        variables = {"PYTHONPATH": str(PROJECT), **dict.fromkeys(("TMPDIR", "RAY_TMPDIR"), str(self.temporary))}
         with self.printed.open("a") as printed:
             printed.write(f"\n--- launch {self.launches}: {' '.join(command[2:])}\n")
             printed.flush()
             self.process = subprocess.Popen(
                 [*command, "--no-dashboard"], stdout=printed, stderr=subprocess.STDOUT, cwd=self.folder,
-                env={**os.environ, "RERANKER_SOAK": self._mark, "PYTHONPATH": str(PROJECT)}, start_new_session=True,
+                env={**os.environ, **variables, "RERANKER_SOAK": self._mark}, start_new_session=True,
             )  # fmt: skip
 
     def reports(self) -> int:
@@ -159,7 +159,7 @@ class Campaign:
         self.kept = kept
         self.folder = folder
         self.can_mount = os.geteuid() == 0
-        self.faults = [fault for fault in faults if self.can_mount or not fault.startswith("disk")]
+        self.faults = [fault for fault in faults if self.can_mount or not fault.endswith("full")]
         lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
         self.found: list[dict[str, Any]] = [json.loads(line) for line in lines]
 
@@ -175,23 +175,23 @@ class Campaign:
 
     def run(self, injections: int) -> None:
         """Rounds until there are so many faults."""
-        with self._disk("peace") as folder:
-            search = Search(folder)
+        with self._disk("p", 48) as folder, self._disk("pt", 400) as temporary:
+            search = Search(folder, temporary)
             search.launch()
             if search.process.wait():
                 raise RuntimeError(search.printed.read_text())
             peace = _outcome(search)
         while len(self.injections) < injections:
             number = 1 + max((entry["round"] for entry in self.found), default=0)
-            with self._disk(f"round-{number}") as folder:
-                self._round(number, folder, min(MOST_A_ROUND, injections - len(self.injections)), peace)
+            with self._disk(f"r{number}", 48) as folder, self._disk(f"t{number}", 400) as temporary:
+                self._round(number, folder, temporary, min(MOST_A_ROUND, injections - len(self.injections)), peace)
 
-    def _round(self, number: int, folder: Path, faults: int, peace: dict[str, Any]) -> None:
+    def _round(self, number: int, folder: Path, temporary: Path, faults: int, peace: dict[str, Any]) -> None:
         draw = random.Random(number)
         place = self.folder / f"mlflow-{number}"
         place.mkdir(parents=True)
         server = TrackingServer(place)
-        search = Search(folder, server.uri)
+        search = Search(folder, temporary, server.uri)
         found: list[dict[str, Any]] = []
         began = 0.0
         try:
@@ -246,12 +246,12 @@ class Campaign:
         print(f"its folder: {place}", flush=True)
 
     @contextlib.contextmanager
-    def _disk(self, name: str) -> Iterator[Path]:
-        """A folder with room for little more than a study."""
+    def _disk(self, name: str, mib: int) -> Iterator[Path]:
+        """A folder on a disk of its own, with room for little more than a study, or than Ray's files."""
         place = self.folder / name
         place.mkdir(parents=True)
         if self.can_mount:
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(place)], check=True)
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(place)], check=True)
         try:
             yield place
         finally:
@@ -295,7 +295,15 @@ def _freeze_server(search: Search, server: TrackingServer, seconds: float) -> bo
 
 
 def _fill_disk(search: Search, server: TrackingServer, seconds: float) -> bool:
-    filler = search.folder / "filler"
+    return _fill(search.folder, search, seconds)
+
+
+def _fill_temporary(search: Search, server: TrackingServer, seconds: float) -> bool:
+    return _fill(search.temporary, search, seconds)
+
+
+def _fill(place: Path, search: Search, seconds: float) -> bool:
+    filler = place / "filler"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(2**16))
@@ -317,6 +325,7 @@ FAULTS: dict[str, Callable[[Search, TrackingServer, float], bool]] = {
     "mlflow KILL": _kill_server,
     "mlflow STOP": _freeze_server,
     "disk full": _fill_disk,
+    "tmp full": _fill_temporary,
 }
 
 
@@ -422,7 +431,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup and & would have searches ignore them
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     kept = args.json or FOUND / "soak.jsonl"
-    folder = Path(tempfile.mkdtemp(prefix="soak-"))
+    folder = Path(tempfile.mkdtemp(prefix="sk-", dir="/tmp"))
     campaign = Campaign(kept, folder, args.faults)
     print(f"{machine()}\nkept in {kept}, its folders in {folder}", flush=True)
     campaign.run(len(campaign.injections) + MOST_A_ROUND if args.quick else args.injections)

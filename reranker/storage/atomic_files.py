@@ -100,8 +100,11 @@ def _cannot_write(path: Path | str, code: int | None, text: str) -> EnvironmentF
     return fault
 
 
-def write_file(path: Path, content: str | bytes) -> None:
+def write_file(path: Path, content: str | bytes, *, secret: bool = False) -> None:
     """Replace a file's content atomically; the new content is on disk before it replaces the old.
+
+    Args:
+        secret: for this user alone, whomever the folder is shared with.
 
     Raises:
         EnvironmentFault: it cannot be written; the old content is untouched.
@@ -111,7 +114,8 @@ def write_file(path: Path, content: str | bytes) -> None:
         make_folder(path.parent)
         temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file_mode()), "wb") as file:
+            mode = 0o600 if secret else file_mode()
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -122,9 +126,9 @@ def write_file(path: Path, content: str | bytes) -> None:
         sync_folder(path.parent)
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Replace a file by an object with its checksum; `read_json` reads it."""
-    write_file(path, json.dumps(with_checksum(value), indent=2) + "\n")
+def write_json(path: Path, value: dict[str, Any], *, secret: bool = False) -> None:
+    """Replace a file by an object with its checksum; `read_json` reads it. Else as `write_file`."""
+    write_file(path, json.dumps(with_checksum(value), indent=2) + "\n", secret=secret)
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:

@@ -36,8 +36,7 @@ def local_file(study: StudyFolder) -> Path:
 def keep_secret_uri(study: StudyFolder, uri: str) -> None:
     """Keep a URI that holds a secret, for `tracking_uri_of`; any other is in the manifest."""
     if masked(uri) != uri:
-        write_json(study.path / _SECRET, {"tracking_uri": uri})
-        (study.path / _SECRET).chmod(0o600)  # whomever the study is shared with
+        write_json(study.path / _SECRET, {"tracking_uri": uri}, secret=True)
 
 
 def tracking_uri_of(study: StudyFolder) -> str:

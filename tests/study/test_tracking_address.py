@@ -24,7 +24,8 @@ STUDY = {
         ("postgresql://db/mlflow?user=me&password=hunter2", "postgresql://db/mlflow?user=me&password=***"),
     ],
 )
-def test_a_password_is_in_one_file_that_its_user_alone_may_read(tmp_path, uri, shown):
+def test_a_password_is_in_one_file_that_its_user_alone_may_read(tmp_path, uri, shown, monkeypatch):
+    monkeypatch.setenv("RERANKER_TUNER_SHARE", "group")
     study = Study.load(STUDY)
     folder = begin_study(study, RerankingData.prepare(study.data).sealed(), tmp_path, tracking_uri=uri)
     assert folder.read_manifest()["tracking_uri"] == shown
