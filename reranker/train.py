@@ -39,6 +39,7 @@ def _is_path(kind: object) -> bool:
 _LITERAL = {"item_text"} | {  # taken as they are, not parsed as YAML
     name for source in _SOURCES for name, field in source.model_fields.items() if _is_path(field.annotation)
 }
+_LISTS = {"path"}  # of MIND's folders there may be several
 
 
 @last_net
@@ -155,7 +156,8 @@ def _configuration(args: argparse.Namespace) -> tuple[TrialConfig, DataConfig]:
             (put if name == "model" else override)(document, (name,), text, _flag(name))
     data_options = {name: text for name in _data_fields() if (text := getattr(args, f"data_{name}")) is not None}
     for name, text in data_options.items():
-        (put if name in _LITERAL else override)(document, ("data", name), text, _flag(f"data_{name}"))
+        is_list = name in _LISTS and text.startswith("[") and text.endswith("]")
+        (put if name in _LITERAL and not is_list else override)(document, ("data", name), text, _flag(f"data_{name}"))
     data = document.values.pop("data")
     config = _validated(document, (), TrialConfig, document.values)
     source = data.get("source") if isinstance(data, dict) else None

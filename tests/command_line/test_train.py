@@ -121,6 +121,11 @@ def test_paths_and_models_of_the_command_line_are_text_whatever_yaml_would_make_
     assert config.model == "demo-tiny"
 
 
+def test_several_folders_of_mind_are_given_as_a_list(asked):
+    _, data, *_ = asked("--source", "mind", "--data-path", "[train, dev]")
+    assert data.folders == (Path("train"), Path("dev"))
+
+
 def test_every_source_can_be_named_with_its_paths_and_templates_as_they_are(asked):
     options = ["--data-reviews", "null", "--data-metadata", "[m].gz", "--data-item-text", "{title} | {brand:2}"]
     data = asked("--source", "amazon", "--data-year", "2023", *options)[1]
