@@ -41,7 +41,7 @@ LOCK := .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-ver
   --generate-hashes --no-header --no-annotate --no-emit-index-url
 lock: .venv/.installed
 	$(PIP) install --quiet uv
-	$(LOCK) --output-file requirements-cuda.txt
+	$(LOCK) --extra nf4 --output-file requirements-cuda.txt
 	$(LOCK) $$(grep -oE '^(nvidia|cuda|triton|torch)[a-z0-9-]*==' requirements-cuda.txt | sed 's/^/--unsafe-package /; s/==//') \
 	  --output-file requirements-cpu.txt
 
