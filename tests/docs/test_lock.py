@@ -37,6 +37,11 @@ def test_all_that_the_project_needs_is_in_them(file, absent):
     assert needed - pins(file).keys() == absent
 
 
+def test_what_nf4_needs_is_where_a_gpu_is():
+    assert "bitsandbytes" in pins("requirements-cuda.txt")
+    assert "bitsandbytes" not in pins("requirements-cpu.txt")
+
+
 def test_without_a_gpu_nothing_of_cuda_is_installed():
     kinds = ("nvidia", "cuda", "triton")
     assert [name for name in pins("requirements-cpu.txt") if name.startswith(kinds)] == []
