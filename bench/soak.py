@@ -46,6 +46,7 @@ space:
 """
 MOST_A_ROUND = 6
 HANGS_S = 240.0  # without a report
+MOST_LAUNCHES = 3  # after one fault
 ENDS_S = 120.0  # that Ray's processes may outlive the search
 
 
@@ -344,14 +345,14 @@ def _ends_within(search: Search, seconds: float) -> bool:
 
 def _recovery(search: Search, began: float) -> dict[str, Any]:
     """What the fault did, and the seconds until the search had a report more, or was complete."""
-    before, ended, left = search.reports(), None, 0
+    before, ended, left, launches = search.reports(), None, 0, search.launches
     quiet = time.monotonic()
     while True:
         code = search.process.poll()
         if code == 0:
             break
-        if code == 2:
-            raise RuntimeError(f"it is refused:\n{search.printed.read_text()[-3000:]}")
+        if code == 2 or search.launches - launches > MOST_LAUNCHES:
+            raise RuntimeError(f"it does not go on:\n{search.printed.read_text()[-3000:]}")
         if code is not None:
             ended = code if ended is None else ended
             left = max(left, search.outlived())

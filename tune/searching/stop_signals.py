@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from reranker.command_line.output_streams import leave
+
+_AGAIN_S = 0.05
 
 
 def end_at_once(number: int, frame: FrameType | None) -> None:
@@ -21,7 +24,8 @@ def end_at_once(number: int, frame: FrameType | None) -> None:
 def handling(on_signal: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Every signal that asks for an end, handled by this; but for a hang-up that `nohup` has us ignore.
 
-    After a hang-up nothing is written to the terminal any more, which is gone.
+    After a hang-up nothing is written to the terminal any more, which is gone. Python ignores what is raised within its
+    own callbacks (an import has some), so a handler that is cut off there is called again.
     """
     terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
 
@@ -30,12 +34,22 @@ def handling(on_signal: Callable[[int, FrameType | None], None]) -> Iterator[Non
             leave(descriptor)
         on_signal(number, frame)
 
-    handlers: dict[signal.Signals, Any] = {signal.SIGINT: on_signal, signal.SIGTERM: on_signal}
+    def on_ignored(what: Any) -> None:
+        if issubclass(what.exc_type, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+        else:
+            ignored_before(what)
+
+    handlers: dict[signal.Signals, Any] = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGALRM), on_signal)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         handlers[signal.SIGHUP] = on_hang_up
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    ignored_before, sys.unraisablehook = sys.unraisablehook, on_ignored
     try:
         yield
     finally:
+        sys.unraisablehook = ignored_before
+        if not callable(before[signal.SIGALRM]):  # no outer handler that would take it
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,0 +1,72 @@
+"""Signals that ask for an end, at moments when Python ignores what a handler raises."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import weakref
+
+import pytest
+
+from tune.searching.stop_signals import end_at_once, handling
+
+
+class Something:
+    """An object whose end has a callback."""
+
+
+def send_within_a_callback(number: signal.Signals) -> None:
+    """As within an import, where Python calls one for each module."""
+
+    def signalled(reference: weakref.ref[Something]) -> None:
+        os.kill(os.getpid(), number)
+        for _ in range(1000):  # the handler runs at one of these
+            pass
+
+    thing = Something()
+    reference = weakref.ref(thing, signalled)
+    del thing
+    assert reference() is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_end_is_not_lost_where_what_a_handler_raises_is_ignored(number, capsys):
+    with pytest.raises(KeyboardInterrupt), handling(end_at_once):
+        send_within_a_callback(number)
+        time.sleep(5)
+        raise AssertionError("the signal was lost")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_handler_that_waits_for_a_second_signal_is_called_once(capsys):
+    calls = []
+    with handling(lambda number, frame: calls.append(number)):
+        send_within_a_callback(signal.SIGTERM)
+        time.sleep(0.2)
+    assert calls == [signal.SIGTERM]
+
+
+def test_other_faults_that_python_ignores_are_told_as_ever(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+
+    def broken(reference: weakref.ref[Something]) -> None:
+        raise ValueError("broken")
+
+    thing = Something()
+    with handling(end_at_once):
+        reference = weakref.ref(thing, broken)
+        del thing
+    assert reference() is None
+    assert [str(fault.exc_value) for fault in told] == ["broken"]
+
+
+def test_everything_is_afterwards_as_it_was():
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    before = [signal.getsignal(number) for number in numbers], sys.unraisablehook
+    with handling(end_at_once):
+        pass
+    assert ([signal.getsignal(number) for number in numbers], sys.unraisablehook) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
