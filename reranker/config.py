@@ -18,7 +18,9 @@ ImageMode = Literal["text", "caption", "raw_image"]
 LabelStyle = Literal["letters", "numbers", "mixed", "id_tokens"]
 METHODS = {"qwen3vl": "qwen3vl-2b"}  # and the model that each stands for, see `model_of_method`
 Retriever = Literal["popularity", "markov", "item_knn", "ease", "bm25", "dense"]
-Baseline = Literal["popularity", "markov", "item_knn", "ease", "collaborative", "bm25", "dense", "sasrec", "gru4rec"]
+Baseline = Literal[
+    "popularity", "markov", "item_knn", "ease", "collaborative", "bm25", "dense", "pointwise", "sasrec", "gru4rec"
+]
 
 
 class StrictModel(BaseModel):

@@ -15,6 +15,7 @@ from reranker.item_text import CAPTION, ItemTemplate, check_fields
 from reranker.storage.user_paths import user_path
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"  # an example of one
+POINTWISE = "Qwen/Qwen3-Reranker-0.6B"  # an example of a model for the baseline of that name
 UserPath = Annotated[
     Path, Field(strict=False), BeforeValidator(lambda text: user_path(text) if isinstance(text, str | Path) else text)
 ]
@@ -62,6 +63,7 @@ _LATER_FIELDS: dict[str, object] = {
     "item_text": None,
     "release": None,
     "dense_model": None,
+    "pointwise_model": None,
     "images": None,
     "teacher_scores": None,
     "split": "leave_one_out",
@@ -122,6 +124,9 @@ class _DataBase(StrictModel):
     )
     dense_model: Annotated[str, AfterValidator(_usable)] | None = Field(
         None, description="of retriever and baseline `dense`: a sentence encoder, as a folder or an id of the Hub"
+    )
+    pointwise_model: Annotated[str, AfterValidator(_usable)] | None = Field(
+        None, description="of baseline `pointwise`: a causal language model, as a folder or an id of the Hub"
     )
     candidate_order: Literal["shuffled", "retriever"] = Field(
         "shuffled", description="how retrieved lists stand in prompts: by seed, or as the retriever ranks them"

@@ -7,6 +7,7 @@ the result. So every reading is recorded, and a second one needs `--unseal "why"
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_args
@@ -141,7 +142,7 @@ def _plan(study: StudyFolder) -> BaselinePlan:
     found on validation."""
     names = [name for name in get_args(Baseline) if name in study.baselines()]
     tuned: dict[str, dict[str, Any]] = {name: study.baseline(name).read_figures() for name in TRAINED if name in names}
-    return BaselinePlan(tuple(names), tuned=tuned)
+    return BaselinePlan(tuple(names), minutes=math.inf, tuned=tuned)
 
 
 def _users_of(lists: Sequence[Example], data: RerankingData) -> ListsOfUsers:

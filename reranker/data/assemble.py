@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from reranker.config import ImageMode, NegativesMix, TrialConfig
 from reranker.data import sources
 from reranker.data.baselines.baseline_plan import BaselinePlan
-from reranker.data.baselines.baseline_ranks import COLLABORATIVE, Baselines, baseline_ranks
+from reranker.data.baselines.baseline_ranks import COLLABORATIVE, POINTWISE, Baselines, ask_pointwise, baseline_ranks
 from reranker.data.candidates.candidate_lists import CandidateSampler, training_prefixes
 from reranker.data.candidates.history_dropout import without_some_history
 from reranker.data.example import MISSING, Evaluated, Example, Part
@@ -135,7 +135,8 @@ class RerankingData:
         """The planned baselines on the part's lists, and on retrieved lists also `retriever`, their own order.
 
         See `reranker.data.baselines.baseline_ranks`. A list that lacks its target is a miss for every baseline. In a full
-        evaluation baselines rank the whole catalogue, and the collaborative scores rerank the lists, as a model does.
+        evaluation baselines rank the whole catalogue; the collaborative scores and `pointwise` rerank the lists, as a
+        model does.
 
         Args:
             plan: None for those that take seconds.
@@ -152,6 +153,9 @@ class RerankingData:
         if COLLABORATIVE in plan.names:
             scores = self._collaborative(part, config.candidates).scores(lists.histories, lists.candidates)
             baselines.ranks[COLLABORATIVE] = ranks_of_target(scores, lists.targets, [e.behind for e in examples])
+        if POINTWISE in plan.names:
+            texts, model = self.interactions.item_texts, self.config.pointwise_model
+            ask_pointwise(baselines, model, texts, lists, [e.behind for e in examples], plan, say)
         if self.config.candidate_mode == "retrieval":
             ordered = self._retrieved(part, config.candidates, "retriever")
             greater = np.array([e.behind if e.target == MISSING else e.target for e in ordered], dtype=np.int64)

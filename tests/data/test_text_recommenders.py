@@ -151,7 +151,7 @@ def test_a_dense_first_stage_takes_its_embeddings_along(encoder, monkeypatch):
         DemoData(users=60, candidate_mode="retrieval", retriever="dense", dense_model=str(encoder))
     )
     lists = data.validation(CONFIG)
-    monkeypatch.setattr(sentence_encoder, "_loaded", None)  # another machine need not have the encoder
+    monkeypatch.setattr(sentence_encoder, "encoder_of", None)  # another machine need not have the encoder
     stage = pickle.loads(pickle.dumps(data)).sampler._first_stage
     histories = [example.history for example in lists]
     assert [

@@ -12,7 +12,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from reranker.config import model_of_method
-from reranker.data_config import ENCODER, DataConfig, absolute_paths
+from reranker.data.baselines.baseline_plan import NO_MODEL
+from reranker.data_config import ENCODER, POINTWISE, DataConfig, absolute_paths
 from reranker.errors import Fault, InputError, nearest
 from reranker.storage.pydantic_faults import meant_by, rule_of
 from reranker.storage.yaml_lines import Document, Location, from_mapping, override, read
@@ -72,6 +73,8 @@ def load(
         if "dense" in parsed.study.baselines and parsed.data.dense_model is None:
             rule = "the baseline dense needs data.dense_model, a folder or an id of the Hub"
             document.faults.append(document.fault(("study", "baselines"), rule, hint=f"such as {ENCODER}"))
+        if "pointwise" in parsed.study.baselines and parsed.data.pointwise_model is None:
+            document.faults.append(document.fault(("study", "baselines"), NO_MODEL, hint=f"such as {POINTWISE}"))
     if parsed is None or document.faults:
         raise InputError(sorted(document.faults, key=lambda fault: (fault.file, fault.line or 0)))
     paths = absolute_paths(parsed.data, source.parent if isinstance(source, Path) else Path.cwd())

@@ -15,7 +15,7 @@ from reranker.command_line.redaction import masked
 from reranker.command_line.version import version
 from reranker.config import Baseline
 from reranker.data.assemble import RerankingData
-from reranker.data.baselines.baseline_plan import TRAINED, BaselinePlan
+from reranker.data.baselines.baseline_plan import SLOW, BaselinePlan
 from reranker.data.baselines.baseline_ranks import COLLABORATIVE, RANDOM, Baselines
 from reranker.data.candidates.candidate_lists import fingerprint
 from reranker.errors import EnvironmentFault, Fault, InputError
@@ -85,7 +85,7 @@ def restore_baselines(study: Study, folder: StudyFolder, names: Sequence[str]) -
     """
     data, manifest = RerankingData.prepare(study.data).sealed(), folder.read_manifest()
     plan = _plan(study, data)
-    cheap = tuple(name for name in plan.names if name in names and name not in TRAINED)
+    cheap = tuple(name for name in plan.names if name in names and name not in SLOW)
     is_same = data.interactions.fingerprint == manifest["tags"]["data_fingerprint"]
     if not cheap or not is_same or fingerprint(data.validation(study.base())) != manifest.get("lists"):
         return []

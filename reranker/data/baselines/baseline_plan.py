@@ -10,6 +10,8 @@ from reranker.config import Baseline
 
 AUTOMATIC: tuple[Baseline, ...] = ("popularity", "markov", "item_knn", "ease", "collaborative")  # take seconds
 TRAINED: tuple[Baseline, ...] = ("sasrec", "gru4rec")  # take minutes
+NO_MODEL = "the baseline pointwise needs data.pointwise_model, a folder or an id of the Hub"
+SLOW: tuple[Baseline, ...] = (*TRAINED, "pointwise")
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class BaselinePlan:
     """The baselines to score.
 
     Attributes:
-        minutes: of tuning, for each that is trained.
+        minutes: of tuning, for each that is trained, and of asking the model of `pointwise`.
         metric: that they are tuned for.
         tuned: what was found of those that were tuned before, as `Baselines.figures` has it. They are trained by that,
             and the lists they then rank are not looked at.

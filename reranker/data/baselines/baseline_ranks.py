@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from reranker.config import Baseline
-from reranker.data.baselines.baseline_plan import TRAINED, BaselinePlan
+from reranker.data.baselines.baseline_plan import NO_MODEL, TRAINED, BaselinePlan
 from reranker.data.candidates.first_stage import recommender
 from reranker.data.example import Evaluated
 from reranker.data.interactions import Interactions, ItemCodes
@@ -17,10 +17,13 @@ from reranker.data.recommenders.linear_recommenders import MOST_ITEMS
 from reranker.data.recommenders.ranked_lists import RankedLists
 from reranker.data.recommenders.text_recommenders import has_words
 from reranker.data.split import Split
-from reranker.metrics import Ranks
+from reranker.data_config import POINTWISE as EXAMPLE
+from reranker.errors import Fault, InputError
+from reranker.metrics import Ranks, ranks_of_target
 
 RANDOM = "random"
 COLLABORATIVE = "collaborative"  # see `reranker.data.recommenders.collaborative_scores`
+POINTWISE = "pointwise"  # see `reranker.data.recommenders.pointwise_reranker`
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ def baseline_ranks(
     """Ranks of the planned baselines on the same lists, each fitted on all users' interactions before the target's part.
 
     That is the training part for validation, and training and validation for test. `random` scores all items equally:
-    the metrics of a full tie are the exact expectation over random orders. `collaborative` is not scored here.
+    the metrics of a full tie are the exact expectation over random orders. `collaborative` and `pointwise`, which score
+    lists and no catalogue, are not scored here.
 
     Args:
         dense_model: the sentence encoder of `dense`.
@@ -71,10 +75,41 @@ def baseline_ranks(
             baselines.left_out[name] = reason
         elif name in TRAINED:
             _train(name, sequences, len(texts), lists, plan, seed, baselines, say)
-        elif name != COLLABORATIVE:
+        elif name not in (COLLABORATIVE, POINTWISE):
             fitted = recommender(name, sequences, texts, dense_model, on_known=split.by_time)
             baselines.ranks[name] = lists.ranks(fitted.scores_of)
     return baselines
+
+
+def ask_pointwise(
+    baselines: Baselines,
+    model: str | None,
+    texts: Sequence[str],
+    lists: RankedLists,
+    behind: Sequence[int],
+    plan: BaselinePlan,
+    say: Callable[[str], None],
+) -> None:
+    """Add the ranks of `pointwise`, or why there are none.
+
+    Args:
+        model: that is asked of each item.
+        texts: of the items.
+        behind: for each list, the items that a target is behind which the list lacks.
+
+    Raises:
+        InputError, EnvironmentFault: there is no such model, or it can't be asked.
+    """
+    from reranker.data.recommenders.pointwise_reranker import PointwiseReranker, TooSlow  # torch takes seconds
+
+    if model is None:
+        raise InputError([Fault(NO_MODEL, field="data.pointwise_model", hint=f"such as {EXAMPLE}")])
+    try:
+        scores = PointwiseReranker(model, texts).scores(lists.histories, lists.candidates, 60 * plan.minutes, say)
+    except TooSlow as reason:
+        baselines.left_out[POINTWISE] = f"{reason}, and baseline_minutes is {plan.minutes:g}"
+        return
+    baselines.ranks[POINTWISE] = ranks_of_target(scores, lists.targets, behind)
 
 
 def _unfit(name: str, texts: Sequence[str]) -> str:

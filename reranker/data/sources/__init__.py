@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reranker.data.interactions import Interactions, build_interactions
-from reranker.data.recommenders import sentence_encoder
+from reranker.data.recommenders.sentence_encoder import encoder_of
 from reranker.data.sources import amazon, demo, mind, movielens, recbole, steam, tables, yelp
 from reranker.data.sources.reading.streamed_tables import Imported
 from reranker.data_config import (
@@ -51,7 +51,7 @@ def _import(config: AmazonData | RecBoleData | MindData | SteamData | YelpData) 
 def is_here(config: DataConfig) -> bool:
     """Whether the data, and the encoder of their first stage, can be loaded without fetching anything."""
     encoder = config.dense_model if config.retriever == "dense" else None
-    if encoder is not None and not sentence_encoder.is_here(encoder):
+    if encoder is not None and not encoder_of(encoder).is_here():
         return False
     if not isinstance(config, MovieLensData) or config.path is not None or config.release is not None:
         return True

@@ -1,0 +1,163 @@
+"""A language model that is asked of each item of a list whether it comes next → the list's scores; nothing is trained.
+
+The question is the one that Qwen3-Reranker was trained on (its model card, huggingface.co/Qwen/Qwen3-Reranker-0.6B), with the
+history in the place of the query. Other models are asked in the same words.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from reranker.data.recommenders.hub_model import HubModel
+from reranker.data.recommenders.linear_recommenders import FloatArray, History, IntArray
+from reranker.data_config import POINTWISE
+from reranker.errors import first_line
+
+LATEST = 10  # items of the history that the question holds
+MOST_TOKENS = 64  # of an item's text
+_JUDGE = (
+    "Judge whether the Document meets the requirements based on the Query and the Instruct provided. "
+    'Note that the answer can only be "yes" or "no".'
+)
+_INSTRUCTION = (
+    "Given the items that a user has chosen so far, oldest first, judge whether the user chooses the item next"
+)
+_AT_ONCE = 16  # items asked of together
+_PROBED, _SAID_S = 3, 30.0  # lists that tell how long all take; seconds between two lines of progress
+
+
+class TooSlow(Exception):
+    """It would take more time than it may."""
+
+
+def pointwise_model_of(model: str) -> HubModel:
+    """The model by its name."""
+    return HubModel(model, "model", "data.pointwise_model", POINTWISE)
+
+
+class PointwiseReranker:
+    """A causal language model and what it is asked; on a GPU in bf16 if there is one, else on the CPU in fp32."""
+
+    def __init__(self, model: str, texts: Sequence[str]) -> None:
+        """Load it.
+
+        Args:
+            texts: of the items.
+
+        Raises:
+            InputError: there is no such model, or it has no token each for yes and no.
+            EnvironmentFault: it is not here and can't be fetched, or can't be loaded.
+        """
+        import torch
+
+        self._named = pointwise_model_of(model)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
+        self._model: Any = self._named.whole("AutoModelForCausalLM", dtype=dtype).eval().to(self._device)
+        self._tokenizer = self._named.loaded("AutoTokenizer")
+        self._answers = [self._token(word) for word in ("yes", "no")]
+        before, self._after = question_form(self._tokenizer)
+        self._before = self._ids(before)
+        self._items = [self._ids(f" {text}")[:MOST_TOKENS] + self._ids(self._after) for text in texts]
+        self._texts = texts
+
+    def scores(
+        self, histories: Sequence[History], candidates: IntArray, most_s: float, say: Callable[[str], None]
+    ) -> FloatArray:
+        """For each candidate the log-odds of yes, [lists, candidates].
+
+        Args:
+            histories: oldest first.
+            candidates: item codes, [lists, candidates].
+            most_s: seconds that it may take.
+            say: receives the progress, a line at a time.
+
+        Raises:
+            TooSlow: it takes longer.
+            InputError: the model can't be asked so.
+        """
+        import torch
+
+        scores = np.empty(candidates.shape)
+        began = said = time.monotonic()
+        with torch.no_grad():
+            for row, history in enumerate(histories):
+                scores[row] = self._log_odds(history, candidates[row])
+                now = time.monotonic()
+                expected = (now - began) / (row + 1) * len(histories)
+                if now - began > most_s or (row + 1 == _PROBED and expected > most_s):
+                    raise TooSlow(f"it takes about {expected / 60:.0f} minutes on this machine")
+                if now - said > _SAID_S:
+                    say(f"pointwise: {row + 1} of {len(histories)} lists")
+                    said = now
+        return scores
+
+    def _log_odds(self, history: History, items: IntArray) -> FloatArray:
+        """Of one list; its history is read once."""
+        import torch
+
+        chosen = "; ".join(self._texts[item] for item in history[-LATEST:])
+        asked = [*self._before, *self._ids(f"<Instruct>: {_INSTRUCTION}\n<Query>: {chosen}\n<Document>:")]
+        parts = []
+        try:
+            read = self._model(self._tensor([asked]), use_cache=True)
+            for start in range(0, len(items), _AT_ONCE):
+                rows = [self._items[item] for item in items[start : start + _AT_ONCE].tolist()]
+                parts.append(self._answered(read.past_key_values, len(asked), rows))
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise self._named.fault(f"the model must continue a text that it has read: {first_line(error)}") from error
+        return np.concatenate(parts)
+
+    def _answered(self, read: Any, length: int, rows: list[list[int]]) -> FloatArray:
+        """The log-odds behind each row, all of them behind the same text."""
+        import copy
+
+        import torch
+
+        read = copy.deepcopy(read)  # the model adds to it what it reads
+        read.batch_repeat_interleave(len(rows))
+        width = max(map(len, rows))
+        padded = self._tensor(
+            [[*row, *row[-1:] * (width - len(row))] for row in rows]
+        )  # what stands behind is not seen
+        last = torch.tensor([len(row) - 1 for row in rows], device=self._device)
+        states = self._model.get_decoder()(
+            input_ids=padded,
+            past_key_values=read,
+            position_ids=torch.arange(length, length + width, device=self._device)[None].expand(len(rows), -1),
+        ).last_hidden_state
+        head = self._model.get_output_embeddings()
+        logits = head(states[torch.arange(len(rows), device=self._device), last])[:, self._answers].float()
+        odds: FloatArray = (logits[:, 0] - logits[:, 1]).double().cpu().numpy()
+        return odds
+
+    def _token(self, word: str) -> int:
+        ids = self._ids(word)
+        if len(ids) != 1 or ids[0] == self._tokenizer.unk_token_id:
+            raise self._named.fault(f"the model must have a token of its own for {word}")
+        return ids[0]
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _tensor(self, rows: list[list[int]]) -> Any:
+        import torch
+
+        return torch.tensor(rows, device=self._device)
+
+
+def question_form(tokenizer: Any) -> tuple[str, str]:
+    """What stands before and behind the question: as a chat where the model knows its marks."""
+    known = tokenizer.get_vocab()
+    if "<|im_start|>" not in known:
+        return f"{_JUDGE}\n\n", "\nAnswer: "
+    thought = "<think>\n\n</think>\n\n" if "<think>" in known else ""
+    before = f"<|im_start|>system\n{_JUDGE}<|im_end|>\n<|im_start|>user\n"
+    return before, f"<|im_end|>\n<|im_start|>assistant\n{thought}"
