@@ -46,6 +46,7 @@ space:
 """
 MOST_A_ROUND = 6
 HANGS_S = 240.0  # without a report
+NOTICED_S = 30.0  # by when the search has noticed what it may have to end for
 MOST_LAUNCHES = 3  # after one fault
 ENDS_S = 120.0  # that Ray's processes may outlive the search
 
@@ -206,12 +207,12 @@ class Campaign:
                         found.pop()
                         continue
                     faults -= 1
-                    found[-1] |= _recovery(search, began)
+                    found[-1] |= _recovery(search, began, may_end=kind in MAY_END)
                     print(json.dumps(found[-1]), flush=True)
                     continue
                 if search.process.wait() == 0:
                     break
-                found[-1] |= _recovery(search, began)  # the last fault's, which a report came in before
+                found[-1] |= _recovery(search, began, may_end=False)  # what the last fault did after a report
             outcome = _outcome(search)
             ending = {
                 "round": number, "launches": search.launches, "redone": outcome["redone"],
@@ -329,6 +330,10 @@ FAULTS: dict[str, Callable[[Search, TrackingServer, float], bool]] = {
     "tmp full": _fill_temporary,
 }
 
+MAY_END = {
+    fault for fault in FAULTS if fault.startswith(("driver", "raylet", "gcs", "slot", "disk")) and "STOP" not in fault
+}
+
 
 def inject(fault: str, search: Search, server: TrackingServer, seconds: float) -> bool:
     """Whether there was what the fault needs."""
@@ -343,27 +348,30 @@ def _ends_within(search: Search, seconds: float) -> bool:
     return True
 
 
-def _recovery(search: Search, began: float) -> dict[str, Any]:
-    """What the fault did, and the seconds until the search had a report more, or was complete."""
+def _recovery(search: Search, began: float, *, may_end: bool) -> dict[str, Any]:
+    """What the fault did, and the seconds until the search had a report more, or was complete.
+
+    Args:
+        may_end: the search may end for it, which it is given the time to.
+    """
     before, ended, left, launches = search.reports(), None, 0, search.launches
-    quiet = time.monotonic()
-    while True:
-        code = search.process.poll()
-        if code == 0:
-            break
+    quiet, recovered = time.monotonic(), None
+    while (code := search.process.poll()) != 0:
         if code == 2 or search.launches - launches > MOST_LAUNCHES:
             raise RuntimeError(f"it does not go on:\n{search.printed.read_text()[-3000:]}")
         if code is not None:
             ended = code if ended is None else ended
             left = max(left, search.outlived())
             search.launch()
-            before, quiet = search.reports(), time.monotonic()
-        if search.reports() > before:
+            before, quiet, recovered = search.reports(), time.monotonic(), None
+        if recovered is None and search.reports() > before:
+            recovered = time.monotonic()
+        if recovered is not None and (ended is not None or not may_end or time.monotonic() - began > NOTICED_S):
             break
-        if time.monotonic() - quiet > HANGS_S:
+        if recovered is None and time.monotonic() - quiet > HANGS_S:
             raise RuntimeError(f"no report for {HANGS_S:.0f} s:\n{search.printed.read_text()[-3000:]}")
         time.sleep(0.2)
-    return {"ended": ended, "left": left, "seconds": round(time.monotonic() - began, 1)}
+    return {"ended": ended, "left": left, "seconds": round((recovered or time.monotonic()) - began, 1)}
 
 
 def _outcome(search: Search) -> dict[str, Any]:
