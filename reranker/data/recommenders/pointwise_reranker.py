@@ -27,7 +27,7 @@ _INSTRUCTION = (
     "Given the items that a user has chosen so far, oldest first, judge whether the user chooses the item next"
 )
 _AT_ONCE = 16  # items asked of together
-_PROBED, _SAID_S = 3, 30.0  # lists that tell how long all take; seconds between two lines of progress
+_PROBED, _SAID_S = 3, 30.0  # lists behind the first that tell how long all take; seconds between two lines
 
 
 class TooSlow(Exception):
@@ -84,16 +84,18 @@ class PointwiseReranker:
 
         scores = np.empty(candidates.shape)
         began = said = time.monotonic()
-        with torch.no_grad():
-            for row, history in enumerate(histories):
+        for row, history in enumerate(histories):
+            with torch.no_grad():
                 scores[row] = self._log_odds(history, candidates[row])
-                now = time.monotonic()
-                expected = (now - began) / (row + 1) * len(histories)
-                if now - began > most_s or (row + 1 == _PROBED and expected > most_s):
-                    raise TooSlow(f"it takes about {expected / 60:.0f} minutes on this machine")
-                if now - said > _SAID_S:
-                    say(f"pointwise: {row + 1} of {len(histories)} lists")
-                    said = now
+            now = time.monotonic()
+            if row == 0:
+                warm = now  # the first list takes longer
+            expected = (warm - began) + (now - warm) / max(1, row) * (len(histories) - 1)
+            if now - began > most_s or (row == _PROBED and expected > most_s):
+                raise TooSlow(f"it takes about {expected / 60:.0f} minutes on this machine")
+            if now - said > _SAID_S:
+                say(f"pointwise: {row + 1} of {len(histories)} lists")
+                said = now
         return scores
 
     def _log_odds(self, history: History, items: IntArray) -> FloatArray:
