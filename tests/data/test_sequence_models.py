@@ -174,7 +174,7 @@ def quick(monkeypatch, own_cache) -> None:
 
 
 def tuned(seconds: float = 1e6, say=lambda line: None) -> tuning.Tuned:
-    return tuning.tune("sasrec", TRAINED, 2 * RING, LISTS, "recall_at_1", seconds, 0, say)
+    return tuning.RecipeSearch(TRAINED, 2 * RING, LISTS, "recall_at_1", seconds, 0, say).best("sasrec")
 
 
 @pytest.mark.usefixtures("quick")
@@ -208,7 +208,7 @@ def test_what_was_trained_is_not_trained_again(monkeypatch):
     kept[0].write_text("damaged")
     assert np.array_equal(tuned().ranks.greater, first.ranks.greater)
     assert len(trained) == 1
-    tuning.tune("sasrec", TRAINED, 2 * RING, LISTS, "recall_at_1", 1e6, 1, lambda line: None)
+    tuning.RecipeSearch(TRAINED, 2 * RING, LISTS, "recall_at_1", 1e6, 1, lambda line: None).best("sasrec")
     assert len(trained) == 4, "another seed is another search"
 
 
@@ -244,7 +244,7 @@ def test_a_loss_that_is_no_number_ends_a_recipe(monkeypatch):
 @pytest.mark.usefixtures("quick")
 def test_users_of_one_training_item_each_can_not_be_learned_from():
     with pytest.raises(tuning.Untrainable, match="no training sequence has two items"):
-        tuning.tune("sasrec", [np.array([1])] * 3, 5, LISTS, "ndcg_at_10", 60, 0, lambda line: None)
+        tuning.RecipeSearch([np.array([1])] * 3, 5, LISTS, "ndcg_at_10", 60, 0, lambda line: None).best("sasrec")
 
 
 @pytest.mark.usefixtures("quick")
@@ -262,7 +262,7 @@ def test_nothing_depends_on_the_test_items_but_the_test_lists():
 def test_the_test_lists_are_ranked_by_the_recipe_of_validation_trained_on_all_before_them(monkeypatch):
     data = RerankingData.prepare(DemoData(users=120))
     figures = data.baselines(CONFIG, "validation", BaselinePlan(("sasrec",))).figures
-    monkeypatch.setattr(tuning, "tune", None)  # nothing is chosen by these lists
+    monkeypatch.setattr(tuning, "RecipeSearch", None)  # nothing is chosen by these lists
     found = data.baselines(CONFIG, "test", BaselinePlan(("sasrec",), tuned=figures))
     lists = RankedLists.of(data.test(CONFIG))
     on_all = tuning.retrained(figures["sasrec"], data.split.before("test"), len(data.interactions.item_ids), 0)

@@ -139,7 +139,8 @@ def _train(
         baselines.ranks[name] = lists.ranks(tuning.retrained(plan.tuned[name], sequences, items, seed).scores_of)
         return
     try:
-        tuned = tuning.tune(name, sequences, items, lists, plan.metric, 60 * plan.minutes, seed, say)
+        search = tuning.RecipeSearch(sequences, items, lists, plan.metric, 60 * plan.minutes, seed, say)
+        tuned = search.best(name)
     except tuning.Untrainable as reason:
         baselines.left_out[name] = str(reason)
         return

@@ -71,50 +71,6 @@ class Tuned:
     figures: dict[str, Any]
 
 
-def tune(
-    architecture: str,
-    sequences: Sequence[ItemCodes],
-    items: int,
-    lists: RankedLists,
-    metric: str,
-    seconds: float,
-    seed: int,
-    say: Callable[[str], None],
-) -> Tuned:
-    """Search for the recipe and the epoch with the highest mean of the metric on the lists.
-
-    Args:
-        architecture: of FIRST.
-        seconds: after which the best so far is taken.
-        say: receives a line for each recipe, and one a minute.
-
-    Raises:
-        Untrainable: no sequence has two items, the time was too short for an epoch, or the loss is no number.
-    """
-    if max(map(len, sequences)) < 2:
-        raise Untrainable("no training sequence has two items")
-    search = _Search(sequences, items, lists, metric, seconds, seed, say)
-    best = search.trained(FIRST[architecture])
-    if best.epochs == 0:
-        raise Untrainable(search.trouble)
-    for knob, values in OTHERS.items():
-        for value in values:
-            if search.is_out_of_time:
-                break
-            tried = search.trained(dataclasses.replace(best.recipe, **{knob: value}))
-            if tried.value > best.value:
-                best = tried
-                break  # better on this side, so worse on the other
-    figures = {
-        "recipe": dataclasses.asdict(best.recipe),
-        "epochs": best.epochs,
-        "recipes_tried": len(search.done),
-        "seconds": round(sum(done.seconds for done in search.done), 1),
-        "out_of_time": search.is_out_of_time,
-    }
-    return Tuned(best.ranks, figures)
-
-
 def retrained(figures: Mapping[str, Any], sequences: Sequence[ItemCodes], items: int, seed: int) -> SequenceTraining:
     """The recipe that a search found, as `Tuned.figures` has it, trained for as many epochs, whatever that takes."""
     training = SequenceTraining(Recipe(**figures["recipe"]), sequences, items, seed)
@@ -133,12 +89,8 @@ def seconds_of_an_epoch(architecture: str, sequences: Sequence[ItemCodes], items
     return (time.monotonic() - began) / share
 
 
-class _Search:
-    """What the recipes of a search have in common, and those that are done.
-
-    Attributes:
-        trouble: why the last recipe has no epoch.
-    """
+class RecipeSearch:
+    """A search for the recipe and the epoch with the highest mean of a metric on some lists."""
 
     def __init__(
         self,
@@ -150,18 +102,53 @@ class _Search:
         seed: int,
         say: Callable[[str], None],
     ) -> None:
+        """
+        Args:
+            sequences: of the users, to train on.
+            items: how many there are.
+            seconds: after which the best so far is taken.
+            say: receives a line for each recipe, and one a minute.
+        """
         self._sequences, self._items, self._lists, self._metric = sequences, items, lists, metric
         self._seconds, self._seed, self._say = seconds, seed, say
         self._folder = cache_folder() / "baselines" / self._digest()
         self._until = time.monotonic() + seconds
-        self.done: list[TrainedRecipe] = []
-        self.trouble = ""
+        self._done: list[TrainedRecipe] = []
+        self._trouble = ""  # why the last recipe has no epoch
+
+    def best(self, architecture: str) -> Tuned:
+        """The best recipe of an architecture, one of FIRST: a change of one knob at a time that brings something stays.
+
+        Raises:
+            Untrainable: no sequence has two items, the time was too short for an epoch, or the loss is no number.
+        """
+        if max(map(len, self._sequences)) < 2:
+            raise Untrainable("no training sequence has two items")
+        best = self._trained(FIRST[architecture])
+        if best.epochs == 0:
+            raise Untrainable(self._trouble)
+        for knob, values in OTHERS.items():
+            for value in values:
+                if self._is_out_of_time:
+                    break
+                tried = self._trained(dataclasses.replace(best.recipe, **{knob: value}))
+                if tried.value > best.value:
+                    best = tried
+                    break  # better on this side, so worse on the other
+        figures = {
+            "recipe": dataclasses.asdict(best.recipe),
+            "epochs": best.epochs,
+            "recipes_tried": len(self._done),
+            "seconds": round(sum(done.seconds for done in self._done), 1),
+            "out_of_time": self._is_out_of_time,
+        }
+        return Tuned(best.ranks, figures)
 
     @property
-    def is_out_of_time(self) -> bool:
+    def _is_out_of_time(self) -> bool:
         return time.monotonic() >= self._until
 
-    def trained(self, recipe: Recipe) -> TrainedRecipe:
+    def _trained(self, recipe: Recipe) -> TrainedRecipe:
         """A recipe at its best epoch, from the cache folder if it was trained before. Without an epoch its value is
         below all others."""
         path = self._folder / f"{hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]}.json"
@@ -173,11 +160,11 @@ class _Search:
             if result.finished:
                 with contextlib.suppress(EnvironmentFault):  # then it has to be trained again, if need be
                     _store(path, result)
-        self.done.append(result)
+        self._done.append(result)
         figure = f"{self._metric} {result.value:.3f} at epoch {result.epochs}, {result.seconds:.0f} s"
         self._say(
-            f"{recipe.architecture}, recipe {len(self.done)} of {MOST_RECIPES} at most ({recipe}): "
-            f"{figure if result.epochs else self.trouble}{'; time is up' if self.is_out_of_time else ''}"
+            f"{recipe.architecture}, recipe {len(self._done)} of {MOST_RECIPES} at most ({recipe}): "
+            f"{figure if result.epochs else self._trouble}{'; time is up' if self._is_out_of_time else ''}"
         )
         return result
 
@@ -192,10 +179,10 @@ class _Search:
                 loss = training.train_epoch(self._until)
             except OutOfTime as reached:
                 whole = (time.monotonic() - started) / reached.share
-                self.trouble = f"an epoch takes {_minutes(whole)}, and {_minutes(self._seconds)} were given"
+                self._trouble = f"an epoch takes {_minutes(whole)}, and {_minutes(self._seconds)} were given"
                 break
             if not math.isfinite(loss):
-                self.trouble = "its loss is no number any more"
+                self._trouble = "its loss is no number any more"
                 break
             ranks = self._lists.ranks(training.scores_of)
             value = float(values_of(ranks, self._metric).mean())
