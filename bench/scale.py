@@ -14,7 +14,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import resource
 import subprocess
 import sys
@@ -50,6 +49,12 @@ SOME_LISTS = 20_000  # users, as `evaluation_users` samples them
 SECOND_S = 365 * 86_400
 _NORMAL = NormalDist()
 MEBI = 2**20
+_ASK = """
+import resource, subprocess, sys
+subprocess.run([sys.executable, "-m", *sys.argv[1:]], stdout=subprocess.DEVNULL, check=True)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss)
+"""
 
 
 class MadeUpRanker:
@@ -276,15 +281,13 @@ def made_up_study(runs: Path, count: int, users: int) -> Path:
 
 
 def _resources_of(*words: str) -> dict[str, float]:
-    """What `python -m …` takes."""
+    """What `python -m …` takes; asked by a small process, since a child's peak begins with its parent's size."""
     began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", *words], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(words)} ended with {process.returncode}")
-    cpu = usage.ru_utime + usage.ru_stime
-    return {"cpu_s": cpu, "wall_s": time.perf_counter() - began, "peak_mib": usage.ru_maxrss / 1024}
+    done = subprocess.run([sys.executable, "-c", _ASK, *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)} failed:\n{done.stderr[-3000:]}")
+    cpu, peak = map(float, done.stdout.split())
+    return {"cpu_s": cpu, "wall_s": time.perf_counter() - began, "peak_mib": peak / 1024}
 
 
 # Data
