@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ _DECIDING = 999  # resamples for a yes or no
 _MANY = 5_000_000  # values in all reports together; above this, fewer resamples
 _NORMAL = NormalDist()
 _CHUNK = 500  # resamples computed at once
-_AT_ONCE = 4_000_000  # comparisons times resamples, computed at once
+_AT_ONCE = 250_000  # comparisons times resamples, computed at once: as many as a core's cache holds
 _BEHIND = 3.0  # standard errors behind the best report; reports further back could not have been chosen by luck
 _ROUNDING = 2e-5  # relative rounding error of a statistic in single precision
 
@@ -303,8 +302,8 @@ class Family:
         first, second = np.array(pairs).T
         mean, spread = flips.means[first] - flips.means[second], _spread(flips, first, second)
 
-        def absolute_draws(batch: slice, selected: NDArray[np.intp]) -> _Sums:
-            sizes: _Sums = np.abs(flips.drawn[first[selected], batch] - flips.drawn[second[selected], batch])
+        def absolute_draws(selected: NDArray[np.intp]) -> _Sums:
+            sizes: _Sums = np.abs(flips.drawn[first[selected]] - flips.drawn[second[selected]])
             return sizes
 
         p = np.minimum(1.0, families * _stepped_down(absolute_draws, flips.drawn.shape[1], mean * flips.users))
@@ -325,18 +324,19 @@ def tied(flips: Flips, count: int, families: int = 1) -> list[int]:
     """
     if count < 2:
         return [0]
-    first, second = np.array(list(itertools.combinations(range(count), 2))).T
+    first, second = np.triu_indices(count, 1)
     mean = flips.means[first] - flips.means[second]
     fewer = np.minimum(flips.lengths[first], flips.lengths[second])
     more = np.maximum(flips.lengths[first], flips.lengths[second])
 
-    def absolute_draws(batch: slice, selected: NDArray[np.intp]) -> _Sums:
+    def absolute_draws(selected: NDArray[np.intp]) -> _Sums:
         one, other, few, many = first[selected], second[selected], fewer[selected], more[selected]
-        ahead = flips.at_level[many, one, batch] - flips.at_level[few, other, batch]
-        unequal = few < many
+        ahead = flips.at_level[many, one] - flips.at_level[few, other]
         sizes: _Sums = np.abs(ahead)
-        reverse = flips.at_level[many, other, batch] - flips.at_level[few, one, batch]
-        sizes[unequal] = np.maximum(ahead, reverse)[unequal]
+        if len(unequal := np.flatnonzero(few < many)):
+            one, other, few, many = one[unequal], other[unequal], few[unequal], many[unequal]
+            reverse = flips.at_level[many, other] - flips.at_level[few, one]
+            sizes[unequal] = np.maximum(ahead[unequal], reverse)
         return sizes
 
     p = _stepped_down(absolute_draws, flips.at_level.shape[2], mean * flips.users)
@@ -360,13 +360,11 @@ def _difference(mean: float, p: float, half_width: float) -> Difference:
     return Difference(mean, p, max(low, 0.0) if mean > 0 else low, min(high, 0.0) if mean < 0 else high)
 
 
-def _stepped_down(
-    absolute_draws: Callable[[slice, NDArray[np.intp]], _Sums], resamples: int, total: FloatArray
-) -> FloatArray:
+def _stepped_down(absolute_draws: Callable[[NDArray[np.intp]], _Sums], resamples: int, total: FloatArray) -> FloatArray:
     """Adjusted p-values.
 
     Args:
-        absolute_draws: (resamples, indices of pairs) → their absolute resampled sums, [pairs, resamples].
+        absolute_draws: indices of pairs → their absolute resampled sums, [pairs, resamples].
         total: each pair's difference, summed over users.
     """
     weights = _weights(absolute_draws, resamples, len(total))
@@ -374,22 +372,25 @@ def _stepped_down(
     order = np.argsort(-observed, kind="stable")
     thresholds = (observed[order] * (1 - _ROUNDING) - _ROUNDING)[:, None].astype(np.float32)
     scale = weights[order][:, None].astype(np.float32)
-    exceedances = np.zeros(len(order), dtype=np.int64)
-    for batch in _slices(resamples, len(order)):
-        statistic = absolute_draws(batch, order)
-        statistic *= scale
-        np.maximum.accumulate(statistic[::-1], axis=0, out=statistic[::-1])  # the largest among pairs not rejected yet
-        exceedances += np.count_nonzero(statistic >= thresholds, axis=1)
+    exceedances = np.empty(len(order), dtype=np.int64)
+    largest = np.full(resamples, -np.inf, np.float32)  # among the pairs behind, which are not rejected yet either
+    for block in reversed(_blocks(len(order), resamples)):
+        statistic = absolute_draws(order[block])
+        statistic *= scale[block]
+        for row in statistic[::-1]:
+            np.maximum(row, largest, out=row)
+            largest = row
+        exceedances[block] = np.count_nonzero(statistic >= thresholds[block], axis=1)
     p = np.empty(len(order))
     p[order] = np.maximum.accumulate((exceedances + 1) / (resamples + 1))
     return p
 
 
-def _weights(absolute_draws: Callable[[slice, NDArray[np.intp]], _Sums], resamples: int, pairs: int) -> FloatArray:
+def _weights(absolute_draws: Callable[[NDArray[np.intp]], _Sums], resamples: int, pairs: int) -> FloatArray:
     """For each pair, 1 / RMS of its resamples; 0 if they are mere rounding errors."""
-    square, all_pairs = np.zeros(pairs), np.arange(pairs)
-    for batch in _slices(resamples, pairs):
-        square += np.square(absolute_draws(batch, all_pairs), dtype=np.float64).sum(axis=1)
+    square, all_pairs = np.empty(pairs), np.arange(pairs)
+    for block in _blocks(pairs, resamples):
+        square[block] = np.square(absolute_draws(all_pairs[block]), dtype=np.float64).sum(axis=1)
     root = np.sqrt(square / resamples)
     weights: FloatArray = np.divide(1.0, root, out=np.zeros_like(root), where=root > _ROUNDING)
     return weights
@@ -398,25 +399,25 @@ def _weights(absolute_draws: Callable[[slice, NDArray[np.intp]], _Sums], resampl
 def _half_widths(flips: Flips, first: NDArray[np.intp], second: NDArray[np.intp], level: float) -> FloatArray:
     """The half-width of each pair's interval, by single-step maxT at this level."""
 
-    def absolute_draws(batch: slice, selected: NDArray[np.intp]) -> _Sums:
-        sizes: _Sums = np.abs(flips.centred[first[selected], batch] - flips.centred[second[selected], batch])
+    def absolute_draws(selected: NDArray[np.intp]) -> _Sums:
+        sizes: _Sums = np.abs(flips.centred[first[selected]] - flips.centred[second[selected]])
         return sizes
 
     resamples = flips.centred.shape[1]
     weights = _weights(absolute_draws, resamples, len(first))
-    highest, all_pairs = np.empty(resamples, np.float32), np.arange(len(first))
+    highest, all_pairs = np.zeros(resamples, np.float32), np.arange(len(first))
     scale = weights[:, None].astype(np.float32)
-    for batch in _slices(resamples, len(first)):
-        highest[batch] = (absolute_draws(batch, all_pairs) * scale).max(axis=0)
+    for block in _blocks(len(first), resamples):
+        np.maximum(highest, (absolute_draws(all_pairs[block]) * scale[block]).max(axis=0), out=highest)
     quantile = float(np.quantile(highest, 1 - level))
     unit = np.divide(1.0, weights, out=np.zeros_like(weights), where=weights > 0)
     half_widths: FloatArray = quantile * unit / math.sqrt(max(1, flips.users - 1) * flips.users)
     return half_widths
 
 
-def _slices(resamples: int, pairs: int) -> list[slice]:
-    step = max(1, _AT_ONCE // pairs)
-    return [slice(start, min(start + step, resamples)) for start in range(0, resamples, step)]
+def _blocks(pairs: int, resamples: int) -> list[slice]:
+    step = max(1, _AT_ONCE // resamples)
+    return [slice(start, min(start + step, pairs)) for start in range(0, pairs, step)]
 
 
 def smallest_detectable(spread: float, users: int, reach: float) -> float:

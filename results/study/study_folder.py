@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -102,8 +102,7 @@ class StudyFolder:
     def create(runs: Path, name: str, fill: Callable[[StudyFolder], None] = lambda folder: None) -> StudyFolder:
         """Create a folder: `name`, or `name-2`, `name-3` … if that is taken. Safe if two searches start at once.
 
-        The folder appears complete: it is made under a hidden name, filled, and renamed. If the process is killed
-        meanwhile, a later start removes the remains.
+        It appears complete: made under a hidden name, filled, then renamed. A later start removes what a kill has left.
 
         Args:
             fill: writes the initial files. A manifest among them gets the folder's name.
@@ -404,9 +403,10 @@ class StudyFolder:
         """The reason for each excluded trial, by number."""
         return {int(line["trial"]): str(line["why"]) for line in read_lines(self.path / "left_out.jsonl")}
 
-    def trials(self) -> Iterator[StoredTrial]:
-        """Every started trial, by number."""
-        for number in self.numbers():
+    def trials(self, *, but: Collection[int] = ()) -> Iterator[StoredTrial]:
+        """Every started trial, by number; those of the numbers in `but` are not read."""
+        name = self.name
+        for number in sorted(set(self.numbers()).difference(but)):
             folder, status = self.trial(number), self.read_status(number)
             yield StoredTrial(
                 number,
@@ -416,7 +416,7 @@ class StudyFolder:
                 folder.read_reports(),
                 Origin.parse(status.get("origin", "")),
                 tuple(folder.read_notes()),
-                self.name,
+                name,
             )
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:

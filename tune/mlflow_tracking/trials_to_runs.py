@@ -84,6 +84,8 @@ class StudyMirror:
         self._sent: dict[int, int] = {}  # trial number → reports that the store has
         self._steps_sent: dict[int, float] = {}  # trial number → examples up to which the store has lines about steps
         self._ended: dict[int, str] = {}  # trial number → the status that the store has it end with
+        self._delivered: set[int] = set()  # trials that have ended for good and that the store has whole
+        self._longest = 1  # step of the longest curve
         self._reach: dict[str, int] = {}  # baseline → the step up to which its figures are drawn
         self._closed: set[str] = set()  # baselines whose runs are finished
         self._acts_sent = 0
@@ -113,12 +115,13 @@ class StudyMirror:
             self._manifest, self._axes = self.study.read_manifest(), axes(self.study)
             self._data = dataset_of(self.study)
             self._parent = self._find_or_make_parent(client, reopen=not ended)
-        longest = 1
-        for trial in standing(self.study):
-            longest = max(longest, last_step(trial))
+        for trial in standing(self.study, self.study.trials(but=self._delivered)):
+            self._longest = max(self._longest, last_step(trial))
             if self._ended.get(trial.number) != trial.status.value:
                 self._send(client, trial)
-        self._send_rankers(client, longest)
+            if trial.status in FINAL:
+                self._delivered.add(trial.number)
+        self._send_rankers(client, self._longest)
         acts = self.study.acts()
         for i, act in enumerate(acts[self._acts_sent :], start=self._acts_sent + 1):
             client.set_tag(self._parent, f"act.{i:03d}", f"{act['time']} {act['act']}")

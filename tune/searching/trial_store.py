@@ -108,6 +108,12 @@ class TrialStore:
         ours = [trial for trial in trials if origin_of(trial).kind is not OriginKind.WARM_START]
         return [(trial.number, _TOLD[trial.state]) for trial in sorted(ours, key=_order)]
 
+    def _count_ended(self) -> int:
+        """How many `ended` has, by state and origin alone."""
+        trials = self._optuna.get_trials(deepcopy=False, states=tuple(_TOLD))
+        taken_over = str(Origin(OriginKind.WARM_START))
+        return sum(trial.user_attrs.get(ORIGIN) != taken_over for trial in trials)
+
     def failures(self) -> int:
         """Failed trials, but for those that were asked for again."""
         return sum(not self._is_retried(trial) for trial in self._in_state(TrialState.FAIL))
@@ -174,7 +180,7 @@ class TrialStore:
         """Write down how a trial shall end, so that a kill before `end`, or before the folder knows, leaves no
         doubt."""
         if ENDS not in self._trial(number).user_attrs:
-            self._trials[number].set_user_attr(ENDS, [status.value, len(self.ended()), masked(cause), ours])
+            self._trials[number].set_user_attr(ENDS, [status.value, self._count_ended(), masked(cause), ours])
 
     def end(self, number: int, status: TrialStatus) -> None:
         """A complete trial's value is its best report. A cancelled one stays as it is, to go on another time."""

@@ -101,6 +101,7 @@ class Progress:
         self._summary_s, self._pulse_s = summary_s, pulse_s
         self._is_live = console.is_terminal and not quiet
         self._rows: dict[int, _Row] = {}
+        self._running: set[int] = set()
         self._started = self._summarised = time.monotonic()
         self._live = Live(
             console=console,
@@ -129,7 +130,7 @@ class Progress:
     def tick(self) -> None:
         """Where there is no live table, what trials have been doing for long, and a summary now and then."""
         now = time.monotonic()
-        for number in self._rows:
+        for number in self._running:
             self._tell_doing(number)
         if not self._is_live and now - self._summarised > self._summary_s:
             self._summarised = now
@@ -139,6 +140,7 @@ class Progress:
         """A trial begins."""
         number, shown = assignment.number, assignment.knobs_text(knobs)
         self._rows[number] = _Row(shown, assignment.config.epochs, str(origin))
+        self._running.add(number)
         self._say(f"trial {number}{'' if origin == DRAWN else f' ({origin})'} started: {shown}")
 
     def reported(self, number: int, figures: TuneResult) -> None:
@@ -167,6 +169,7 @@ class Progress:
         """A trial has ended."""
         if (row := self._rows.get(number)) is not None:  # none of a trial of an earlier launch that did not go on
             row.status, row.ended, row.cause, row.doing = status, time.monotonic(), cause, ""
+            self._running.discard(number)
         self._say(f"trial {number} {status.value}" + (f": {cause}" if cause else ""))
 
     def _tell_doing(self, number: int) -> None:

@@ -98,13 +98,17 @@ def check_no_leak(
 
 def _places(sequences: Sequence[ItemCodes], items: int, users: IntArray, wanted: IntArray) -> IntArray:
     """Where in its user's sequence each item is; -1 if nowhere."""
-    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
-    owner = np.repeat(np.arange(len(sequences)), lengths)
-    keys = owner * items + np.concatenate(list(sequences))
+    if not len(users):
+        return np.empty(0, dtype=np.int64)
+    asked, nth = np.unique(users, return_inverse=True)  # a few of millions, where lists are of a sample
+    own = [sequences[user] for user in asked.tolist()]
+    lengths = np.array([len(sequence) for sequence in own], dtype=np.int64)
+    owner = np.repeat(np.arange(len(own)), lengths)
+    keys = owner * items + np.concatenate(own)
     order = np.argsort(keys)
-    rows = order[np.minimum(np.searchsorted(keys, users * items + wanted, sorter=order), len(keys) - 1)]
+    rows = order[np.minimum(np.searchsorted(keys, nth * items + wanted, sorter=order), len(keys) - 1)]
     starts = np.cumsum(lengths) - lengths
-    return np.where(keys[rows] == users * items + wanted, rows - starts[owner[rows]], -1)
+    return np.where(keys[rows] == nth * items + wanted, rows - starts[owner[rows]], -1)
 
 
 def _flat(rows: list[tuple[int, ...]]) -> tuple[IntArray, IntArray]:
