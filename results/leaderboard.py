@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
@@ -30,6 +31,7 @@ PRETTY = {
     "val_loss": "val. loss",
 }
 _COLUMNS = ["rank", "name", "kind", "status", "epoch", *METRIC_NAMES, "train_loss", "val_loss", "seconds"]
+_MOST_ROWS = 100
 _SHOWN = ["rank", "name", "status", "epoch", "recall_at_1", "ndcg_at_10", "train_loss", "val_loss", "seconds"]
 LEFT_OUT, REASON = "left out", "reason"  # of a baseline that was asked for
 _FIRST_TO_GO = [
@@ -125,7 +127,7 @@ def pretty(table: pd.DataFrame, knobs: list[str]) -> Leaderboard:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Renders the most important columns that fit, and names the others."""
+    """Renders the first hundred rows, all baselines, and the most important columns that fit; names the others."""
 
     table: pd.DataFrame
     knobs: tuple[str, ...]
@@ -146,9 +148,15 @@ class Leaderboard:
             yield Text(f"{which} scored on {share:.0%} of the lists so far", style="dim")
         for name, reason in left_out_baselines(self.table):
             yield Text(f"{name} is left out: {reason}", style="dim")
+        if more := len(self.table) - len(self._rows):
+            yield Text(f"{more} more trials below; leaderboard.csv has every row", style="dim")
         if left_out:
             names = ", ".join(PRETTY.get(column, column) for column in left_out)
             yield Text(f"too narrow for: {names}; leaderboard.csv has every column", style="dim")
+
+    @property
+    def _rows(self) -> pd.DataFrame:
+        return self.table[(self.table["kind"] != "trial") | (np.arange(len(self.table)) < _MOST_ROWS)]
 
     def _view(self, columns: Sequence[str]) -> Table:
         view = Table(header_style="bold", box=None, pad_edge=False)
@@ -162,7 +170,7 @@ class Leaderboard:
                 overflow="fold",
                 min_width=len(head),
             )
-        for row in self.table.to_dict("records"):
+        for row in self._rows.to_dict("records"):
             style = None if row["kind"] == "trial" else "dim"
             view.add_row(*(Text(_cell(column, row[column])) for column in columns), style=style)
         return view

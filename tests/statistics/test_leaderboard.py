@@ -202,6 +202,19 @@ def test_the_table_shows_the_columns_that_fit_and_names_the_others(study, width,
     assert ("zero-shot demo-small, [no prior]" in out.getvalue()) == (width > 30)
 
 
+def test_of_many_trials_the_first_hundred_rows_are_printed_and_every_baseline(study):
+    table = leaderboard(study)
+    trial = table[table["kind"] == "trial"].iloc[:1]
+    many = pd.concat([trial] * 120 + [table], ignore_index=True)
+    out = io.StringIO()
+    Console(width=200, file=out).print(pretty(many, ["learning_rate"]))
+    lines = out.getvalue().splitlines()
+    trials, others = (table["kind"] == "trial").sum(), (table["kind"] != "trial").sum()
+    assert len(lines) == 1 + 100 + others + 1
+    assert lines[-1].strip() == f"{20 + trials} more trials below; leaderboard.csv has every row"
+    assert any("popularity" in line for line in lines)
+
+
 def test_the_verdict_says_it_in_one_sentence(study):
     assert verdict(study) == (
         "The best trial (number 0, epoch 2) ranks the true item first for 41% of users; "
