@@ -207,12 +207,14 @@ class Campaign:
                         found.pop()
                         continue
                     faults -= 1
-                    found[-1] |= _recovery(search, began, may_end=kind in MAY_END)
+                    found[-1] |= _recovery(search, began, found[-1]["reports"], may_end=kind in MAY_END)
                     print(json.dumps(found[-1]), flush=True)
                     continue
                 if search.process.wait() == 0:
                     break
-                found[-1] |= _recovery(search, began, may_end=False)  # what the last fault did after a report
+                found[-1] |= _recovery(
+                    search, began, search.reports(), may_end=False
+                )  # what the last fault did after a report
             outcome = _outcome(search)
             ending = {
                 "round": number, "launches": search.launches, "redone": outcome["redone"],
@@ -348,13 +350,14 @@ def _ends_within(search: Search, seconds: float) -> bool:
     return True
 
 
-def _recovery(search: Search, began: float, *, may_end: bool) -> dict[str, Any]:
+def _recovery(search: Search, began: float, before: int, *, may_end: bool) -> dict[str, Any]:
     """What the fault did, and the seconds until the search had a report more, or was complete.
 
     Args:
+        before: reports when the fault came.
         may_end: the search may end for it, which it is given the time to.
     """
-    before, ended, left, launches = search.reports(), None, 0, search.launches
+    ended, left, launches = None, 0, search.launches
     quiet, recovered = time.monotonic(), None
     while (code := search.process.poll()) != 0:
         if code == 2 or search.launches - launches > MOST_LAUNCHES:
