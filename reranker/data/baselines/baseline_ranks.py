@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,7 +106,8 @@ def ask_pointwise(
     if model is None:
         raise InputError([Fault(NO_MODEL, field="data.pointwise_model", hint=f"such as {EXAMPLE}")])
     try:
-        scores = PointwiseReranker(model, texts).scores(lists.histories, lists.candidates, 60 * plan.minutes, say)
+        with closing(PointwiseReranker(model, texts)) as asked:
+            scores = asked.scores(lists.histories, lists.candidates, 60 * plan.minutes, say)
     except TooSlow as reason:
         baselines.left_out[POINTWISE] = f"{reason}, and baseline_minutes is {plan.minutes:g}"
         return

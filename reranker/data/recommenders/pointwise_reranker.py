@@ -98,6 +98,14 @@ class PointwiseReranker:
                 said = now
         return scores
 
+    def close(self) -> None:
+        """Give back the memory that the model takes, of a GPU to other processes too."""
+        import torch
+
+        self._model = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _log_odds(self, history: History, items: IntArray) -> FloatArray:
         """Of one list; its history is read once."""
         import torch
