@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections import Counter
@@ -32,6 +33,7 @@ import psutil
 from mlflow.tracking import MlflowClient
 
 from bench.common import FOUND, arguments, machine
+from reranker.errors import RerankerError
 from results.study.study_folder import StudyFolder
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -62,6 +64,8 @@ class Search:
         self.hit: set[int] = (
             set()
         )  # trials whose workers were killed in this launch; a second death is the trial's fault
+        self._ended, self._reported = threading.Event(), list[float]()
+        threading.Thread(target=self.watch, daemon=True).start()
         self._tracked = ["--tracking-uri", tracking_uri] if tracking_uri else []
 
     def launch(self) -> None:
@@ -84,6 +88,17 @@ class Search:
     def reports(self) -> int:
         """Of all trials."""
         return sum(len(self.study.trial(number).read_reports()) for number in self.study.numbers())
+
+    def watch(self) -> None:
+        """Note when each report comes, until `end`."""
+        while not self._ended.wait(0.2):
+            with contextlib.suppress(OSError, RerankerError):  # read while it is written
+                if self.reports() > len(self._reported):
+                    self._reported.append(time.monotonic())
+
+    def next_report(self, since: float) -> float | None:
+        """When the first report came after this moment; None if none has yet."""
+        return next((moment for moment in self._reported if moment > since), None)
 
     def processes(self) -> Iterator[psutil.Process]:
         """Those of the last launch that are there."""
@@ -109,6 +124,7 @@ class Search:
 
     def end(self) -> None:
         """Kill what is left of it."""
+        self._ended.set()
         for process in list(self.processes()):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -207,14 +223,12 @@ class Campaign:
                         found.pop()
                         continue
                     faults -= 1
-                    found[-1] |= _recovery(search, began, found[-1]["reports"], may_end=kind in MAY_END)
+                    found[-1] |= _recovery(search, began, may_end=kind in MAY_END)
                     print(json.dumps(found[-1]), flush=True)
                     continue
                 if search.process.wait() == 0:
                     break
-                found[-1] |= _recovery(
-                    search, began, search.reports(), may_end=False
-                )  # what the last fault did after a report
+                found[-1] |= _recovery(search, began, may_end=False)
             outcome = _outcome(search)
             ending = {
                 "round": number, "launches": search.launches, "redone": outcome["redone"],
@@ -350,15 +364,14 @@ def _ends_within(search: Search, seconds: float) -> bool:
     return True
 
 
-def _recovery(search: Search, began: float, before: int, *, may_end: bool) -> dict[str, Any]:
+def _recovery(search: Search, began: float, *, may_end: bool) -> dict[str, Any]:
     """What the fault did, and the seconds until the search had a report more, or was complete.
 
     Args:
-        before: reports when the fault came.
+        began: when the fault came.
         may_end: the search may end for it, which it is given the time to.
     """
-    ended, left, launches = None, 0, search.launches
-    quiet, recovered = time.monotonic(), None
+    ended, left, launches, since = None, 0, search.launches, began
     while (code := search.process.poll()) != 0:
         if code == 2 or search.launches - launches > MOST_LAUNCHES:
             raise RuntimeError(f"it does not go on:\n{search.printed.read_text()[-3000:]}")
@@ -366,15 +379,15 @@ def _recovery(search: Search, began: float, before: int, *, may_end: bool) -> di
             ended = code if ended is None else ended
             left = max(left, search.outlived())
             search.launch()
-            before, quiet, recovered = search.reports(), time.monotonic(), None
-        if recovered is None and search.reports() > before:
-            recovered = time.monotonic()
-        if recovered is not None and (ended is not None or not may_end or time.monotonic() - began > NOTICED_S):
+            since = time.monotonic()
+        waited = time.monotonic() - since
+        if search.next_report(since) is None:
+            if waited > HANGS_S:
+                raise RuntimeError(f"no report for {HANGS_S:.0f} s:\n{search.printed.read_text()[-3000:]}")
+        elif ended is not None or not may_end or waited > NOTICED_S:
             break
-        if recovered is None and time.monotonic() - quiet > HANGS_S:
-            raise RuntimeError(f"no report for {HANGS_S:.0f} s:\n{search.printed.read_text()[-3000:]}")
         time.sleep(0.2)
-    return {"ended": ended, "left": left, "seconds": round((recovered or time.monotonic()) - began, 1)}
+    return {"ended": ended, "left": left, "seconds": round((search.next_report(since) or time.monotonic()) - began, 1)}
 
 
 def _outcome(search: Search) -> dict[str, Any]:
