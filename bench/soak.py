@@ -147,7 +147,7 @@ class TrackingServer:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "mlflow", "server", "--port", str(self._port), "--workers", "1",
                  "--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db", "--artifacts-destination", str(self._folder)],
-                stdout=log, stderr=subprocess.STDOUT,
+                stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             )  # fmt: skip
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
