@@ -126,7 +126,7 @@ def test_the_study_leaves_what_it_promises(searched):
     assert (study.path / "report.html").stat().st_size > 50_000
     assert "ranks the true item first for" in out
     assert "The p-values and intervals allow for picking the best of 2 configurations and of their epochs" in out
-    assert "mlflow ui --backend-store-uri sqlite:" in out
+    assert "mlflow ui --workers 1 --backend-store-uri sqlite:" in out
     assert re.search(r"http://127\.0\.0\.1:\d+", out)
 
 

@@ -8,13 +8,17 @@ import sys
 from reranker.command_line.redaction import masked
 
 _PORT = 5000
+# MLflow starts four servers and a runner of jobs with seven processes of its own, which these pages don't need: 1.8 GiB and
+# 33 s of CPU time, against .5 and 9 s
+_LIGHT, _ONE_SERVER = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "--workers 1"
 
 
 def ui_command(uri: str) -> str:
     """What to type to see the runs of this store; of a server its address."""
     if _is_server(uri):
         return masked(uri)
-    return f"{shlex.quote(sys.executable)} -m mlflow ui --backend-store-uri {shlex.quote(masked(uri))} --port {_PORT}"
+    pages = f"-m mlflow ui {_ONE_SERVER} --backend-store-uri {shlex.quote(masked(uri))} --port {_PORT}"
+    return f"{_LIGHT} {shlex.quote(sys.executable)} {pages}"
 
 
 def ui_address(uri: str) -> str:
