@@ -17,7 +17,7 @@ def lesson_config(config: TrialConfig) -> TrialConfig:
         "lora_dropout": 0.0,
         "vision_lora": False,
     }
-    return config.model_copy(update={**lora, "gradient_checkpointing": False})
+    return config.model_copy(update=lora)
 
 
 def lesson_question(config: TrialConfig) -> TrialConfig:

@@ -128,6 +128,7 @@ class SkillLesson:
     Args:
         most_tokens: of a pass, with padding; None: no limit.
         most_rows: examples of a pass; None: no limit.
+        checkpointed: only the inputs of layers are kept for the backward pass.
         check: called after each step on every worker; raises to end the training.
     """
 
@@ -139,11 +140,12 @@ class SkillLesson:
         *,
         most_tokens: int | None,
         most_rows: int | None,
+        checkpointed: bool = False,
         tell: Callable[[str], None],
         check: Callable[[], None],
     ) -> None:
         self._config, self._device, self._tell, self._check = lesson_question(config), device, tell, check
-        self._limits = Limits(most_tokens, most_rows)
+        self._limits, self._checkpointed = Limits(most_tokens, most_rows), checkpointed
         self._encoder = PromptEncoder(catalogue, self._config, FIND)
         self._shares = self._encoder.shares_lists
         questions = config.candidates if self._shares else min(_ALONE, config.candidates)
@@ -164,6 +166,8 @@ class SkillLesson:
         torch.manual_seed(0)
         model = attach_lora(base.to(self._device), lesson_config(self._config))
         fuse(model)
+        if self._checkpointed:  # until the base is given back
+            base.activation_checkpointing_enable({"use_reentrant": False})
         try:
             found_before = self._look(model, 0)
             if automatic and found_before >= _ENOUGH:

@@ -95,7 +95,14 @@ def fine_tune(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)  # else an earlier training's peak would be reported
     skill = _skill(
-        config, data, bases, device, Limits(most_tokens, micro_batch or config.micro_batch), on_status, should_stop
+        config,
+        data,
+        bases,
+        device,
+        Limits(most_tokens, micro_batch or config.micro_batch),
+        checkpointed,
+        on_status,
+        should_stop,
     )
     with tempfile.TemporaryDirectory() as scratch, bases.adapted(config, device, skill) as model:
         frozen = start_at_base(model, config, skill)
@@ -156,6 +163,7 @@ def _skill(
     bases: BaseModels,
     device: torch.device,
     limits: Limits,
+    checkpointed: bool,
     on_status: Callable[[TrainingStatus], None],
     should_stop: Callable[[], bool],
 ) -> Skill | None:
@@ -172,7 +180,14 @@ def _skill(
 
     catalogue = bases.catalogue(config, data)
     lesson = SkillLesson(
-        config, catalogue, device, most_tokens=limits.tokens, most_rows=limits.rows, tell=tell, check=check
+        config,
+        catalogue,
+        device,
+        most_tokens=limits.tokens,
+        most_rows=limits.rows,
+        checkpointed=checkpointed,
+        tell=tell,
+        check=check,
     )
     with bases.base(config, device) as base:
         try:

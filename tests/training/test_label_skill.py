@@ -14,6 +14,7 @@ from filelock import FileLock
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch.multiprocessing.spawn import start_processes
+from transformers import PreTrainedModel
 
 from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
@@ -51,11 +52,13 @@ def catalogue(texts: list[str]) -> Catalogue:
     return Catalogue(load_tokenizer("demo-tiny"), texts)
 
 
-def lesson(config: TrialConfig, data: RerankingData, told: list[str] | None = None) -> SkillLesson:
+def lesson(
+    config: TrialConfig, data: RerankingData, told: list[str] | None = None, *, checkpointed: bool = False
+) -> SkillLesson:
     tell = (lambda text: None) if told is None else told.append
     return SkillLesson(
-        config, catalogue(data.interactions.item_texts), CPU, most_tokens=4096, most_rows=None, tell=tell,
-        check=lambda: None,
+        config, catalogue(data.interactions.item_texts), CPU, most_tokens=4096, most_rows=None,
+        checkpointed=checkpointed, tell=tell, check=lambda: None,
     )  # fmt: skip
 
 
@@ -217,6 +220,26 @@ def test_a_training_can_be_stopped_in_the_lesson(small):
 @pytest.mark.parametrize("knobs", [{"prompt_order": "history_first"}, {"objective": "token_ce"}])
 def test_every_kind_of_prompt_and_objective_can_be_taught(small, knobs):
     assert fine_tune(TAUGHT.model_copy(update=knobs), small).figures["applied/skill_steps"] == 5
+
+
+def test_with_gradient_checkpointing_the_same_is_taught(small, monkeypatch):
+    calls = []
+    original = PreTrainedModel.activation_checkpointing_enable
+    monkeypatch.setattr(
+        "transformers.PreTrainedModel.activation_checkpointing_enable",
+        lambda self, *args, **options: calls.append(1) or original(self, *args, **options),
+    )
+    config, bases, skills = TAUGHT.model_copy(update={"skill_steps": 4}), BaseModels(), []
+    for checkpointed in (False, True):
+        with bases.base(config, CPU) as base:
+            skills.append(lesson(config, small, checkpointed=checkpointed).learn(base))
+            assert base.is_activation_checkpointing == checkpointed
+        assert len(calls) == checkpointed
+        assert not base.is_activation_checkpointing
+    plain, saved = skills
+    assert plain.up, "something was taught"
+    for name, part in plain.up.items():
+        assert torch.allclose(saved.up[name], part, atol=1e-5)
 
 
 def _taught(rank: int, count: int, port: int, folder: Path) -> None:
