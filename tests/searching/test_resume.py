@@ -250,10 +250,12 @@ def steered(tmp_path_factory):
     before = read_until(process, "trial 0 epoch 1/4")
     study = StudyFolder(folder / "runs" / "small")
     stop_pause_requests.ask(study, "pause")
-    counts = []
+    counts, deadline = list[int](), time.monotonic() + 15
+    while len(study.trial(0).read_reports()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)  # an epoch that has begun is trained to its end
     for _ in range(2):
-        time.sleep(3)
         counts.append(len(study.trial(0).read_reports()))
+        time.sleep(4)
     stop_pause_requests.ask(study, "add", values={"learning_rate": 5e-3, "lora_rank": 3})
     with pytest.raises(InputError) as refusal:
         stop_pause_requests.ask(study, "add", values={"lora_rank": 99, "nonsense": 1})
