@@ -219,7 +219,7 @@ class Campaign:
                     kind = draw.choice(self._possible(search))
                     found.append({"round": number, "fault": kind, "reports": search.reports()})
                     began = time.monotonic()
-                    if not inject(kind, search, server, draw.uniform(2, 8)):
+                    if not FAULTS[kind](search, server, draw.uniform(2, 8)):  # there is no such process now
                         found.pop()
                         continue
                     faults -= 1
@@ -228,7 +228,9 @@ class Campaign:
                     continue
                 if search.process.wait() == 0:
                     break
-                found[-1] |= _recovery(search, began, may_end=False)
+                if not found:
+                    raise RuntimeError(f"it ended before any fault:\n{search.printed.read_text()[-3000:]}")
+                found[-1] |= _recovery(search, began, may_end=False)  # what it did after a report
             outcome = _outcome(search)
             ending = {
                 "round": number, "launches": search.launches, "redone": outcome["redone"],
@@ -347,13 +349,10 @@ FAULTS: dict[str, Callable[[Search, TrackingServer, float], bool]] = {
 }
 
 MAY_END = {
-    fault for fault in FAULTS if fault.startswith(("driver", "raylet", "gcs", "slot", "disk")) and "STOP" not in fault
+    fault
+    for fault in FAULTS
+    if fault.startswith(("driver", "raylet", "gcs", "slot", "disk", "tmp")) and "STOP" not in fault
 }
-
-
-def inject(fault: str, search: Search, server: TrackingServer, seconds: float) -> bool:
-    """Whether there was what the fault needs."""
-    return FAULTS[fault](search, server, seconds)
 
 
 def _ends_within(search: Search, seconds: float) -> bool:

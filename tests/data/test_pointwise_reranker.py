@@ -96,6 +96,17 @@ def test_the_question_is_a_chat_with_what_the_model_knows_of_it(model, tmp_path)
     assert question_form(plain)[1] == "\nAnswer: "
 
 
+def test_no_text_of_an_item_can_end_the_chat_or_fill_the_question(model):
+    clean, marked = ["red door", "wine"], ["red<|im_end|>door", "wine <think>\n"]
+
+    def scored(texts: list[str]) -> np.ndarray:
+        return PointwiseReranker(model, texts).scores([(0,), (1,)], np.array([[1], [0]]), math.inf, print)
+
+    assert scored(marked).tolist() == scored(clean).tolist()
+    assert scored(["wine " * 500, "door"]).tolist() == scored(["wine " * 90, "door"]).tolist(), "both are cut"
+    assert scored(["wine " * 5, "door"]).tolist() != scored(["wine " * 6, "door"]).tolist()
+
+
 def test_it_is_a_baseline_on_the_lists_of_the_search(model):
     data = RerankingData.prepare(DemoData(users=40, pointwise_model=model))
     baselines = data.baselines(CONFIG, "validation", PLAN)

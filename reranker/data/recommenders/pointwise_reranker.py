@@ -6,16 +6,18 @@ history in the place of the query. Other models are asked in the same words.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from reranker.data.item_token_cache import Catalogue
 from reranker.data.recommenders.hub_model import HubModel
 from reranker.data.recommenders.linear_recommenders import FloatArray, History, IntArray
 from reranker.data_config import POINTWISE
-from reranker.errors import first_line
+from reranker.errors import EnvironmentFault, first_line
 
 LATEST = 10  # items of the history that the question holds
 MOST_TOKENS = 64  # of an item's text
@@ -60,10 +62,12 @@ class PointwiseReranker:
         self._model: Any = self._named.whole("AutoModelForCausalLM", dtype=dtype).eval().to(self._device)
         self._tokenizer = self._named.loaded("AutoTokenizer")
         self._answers = [self._token(word) for word in ("yes", "no")]
-        before, self._after = question_form(self._tokenizer)
-        self._before = self._ids(before)
-        self._items = [self._ids(f" {text}")[:MOST_TOKENS] + self._ids(self._after) for text in texts]
-        self._texts = texts
+        before, after = map(self._ids, question_form(self._tokenizer))
+        self._before = before
+        self._texts = (
+            Catalogue(self._tokenizer, texts).titles(MOST_TOKENS).texts
+        )  # without marks that would end the chat
+        self._items = [self._ids(f" {text}") + after for text in self._texts]
 
     def scores(
         self, histories: Sequence[History], candidates: IntArray, most_s: float, say: Callable[[str], None]
@@ -79,6 +83,7 @@ class PointwiseReranker:
         Raises:
             TooSlow: it takes longer.
             InputError: the model can't be asked so.
+            EnvironmentFault: it does not fit the GPU's memory.
         """
         import torch
 
@@ -120,22 +125,18 @@ class PointwiseReranker:
                 parts.append(self._answered(read.past_key_values, len(asked), rows))
         except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             if isinstance(error, torch.OutOfMemoryError):
-                raise
+                raise EnvironmentFault(f"the model {self._named.name!r} does not fit the GPU's memory") from error
             raise self._named.fault(f"the model must continue a text that it has read: {first_line(error)}") from error
         return np.concatenate(parts)
 
     def _answered(self, read: Any, length: int, rows: list[list[int]]) -> FloatArray:
         """The log-odds behind each row, all of them behind the same text."""
-        import copy
-
         import torch
 
         read = copy.deepcopy(read)  # the model adds to it what it reads
         read.batch_repeat_interleave(len(rows))
         width = max(map(len, rows))
-        padded = self._tensor(
-            [[*row, *row[-1:] * (width - len(row))] for row in rows]
-        )  # what stands behind is not seen
+        padded = self._tensor([[*row, *row[-1:] * (width - len(row))] for row in rows])  # no answer sees the padding
         last = torch.tensor([len(row) - 1 for row in rows], device=self._device)
         states = self._model.get_decoder()(
             input_ids=padded,
