@@ -71,6 +71,7 @@ _LATER_FIELDS: dict[str, object] = {
     "test_from": None,
     "targets_per_user": 1,
     "evaluation": "sampled",
+    "test_users": None,
 }
 
 
@@ -139,6 +140,9 @@ class _DataBase(StrictModel):
         "uniform", description="how the negatives of validation and test lists are drawn; the same for all trials"
     )
     evaluation_users: int | None = Field(None, ge=1, description="score a seeded sample of users; null: all")
+    test_users: int | None = Field(
+        None, ge=1, description="users of the sealed test, from the same sample; null: evaluation_users"
+    )
     training_users: int | None = Field(None, ge=1, description="train on a seeded sample of users; null: all")
     teacher_scores: UserPath | None = Field(
         None, description="CSV or Parquet with user_id, item_id and score, for teacher: file"

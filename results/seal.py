@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     from results.reporting.write_report import write_report  # takes seconds
     from results.sealed_test import read_test, show
 
-    reading = read_test(study, args.unseal)
+    reading = read_test(study, args.unseal, console.say)
     show(reading, console)
     console.say(f"\nreport:  {write_report(study)}")
     return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -37,11 +37,12 @@ if TYPE_CHECKING:  # takes a second to import
     from reranker.data.example import Example
 
 
-def read_test(study: StudyFolder, unseal: str = "") -> dict[str, Any]:
+def read_test(study: StudyFolder, unseal: str = "", say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Score the winner and every baseline on the test lists, and record the reading before it is shown.
 
     Args:
         unseal: why the test is read again; required from the second reading on.
+        say: receives what is done now; a model takes minutes for some hundred lists without a GPU.
 
     Returns:
         The reading, as `StudyFolder.readings` gives it.
@@ -59,7 +60,7 @@ def read_test(study: StudyFolder, unseal: str = "") -> dict[str, Any]:
         best = winner(study)
         _check(study, best, unseal)
         assert best is not None
-        reading = _reading(study, best, unseal if study.readings() or study.lost_readings.exists() else "")
+        reading = _reading(study, best, unseal if study.readings() or study.lost_readings.exists() else "", say)
         Journal(study.journal).remember_reading(reading)  # first, so that no shown reading is lost
         append_line(study.path / "test_readings.jsonl", reading)
     return reading
@@ -82,7 +83,7 @@ def _check(study: StudyFolder, best: StoredTrial | None, unseal: str) -> None:
         check_kept_adapter(folder, study.read_manifest()["metric"])
 
 
-def _reading(study: StudyFolder, best: StoredTrial, unseal: str) -> dict[str, Any]:
+def _reading(study: StudyFolder, best: StoredTrial, unseal: str, say: Callable[[str], None]) -> dict[str, Any]:
     from reranker.data.assemble import RerankingData
     from reranker.data.candidates.candidate_lists import fingerprint
     from reranker.evaluation.evaluate import collaborative_scores, evaluate, items_behind
@@ -106,6 +107,7 @@ def _reading(study: StudyFolder, best: StoredTrial, unseal: str) -> dict[str, An
     if config.image_mode == "raw_image" and (images := data.interactions.images) is not None:
         paths = [None if path is None else str(path) for path in images.paths]
         pictures = [([paths[i] for i in example.history], [paths[i] for i in example.candidates]) for example in lists]
+    say(f"trial {best.number} ranks {len(lists)} test lists …")
     reranker = Reranker.load(study.trial(best.number).path)
     scores = np.array(reranker.scores(titles, images=pictures))
     targets = np.array([example.target for example in lists])
@@ -113,9 +115,11 @@ def _reading(study: StudyFolder, best: StoredTrial, unseal: str) -> dict[str, An
     evaluation = evaluate(
         scores, targets, collaborative_scores(lists), config.model_weight, temperature, behind=items_behind(lists)
     )
+    say(f"{config.model}, untrained, ranks them …")
     untrained = zero_shot(config, data, lists, bases)
     plain, without_prior = study.zero_shot_names(config.model)
-    baselines = data.baselines(config, "test", _plan(study)).ranks
+    say("the baselines rank them …")
+    baselines = data.baselines(config, "test", _plan(study), say).ranks
     baselines |= {plain: untrained.plain.ranks, without_prior: untrained.without_prior.ranks}
     references = {"chance" if name == RANDOM else name: summarise(ranks) for name, ranks in baselines.items()}
     metric = "ndcg_at_10" if manifest["metric"].endswith("_loss") else manifest["metric"]

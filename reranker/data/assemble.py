@@ -118,7 +118,7 @@ class RerankingData:
         return self._with_collaborative(self._evaluation("validation", config.candidates), config, "validation")
 
     def test(self, config: TrialConfig) -> list[Example]:
-        """The lists for scoring the winner at the end, of the same users and made in the same way.
+        """The lists for scoring the winner at the end, of the same users (or `test_users` of them) and made in the same way.
 
         Raises:
             SealedError: these data are sealed.
@@ -350,9 +350,15 @@ class RerankingData:
             part,
             n=n,
             negatives=self.config.evaluation_negatives,
-            users=self.config.evaluation_users,
+            users=self._scored_users(part),
             seed=self.config.seed,
         )
+
+    def _scored_users(self, part: Evaluated) -> int | None:
+        """How many users' lists the part holds; None: all users'."""
+        if part == "test" and self.config.test_users is not None:
+            return self.config.test_users
+        return self.config.evaluation_users
 
     def _retrieved(
         self, part: Literal["validation", "test"], n: int, order: Literal["shuffled", "retriever"]
@@ -361,7 +367,7 @@ class RerankingData:
             part,
             n=n,
             order=order,
-            users=self.config.evaluation_users,
+            users=self._scored_users(part),
             seed=self.config.seed,
             whole_catalogue=self.config.evaluation == "full",
         )

@@ -328,7 +328,7 @@ def _fingerprint(
     images: ItemImages | None,
     captioned: CaptionedTexts | None,
 ) -> str:
-    unhashed = {"path", "release", "item_text", "images", "most_malformed", "pointwise_model"} | {
+    unhashed = {"path", "release", "item_text", "images", "most_malformed", "pointwise_model", "test_users"} | {
         name for name, value in config if isinstance(value, Path)
     }
     if config.retriever != "dense":

@@ -97,6 +97,16 @@ def test_sealed_data_have_no_test_lists(whole):
             ask()
 
 
+def test_the_test_may_have_lists_of_more_users_with_the_same_lists_among_them():
+    few, more = (
+        RerankingData.prepare(DemoData(users=120, evaluation_users=40, test_users=users)) for users in (None, 100)
+    )
+    assert [len(data.test(CONFIG)) for data in (few, more)] == [40, 100]
+    assert set(few.test(CONFIG)) < set(more.test(CONFIG))
+    assert lists(more) == lists(few)
+    assert more.interactions.fingerprint == few.interactions.fingerprint
+
+
 def test_poisoned_test_items_change_the_test_lists_and_no_other(whole):
     poisoned = poison_test(whole)
     wrong = poisoned.split.test.items != whole.split.test.items

@@ -192,7 +192,7 @@ class CandidateSampler:
 
         Args:
             n: candidates in a list, including the target.
-            users: size of a seeded sample, the same for both parts; None: all.
+            users: size of a seeded sample; a larger sample contains the smaller one, in both parts. None: all.
 
         Raises:
             InputError: the catalogue is too small for lists of n, or a list would leak.
