@@ -95,6 +95,13 @@ class TrialConfig(StrictModel):
     history_dropout: float = Field(
         0.0, ge=0, lt=1, description="share of a history that is left out at random in training, another one each epoch"
     )
+    first_candidates: int | None = Field(
+        None,
+        ge=2,
+        le=MOST_CANDIDATES,
+        description="items in the training lists of the first epoch; more each epoch, the last has `candidates`; "
+        "null: all have",
+    )
     shuffle_candidates: bool = Field(True, description="a new order each epoch; false: one order per example")
     list_sharing: Annotated[Literal["auto"] | int, auto_or_int(1, MOST_CANDIDATES)] = Field(
         "auto", description="examples behind one list, with candidates_first: the list is computed once for all of them"
@@ -121,6 +128,13 @@ class TrialConfig(StrictModel):
     teacher_temperature: float = Field(
         1.0, ge=0.1, le=10, description="of the teacher's probabilities; 1: as sure as its scores are right"
     )
+    dpo_epochs: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="the last epochs, in which softmax-DPO against the model as it was before them replaces the objective",
+    )
+    dpo_beta: float = Field(1.0, ge=0.01, le=100, description="of softmax-DPO: how much a gain over that model counts")
     epochs: int = Field(3, ge=1, le=10_000, description="rounds of `examples_per_user` examples of each user")
     learning_rate: float = Field(5e-4, gt=0, le=1, description="peak, of AdamW")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="after the warm-up")
@@ -209,6 +223,18 @@ class TrialConfig(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _a_second_stage_comes_after_a_first(self) -> TrialConfig:
+        if not self.dpo_epochs:
+            return self
+        if self.dpo_epochs >= self.epochs:
+            raise ValueError("dpo_epochs must be less than `epochs`: what is trained before is what it starts from")
+        if self.objective == "token_ce":
+            raise ValueError("dpo_epochs must be 0 with objective: token_ce, which does not compare candidates")
+        if self.teacher != "none":
+            raise ValueError("dpo_epochs must be 0 with a teacher, of which the second stage knows nothing")
+        return self
+
+    @model_validator(mode="after")
     def _each_candidate_has_a_letter(self) -> TrialConfig:
         if self.label_style == "letters" and self.candidates > len(LETTERS):
             raise ValueError(
@@ -219,6 +245,8 @@ class TrialConfig(StrictModel):
 
     @model_validator(mode="after")
     def _a_list_can_be_shared(self) -> TrialConfig:
+        if self.first_candidates is not None and self.first_candidates > self.candidates:
+            raise ValueError("first_candidates must be at most `candidates`")
         if self.list_sharing == "auto" or self.list_sharing == 1:
             return self
         if self.prompt_order == "history_first":
@@ -227,7 +255,22 @@ class TrialConfig(StrictModel):
             )
         if self.list_sharing > self.candidates:
             raise ValueError("list_sharing must be at most `candidates`: each example's target stands in the list")
+        if self.list_sharing > self.least_candidates:
+            raise ValueError(
+                "list_sharing must be at most `first_candidates`: each example's target stands in the list"
+            )
         return self
+
+    @property
+    def least_candidates(self) -> int:
+        """Items in the shortest training lists."""
+        return self.candidates_in(0)
+
+    def candidates_in(self, epoch: int) -> int:
+        """Items in the training lists of an epoch, counted from 0: from `first_candidates` on equally more each epoch."""
+        if self.first_candidates is None or epoch >= self.epochs - 1:
+            return self.candidates
+        return self.first_candidates + (self.candidates - self.first_candidates) * epoch // (self.epochs - 1)
 
 
 def model_of_method(values: Mapping[str, Any], searched: Iterable[str] = ()) -> dict[str, Any]:

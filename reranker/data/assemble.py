@@ -88,20 +88,21 @@ class RerankingData:
 
     def training_examples(self, config: TrialConfig, epoch: int) -> list[Example]:
         """The lists of one epoch (counted from 0). Epochs differ in their prefixes, negatives and order."""
-        examples = self.sampler.training_examples(config, self._prefixes(config, epoch), epoch)
+        examples = self.sampler.training_examples(_in_epoch(config, epoch), self._prefixes(config, epoch), epoch)
         return self._as_trained(examples, config, epoch)
 
     def shared_examples(self, config: TrialConfig, epoch: int, together: int) -> list[list[Example]]:
         """The examples of one epoch, up to `together` per list; see `CandidateSampler.shared_examples`."""
-        lists = self.sampler.shared_examples(config, self._prefixes(config, epoch), epoch, together)
+        prefixes = self._prefixes(config, epoch)
+        lists = self.sampler.shared_examples(_in_epoch(config, epoch), prefixes, epoch, together)
         examples = [example for group in lists for example in group]
         trained = iter(self._as_trained(examples, config, epoch))
         return [[next(trained) for _ in group] for group in lists]
 
-    def list_correction(self, config: TrialConfig, together: int) -> NDArray[np.float32]:
+    def list_correction(self, config: TrialConfig, together: int, epoch: int = 0) -> NDArray[np.float32]:
         """What to add to each item's logit in shared lists, [items]; see `CandidateSampler.list_correction`."""
         prefixes = training_prefixes(self.split, None, self.config.training_users, self.config.seed)
-        return self.sampler.list_correction(config, prefixes, together)
+        return self.sampler.list_correction(_in_epoch(config, epoch), prefixes, together)
 
     def count_examples(self, config: TrialConfig) -> int:
         """How many training examples an epoch has."""
@@ -286,11 +287,10 @@ class RerankingData:
 
     def _scored(self, examples: list[Example], config: TrialConfig, part: Part) -> NDArray[np.float32]:
         """Collaborative scores of the examples, [examples, candidates]."""
-        own = None
+        own, candidates = None, np.array([example.candidates for example in examples])
         if part == "train":
-            own = np.zeros((len(examples), config.candidates), dtype=np.int64)
+            own = np.zeros(candidates.shape, dtype=np.int64)
             own[np.arange(len(examples)), [example.target for example in examples]] = 1
-        candidates = np.array([example.candidates for example in examples])
         fitted = self._collaborative("test" if part == "test" else "validation", config.candidates)
         return fitted.scores([example.history for example in examples], candidates, own).astype(np.float32)
 
@@ -371,3 +371,10 @@ class RerankingData:
             seed=self.config.seed,
             whole_catalogue=self.config.evaluation == "full",
         )
+
+
+def _in_epoch(config: TrialConfig, epoch: int) -> TrialConfig:
+    """The configuration with as many candidates as the epoch's training lists have."""
+    if config.first_candidates is None:
+        return config
+    return config.model_copy(update={"candidates": config.candidates_in(epoch)})

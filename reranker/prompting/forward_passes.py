@@ -35,7 +35,7 @@ class Limits:
 def plain_passes(
     encoder: PromptEncoder, examples: Sequence[Example], prompts: Sequence[Prompt], limits: Limits
 ) -> Iterator[Pass]:
-    """Passes of whole prompts; with the objective token_ce the answers are appended, and the nodes of labels of several
+    """Passes of whole prompts, whose lists have equally many `candidates`; with the objective token_ce the answers are appended, and the nodes of labels of several
     tokens as to a list with one question.
 
     With collaborative scores each has a `bias` besides, and perhaps a `weight`, as in `shared_passes`; with a teacher
@@ -56,6 +56,7 @@ def plain_passes(
             of_pass = [examples[i] for i in rows]
             added = {"bias": _collaborative(of_pass), **_weights(encoder, of_pass)}
         added |= _taught(encoder, [examples[i] for i in rows])
+        added["candidates"] = len(examples[0].candidates)
         yield {**_in_pass(encoder, batch), **added, "targets": torch.tensor([prompts[i].target for i in rows])}
 
 
@@ -68,7 +69,7 @@ def shared_passes(
 ) -> Iterator[Pass]:
     """Passes of lists with their questions; a list is in several passes if its questions don't fit into one.
 
-    Besides `targets` each has `bias`, [examples, candidates], to add to the labels' logits, perhaps `weight`,
+    Besides `targets` and `candidates` each has `bias`, [examples, candidates], to add to the labels' logits, perhaps `weight`,
     [examples], to multiply all logits by before, and perhaps `teacher`, as in `plain_passes`.
 
     Args:
@@ -138,6 +139,7 @@ def _laid_out(encoder: PromptEncoder, blocks: Sequence[_Block], correction: NDAr
     return {
         **_in_pass(encoder, {"input_ids": ids, "layout": layout.parts()}),
         "targets": torch.tensor([example.target for example in examples]),
+        "candidates": len(examples[0].candidates),
         "bias": bias,
         **_weights(encoder, examples),
         **_taught(encoder, examples, of_list),

@@ -93,7 +93,7 @@ def _pieces(
 
 def _listed(candidates: Sequence[int], labels: Sequence[str], config: TrialConfig) -> list[Piece]:
     title, line, _ = range(len(FORMS))
-    named = zip(labels, candidates, strict=True)
+    named = zip(labels[: len(candidates)], candidates, strict=True)
     if config.label_position == "after":
         lines: list[tuple[Piece, Piece]] = [((title, item), f" {label}\n") for label, item in named]
     else:
@@ -322,8 +322,10 @@ class PromptEncoder:
         """
         titles = self.catalogue.titles(self.config.max_title_tokens)
         candidates = [i % len(titles.texts) for i in range(self.config.candidates)]
+        lengths = {self.config.candidates, *map(self.config.candidates_in, range(self.config.epochs))}
         prompts = [
-            _pieces(history, candidates, self.labels, self.config, self._asks) for history in ([], candidates[:2])
+            _pieces(history, candidates[:length], self.labels, self.config, self._asks)
+            for history, length in [(candidates[:2], self.config.candidates), *(([], n) for n in sorted(lengths))]
         ]
         texts = sorted({self._head, *(p for pieces in prompts for p in pieces if isinstance(p, str))})
         text_ids = self.catalogue.tokenize_pieces(texts)

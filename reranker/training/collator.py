@@ -65,14 +65,20 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
         self.lists = self._drawn(epoch=0)
         if not self.lists:
             raise InputError([Fault("no user has a history to train on", field="training_users")])
-        self._correction: Any = None  # for shared lists, [items]
-        if together > 1:
-            self._correction = data.list_correction(config, together) * config.list_correction
+        self._correction: Any = self._corrected(epoch=0)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Draw the lists of the new epoch."""
         self._epoch = state.global_step // (state.max_steps // state.num_train_epochs)
         self.lists = self._drawn(self._epoch)
+        if self.config.first_candidates is not None:
+            self._correction = self._corrected(self._epoch)
+
+    def _corrected(self, epoch: int) -> Any:
+        """What is added to each item's logit in shared lists, [items]; None without them."""
+        if self._together == 1:
+            return None
+        return self.data.list_correction(self.config, self._together, epoch) * self.config.list_correction
 
     def _drawn(self, epoch: int) -> Sequence[Sequence[Example]]:
         if self._together > 1:

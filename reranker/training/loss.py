@@ -47,9 +47,10 @@ class Objective:
             yield
 
     def logits(self, model: Any, batch: Pass) -> Tensor:
-        """The logits before each token of the answer and after it, fp32 [examples, positions, labels or vocabulary].
+        """The logits before each token of the answer and after it, fp32 [examples, positions, candidates or vocabulary].
 
         With labels of several tokens, the labels' log-probabilities at one position. Those before the answer's first token are multiplied by the pass's `weight`, and its `bias` is added to the labels'.
+        Where lists have fewer candidates than there are labels, the logits are those of the first labels.
 
         Args:
             model: the one passed to `answering`, or a wrapper of it.
@@ -73,6 +74,8 @@ class Objective:
             logits = model(**tokens, **pictures, use_cache=False, logits_to_keep=self._positions).logits.float()
         if not self._trie.is_flat:
             logits = self._trie.scores(logits)[:, None]
+        if self._by_label:
+            logits = logits[..., : batch["candidates"]]
         if bias is None:
             return logits
         if (weight := batch.get("weight")) is not None:
@@ -80,7 +83,8 @@ class Objective:
             logits = logits * torch.where(is_first, weight[:, None, None], 1.0)
         if self._by_label:
             return torch.add(logits, bias[:, None])
-        return logits.index_add(2, self._label_ids, F.pad(bias[:, None], (0, 0, 0, self._positions - 1)))
+        listed = self._label_ids[: batch["candidates"]]
+        return logits.index_add(2, listed, F.pad(bias[:, None], (0, 0, 0, self._positions - 1)))
 
     def loss(self, logits: Tensor, targets: Tensor, teacher: Tensor | None = None) -> Tensor:
         """The mean over the examples, or over the tokens of their answers as in plain SFT.

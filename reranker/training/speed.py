@@ -40,9 +40,13 @@ def measure_speed(config: TrialConfig, data: RerankingData) -> Speed:
     from reranker.modeling.device import best_device
     from reranker.modeling.model_cache import BaseModels
     from reranker.prompting.prompts import PromptEncoder
+    from reranker.training.batch_plan import examples_of_a_list
     from reranker.training.sft import fine_tune
 
     config = config.model_copy(update={"skill_steps": 0, "skill_mix": 0.0})
+    if config.first_candidates is not None:  # lists are as long as in the last epoch, and shared as in all
+        shared = {"list_sharing": examples_of_a_list(config, workers=1)}
+        config = config.model_copy(update={"first_candidates": None, **shared})
     bases = BaseModels()
     ends = [time.perf_counter()]
 

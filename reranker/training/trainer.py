@@ -36,6 +36,7 @@ from reranker.prompting.prompts import PromptEncoder
 from reranker.report_figures import SCORED_SHARE, best_report, is_better
 from reranker.training.collator import Counts, PassCollator
 from reranker.training.loss import Objective
+from reranker.training.preference_stage import Reference, softmax_dpo
 from reranker.training.report_plan import ReportPlan, part_of, part_size
 from reranker.training.resumable_trainer import ResumableTrainer
 from reranker.training.step_watch import StepWatch
@@ -131,6 +132,7 @@ class RerankerTrainer(ResumableTrainer):
         self.best: TrainingReport | None = None
         self.rows_of_pass = arguments.per_device_train_batch_size
         validation = job.data.validation(job.config)
+        self._reference: Reference | None = None  # of the second stage, once it has begun
         self._validation = ScoredLists.of(validation, job.encoder)
         is_whole = job.plan.per_epoch == 1 or part_size(len(validation)) == len(validation)
         self._part = self._validation if is_whole else ScoredLists.of(part_of(validation), job.encoder)
@@ -162,6 +164,7 @@ class RerankerTrainer(ResumableTrainer):
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Accumulate the gradient of the mean loss over a step's examples, pass by pass; returns that loss."""
         self.report_if_owed()
+        self._begin_second_stage()
         model.train()
         self._largest_rate = max(self._largest_rate, self.optimizer.param_groups[0]["lr"])
         passes, bare = self._prepare_inputs(inputs)["passes"], self.accelerator.unwrap_model(model)
@@ -189,8 +192,20 @@ class RerankerTrainer(ResumableTrainer):
     def compute_loss(
         self, model: Any, inputs: Pass, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
-        """The loss of the configuration's objective."""
-        return self._objective.loss(self._objective.logits(model, inputs), inputs["targets"], inputs.get("teacher"))
+        """The loss of the configuration's objective, or of the second stage."""
+        if self._reference is None:
+            return self._objective.loss(self._objective.logits(model, inputs), inputs["targets"], inputs.get("teacher"))
+        bare = self.accelerator.unwrap_model(model)
+        with self._reference.in_place(bare):
+            before = self._objective.logits(bare, inputs)[:, -1]
+        now = self._objective.logits(model, inputs)[:, -1]
+        return softmax_dpo(now, before, inputs["targets"], self.job.config.dpo_beta, inputs.get("bias"))
+
+    def _begin_second_stage(self) -> None:
+        """Hold on to what is trained so far, if the next step is the first one of softmax-DPO."""
+        first = self.job.config.epochs - self.job.config.dpo_epochs
+        if self._reference is None and self.job.plan.epoch_at(self.state.global_step) >= first:
+            self._reference = Reference.of(self.accelerator.unwrap_model(self.model))
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the trainer's formula ignores the work that our passes skip."""
@@ -276,6 +291,8 @@ class RerankerTrainer(ResumableTrainer):
         with self.job.folder.keeping_state(self.state.global_step) if is_first else contextlib.nullcontext():
             wait_for_all()  # until the folder exists
             self.write_state(state_folder)
+            if is_first and self._reference is not None:
+                self._reference.keep(state_folder)
             write_counters(state_folder, worker_rank(), self._counters())
             wait_for_all()  # until every worker has written
         self._state_kept = time.perf_counter()
@@ -301,6 +318,7 @@ class RerankerTrainer(ResumableTrainer):
         self._training_seconds, self._largest_rate = counters["training"], counters["largest_rate"]
         self._started -= counters["passed"]
         self._losses.fill_(counters["losses"])
+        self._reference = Reference.read(folder, self.accelerator.unwrap_model(self.model))
         self._state_kept = time.perf_counter()
         self._train_from_here()
         due = self.job.plan.reports_by(self.state.global_step)

@@ -223,7 +223,7 @@ def test_every_knob_changes_something(small):
         "epochs": 3, "learning_rate": 5e-3, "schedule": "cosine", "warmup_epochs": 1.0, "weight_decay": 0.5,
         "max_grad_norm": 0.01, "effective_batch": 4, "micro_batch": 2, "lora_rank": 2, "lora_alpha": 1,
         "lora_dropout": 0.5, "lora_targets": "qv", "permutations": 3, "seed": 7, "list_sharing": 4,
-            "skill_steps": 3, "skill_mix": 0.4, "history_dropout": 0.5, "collaborative_scores": "counts",
+            "skill_steps": 3, "skill_mix": 0.4, "history_dropout": 0.5, "first_candidates": 2, "dpo_epochs": 1, "collaborative_scores": "counts",
         "label_prior": "divide", "teacher": "ease",
         "lora_init": "pissa", "lora_plus_ratio": 16.0, "rslora": True, "dora": True,
     }  # fmt: skip
@@ -232,6 +232,7 @@ def test_every_knob_changes_something(small):
         "model_weight",
         "teacher_weight",
         "teacher_temperature",
+        "dpo_beta",
     }  # see below
     untested |= {"image_mode", "max_image_pixels", "vision_lora"}  # of data with images, see test_raw_images.py
     assert set(other) | untested == set(TrialConfig.model_fields)
@@ -243,6 +244,8 @@ def test_every_knob_changes_something(small):
         ("objective", "lambdaloss"),
     ]:
         assert _figures(base.model_copy(update={knob: value}), small) != reference, knob
+    preferring = base.model_copy(update={"dpo_epochs": 1})
+    assert _figures(preferring.model_copy(update={"dpo_beta": 0.1}), small) != _figures(preferring, small)
     shared = base.model_copy(update={"list_sharing": 4})
     assert _figures(shared.model_copy(update={"list_correction": 0.5}), small) != _figures(shared, small)
     counted = base.model_copy(update={"collaborative_scores": "counts"})

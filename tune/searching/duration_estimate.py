@@ -17,6 +17,7 @@ from tune.study_file.preflight import fewest_steps
 from tune.study_file.study import Study
 
 _BETWEEN_S = 240.0  # two reports, at the least
+_REFERENCE_PASS = 1 / 3  # of a step's time, in which softmax-DPO asks the model as it was before
 _SCORING = 0.2  # of the training between two reports, at the most
 
 
@@ -39,7 +40,8 @@ class EpochDuration:
         """For an epoch of the fixed `examples_per_user`; where that is searched, of its default."""
         lists, each = data.validation(study.base()), speed.seconds_per_list / study.resources.workers
         examples = data.count_examples(study.base())
-        training = examples * speed.seconds_per_example
+        second_stage = study.base().dpo_epochs / study.base().epochs
+        training = examples * speed.seconds_per_example * (1 + _REFERENCE_PASS * second_stage)
         return EpochDuration(training, len(lists) * each, len(part_of(lists)) * each)
 
     def reports(self, most: int) -> int:

@@ -6,6 +6,7 @@ import importlib.util
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import optuna
 from pydantic import ValidationError
@@ -29,7 +30,10 @@ from tune.study_file.worker_device import as_held, worker_memory
 _LETTERS_OF_A_TOKEN = 4  # about as many as an English text has
 _READ = 64  # prompts, or lists, that are tokenised to know what they take
 _DRAWS = 100  # configurations that are held against the data
-_UNTAUGHT = {"teacher": "none"}  # which prompts do not show, and which would be fitted here for nothing
+_AT_LONGEST: dict[str, Any] = {
+    "teacher": "none",  # which prompts do not show, and which would be fitted here for nothing
+    "first_candidates": None,
+}
 
 
 @dataclass(frozen=True)
@@ -249,7 +253,7 @@ def _read(study: Study, check: ModelCheck, data: RerankingData) -> ModelCheck:
         PromptEncoder(encoder.catalogue, config.model_copy(update={"label_style": style}))
     examples = data.validation(config)
     if data.config.candidate_mode == "retrieval":  # lists for training hold other items
-        examples += data.training_examples(config.model_copy(update={"examples_per_user": 1, **_UNTAUGHT}), epoch=0)
+        examples += data.training_examples(config.model_copy(update={"examples_per_user": 1, **_AT_LONGEST}), epoch=0)
 
     def letters(items: tuple[int, ...]) -> int:
         images = 0 if marks is None else sum(_LETTERS_OF_A_TOKEN * marks.counts[i] for i in items)
@@ -326,13 +330,14 @@ def _own_lists(
     study: Study, config: TrialConfig, catalogue: Catalogue, data: RerankingData
 ) -> tuple[float, int] | None:
     """See ModelCheck; counted in lists of some users."""
-    config = config.model_copy(update={"prompt_order": "candidates_first", "list_sharing": "auto", **_UNTAUGHT})
+    config = config.model_copy(update={"prompt_order": "candidates_first", "list_sharing": "auto"})
     encoder = PromptEncoder(catalogue, config)
     if not encoder.shares_lists or not _shares_lists(study, config):
         return None
     users = min(_READ, data.config.training_users or _READ)
     some = replace(data, config=data.config.model_copy(update={"training_users": users}))
     together = examples_of_a_list(config, study.resources.workers)
+    config = config.model_copy(update=_AT_LONGEST)
     prompts = [encoder.encode_shared(examples) for examples in some.shared_examples(config, 0, together)[:_READ]]
     shared = sum(len(p.listed) + sum(len(question.input_ids) for question in p.questions) for p in prompts)
     return (sum(prompt.tokens for prompt in prompts) / shared, together) if prompts else None
