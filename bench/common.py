@@ -28,6 +28,7 @@ from reranker.data.example import Example
 from reranker.data.sources import is_here
 from reranker.data_config import DemoData, MovieLensData
 from reranker.modeling.checkpoints.model_files import BUNDLED
+from reranker.prompting.prompts import Prompt, PromptEncoder
 
 FOUND = Path(__file__).parent / "found"  # where the figures are written too, as JSON
 MODELS = {"qwen3, 256 × 4, 152k": "wide", "smollm2-135m": "smollm2-135m"}
@@ -68,6 +69,12 @@ def task(model: str) -> tuple[TrialConfig, RerankingData]:
 def some_lists(config: TrialConfig, data: RerankingData, count: int) -> list[Example]:
     """The same random ones for everybody."""
     return random.Random(0).sample(data.training_examples(config, epoch=0), count)
+
+
+def padded(encoder: PromptEncoder, prompts: Sequence[Prompt]) -> Any:
+    """Prompts as one batch, as other programs make it: padded on the left, with a mask."""
+    ids = {"input_ids": [prompt.input_ids for prompt in prompts]}
+    return encoder.tokenizer.pad(ids, padding_side="left", return_tensors="pt")
 
 
 def arguments(description: str | None, quick: str) -> argparse.ArgumentParser:

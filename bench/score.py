@@ -19,10 +19,9 @@ import numpy as np
 import torch
 from peft import PeftModel
 
-from bench.common import MODELS, arguments, in_a_process, machine, model_places, some_lists, spread, task, write
+from bench.common import MODELS, arguments, in_a_process, machine, model_places, padded, some_lists, spread, task, write
 from reranker.data.item_token_cache import Catalogue
 from reranker.evaluation.scoring import EncodedLists, score
-from reranker.modeling.batching import pad_left
 from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
@@ -36,12 +35,11 @@ def first_places(way: str, model: PeftModel, encoder: PromptEncoder, lists: Enco
         return [int(i) for i in score(model, lists).argmax(axis=1)]
     found = []
     for start in range(0, len(lists.prompts), 8):
-        batch = pad_left([p.input_ids for p in lists.prompts[start : start + 8]], encoder.pad_id)
+        batch = padded(encoder, lists.prompts[start : start + 8])
         if way == "full logits":
             logits = model(**batch).logits[:, -1, encoder.label_ids]
             found += logits.argmax(dim=1).tolist()
         else:
-            del batch["position_ids"]
             longest = len(encoder.answer_ids[0]) if way == "generating" else 2 * len(encoder.label_ids)
             told = model.generate(
                 **batch, max_new_tokens=longest, min_new_tokens=longest, do_sample=False, pad_token_id=encoder.pad_id

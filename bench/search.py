@@ -23,14 +23,13 @@ import torch
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from bench.common import arguments, machine, write
+from bench.common import arguments, machine, padded, write
 from bench.step import completions
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.item_token_cache import Catalogue
 from reranker.data_config import DemoData
 from reranker.metrics import ranks_of_target, summarise
-from reranker.modeling.batching import pad_left
 from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
@@ -100,9 +99,7 @@ def plain_script(values: dict[str, Any]) -> None:
             model.eval()
             with torch.no_grad():
                 scores = [
-                    model(**pad_left([p.input_ids for p in prompts[i : i + 16]], encoder.pad_id))
-                    .logits[:, -1, encoder.label_ids]
-                    .numpy()
+                    model(**padded(encoder, prompts[i : i + 16])).logits[:, -1, encoder.label_ids].numpy()
                     for i in range(0, len(prompts), 16)
                 ]
             model.train()

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from reranker.data.example import MISSING, Example
 from reranker.errors import TrainingError
 from reranker.modeling.architecture_check import architecture_of
-from reranker.modeling.batching import by_length, pad_left
+from reranker.modeling.batching import by_length, last_columns, pad_right
 from reranker.modeling.checkpoints.quantisation import count
 from reranker.modeling.checkpoints.vision_models import reads_images, vision_tower
 from reranker.modeling.images.image_inputs import ImageInputs, image_tokens
@@ -234,9 +234,9 @@ def _asked(
         return {**parts, **pictures}
 
     if len(batch[0].members) == 1 and trie.is_flat:
-        tokens = with_images({**pad_left([prompts[group.members[0]] for group in batch], lists.pad_id)})
-        with only_answers(model, labels, whole=True):
-            logits: Tensor = model(**tokens, use_cache=False, logits_to_keep=1).logits
+        tokens = with_images({**pad_right([prompts[group.members[0]] for group in batch], lists.pad_id)})
+        with only_answers(model, labels, last_columns(tokens.pop("ends"), 1), whole=True):
+            logits: Tensor = model(**tokens, use_cache=False, logits_to_keep=0).logits
         return logits
     starts = [prompts[group.members[0]][: group.common] for group in batch]
     questions = [[prompts[i][group.common :] for i in group.members] for group in batch]

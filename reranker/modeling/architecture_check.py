@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from reranker.errors import first_line
-from reranker.modeling.batching import pad_left
+from reranker.modeling.batching import last_columns, pad_right
 from reranker.modeling.checkpoints.vision_models import auto_class
 from reranker.modeling.labels.label_head import only_answers
 from reranker.modeling.shared_list_attention import lay_out, sharing
@@ -145,8 +145,9 @@ def _whole(model: PreTrainedModel, prompts: list[list[int]]) -> Tensor:
 
 @torch.no_grad()
 def _answers(model: PreTrainedModel, prompts: list[list[int]]) -> Tensor:
-    with only_answers(model, torch.tensor(_LABELS), whole=True):
-        logits: Tensor = model(**pad_left(prompts, 0), use_cache=False, logits_to_keep=1).logits
+    batch = pad_right(prompts, 0)
+    with only_answers(model, torch.tensor(_LABELS), last_columns(batch["ends"], 1), whole=True):
+        logits: Tensor = model(input_ids=batch["input_ids"], use_cache=False, logits_to_keep=0).logits
     return logits[:, -1]
 
 

@@ -1,4 +1,4 @@
-"""Rows of token ids of different lengths → batches with little padding, as left-padded tensors."""
+"""Rows of token ids of different lengths → batches with little padding, as right-padded tensors."""
 
 from __future__ import annotations
 
@@ -25,13 +25,18 @@ def by_length(lengths: Sequence[int], most_tokens: int | None, most_rows: int | 
         yield batch
 
 
-def pad_left(rows: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:
-    """`input_ids`, `attention_mask` and `position_ids`, each [rows, longest row]; every row ends at the last column."""
+def pad_right(rows: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:
+    """`input_ids` [rows, longest row], which begin at the first column, and `ends` [rows], each row's last column.
+
+    A causal model looks at nothing to the right, so the rows need no mask, and attention can use its fastest kernels.
+    """
     width = max(len(row) for row in rows)
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
     for i, row in enumerate(rows):
-        ids[i, width - len(row) :] = torch.tensor(row)
-        mask[i, width - len(row) :] = 1
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        ids[i, : len(row)] = torch.tensor(row)
+    return {"input_ids": ids, "ends": torch.tensor([len(row) - 1 for row in rows])}
+
+
+def last_columns(ends: Tensor, positions: int) -> Tensor:
+    """The last `positions` columns of each row that ends there, [rows, positions]."""
+    return ends[:, None] + torch.arange(1 - positions, 1, device=ends.device)

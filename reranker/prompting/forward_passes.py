@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from reranker.data.example import NOBODY, Example
-from reranker.modeling.batching import by_length, pad_left
+from reranker.modeling.batching import by_length, pad_right
 from reranker.modeling.shared_list_attention import lay_out
 from reranker.prompting.prompts import Prompt, PromptEncoder, SharedPrompt
 
@@ -47,7 +47,7 @@ def plain_passes(
     trie = encoder.trie
     for rows in by_length([len(ids) + len(trie.nodes) for ids in texts], limits.tokens, limits.rows):
         if trie.is_flat:
-            batch: Pass = {**pad_left([texts[i] for i in rows], encoder.pad_id)}
+            batch: Pass = {**pad_right([texts[i] for i in rows], encoder.pad_id)}
         else:
             ids, layout = lay_out([texts[i][:-1] for i in rows], [[texts[i][-1:]] for i in rows], encoder.pad_id, trie)
             batch = {"input_ids": ids, "layout": layout.parts()}

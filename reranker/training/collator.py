@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
@@ -133,5 +134,5 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
 
 def _real(batch: Pass) -> Tensor:
     """Where a pass has tokens and no padding."""
-    mask: Tensor = batch["layout"]["real"] if "layout" in batch else batch["attention_mask"]
-    return mask
+    in_layout: Tensor | None = batch["layout"]["real"] if "layout" in batch else None
+    return torch.arange(batch["input_ids"].shape[1]) <= batch["ends"][:, None] if in_layout is None else in_layout

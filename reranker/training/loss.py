@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from peft import PeftModel
 from torch import Tensor
 
+from reranker.modeling.batching import last_columns
 from reranker.modeling.labels.label_head import only_answers
 from reranker.modeling.shared_list_attention import Layout, sharing
 from reranker.prompting.forward_passes import Pass
@@ -43,7 +44,7 @@ class Objective:
                 stack.enter_context(sharing(model.get_base_model()))
                 stack.enter_context(only_answers(model, labels, Layout(**batch["layout"]).ends(self._positions)))
             else:
-                stack.enter_context(only_answers(model, labels, self._positions))
+                stack.enter_context(only_answers(model, labels, last_columns(batch["ends"], self._positions)))
             yield
 
     def logits(self, model: Any, batch: Pass) -> Tensor:
@@ -69,9 +70,10 @@ class Objective:
             ).logits
             logits = logits.reshape(-1, self._positions, logits.shape[-1]).float()
         else:
-            tokens = {name: batch[name] for name in ("input_ids", "attention_mask")}
-            tokens["position_ids"] = batch.get("places", batch["position_ids"])
-            logits = model(**tokens, **pictures, use_cache=False, logits_to_keep=self._positions).logits.float()
+            tokens = {"input_ids": batch["input_ids"]}
+            if "places" in batch:
+                tokens["position_ids"] = batch["places"]
+            logits = model(**tokens, **pictures, use_cache=False, logits_to_keep=0).logits.float()
         if not self._trie.is_flat:
             logits = self._trie.scores(logits)[:, None]
         if self._by_label:

@@ -18,7 +18,7 @@ from reranker.data.example import Example
 from reranker.errors import InputError
 from reranker.evaluation.scoring import EncodedLists, Probe, flops_per_list, inspect, score
 from reranker.modeling.architecture_check import architecture_of
-from reranker.modeling.batching import pad_left
+from reranker.modeling.batching import pad_right
 from reranker.modeling.checkpoints.model_names import MODELS
 from reranker.modeling.checkpoints.model_shape import read_shape
 from reranker.modeling.images.image_inputs import image_tokens
@@ -145,15 +145,15 @@ def test_places_are_those_that_the_model_itself_gives(data, model):
     images = encoder.images
     assert images is not None
     prompts = [prompt.input_ids for prompt in encoder.encode(data.validation(encoder.config))]
-    batch = images.in_pass({**pad_left(prompts, encoder.pad_id)})
+    batch = images.in_pass({**pad_right(prompts, encoder.pad_id)})
     grids = [images.grids[item] for item in batch["pictures"]]
+    real = torch.arange(batch["input_ids"].shape[1]) <= batch["ends"][:, None]
     own, _ = base.model.get_rope_index(
         batch["input_ids"],
         mm_token_type_ids=(batch["input_ids"] == images.token).int(),
         image_grid_thw=torch.tensor([(1, 2 * g[0], 2 * g[1]) for g in grids if g is not None]),
-        attention_mask=batch["attention_mask"],
+        attention_mask=real.long(),
     )
-    real = batch["attention_mask"].bool()
     assert torch.equal(batch["places"][:, real], own[:, real])
     assert len({grid for grid in grids if grid and grid[0] != grid[1]}) > 1, "images of several shapes"
 

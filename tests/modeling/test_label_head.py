@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reranker.config import TrialConfig
 from reranker.evaluation.scoring import EncodedLists, flops_per_list
-from reranker.modeling.batching import by_length, pad_left
+from reranker.modeling.batching import by_length, last_columns, pad_right
 from reranker.modeling.labels.label_head import only_answers
 from reranker.modeling.labels.label_trie import LabelTrie
 from reranker.prompting.prompts import Prompt
@@ -26,8 +26,9 @@ def test_the_labels_loss_and_its_gradients(family, checkpointing):
     losses = [model(torch.tensor([row])).logits[0, -1, LABELS] for row in ROWS]
     expected = F.cross_entropy(torch.stack(losses), TARGETS)
     plain = gradients(model, expected)
-    with only_answers(model, LABELS):
-        logits = model(**pad_left(ROWS, pad=0), use_cache=False, logits_to_keep=1).logits
+    batch = pad_right(ROWS, pad=0)
+    with only_answers(model, LABELS, last_columns(batch["ends"], 1)):
+        logits = model(batch["input_ids"], use_cache=False, logits_to_keep=0).logits
         assert logits.shape == (3, 1, 4)
         loss = F.cross_entropy(logits[:, -1], TARGETS)
         ours = gradients(model, loss)
@@ -42,8 +43,9 @@ def test_the_answer_s_loss_over_the_whole_vocabulary_and_its_gradients(family):
     answers = torch.tensor([row[-2:] for row in ROWS]).flatten()
     expected = F.cross_entropy(plain_logits, answers)
     plain = gradients(model, expected)
-    with only_answers(model, positions=3):
-        logits = model(**pad_left(ROWS, pad=0), use_cache=False, logits_to_keep=3).logits
+    batch = pad_right(ROWS, pad=0)
+    with only_answers(model, positions=last_columns(batch["ends"], 3)):
+        logits = model(batch["input_ids"], use_cache=False, logits_to_keep=0).logits
         assert logits.shape == (3, 3, 300)
         loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), answers)
         ours = gradients(model, loss)
@@ -76,11 +78,11 @@ def test_batches_hold_rows_of_similar_length_within_both_limits():
     assert list(by_length([], most_tokens=1)) == []
 
 
-def test_padding_stands_on_the_left_and_takes_no_position():
-    batch = pad_left([[4, 5, 6], [9]], pad=0)
-    assert batch["input_ids"].tolist() == [[4, 5, 6], [0, 0, 9]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
-    assert batch["position_ids"].tolist() == [[0, 1, 2], [0, 0, 0]]
+def test_padding_stands_on_the_right_where_no_row_looks():
+    batch = pad_right([[4, 5, 6], [9, 8]], pad=0)
+    assert batch["input_ids"].tolist() == [[4, 5, 6], [9, 8, 0]]
+    assert batch["ends"].tolist() == [2, 1]
+    assert last_columns(batch["ends"], 2).tolist() == [[1, 2], [0, 1]]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

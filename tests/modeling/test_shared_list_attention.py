@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from reranker.config import TrialConfig
-from reranker.modeling.batching import pad_left
 from reranker.modeling.labels.label_head import only_answers
 from reranker.modeling.shared_list_attention import lay_out, sharing
 from tests.families import FAMILIES, LABELS, adapted, gradients, same
@@ -20,7 +19,12 @@ TARGETS = torch.tensor([2, 0, 3, 1, 1, 0])
 def separate(model, positions: int = 1) -> torch.Tensor:
     """Logits [questions, positions, …] of each question behind a list of its own."""
     prompts = [listed + own for listed, questions in zip(LISTS, QUESTIONS, strict=True) for own in questions]
-    return model(**pad_left(prompts, 0), use_cache=False, logits_to_keep=positions).logits
+    return alone(model, prompts, positions)
+
+
+def alone(model, prompts: list[list[int]], positions: int) -> torch.Tensor:
+    """The logits at the last positions of each prompt, computed by itself."""
+    return torch.cat([model(torch.tensor([ids]), use_cache=False, logits_to_keep=positions).logits for ids in prompts])
 
 
 def shared(model, positions: int = 1) -> torch.Tensor:
@@ -56,7 +60,7 @@ def test_several_positions_of_each_answer_can_be_asked_for():
     longer = [[[7, *own] for own in questions] for questions in QUESTIONS]
     ids, layout = lay_out(LISTS, longer, 0)
     prompts = [listed + own for listed, questions in zip(LISTS, longer, strict=True) for own in questions]
-    expected = model(**pad_left(prompts, 0), use_cache=False, logits_to_keep=2).logits
+    expected = alone(model, prompts, 2)
     columns = layout.ends(2)
     with only_answers(model, positions=columns), sharing(model.get_base_model()):
         found = model(

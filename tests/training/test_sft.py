@@ -23,7 +23,6 @@ from reranker.data_config import DemoData
 from reranker.errors import EnvironmentFault, InputError, TrainingError, TrainingStopped
 from reranker.evaluation.scoring import EncodedLists, inspect, score
 from reranker.metrics import chance, ranks_of_target, summarise
-from reranker.modeling.batching import pad_left
 from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
@@ -327,10 +326,10 @@ def test_scoring_merges_the_adapter_and_leaves_every_weight_as_it_was(demo, demo
     assert model.training
 
     model.eval()
-    inputs = pad_left([prompt.input_ids for prompt in encoder.encode(examples)], encoder.pad_id)
+    prompts = [torch.tensor([prompt.input_ids]) for prompt in encoder.encode(examples)]
 
     def of_the_whole_model() -> np.ndarray:
-        logits = model(**inputs).logits[:, -1, encoder.label_ids]
+        logits = torch.cat([model(ids).logits[:, -1, encoder.label_ids] for ids in prompts])
         return torch.log_softmax(logits, dim=-1).numpy()
 
     with torch.no_grad():

@@ -54,7 +54,7 @@ class ImageInputs(ImageMarks):
         return others
 
     def in_pass(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """A pass of `reranker.modeling.batching.pad_left`, or with a layout, whose prompts may hold images.
+        """A pass of `reranker.modeling.batching.pad_right`, or with a layout, whose prompts may hold images.
 
         Where they do, it gets `places` [3, rows, columns], each token's place in time, height and width, and `pictures`,
         the items in the order of their images. `input_ids` get the model's own token.
@@ -134,8 +134,11 @@ class ImageInputs(ImageMarks):
         from reranker.modeling.shared_list_attention import Layout  # brings transformers, which texts alone do not need
 
         ids, layout = batch["input_ids"].numpy(), Layout(**batch["layout"]) if "layout" in batch else None
-        real = (batch["attention_mask"] if layout is None else layout.real).numpy().astype(bool)
-        flat = (batch["position_ids"] if layout is None else layout.places).numpy()
+        if layout is None:
+            flat = np.tile(np.arange(ids.shape[1]), (len(ids), 1))
+            real = flat <= batch["ends"].numpy()[:, None]
+        else:
+            real, flat = layout.real.numpy(), layout.places.numpy()
         places = np.tile(flat, (3, 1, 1))
         ends = [ids.shape[1]]
         if layout is not None:

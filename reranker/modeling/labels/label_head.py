@@ -20,7 +20,8 @@ def only_answers(
     *,
     whole: bool = False,
 ) -> Iterator[None]:
-    """In this context, call the model with `logits_to_keep=positions`; the results are the same, but cheaper.
+    """In this context, call the model with `logits_to_keep=positions`, or `=0` where rows have columns of their own; the
+    results are the same, but cheaper.
 
     The last block's output projection and MLP see only the `positions`, since no later block needs the others. Run the
     backward pass inside this context too, since gradient checkpointing runs the block again.
@@ -28,7 +29,7 @@ def only_answers(
     Args:
         labels: token ids; only their logits are computed, in fp32 (in bf16 the target's logit would tie with another
             candidate's in most lists), [rows, positions, labels]. None: those of the whole vocabulary.
-        positions: how many of the last positions, or which columns.
+        positions: how many of the last positions, which columns, or which of each row, [rows, positions].
         whole: append the logits of the whole vocabulary to those of the labels.
     """
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -42,6 +43,8 @@ def only_answers(
     assert isinstance(head, nn.Linear)
     if labels is not None:
         causal.set_output_embeddings(_LabelRows(head, labels, whole))
+    if isinstance(positions, Tensor) and positions.ndim == 2:  # which `logits_to_keep` cannot say
+        handles.append(causal.get_output_embeddings().register_forward_pre_hook(_Positions(positions).cut))
     try:
         yield
     finally:
@@ -61,13 +64,19 @@ class _Positions:
     def cut(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden, *rest = inputs
         self._count = hidden.shape[1]
-        return hidden[:, self._columns(hidden)], *rest
+        columns = self._columns(hidden)
+        if columns.ndim == 1:
+            return hidden[:, columns], *rest
+        return hidden.gather(1, columns[..., None].expand(-1, -1, hidden.shape[2])), *rest
 
     def fill(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Any, ...]) -> Any:
         if isinstance(output, tuple):  # a mixture of experts may return its router's choice besides
             return self.fill(module, inputs, output[0]), *output[1:]
         rows, _, width = output.shape
-        return output.new_zeros(rows, self._count, width).index_copy(1, self._columns(output), output)
+        whole, columns = output.new_zeros(rows, self._count, width), self._columns(output)
+        if columns.ndim == 1:
+            return whole.index_copy(1, columns, output)
+        return whole.scatter(1, columns[..., None].expand(-1, -1, width), output)
 
     def _columns(self, like: Tensor) -> Tensor:
         if isinstance(self._wanted, Tensor):
