@@ -40,7 +40,7 @@ FAMILIES = "Llama, SmolLM, Mistral, Qwen2, Qwen3, Gemma, OLMo, Granite and other
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, padding on the left so that every prompt ends at the last position."""
+    """The model's tokenizer. It pads on the left, as those who generate with an exported model need it."""
     tokenizer = from_pretrained(AutoTokenizer, model)
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     tokenizer.padding_side = "left"
@@ -141,8 +141,8 @@ def _check_weights(folder: Path, model: str) -> None:
 
 
 def load_base(config: TrialConfig, device: torch.device) -> PreTrainedModel:
-    """The frozen base in the configured precision, on the CPU; the trainer moves it to `device`. A quantised one is
-    loaded there.
+    """The frozen base in the configured precision; its weights are read straight to a GPU. On another device the
+    trainer moves it there.
 
     Raises:
         InputError: weights are missing (they would be random), or the architecture is not supported.
@@ -150,8 +150,10 @@ def load_base(config: TrialConfig, device: torch.device) -> PreTrainedModel:
     """
     dtype = base_dtype(config, device)
     options: dict[str, Any] = {"dtype": dtype, "output_loading_info": True}
+    if device.type == "cuda" or config.quantisation == "nf4":
+        options["device_map"] = {"": device}
     if config.quantisation == "nf4":
-        options |= {"quantization_config": _nf4(dtype), "device_map": {"": device}}
+        options["quantization_config"] = _nf4(dtype)
     base, loading_info = from_pretrained(auto_class(describe(config.model)), config.model, **options)
     assert isinstance(base, PreTrainedModel)
     if loading_info["missing_keys"]:
