@@ -119,7 +119,7 @@ class RerankingData:
         return self._with_collaborative(self._evaluation("validation", config.candidates), config, "validation")
 
     def test(self, config: TrialConfig) -> list[Example]:
-        """The lists for scoring the winner at the end, of the same users (or `test_users` of them) and made in the same way.
+        """The lists for scoring the winner at the end, of the same users or of `test_users`, made in the same way.
 
         Raises:
             SealedError: these data are sealed.

@@ -35,8 +35,8 @@ class Limits:
 def plain_passes(
     encoder: PromptEncoder, examples: Sequence[Example], prompts: Sequence[Prompt], limits: Limits
 ) -> Iterator[Pass]:
-    """Passes of whole prompts, whose lists have equally many `candidates`; with the objective token_ce the answers are appended, and the nodes of labels of several
-    tokens as to a list with one question.
+    """Passes of whole prompts, whose lists have equally many `candidates`; with the objective token_ce the answers are
+    appended, and the nodes of labels of several tokens as to a list with one question.
 
     With collaborative scores each has a `bias` besides, and perhaps a `weight`, as in `shared_passes`; with a teacher
     its log-probabilities, `teacher`, [examples, candidates], −inf of candidates that it has no score of; with images
@@ -69,8 +69,8 @@ def shared_passes(
 ) -> Iterator[Pass]:
     """Passes of lists with their questions; a list is in several passes if its questions don't fit into one.
 
-    Besides `targets` and `candidates` each has `bias`, [examples, candidates], to add to the labels' logits, perhaps `weight`,
-    [examples], to multiply all logits by before, and perhaps `teacher`, as in `plain_passes`.
+    Besides `targets` and `candidates` each has `bias`, [examples, candidates], to add to the labels' logits, perhaps
+    `weight`, [examples], to multiply all logits by before, and perhaps `teacher`, as in `plain_passes`.
 
     Args:
         correction: [items], see `CandidateSampler.list_correction`.
