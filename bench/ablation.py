@@ -56,6 +56,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "token_ce": {"objective": "token_ce"},
     "ranknet": {"objective": "ranknet"},
     "lambdaloss": {"objective": "lambdaloss"},
+    "two right items": {"positives": 2},
     "last epoch by DPO": {"dpo_epochs": 1},
     "teacher collaborative": {"teacher": "collaborative"},
     "teacher ease": {"teacher": "ease"},

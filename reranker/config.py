@@ -115,6 +115,13 @@ class TrialConfig(StrictModel):
     )
     skill_mix: float = Field(0.0, ge=0, le=0.5, description="share of such questions that stay among the training's")
     # The optimisation
+    positives: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="items of a training list that are right: the target, and what the user touched next, each worth half "
+        "of the one before",
+    )
     objective: Literal["label_ce", "token_ce", "ranknet", "lambdaloss"] = Field(
         "label_ce",
         description="softmax over the list's labels; or over the whole vocabulary, as in plain SFT; or the true item "
@@ -232,6 +239,20 @@ class TrialConfig(StrictModel):
             raise ValueError("dpo_epochs must be 0 with objective: token_ce, which does not compare candidates")
         if self.teacher != "none":
             raise ValueError("dpo_epochs must be 0 with a teacher, of which the second stage knows nothing")
+        return self
+
+    @model_validator(mode="after")
+    def _several_positives_leave_room(self) -> TrialConfig:
+        if self.positives == 1:
+            return self
+        if self.objective == "token_ce" or self.dpo_epochs:
+            raise ValueError("positives must be 1 with objective: token_ce or dpo_epochs, which know one right answer")
+        if self.positives >= self.least_candidates:
+            raise ValueError("positives must be less than `candidates` (and `first_candidates`)")
+        if self.list_sharing != "auto" and self.list_sharing * self.positives > self.least_candidates:
+            raise ValueError(
+                "list_sharing times positives must be at most `candidates` (and `first_candidates`): all stand in the list"
+            )
         return self
 
     @model_validator(mode="after")

@@ -290,7 +290,8 @@ class RerankingData:
         own, candidates = None, np.array([example.candidates for example in examples])
         if part == "train":
             own = np.zeros(candidates.shape, dtype=np.int64)
-            own[np.arange(len(examples)), [example.target for example in examples]] = 1
+            rows = [row for row, example in enumerate(examples) for _ in (example.target, *example.further)]
+            own[rows, [place for example in examples for place in (example.target, *example.further)]] = 1
         fitted = self._collaborative("test" if part == "test" else "validation", config.candidates)
         return fitted.scores([example.history for example in examples], candidates, own).astype(np.float32)
 

@@ -22,6 +22,9 @@ class Example:
     candidates: tuple[int, ...]  # in the order of their labels, without repeats
     target: int  # position of the true item in `candidates`; MISSING if a retriever did not find it
     excluded: tuple[int, ...] = ()  # positions that are not negatives for this user, in a shared list
+    further: tuple[
+        int, ...
+    ] = ()  # positions of what the user touched next after the target, the nearest first: right too, but less so
     nth: int = 0  # which of the user's targets of its part it asks for
     behind: int = NOWHERE  # items that the retriever puts before a MISSING target, in a full evaluation
     collaborative: tuple[

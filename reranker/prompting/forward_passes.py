@@ -15,6 +15,7 @@ from reranker.modeling.batching import by_length, pad_right
 from reranker.modeling.shared_list_attention import lay_out
 from reranker.prompting.prompts import Prompt, PromptEncoder, SharedPrompt
 
+_WORTH = 0.5  # of what the user touched next, beside the item before it
 _EXCLUDED = -1e9  # added to the logits of items that are not negatives
 Pass = dict[str, Any]
 
@@ -56,6 +57,7 @@ def plain_passes(
             of_pass = [examples[i] for i in rows]
             added = {"bias": _collaborative(of_pass), **_weights(encoder, of_pass)}
         added |= _taught(encoder, [examples[i] for i in rows])
+        added |= _relevance([examples[i] for i in rows])
         added["candidates"] = len(examples[0].candidates)
         yield {**_in_pass(encoder, batch), **added, "targets": torch.tensor([prompts[i].target for i in rows])}
 
@@ -142,6 +144,7 @@ def _laid_out(encoder: PromptEncoder, blocks: Sequence[_Block], correction: NDAr
         "candidates": len(examples[0].candidates),
         "bias": bias,
         **_weights(encoder, examples),
+        **_relevance(examples),
         **_taught(encoder, examples, of_list),
     }
 
@@ -161,6 +164,17 @@ def _weights(encoder: PromptEncoder, examples: Sequence[Example]) -> Pass:
     if weight == 1:
         return {}
     return {"weight": torch.tensor([weight if example.collaborative else 1.0 for example in examples])}
+
+
+def _relevance(examples: Sequence[Example]) -> Pass:
+    """How right each candidate is, fp32 [examples, candidates], if in any example another than the target is."""
+    if not any(example.further for example in examples):
+        return {}
+    relevance = torch.zeros(len(examples), len(examples[0].candidates))
+    for row, example in zip(relevance, examples, strict=True):
+        for nth, place in enumerate((example.target, *example.further)):
+            row[place] = _WORTH**nth
+    return {"relevance": relevance}
 
 
 def _taught(encoder: PromptEncoder, examples: Sequence[Example], correction: torch.Tensor | None = None) -> Pass:

@@ -36,7 +36,7 @@ def examples_of_a_list(config: TrialConfig, workers: int) -> int:
     share = share_of_batch(config, workers)
     if config.prompt_order == "history_first":
         return 1
-    automatic = max(1, min(_AUTO_SHARING, config.least_candidates, config.effective_batch // 2))
+    automatic = max(1, min(_AUTO_SHARING, config.least_candidates // config.positives, config.effective_batch // 2))
     most = automatic if config.list_sharing == "auto" else config.list_sharing
     return max(divisor for divisor in range(1, min(most, share) + 1) if share % divisor == 0)
 

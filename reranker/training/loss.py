@@ -17,7 +17,7 @@ from reranker.modeling.shared_list_attention import Layout, sharing
 from reranker.prompting.forward_passes import Pass
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.distillation import divergence, is_taught
-from reranker.training.ranking_losses import RANKING_LOSSES
+from reranker.training.ranking_losses import RANKING_LOSSES, listnet
 
 
 class Objective:
@@ -88,27 +88,34 @@ class Objective:
         listed = self._label_ids[: batch["candidates"]]
         return logits.index_add(2, listed, F.pad(bias[:, None], (0, 0, 0, self._positions - 1)))
 
-    def loss(self, logits: Tensor, targets: Tensor, teacher: Tensor | None = None) -> Tensor:
+    def loss(
+        self, logits: Tensor, targets: Tensor, teacher: Tensor | None = None, relevance: Tensor | None = None
+    ) -> Tensor:
         """The mean over the examples, or over the tokens of their answers as in plain SFT.
 
         Args:
+            relevance: how right each candidate is, [examples, candidates]; None: the target alone is.
             teacher: a teacher's log-probabilities, see `reranker.training.distillation`; examples of which it says
                 nothing are trained without it.
         """
         if teacher is not None:
             weights = self._teacher_weight * is_taught(teacher)
-            own = self._of_each(logits[:, -1], targets)
+            own = self._of_each(logits[:, -1], targets, relevance)
             return ((1 - weights) * own + weights * divergence(logits[:, -1], teacher)).mean()
-        if self._ranking_loss is not None:
-            return self._ranking_loss(logits[:, -1], targets).mean()
+        if self._ranking_loss is not None or relevance is not None:
+            return self._of_each(logits[:, -1], targets, relevance).mean()
         if self._by_label:
             return F.cross_entropy(logits[:, -1], targets)
         return F.cross_entropy(logits[:, :-1].flatten(0, 1), self._answers[targets].flatten())
 
-    def _of_each(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def _of_each(self, logits: Tensor, targets: Tensor, relevance: Tensor | None) -> Tensor:
         """The objective that compares labels, [examples]."""
         if self._ranking_loss is not None:
-            return self._ranking_loss(logits, targets)
+            if relevance is None:
+                relevance = F.one_hot(targets, logits.shape[1]).to(logits.dtype)
+            return self._ranking_loss(logits, relevance)
+        if relevance is not None:
+            return listnet(logits, relevance)
         return F.cross_entropy(logits, targets, reduction="none")
 
     def first(self, logits: Tensor) -> Tensor:

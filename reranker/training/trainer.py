@@ -194,7 +194,8 @@ class RerankerTrainer(ResumableTrainer):
     ) -> Tensor:
         """The loss of the configuration's objective, or of the second stage."""
         if self._reference is None:
-            return self._objective.loss(self._objective.logits(model, inputs), inputs["targets"], inputs.get("teacher"))
+            taught, relevance = inputs.get("teacher"), inputs.get("relevance")
+            return self._objective.loss(self._objective.logits(model, inputs), inputs["targets"], taught, relevance)
         bare = self.accelerator.unwrap_model(model)
         with self._reference.in_place(bare):
             before = self._objective.logits(bare, inputs)[:, -1]

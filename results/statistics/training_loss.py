@@ -1,7 +1,7 @@
 """A trial's configuration → what its training loss, and its validation loss, can be held against.
 
 The validation loss is always the softmax over a list's labels, in nats; that of guessing is ln(candidates). The training
-loss is that only with `objective: label_ce`, without a teacher, without titles asked in between and with as many candidates in each epoch.
+loss is that only with `objective: label_ce`, without a teacher, without titles asked in between, with one right item a list and as many candidates in each epoch.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ def other_loss(trial: StoredTrial) -> bool:
         or values.get("teacher", "none") != "none"
         or bool(values.get("skill_mix"))
         or bool(values.get("first_candidates"))
+        or values.get("positives", 1) > 1
         or bool(values.get("dpo_epochs"))
     )
 
@@ -40,6 +41,8 @@ def what_is_trained(trial: StoredTrial) -> str:
         parts.append(f"skill_mix: {mix:g}")
     if first := values.get("first_candidates"):
         parts.append(f"first_candidates: {first}")
+    if (right := values.get("positives", 1)) > 1:
+        parts.append(f"positives: {right}")
     if last := values.get("dpo_epochs"):
         parts.append(f"dpo_epochs: {last}")
     return f" ({', '.join(parts)})" if parts else ""

@@ -104,7 +104,7 @@ def test_the_loss_is_mixed_by_weight_and_examples_without_a_teacher_have_their_o
     logits = torch.randn(3, 1, 20, generator=generator)
     targets, teacher = torch.tensor([4, 0, 19]), torch.randn(3, 20, generator=generator).log_softmax(dim=1)
     teacher[1] = NONE
-    own = ranknet(logits[:, 0], targets)
+    own = ranknet(logits[:, 0], F.one_hot(targets, logits.shape[-1]).float())
     if objective == "label_ce":
         own = F.cross_entropy(logits[:, 0], targets, reduction="none")
     expected = [0.3 * own[i] + 0.7 * divergence(logits[:, 0], teacher)[i] if i != 1 else own[1] for i in range(3)]

@@ -83,7 +83,7 @@ def test_the_loss_is_over_the_candidates_of_the_epoch(small, sharing, objective,
             if objective == "label_ce":
                 losses.append(F.cross_entropy(logits[0, labels[:4]], torch.tensor(prompt.target)).item())
             elif objective == "ranknet":
-                losses.append(ranknet(logits[:1, labels[:4]], torch.tensor([prompt.target])).item())
+                losses.append(ranknet(logits[:1, labels[:4]], torch.eye(4)[[prompt.target]]).item())
             else:
                 losses.append(F.cross_entropy(logits, torch.tensor(answer)).item())
     reports = []

@@ -325,7 +325,7 @@ def test_a_share_of_questions_by_title_stays_in_the_training(small, sharing, mon
     seen: list[int] = []
     run = Objective.loss
     monkeypatch.setattr(
-        Objective, "loss", lambda self, logits, t, taught: seen.append(len(t)) or run(self, logits, t, taught)
+        Objective, "loss", lambda self, logits, t, *others: seen.append(len(t)) or run(self, logits, t, *others)
     )
     knobs = {"skill_steps": 0, "skill_mix": 0.5, "list_sharing": sharing, "effective_batch": 16}
     figures = fine_tune(TAUGHT.model_copy(update=knobs), small).figures

@@ -222,7 +222,7 @@ def test_every_knob_changes_something(small):
         "epochs": 3, "learning_rate": 5e-3, "schedule": "cosine", "warmup_epochs": 1.0, "weight_decay": 0.5,
         "max_grad_norm": 0.01, "effective_batch": 4, "micro_batch": 2, "lora_rank": 2, "lora_alpha": 1,
         "lora_dropout": 0.5, "lora_targets": "qv", "permutations": 3, "seed": 7, "list_sharing": 4,
-            "skill_steps": 3, "skill_mix": 0.4, "history_dropout": 0.5, "first_candidates": 2, "dpo_epochs": 1, "collaborative_scores": "counts",
+            "skill_steps": 3, "skill_mix": 0.4, "history_dropout": 0.5, "first_candidates": 2, "positives": 2, "dpo_epochs": 1, "collaborative_scores": "counts",
         "label_prior": "divide", "teacher": "ease",
         "lora_init": "pissa", "lora_plus_ratio": 16.0, "rslora": True, "dora": True,
     }  # fmt: skip

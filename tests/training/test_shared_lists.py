@@ -174,7 +174,7 @@ def test_the_loss_is_that_of_separate_prompts_over_the_same_lists(small, objecti
             if objective == "label_ce":
                 losses.append(F.cross_entropy(logits[0, labels], torch.tensor(prompt.target)).item())
             elif objective in RANKING_LOSSES:
-                alone = RANKING_LOSSES[objective](logits[:1, labels], torch.tensor([prompt.target]))
+                alone = RANKING_LOSSES[objective](logits[:1, labels], torch.eye(20)[[prompt.target]])
                 losses.append(alone.item())
             else:
                 losses.append(F.cross_entropy(logits, torch.tensor(answer)).item())

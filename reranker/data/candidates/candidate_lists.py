@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -86,6 +87,7 @@ class CandidateSampler:
         users, positions = prefixes[:, 0], prefixes[:, 1]
         order_epoch = epoch if config.shuffle_candidates else 0
         negatives = config.candidates - 1
+        further = self._further(config, prefixes)
         base = (config.seed, epoch, users, positions)
         popular, hard = self._shares(config, np.full(len(users), negatives), random_bits(*base, _MIX))
         pools = self._hard.of(prefixes) if config.negatives.retriever else _no_pools(users)
@@ -94,9 +96,13 @@ class CandidateSampler:
             users,
             [sequences[u][max(0, p - _most_used(config)) : p] for u, p in prefixes.tolist()],
             np.array([sequences[u][p] for u, p in prefixes.tolist()], dtype=np.int64),
-            self._negatives.of("train", users, negatives, popular, random_bits(*base, _NEGATIVE), pools, hard),
+            _ending_with(
+                further,
+                self._negatives.of("train", users, negatives, popular, random_bits(*base, _NEGATIVE), pools, hard),
+            ),
             random_bits(config.seed, order_epoch, users, positions, _ORDER),
         )
+        examples = [_with_further(e, items) for e, items in zip(examples, further, strict=True)]
         check_no_leak(examples, self.interactions, self.split, "train")
         return examples
 
@@ -116,9 +122,10 @@ class CandidateSampler:
         dealt = _dealt(prefixes, together, random_bits(config.seed, epoch, prefixes[:, 0], _DEAL))
         sequences = [sequence.tolist() for sequence in self.split.train]
         targets = [np.array([sequences[u][p] for u, p in group.tolist()], dtype=np.int64) for group in dealt]
-        listed_targets = np.full((len(dealt), together), OPEN, dtype=np.int64)
-        for row, items in enumerate(targets):
-            distinct = np.unique(items)
+        further = [self._further(config, group) for group in dealt]
+        listed_targets = np.full((len(dealt), together * config.positives), OPEN, dtype=np.int64)
+        for row, (items, more) in enumerate(zip(targets, further, strict=True)):
+            distinct = np.unique(np.concatenate([items, *more]))
             listed_targets[row, : len(distinct)] = distinct
         keys = random_bits(config.seed, epoch, np.arange(len(dealt)), together)
         count = config.candidates - (listed_targets != OPEN).sum(axis=1)
@@ -130,21 +137,25 @@ class CandidateSampler:
         popular, hard = self._shares(config, count, random_bits(keys, _MIX))
         drawn = self._negatives.draw("train", listed_targets, count, popular, random_bits(keys, _NEGATIVE), pools, hard)
         lists = []
-        for group, items, row_targets, row_drawn, row_count, key in zip(
-            dealt, targets, listed_targets, drawn, count, keys, strict=True
+        for group, items, more, row_targets, row_drawn, row_count, key in zip(
+            dealt, targets, further, listed_targets, drawn, count, keys, strict=True
         ):
             unordered = np.concatenate([row_targets[row_targets != OPEN], row_drawn[:row_count]])
             listed = unordered[shuffled(random_bits(int(key), _ORDER), len(unordered))[0]]
             touched = self._touched.holds(np.repeat(group[:, 0], len(listed)), np.tile(listed, len(group)))
             excluded = touched.reshape(len(group), len(listed)) & (listed != items[:, None])
+            for row, own in zip(excluded, more, strict=True):
+                row[np.isin(listed, own)] = False
             places = (listed == items[:, None]).argmax(axis=1)
             lists.append(
                 [
-                    Example(
-                        user, tuple(sequences[user][max(0, at - _most_used(config)) : at]), tuple(listed.tolist()),
-                        int(place), tuple(np.flatnonzero(row).tolist()),
+                    _with_further(
+                        Example(
+                            user, tuple(sequences[user][max(0, at - _most_used(config)) : at]), tuple(listed.tolist()),
+                            int(place), tuple(np.flatnonzero(row).tolist()),
+                        ), own,
                     )
-                    for (user, at), place, row in zip(group.tolist(), places, excluded, strict=True)
+                    for (user, at), place, row, own in zip(group.tolist(), places, excluded, more, strict=True)
                 ]
             )  # fmt: skip
         check_no_leak([example for examples in lists for example in examples], self.interactions, self.split, "train")
@@ -153,8 +164,8 @@ class CandidateSampler:
     def list_correction(self, config: TrialConfig, prefixes: IntArray, together: int) -> NDArray[np.float32]:
         """For each item, log(frequency as a negative in lists of the mix alone / frequency in shared lists), [items].
 
-        A shared list has (together - 1) targets and (candidates - together) drawn items as negatives, an ordinary list
-        (candidates - 1) drawn items. Items that are negatives more often would learn lower scores. Added to the logits
+        With p positives an example, a shared list has p · (together - 1) targets and (candidates - p · together) drawn
+        items as negatives, an ordinary list (candidates - p) drawn items. Items that are negatives more often would learn lower scores. Added to the logits
         in training, the correction offsets this, so scores mean the same as after training on the mix. Source: sampled
         softmax (Bengio and Senécal, Quick training of probabilistic neural nets by importance sampling, AISTATS 2003).
         Hard negatives count as uniform ones.
@@ -170,8 +181,8 @@ class CandidateSampler:
         known, weights = self._negatives.known["train"], self._negatives.weights["train", "popularity"]
         popularity = weights / weights.sum()
         mix = config.negatives.popularity * popularity + (1 - config.negatives.popularity) / known.sum()
-        negatives = config.candidates - 1
-        shared = (together - 1) * target_shares + (negatives + 1 - together) * mix
+        each, negatives = config.positives, config.candidates - config.positives
+        shared = each * (together - 1) * target_shares + (config.candidates - each * together) * mix
         ratio = np.ones(items)  # of items that are in no list
         np.divide(negatives * mix, np.maximum(shared, 1e-9 * mix), out=ratio, where=known)
         correction: NDArray[np.float32] = np.log(ratio).astype(np.float32)
@@ -273,6 +284,11 @@ class CandidateSampler:
         sequences = self.interactions.sequences
         return [sequences[u][:p] for u, p in zip(held_out.users.tolist(), held_out.positions.tolist(), strict=True)]
 
+    def _further(self, config: TrialConfig, prefixes: IntArray) -> list[ItemCodes]:
+        """What each prefix's user touched next in training after its target, up to `positives` with it."""
+        train, more = self.split.train, config.positives - 1
+        return [train[user][position + 1 : position + 1 + more] for user, position in prefixes.tolist()]
+
     def _questions(self, held_out: HeldOut) -> IntArray:
         """A number for each target, for its random numbers; of a user's first target it is the user's."""
         return held_out.users + held_out.nth * len(self.interactions.user_ids)
@@ -366,6 +382,22 @@ def _dealt(prefixes: IntArray, together: int, keys: Words) -> list[IntArray]:
     groups = -(-len(prefixes) // together)
     order = np.lexsort((prefixes[:, 1], prefixes[:, 0], keys))
     return [prefixes[order[start::groups]] for start in range(groups)]
+
+
+def _ending_with(further: list[ItemCodes], negatives: IntArray) -> IntArray:
+    """Each row's negatives, the last of them replaced by the row's further items, [rows, negatives]."""
+    for row, items in zip(negatives, further, strict=True):
+        row[len(row) - len(items) :] = items
+    return negatives
+
+
+def _with_further(example: Example, items: ItemCodes) -> Example:
+    """The example with the places of these further right items."""
+    return (
+        replace(example, further=tuple(example.candidates.index(item) for item in items.tolist()))
+        if len(items)
+        else example
+    )
 
 
 def _joined(pools: list[ItemCodes]) -> ItemCodes:

@@ -42,9 +42,10 @@ def check_no_leak(
     listed_row, listed = _flat([example.candidates for example in examples])
     shared = np.zeros(len(listed), dtype=np.bool_)  # not negatives of this example
     starts = np.cumsum([0, *(len(example.candidates) for example in examples)])
-    shared[
-        [start + at for example, start in zip(examples, starts[:-1].tolist(), strict=True) for at in example.excluded]
-    ] = True
+    begins = starts[:-1].tolist()
+    shared[[start + at for example, start in zip(examples, begins, strict=True) for at in example.excluded]] = True
+    right = [start + at for example, start in zip(examples, begins, strict=True) for at in example.further]
+    shared[right] = True
     if part == "train":
         expected, known_pairs = targets, pair_keys(split.train, items)
         is_earlier = contains(known_pairs, users[seen_row] * items + seen)
@@ -77,6 +78,8 @@ def check_no_leak(
     if part == "train":
         outside = ~contains(known_pairs, users * items + targets)
         rules["a target must be of the user's training part"] = np.flatnonzero(outside)
+        own = contains(known_pairs, users[listed_row[right]] * items + listed[right])
+        rules["what else is right must be of the user's training part"] = listed_row[right][~own]
     else:
         rules[f"the target must be the item held out for {part}"] = np.flatnonzero(has_target & (targets != expected))
     if not retrieved:
