@@ -16,6 +16,9 @@ from reranker.ranking.list_ranker import Question, Ranking
 from reranker.ranking.ranker import Reranker
 from tune.serving.http_app import Limits, make_app
 
+_WAITING = (
+    64  # requests that a replica holds at least: what it turns away asks again ever more rarely, and it would be idle
+)
 Asked = tuple[Question, int | None]  # a list, and its permutations
 
 
@@ -60,7 +63,7 @@ def application(service: Service) -> serve.Application:
     deployment = serve.deployment(
         name="reranker",
         ray_actor_options={"num_cpus": service.cpus, "num_gpus": service.gpus},
-        max_ongoing_requests=4 * service.batch_lists,
+        max_ongoing_requests=max(_WAITING, 4 * service.batch_lists),
         autoscaling_config=scaling,
     )
     return deployment(serve.ingress(build)()).bind()
