@@ -47,14 +47,12 @@ def kept_bytes(config: TrialConfig) -> int:
 
 
 def forward_and_kept_bytes(model: PeftModel, config: TrialConfig) -> tuple[torch.Tensor, int]:
-    """The loss of random prompts, one of them padded, and what they keep."""
+    """The loss of random prompts, and what they keep."""
     ids = torch.randint(5, present(shape_of(config.model)).vocabulary, (BATCH, TOKENS))
-    mask = torch.ones_like(ids)
-    mask[0, 0] = 0
     logits = {"logits_to_keep": 1} if config.objective == "label_ce" else {}
 
     def forward() -> torch.Tensor:
-        outputs = model(input_ids=ids, attention_mask=mask, use_cache=False, **logits)
+        outputs = model(input_ids=ids, use_cache=False, **logits)
         return F.cross_entropy(outputs.logits.float().flatten(0, 1), outputs.logits.argmax(-1).flatten())
 
     return loss_and_kept_bytes(model, forward)

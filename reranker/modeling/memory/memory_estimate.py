@@ -162,14 +162,14 @@ def host_memory() -> DeviceMemory:
 
 
 def _kept_by_attention(shape: Shape, size: PassSize) -> int:
-    """How many numbers one layer keeps: queries, keys, values, the mask, and the output.
+    """How many numbers one layer keeps: queries, keys, values, and the output.
 
-    A padded pass has a mask, so keys and values are repeated for all heads. Shared lists repeat theirs for each
-    question, and the mask for heads that share keys; the outputs of both parts are copied once more to join them.
+    Prompts have no mask. Shared lists have one for each of the heads that share keys, and repeat keys and values for
+    each question; the outputs of both parts are copied once more to join them.
     """
     heads, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     if not size.prefix:
-        return size.tokens * (4 * heads + size.width)
+        return size.tokens * (2 * heads + 2 * kv)
     seen, groups = size.prefix + size.width, shape.heads // shape.kv_heads
     masks = groups * (size.rows * size.prefix**2 + size.examples * size.width * seen)
     return size.tokens * (3 * heads + 2 * kv) + size.examples * seen * 2 * kv + masks
