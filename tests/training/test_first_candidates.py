@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 
-from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig, build_trial_config
 from reranker.data.assemble import RerankingData
 from reranker.data.item_token_cache import Catalogue
@@ -19,6 +17,7 @@ from reranker.prompting.prompts import PromptEncoder
 from reranker.training.batch_plan import examples_of_a_list
 from reranker.training.ranking_losses import ranknet
 from reranker.training.sft import fine_tune
+from tests.trained import trains_the_same_after_a_break
 
 GROWING = TrialConfig(
     model="demo-tiny", candidates=20, first_candidates=4, epochs=3, effective_batch=16, lora_rank=4, learning_rate=1e-3
@@ -95,17 +94,7 @@ def test_the_loss_is_over_the_candidates_of_the_epoch(small, sharing, objective,
 @pytest.mark.parametrize("sharing", [1, 4])
 def test_a_training_that_goes_on_gives_exactly_what_one_without_a_break_gives(small, sharing, tmp_path):
     config = GROWING.model_copy(update={"list_sharing": sharing, "teacher": "item_knn", "skill_mix": 0.2})
-    whole, broken = TrialFolder(tmp_path / "whole"), TrialFolder(tmp_path / "broken")
-    fine_tune(config, small, folder=whole, resume=True)
-
-    def stop(report):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fine_tune(config, small, folder=broken, on_report=stop, resume=True)
-    fine_tune(config, small, folder=broken, resume=True)
-    found, expected = (load_file(f.adapter / "adapter_model.safetensors") for f in (broken, whole))
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert trains_the_same_after_a_break(config, small, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from reranker.training.label_skill_training import FindLists, SkillLesson, kept_
 from reranker.training.loss import Objective
 from reranker.training.sft import fine_tune
 from tests.present import present
+from tests.trained import trains_the_same_after_a_break
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 CPU = torch.device("cpu")
@@ -273,17 +274,7 @@ def _free_port() -> int:
 @pytest.mark.slow
 def test_a_training_that_goes_on_gives_exactly_what_one_without_a_break_gives(small, tmp_path):
     config = TAUGHT.model_copy(update={"epochs": 2})
-    whole, broken = TrialFolder(tmp_path / "whole"), TrialFolder(tmp_path / "broken")
-    fine_tune(config, small, folder=whole, resume=True)
-
-    def stop(report):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fine_tune(config, small, folder=broken, on_report=stop, resume=True)
-    fine_tune(config, small, folder=broken, resume=True)
-    found, expected = (load_file(f.adapter / "adapter_model.safetensors") for f in (broken, whole))
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert trains_the_same_after_a_break(config, small, tmp_path)
 
 
 def test_a_probe_takes_any_of_equal_titles_for_right():

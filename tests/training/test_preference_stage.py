@@ -6,9 +6,7 @@ import math
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import NegativesMix, TrialConfig, build_trial_config
 from reranker.data.assemble import RerankingData
 from reranker.data_config import DemoData
@@ -17,6 +15,7 @@ from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import load_base
 from reranker.training.preference_stage import Reference, softmax_dpo
 from reranker.training.sft import fine_tune
+from tests.trained import trains_the_same_after_a_break
 
 EXCLUDED = -1e9
 TWO_STAGES = TrialConfig(
@@ -77,18 +76,7 @@ def test_what_it_is_held_against_stays_as_it_was_and_leaves_the_model_as_it_is()
 @pytest.mark.parametrize("sharing", [1, 4])
 def test_a_training_that_goes_on_within_it_gives_exactly_what_one_without_a_break_gives(small, sharing, tmp_path):
     config = TWO_STAGES.model_copy(update={"epochs": 3, "dpo_epochs": 2, "list_sharing": sharing, "lora_dropout": 0.1})
-    whole, broken = TrialFolder(tmp_path / "whole"), TrialFolder(tmp_path / "broken")
-    fine_tune(config, small, folder=whole, resume=True)
-
-    def stop(report):
-        if report.figures["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fine_tune(config, small, folder=broken, on_report=lambda report: stop(report) or True, resume=True)
-    fine_tune(config, small, folder=broken, resume=True)
-    found, expected = (load_file(f.adapter / "adapter_model.safetensors") for f in (broken, whole))
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert trains_the_same_after_a_break(config, small, tmp_path, after=2)
 
 
 @pytest.mark.slow

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 
-from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import NegativesMix, TrialConfig, build_trial_config
 from reranker.data.assemble import RerankingData
 from reranker.data.candidates.candidate_lists import CandidateSampler, training_prefixes
@@ -23,6 +21,7 @@ from reranker.prompting.prompts import PromptEncoder
 from reranker.training.batch_plan import examples_of_a_list
 from reranker.training.ranking_losses import RANKING_LOSSES
 from reranker.training.sft import fine_tune
+from tests.trained import trains_the_same_after_a_break
 
 SHARED = TrialConfig(model="demo-tiny", epochs=1, learning_rate=1e-3, lora_rank=4, list_sharing=8, effective_batch=16)
 TIMED = {"seconds", "seconds_per_list", "train_seconds", "tokens_per_second", "peak_memory_mb"}
@@ -204,17 +203,7 @@ def test_a_bf16_base_trains_too(small):
 @pytest.mark.slow
 def test_a_training_that_goes_on_gives_exactly_what_one_without_a_break_gives(small, tmp_path):
     config = SHARED.model_copy(update={"epochs": 2, "lora_dropout": 0.1})
-    whole, broken = TrialFolder(tmp_path / "whole"), TrialFolder(tmp_path / "broken")
-    fine_tune(config, small, folder=whole, resume=True)
-
-    def stop(report):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fine_tune(config, small, folder=broken, on_report=stop, resume=True)
-    fine_tune(config, small, folder=broken, resume=True)
-    found, expected = (load_file(f.adapter / "adapter_model.safetensors") for f in (broken, whole))
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert trains_the_same_after_a_break(config, small, tmp_path)
 
 
 def test_how_many_share_a_list():
