@@ -17,7 +17,7 @@ from tune.study_file.preflight import fewest_steps
 from tune.study_file.study import Study
 
 _BETWEEN_S = 240.0  # two reports, at the least
-_REFERENCE_PASS = 1 / 3  # of a step's time, in which softmax-DPO asks the model as it was before
+_REFERENCE_PASS = 0.4  # of a step's time, in which softmax-DPO asks the model as it was before; demo-small, two cores
 _SCORING = 0.2  # of the training between two reports, at the most
 
 

@@ -16,9 +16,8 @@ from reranker.ranking.list_ranker import Question, Ranking
 from reranker.ranking.ranker import Reranker
 from tune.serving.http_app import Limits, make_app
 
-_WAITING = (
-    64  # requests that a replica holds at least: what it turns away asks again ever more rarely, and it would be idle
-)
+# Requests that a replica holds at least: those that it turns away ask again ever more rarely, and it would be idle.
+_WAITING = 64
 Asked = tuple[Question, int | None]  # a list, and its permutations
 
 

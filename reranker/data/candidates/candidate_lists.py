@@ -165,7 +165,8 @@ class CandidateSampler:
         """For each item, log(frequency as a negative in lists of the mix alone / frequency in shared lists), [items].
 
         With p positives an example, a shared list has p · (together - 1) targets and (candidates - p · together) drawn
-        items as negatives, an ordinary list (candidates - p) drawn items. Items that are negatives more often would learn lower scores. Added to the logits
+        items as negatives, an ordinary list (candidates - p) drawn items.
+        Items that are negatives more often would learn lower scores. Added to the logits
         in training, the correction offsets this, so scores mean the same as after training on the mix. Source: sampled
         softmax (Bengio and Senécal, Quick training of probabilistic neural nets by importance sampling, AISTATS 2003).
         Hard negatives count as uniform ones.
@@ -393,11 +394,9 @@ def _ending_with(further: list[ItemCodes], negatives: IntArray) -> IntArray:
 
 def _with_further(example: Example, items: ItemCodes) -> Example:
     """The example with the places of these further right items."""
-    return (
-        replace(example, further=tuple(example.candidates.index(item) for item in items.tolist()))
-        if len(items)
-        else example
-    )
+    if not len(items):
+        return example
+    return replace(example, further=tuple(map(example.candidates.index, items.tolist())))
 
 
 def _joined(pools: list[ItemCodes]) -> ItemCodes:
