@@ -39,7 +39,7 @@ def examples_of(data: RerankingData, together: int) -> list[Example]:
 
 @pytest.mark.parametrize("together", [1, 4])
 def test_a_list_holds_what_the_user_touched_next_in_training(small, together):
-    found = {}
+    found: dict[int, int] = {}
     for example in examples_of(small, together):
         train = small.split.train[example.user].tolist()
         at = train.index(example.candidates[example.target])
