@@ -65,6 +65,11 @@ class TrialConfig(StrictModel):
     quantisation: Literal["none", "nf4"] = Field(
         "none", description="of the frozen base: nf4 holds its layers in 4 bits, and computes in `precision` (QLoRA)"
     )
+    shard_base: Literal["auto"] | bool = Field(
+        "auto",
+        description="a trial's workers divide the base's layers among them, each holding a part; slower; auto: where no "
+        "single GPU holds it",
+    )
     # The question
     candidates: int = Field(20, ge=2, le=MOST_CANDIDATES, description="items in a list, the target among them")
     negatives: NegativesMix = Field(NegativesMix(), description="how training negatives are drawn")
@@ -207,6 +212,10 @@ class TrialConfig(StrictModel):
             raise ValueError("dora must be left out with lora_init: pissa or olora")
         if self.quantisation != "none" and (self.dora or self.lora_init != "zero"):
             raise ValueError("dora and lora_init must be left out with quantisation: they need the base's own weights")
+        if self.shard_base is True and (self.dora or self.quantisation != "none"):
+            raise ValueError(
+                "shard_base must be auto or false with dora or quantisation: both need a layer's whole weights"
+            )
         if self.dora and self.lora_targets != "all_linear":
             raise ValueError("dora must be left out unless lora_targets is all_linear")
         return self

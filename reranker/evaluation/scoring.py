@@ -28,6 +28,7 @@ from reranker.modeling.labels.label_head import only_answers
 from reranker.modeling.labels.label_trie import LabelTrie
 from reranker.modeling.lora.fused_lora import trains_magnitude
 from reranker.modeling.memory.out_of_memory import is_out_of_memory
+from reranker.modeling.sharded_base import idle_pass, is_divided, passes_missing
 from reranker.modeling.shared_list_attention import lay_out, sharing
 from reranker.prompting.prompts import Prompt, PromptEncoder
 
@@ -189,7 +190,7 @@ def _label_shares(
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if len(members) == 1:
+                if len(members) == 1 or is_divided(model):  # where a second try would be one pass more than others make
                     rule = f"scoring a list of {tokens} tokens does not fit the memory"
                     raise TrainingError(rule) from error
             too_much = tokens
@@ -200,15 +201,18 @@ def _label_shares(
     if not architecture_of(base.config).shares_lists:
         rows = range(len(prompts))  # no two prompts have a row in common
     groups = sorted(_alike(prompts, rows), key=lambda group: len(group.members))
+    batches = []
+    for size, same_size in groupby(groups, key=lambda group: len(group.members)):
+        size_groups = list(same_size)
+        nodes = len(trie.nodes)
+        columns = [g.common + size * max(len(prompts[i]) - g.common + nodes for i in g.members) for g in size_groups]
+        for chosen in by_length(columns, _BATCH_TOKENS[device.type]):
+            batches.append([size_groups[i] for i in chosen])
     with _for_inference(model):
-        for size, same_size in groupby(groups, key=lambda group: len(group.members)):
-            size_groups = list(same_size)
-            nodes = len(trie.nodes)
-            columns = [
-                g.common + size * max(len(prompts[i]) - g.common + nodes for i in g.members) for g in size_groups
-            ]
-            for chosen in by_length(columns, _BATCH_TOKENS[device.type]):
-                answer([size_groups[i] for i in chosen])
+        for _ in range(passes_missing(model, len(batches))):
+            idle_pass(model)
+        for batch in batches:
+            answer(batch)
     return shares, mass
 
 
@@ -333,15 +337,15 @@ def _tower_flops(tower: Any, tokens: int) -> float:
 def _for_inference(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     """Disable dropout and merge the adapter into an fp32 base; on exit restore every weight exactly.
 
-    The adapter is not merged into a bf16 base, which would round it to eight bits.
+    The adapter is not merged into a bf16 base, which would round it to eight bits, nor into a divided one.
     """
-    was_training = model.training
+    was_training, is_whole = model.training, not is_divided(model)
     model.eval()
     layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
     base_weights = {
         layer: layer.get_base_layer().weight.data
         for layer in layers
-        if layer.get_base_layer().weight.dtype == torch.float32 and not trains_magnitude(layer)
+        if layer.get_base_layer().weight.dtype == torch.float32 and not trains_magnitude(layer) and is_whole
     }
     try:
         for layer, weight in base_weights.items():

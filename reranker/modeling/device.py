@@ -6,6 +6,8 @@ from functools import cache
 
 import torch
 
+from reranker.modeling.memory.memory_estimate import host_memory
+
 
 def best_device() -> torch.device:
     """This process's CUDA GPU, else Apple's GPU, else the CPU."""
@@ -18,6 +20,15 @@ def best_device() -> torch.device:
 def computes_in_bf16(device: torch.device) -> bool:
     """Whether it is a CUDA GPU with bf16 of its own: those before Ampere only imitate it, slower than fp32."""
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def own_memory(device: torch.device) -> float:
+    """Bytes that this process may take of the device: of a GPU its share, without what others use; else the host's."""
+    if device.type != "cuda":
+        return host_memory().total
+    free, total = torch.cuda.mem_get_info(device)
+    share = torch.cuda.get_per_process_memory_fraction(device)
+    return float(min(free + torch.cuda.memory_reserved(device), share * total))
 
 
 @cache

@@ -26,6 +26,8 @@ from reranker.modeling.architecture_check import architecture_of
 from reranker.modeling.checkpoints.model_files import local_folder, resolve, weight_files
 from reranker.modeling.device import computes_in_bf16
 from reranker.modeling.lora.lora_targets import LORA_TARGETS
+from reranker.modeling.process_group import wait_for_all, worker_rank, workers
+from reranker.modeling.sharded_base import divide
 
 if TYPE_CHECKING:
     from peft import PeftModel  # takes seconds
@@ -36,6 +38,7 @@ from reranker.modeling.checkpoints.quantisation import check_quantiser
 from reranker.modeling.checkpoints.vision_models import auto_class, reads_images
 from reranker.storage.hub import hub_answers, why_silent
 
+_FINGERPRINT = "fingerprint_of_base"  # the attribute that keeps it
 FAMILIES = "Llama, SmolLM, Mistral, Qwen2, Qwen3, Gemma, OLMo, Granite and others that are built like Llama"
 
 
@@ -140,9 +143,12 @@ def _check_weights(folder: Path, model: str) -> None:
             raise InputError([Fault(rule, str(file), field="model", value=model, hint="fetch them again")]) from None
 
 
-def load_base(config: TrialConfig, device: torch.device) -> PreTrainedModel:
+def load_base(config: TrialConfig, device: torch.device, *, in_host_memory: bool = False) -> PreTrainedModel:
     """The frozen base in the configured precision; its weights are read straight to a GPU. On another device the
     trainer moves it there.
+
+    Args:
+        in_host_memory: leave the weights in the host's memory.
 
     Raises:
         InputError: weights are missing (they would be random), or the architecture is not supported.
@@ -150,7 +156,7 @@ def load_base(config: TrialConfig, device: torch.device) -> PreTrainedModel:
     """
     dtype = base_dtype(config, device)
     options: dict[str, Any] = {"dtype": dtype, "output_loading_info": True}
-    if device.type == "cuda" or config.quantisation == "nf4":
+    if (device.type == "cuda" and not in_host_memory) or config.quantisation == "nf4":
         options["device_map"] = {"": device}
     if config.quantisation == "nf4":
         options["quantization_config"] = _nf4(dtype)
@@ -163,6 +169,26 @@ def load_base(config: TrialConfig, device: torch.device) -> PreTrainedModel:
         )
     check_structure(base, config)
     base.config.use_cache = False
+    return base
+
+
+def load_divided(config: TrialConfig, device: torch.device) -> PreTrainedModel:
+    """The base with this worker's part of each layer on the device, and the rest of it whole. Call on all workers.
+
+    One worker after the other reads the weights, so that a machine's memory need not hold them more than once.
+
+    Raises:
+        InputError, EnvironmentFault: as `load_base`.
+    """
+    from torch.distributed.device_mesh import init_device_mesh  # needed only here
+
+    mesh = init_device_mesh(device.type, (workers(),))
+    for turn in range(workers()):
+        if turn == worker_rank():
+            base = load_base(config, device, in_host_memory=True)
+            setattr(base, _FINGERPRINT, base_fingerprint(base))  # while the weights are here
+            divide(base, mesh, device)
+        wait_for_all()
     return base
 
 
@@ -192,6 +218,8 @@ def base_fingerprint(model: PreTrainedModel | PeftModel) -> str:
     Of a quantised base without the quantised ones, which differ in places from one device to another.
     Shapes do not show when a repository has new weights, a folder another model, or a copy is quantised.
     """
+    if (kept := getattr(model, _FINGERPRINT, None)) is not None:
+        return str(kept)
     named = [(name, weight.detach()) for name, weight in model.named_parameters() if "lora_" not in name]
     weights = [weight for _, weight in named if weight.is_floating_point()]
     samples = [

@@ -29,6 +29,7 @@ from reranker.modeling.lora.label_skill import Skill
 from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import base_dtype, base_fingerprint
 from reranker.modeling.process_group import add_up, of_first, worker_rank, workers
+from reranker.modeling.sharded_base import idle_pass, passes_missing
 from reranker.prompting.forward_passes import Limits, Pass, on_device, plain_passes, shared_passes
 from reranker.prompting.prompts import FIND, PromptEncoder
 from reranker.storage.cache_folder import cache_folder
@@ -207,12 +208,15 @@ class SkillLesson:
         lists = self._lists.drawn(_TRAINED, step * count, count)
         questions = sum(map(len, lists))
         right = torch.zeros((), device=self._device)
-        for batch in self._passes(lists):
+        passes = list(self._passes(lists))
+        idle = passes_missing(model, len(passes))
+        for number, batch in enumerate([*passes[-1:] * idle, *passes]):
+            counts = number >= idle
             with self._objective.answering(model, batch):
                 logits = self._logits(model, batch)
-                share = len(batch["targets"]) / questions
+                share = counts * len(batch["targets"]) / questions
                 torch.autograd.backward(share * self._objective.loss(logits, batch["targets"]))
-            right += (self._objective.first(logits) == batch["targets"]).sum()
+            right += counts * (self._objective.first(logits) == batch["targets"]).sum()
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -226,7 +230,10 @@ class SkillLesson:
         model.eval()
         lists = self._lists.drawn(_HELD_OUT, number * _LOOKS, _LOOKS)
         right = torch.zeros((), device=self._device)
-        for batch in self._passes(lists):
+        passes = list(self._passes(lists))
+        for _ in range(passes_missing(model, len(passes))):
+            idle_pass(model)
+        for batch in passes:
             with self._objective.answering(model, batch):
                 right += (self._objective.first(self._logits(model, batch)) == batch["targets"]).sum()
         add_up([right])

@@ -6,8 +6,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
+from typing import Any
 
+from torch.nn.parallel import DistributedDataParallel
 from trl import SFTTrainer
+
+from reranker.modeling.sharded_base import is_divided
 
 
 class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
@@ -20,6 +24,14 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
             self.state.save_to_json(str(folder / "trainer_state.json"))
         self._save_optimizer_and_scheduler(str(folder))
         self._save_rng_state(str(folder))
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        """DDP for the adapter alone, if the base's layers are divided among workers; accelerate refuses such a base."""
+        if not training or model is not self.model or not is_divided(model):
+            return super()._wrap_model(model, training=training, dataloader=dataloader)
+        frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen)  # type: ignore[no-untyped-call]
+        return DistributedDataParallel(model, find_unused_parameters=self.args.ddp_find_unused_parameters)
 
     is_state_loaded = False
 

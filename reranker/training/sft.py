@@ -6,6 +6,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from trl import SFTConfig
@@ -16,10 +17,9 @@ from reranker.data.agreement import check_agreement
 from reranker.data.assemble import RerankingData
 from reranker.errors import OutOfMemory, TrainingStopped
 from reranker.modeling.checkpoints.model_files import shape_of
-from reranker.modeling.device import best_device
+from reranker.modeling.device import best_device, own_memory
 from reranker.modeling.lora.label_skill import Skill
 from reranker.modeling.lora.lora_start import start_at_base
-from reranker.modeling.memory.memory_estimate import host_memory
 from reranker.modeling.memory.out_of_memory import is_out_of_memory
 from reranker.modeling.model_cache import BaseModels
 from reranker.modeling.model_loading import base_dtype
@@ -83,7 +83,9 @@ def fine_tune(
     on_status(TrainingStatus(f"loading {config.model}"))
     encoder = PromptEncoder(bases.catalogue(config, data), config)
     mixed = base_dtype(config, device) == torch.bfloat16
-    shape, capacity = shape_of(config.model), _memory(device)
+    shape, capacity = shape_of(config.model), own_memory(device)
+    if bases.divides(config, device) and shape is not None:
+        shape = replace(shape, shards=workers())
     held = config.model_copy(update={"precision": "bf16" if mixed else "fp32"})
     checkpointed = checkpoints(held, shape, device.type, capacity)
     held = held.model_copy(update={"gradient_checkpointing": checkpointed})
@@ -146,15 +148,6 @@ def fine_tune(
             raise
     assert trainer.best is not None
     return trainer.best
-
-
-def _memory(device: torch.device) -> float:
-    """Bytes that this process may take of the device: of a GPU its share, without what others use; else the host's."""
-    if device.type != "cuda":
-        return host_memory().total
-    free, total = torch.cuda.mem_get_info(device)
-    share = torch.cuda.get_per_process_memory_fraction(device)
-    return float(min(free + torch.cuda.memory_reserved(device), share * total))
 
 
 def _skill(

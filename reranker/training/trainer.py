@@ -31,6 +31,7 @@ from reranker.evaluation.title_probe import named_titles, own_probes, title_prob
 from reranker.modeling.checkpoints.quantisation import count
 from reranker.modeling.lora.label_skill import Skill
 from reranker.modeling.process_group import gathered, of_all, of_first, wait_for_all, worker_rank, workers
+from reranker.modeling.sharded_base import passes_missing
 from reranker.prompting.forward_passes import Pass
 from reranker.prompting.prompts import PromptEncoder
 from reranker.report_figures import SCORED_SHARE, best_report, is_better
@@ -170,10 +171,11 @@ class RerankerTrainer(ResumableTrainer):
         passes, bare = self._prepare_inputs(inputs)["passes"], self.accelerator.unwrap_model(model)
         count = sum(len(batch["targets"]) for batch in passes)
         total = torch.zeros((), device=self.args.device)
-        for number, batch in enumerate(passes, start=1):
+        idle = passes_missing(bare, len(passes))
+        for number, batch in enumerate([*passes[-1:] * idle, *passes], start=1):
             self.rows_of_pass = len(batch["targets"])
-            share = self.rows_of_pass / count
-            last = number == len(passes)
+            share = self.rows_of_pass / count if number > idle else 0.0
+            last = number == idle + len(passes)
             with (
                 self._objective.answering(bare, batch),
                 contextlib.nullcontext() if last else self.accelerator.no_sync(model),

@@ -97,6 +97,17 @@ def test_what_others_use_of_a_gpu_is_not_there(driver, monkeypatch):
     check_device(study, checks_of(study))
 
 
+def test_a_model_that_no_gpu_holds_is_divided_among_workers(driver, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    driver(12000)
+    alone, four = study_of("qwen3-8b"), study_of("qwen3-8b", workers=4)
+    with pytest.raises(InputError, match=r"or resources.workers on a GPU each, which divide the model's layers"):
+        check_device(alone, checks_of(alone))
+    check_device(four, checks_of(four))
+    assert "divided" not in describe_memory(alone, checks_of(alone))[1]
+    assert ", its layers divided among 4 workers" in describe_memory(four, checks_of(four))[1]
+
+
 def test_on_a_cluster_its_smallest_gpu_counts_and_not_what_the_searching_machine_has():
     study, small = study_of("qwen3-4b"), DeviceMemory("NVIDIA L4", 2 * GIB, 2 * GIB, on_gpu=True, bf16=True)
     with pytest.raises(InputError, match=r"a model must fit NVIDIA L4, 2.0 GiB"):

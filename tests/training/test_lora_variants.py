@@ -167,6 +167,8 @@ def test_a_training_that_goes_on_gives_exactly_what_one_without_a_break_gives(sm
     ("knobs", "rule"),
     [
         ({"dora": True, "lora_init": "pissa"}, "dora must be left out with lora_init: pissa or olora"),
+        ({"dora": True, "shard_base": True}, "shard_base must be auto or false with dora or quantisation: both need"),
+        ({"quantisation": "nf4", "shard_base": True}, "shard_base must be auto or false with dora or quantisation"),
         ({"dora": True, "lora_targets": "qv"}, "dora must be left out unless lora_targets is all_linear"),
         ({"lora_plus_ratio": 0.5}, "must be at least 1"),
     ],

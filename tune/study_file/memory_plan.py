@@ -11,6 +11,8 @@ from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError
 from reranker.modeling.checkpoints.model_files import shape_of
 from reranker.modeling.checkpoints.model_names import MODELS, is_hub_id
+from reranker.modeling.checkpoints.model_shape import Shape
+from reranker.modeling.memory.base_sharding import divides
 from reranker.modeling.memory.memory_estimate import GIB, DeviceMemory, MemoryEstimate, PassSize, estimate
 from reranker.training.batch_plan import checkpoints, examples_of_a_list, largest_pass, pass_tokens, share_of_batch
 from reranker.training.label_skill_cost import LISTS, lesson_config
@@ -55,6 +57,7 @@ def describe_memory(study: Study, checks: list[ModelCheck]) -> list[str]:
             f"  {model}: {need.total / GIB:.1f} GiB = {need.weights / GIB:.2f} weights + {need.adapter / GIB:.2f} adapter "
             f"+ {need.activations / GIB:.2f} activations ({size}) "
             f"+ {need.rest / GIB:.1f} else{', with gradient checkpointing' if check.config.gradient_checkpointing else ''}"
+            f"{_division(study, check, memory)}"
             f"{_verdict(study, check, need, capacity, memory)}"
         )
     lines += [f"  {model}: not known before its configuration is here" for model in study.models if model not in needs]
@@ -96,6 +99,8 @@ def check_device(study: Study, checks: list[ModelCheck], of_nodes: DeviceMemory 
         if least is not None and least > capacity:
             rule = f"a model must fit {memory.device}, {capacity / GIB:.1f} GiB; it needs {least / GIB:.1f}"
             hint = "a smaller model, fewer or shorter titles, or a device with more memory"
+            if memory.on_gpu and study.resources.workers == 1:
+                hint = f"{hint}; or resources.workers on a GPU each, which divide the model's layers"
             faults.append(Fault(rule, field="model", value=check.config.model, hint=hint))
     if faults:
         raise InputError(faults)
@@ -116,7 +121,7 @@ def _needs(
     """For each model whose shape is known the largest estimate, with its largest pass."""
     needs: dict[str, tuple[MemoryEstimate, PassSize, ModelCheck]] = {}
     for check in chain.from_iterable(_with_and_without_sharing(study, check) for check in checks):
-        shape = shape_of(check.config.model)
+        shape = _held(study, check.config, memory)
         if shape is None:
             continue
         for config, size in _largest_passes(study, check, memory):
@@ -124,6 +129,15 @@ def _needs(
             if check.config.model not in needs or need.total > needs[check.config.model][0].total:
                 needs[check.config.model] = need, size, replace(check, config=config)
     return needs
+
+
+def _held(study: Study, config: TrialConfig, memory: DeviceMemory) -> Shape | None:
+    """The shape of the configuration's model as each worker holds it; None if it is not known."""
+    shape, workers = shape_of(config.model), study.resources.workers
+    device, capacity = "cuda" if memory.on_gpu else "cpu", worker_capacity(study, memory)
+    if shape is None or not divides(config, shape, device, capacity, workers):
+        return shape
+    return replace(shape, shards=workers)
 
 
 def _with_and_without_sharing(study: Study, check: ModelCheck) -> Iterator[ModelCheck]:
@@ -136,7 +150,7 @@ def _with_and_without_sharing(study: Study, check: ModelCheck) -> Iterator[Model
 def _largest_passes(study: Study, check: ModelCheck, memory: DeviceMemory) -> list[tuple[TrialConfig, PassSize]]:
     """One worker's in training, and in the lesson before it, where all lists, and all questions, are as long as the
     longest."""
-    listed, workers, shape = check.listed, study.resources.workers, shape_of(check.config.model)
+    listed, workers, shape = check.listed, study.resources.workers, _held(study, check.config, memory)
     device, capacity = "cuda" if memory.on_gpu else "cpu", worker_capacity(study, memory)
     checkpointed = checkpoints(check.config, shape, device, capacity)
     config = check.config.model_copy(update={"gradient_checkpointing": checkpointed})
@@ -166,6 +180,11 @@ def _largest_pass(lists: int, together: int, listed: int, question: int, limit: 
     return PassSize(max(1, min(rows, lists * math.ceil(together / branches))), question, listed, branches)
 
 
+def _division(study: Study, check: ModelCheck, memory: DeviceMemory) -> str:
+    shape = _held(study, check.config, memory)
+    return f", its layers divided among {shape.shards} workers" if shape is not None and shape.shards > 1 else ""
+
+
 def _verdict(study: Study, check: ModelCheck, need: MemoryEstimate, capacity: float, memory: DeviceMemory) -> str:
     if need.total <= capacity:
         return ""
@@ -178,7 +197,7 @@ def _verdict(study: Study, check: ModelCheck, need: MemoryEstimate, capacity: fl
 
 def _least(study: Study, check: ModelCheck, memory: DeviceMemory) -> float | None:
     """What the model's smallest passes need, in bytes; None if its shape is not known."""
-    shape = shape_of(check.config.model)
+    shape = _held(study, check.config, memory)
     if shape is None:
         return None
     smallest = check.config.model_copy(update={"gradient_checkpointing": True, "micro_batch": 1})

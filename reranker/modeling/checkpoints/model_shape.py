@@ -47,6 +47,7 @@ class Shape:
     tied: bool = True  # the output layer's weights are the embeddings
     qk_norm: bool = False  # queries and keys are normalised
     tower: Tower | None = None  # that reads images
+    shards: int = 1  # workers that divide the layers' weights among them
 
     @property
     def embeddings(self) -> int:
@@ -56,9 +57,14 @@ class Shape:
     @property
     def parameters(self) -> int:
         """The number of weights, without norms."""
-        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
         tower = 0 if self.tower is None else self.tower.parameters
-        return self.embeddings + self.layers * (attention + 3 * self.hidden * self.intermediate) + tower
+        return self.embeddings + self.layers * self.layer + tower
+
+    @property
+    def layer(self) -> int:
+        """Those of a layer."""
+        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+        return attention + 3 * self.hidden * self.intermediate
 
 
 def read_shape(path: Path) -> Shape | None:

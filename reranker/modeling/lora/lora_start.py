@@ -17,6 +17,7 @@ from torch import Tensor
 from reranker.config import TrialConfig
 from reranker.modeling.lora.fused_lora import LowRank, fuse
 from reranker.modeling.lora.label_skill import Skill
+from reranker.modeling.sharded_base import with_whole_weights
 
 _ADAPTER = "default"
 _ROUNDS, _MORE = 4, 8  # of the randomised SVD: its iterations, and directions that make the wanted ones exact
@@ -30,7 +31,7 @@ def start_at_base(model: PeftModel, config: TrialConfig, skill: Skill | None) ->
     if config.lora_init == "zero":
         return skill
     down, up = ({}, {}) if skill is None else (dict(skill.down), dict(skill.up))
-    for name, layer in model.get_base_model().named_modules():
+    for name, layer in with_whole_weights(model.get_base_model()):
         if not isinstance(layer, Linear):
             continue
         b, a = _principal(layer.base_layer.weight.detach().float(), config)

@@ -114,6 +114,9 @@ def estimate(config: TrialConfig, shape: Shape, size: PassSize, *, on_gpu: bool)
     if config.quantisation == "nf4":  # of what is not an embedding; the largest layer is unpacked for each product
         weights = shape.embeddings * width + (shape.parameters - shape.embeddings) * NF4_BYTES
         at_once += max(i * o for i, o in _targets(shape, "all_linear")) * width
+    if shape.shards > 1:  # the layer that computes is whole, and so is the next one
+        weights -= shape.layers * shape.layer * width * (1 - 1 / shape.shards)
+        at_once += 2 * shape.layer * width
     activations = kept + at_once + logits
     images = MOST_KEPT if config.image_mode == "raw_image" and not config.vision_lora and not on_gpu else 0
     libraries, slack = (_CUDA_CONTEXT, _SLACK) if on_gpu else (_CPU_LIBRARIES, _CPU_SLACK)
