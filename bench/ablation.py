@@ -57,6 +57,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "ranknet": {"objective": "ranknet"},
     "lambdaloss": {"objective": "lambdaloss"},
     "two right items": {"positives": 2},
+    "two, by rating": {"positives": 2, "positive_grades": "rating"},  # of data with ratings
     "last epoch by DPO": {"dpo_epochs": 1},
     "teacher collaborative": {"teacher": "collaborative"},
     "teacher ease": {"teacher": "ease"},
@@ -98,6 +99,8 @@ def main() -> None:
             if args.data == "demo"
             else source(args.data, Path(folder), args.lists)
         ).sealed()
+    is_rated = data.interactions.worths is not None
+    choices = [choice for choice in args.choices if is_rated or "positive_grades" not in CHOICES[choice]]
     print(
         f"{machine()}\n{args.model} on {args.data}, {examples} examples, {seeds} seeds, {args.lists} lists; kept in {kept.path}"
     )
@@ -108,7 +111,7 @@ def main() -> None:
             + "".join(f"{n:>19}" for n in _FIGURES)
         )
         usual: Runs = []
-        for choice in [DEFAULT, *args.choices]:
+        for choice in [DEFAULT, *choices]:
             runs = []
             for seed in range(seeds):
                 knobs = {"model": args.model, "learning_rate": rate, "seed": seed, **CHOICES.get(choice, {})}
@@ -116,7 +119,7 @@ def main() -> None:
                 epochs = max(1, round(examples / data.count_examples(config)))
                 runs.append(kept.run(config.model_copy(update={"epochs": epochs}), data, bases))
             usual = usual or runs
-            print(row(choice, runs, usual, len(args.choices)), flush=True)
+            print(row(choice, runs, usual, len(choices)), flush=True)
 
 
 class Kept:

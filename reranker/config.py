@@ -124,8 +124,11 @@ class TrialConfig(StrictModel):
         1,
         ge=1,
         le=100,
-        description="items of a training list that are right: the target, and what the user touched next, each worth half "
-        "of the one before",
+        description="items of a training list that are right: the target, and what the user touched next",
+    )
+    positive_grades: Literal["order", "rating"] = Field(
+        "order",
+        description="what each of several positives is worth: half of the one before; or 1/16 to 1 by the user's rating",
     )
     objective: Literal["label_ce", "token_ce", "ranknet", "lambdaloss"] = Field(
         "label_ce",
@@ -253,6 +256,10 @@ class TrialConfig(StrictModel):
     @model_validator(mode="after")
     def _several_positives_leave_room(self) -> TrialConfig:
         if self.positives == 1:
+            if self.positive_grades != "order":
+                raise ValueError(
+                    "positive_grades must be order unless positives is more than 1: one has nothing beside it"
+                )
             return self
         if self.objective == "token_ce" or self.dpo_epochs:
             raise ValueError("positives must be 1 with objective: token_ce or dpo_epochs, which know one right answer")

@@ -13,7 +13,7 @@ from results.study.study_folder import StudyFolder
 from tune.other_trackers.chosen_trackers import check_trackers
 from tune.study_file.baseline_duration import baseline_durations
 from tune.study_file.manifest import check_same
-from tune.study_file.preflight import check_agreement, check_models, check_reports, check_teachers
+from tune.study_file.preflight import check_agreement, check_grades, check_models, check_reports, check_teachers
 from tune.study_file.study import Study
 from tune.study_file.worker_device import check_quantisation, cpus_per_worker, worker_memory
 from tune.terminal.printed_plan import plan
@@ -37,6 +37,7 @@ def check(study: Study, folder: StudyFolder | None, console: Terminal, *, measur
     if data is not None:
         check_reports(study, data)
         check_teachers(study, data)
+        check_grades(study, data)
     models = check_models(study, data, fetch=False)
     console.say(plan(study, data, models))
     if folder and data:

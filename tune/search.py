@@ -51,7 +51,7 @@ from tune.searching.trial_store import TrialStore
 from tune.searching.warm_start import warm_start
 from tune.study_file.manifest import check_same, keep_missing_baselines, keep_missing_lists, reports_of, score_baselines
 from tune.study_file.memory_plan import check_device, gpu_part
-from tune.study_file.preflight import check_agreement, check_models, check_reports, check_teachers
+from tune.study_file.preflight import check_agreement, check_grades, check_models, check_reports, check_teachers
 from tune.study_file.study import Study
 from tune.terminal.driver_log import own_stdout
 from tune.terminal.exit_status import tell_webhook
@@ -112,6 +112,7 @@ def _search(
     data = RerankingData.prepare(study.data).sealed()
     check_reports(study, data)
     check_teachers(study, data)
+    check_grades(study, data)
     say("loading the models' tokenizers …")
     models = check_models(study, data, fetch=True, tell=say)
     if folder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reranker.config import TrialConfig
-from reranker.data_config import DataConfig, DemoData
+from reranker.data_config import DataConfig, DemoData, MindData, SteamData
 from reranker.errors import Fault, InputError
 
 
@@ -29,4 +29,7 @@ def disagreements(config: TrialConfig, data: DataConfig) -> list[Fault]:
     if config.teacher == "collaborative" and counted:
         rule = "teacher: collaborative needs collaborative_scores: none, since auto adds these scores to the model's"
         faults.append(Fault(rule, field="teacher", value=config.teacher))
+    if config.positive_grades == "rating" and isinstance(data, DemoData | MindData | SteamData):
+        rule = f"positive_grades: rating needs interactions with a rating, and source: {data.source} has none"
+        faults.append(Fault(rule, field="positive_grades", value=config.positive_grades))
     return faults

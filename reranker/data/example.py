@@ -25,6 +25,7 @@ class Example:
     further: tuple[
         int, ...
     ] = ()  # positions of what the user touched next after the target, the nearest first: right too, but less so
+    worths: tuple[float, ...] = ()  # of the target and `further`, above 0; empty: each half of the one before
     nth: int = 0  # which of the user's targets of its part it asks for
     behind: int = NOWHERE  # items that the retriever puts before a MISSING target, in a full evaluation
     collaborative: tuple[

@@ -82,6 +82,8 @@ class Interactions:
             split by time puts where, but not the location of the files.
         images: of the items, where the configuration asks for them.
         captioned: what texts with captions are made of, where a model makes captions.
+        worths: what each item of the sequences is worth as a right one by its user's rating, from 1/16 to 1; None without
+            ratings.
         periods: of a split by time; None: each user's last item is the test, the last but one validates.
         is_sealed: whether the items of the test are missing.
     """
@@ -95,6 +97,7 @@ class Interactions:
     images: ItemImages | None = None
     captioned: CaptionedTexts | None = None
     known_touched: Touched | None = None  # if sealed: the sequences hold less
+    worths: list[NDArray[np.float32]] | None = None
     periods: Periods | None = None
     is_sealed: bool = False
 
@@ -103,14 +106,21 @@ class Interactions:
         """All pairs of user and item, including the test items even when sealed."""
         return self.known_touched or Touched(self.sequences, len(self.item_ids))
 
+    def check_rated(self) -> None:
+        """
+        Raises:
+            InputError: there are no ratings, by which positives are to be graded.
+        """
+        if self.worths is None:
+            rule = "positive_grades: rating needs interactions with a rating, and these have none"
+            raise InputError([Fault(rule, field="positive_grades", value="rating")])
+
     def sealed(self) -> Interactions:
         """The same without the items of the test, which stay only in `touched`, so that they are no negatives."""
-        if self.periods is None:
-            shorter = [sequence[:-1].copy() for sequence in self.sequences]
-        else:
-            ends = self.periods.before_test.tolist()
-            shorter = [sequence[:end].copy() for sequence, end in zip(self.sequences, ends, strict=True)]
-        return replace(self, sequences=shorter, known_touched=self.touched, is_sealed=True)
+        ends = [-1] * len(self.sequences) if self.periods is None else self.periods.before_test.tolist()
+        shorter = [sequence[:end].copy() for sequence, end in zip(self.sequences, ends, strict=True)]
+        worths = self.worths and [worth[:end].copy() for worth, end in zip(self.worths, ends, strict=True)]
+        return replace(self, sequences=shorter, worths=worths, known_touched=self.touched, is_sealed=True)
 
 
 def build_interactions(
@@ -160,7 +170,9 @@ def build_interactions(
     renumbered = np.zeros(len(item_index), dtype=np.int32)
     renumbered[item_codes] = np.arange(len(item_codes))
     codes = renumbered[rows["item"].to_numpy()]
-    sequences = [part.copy() for part in np.split(codes, np.cumsum(sizes[user_codes])[:-1])]
+    ends = np.cumsum(sizes[user_codes])[:-1]
+    sequences = [part.copy() for part in np.split(codes, ends)]
+    worths = np.split(_worths(rows["rating"].to_numpy(np.float64)), ends) if "rating" in rows else None
     user_ids, item_ids = [str(user_index[u]) for u in user_codes], [str(item_index[i]) for i in item_codes]
     kept_items = items.assign(line=items.index).set_index("item_id").loc[item_ids]
     item_texts = [str(t) for t in kept_items["text"]]
@@ -181,8 +193,26 @@ def build_interactions(
         fingerprint=_fingerprint(user_ids, item_ids, item_texts, sequences, config, periods, images, captioned),
         images=images,
         captioned=captioned,
+        worths=worths,
         periods=periods,
     )
+
+
+def _worths(ratings: NDArray[np.float64]) -> NDArray[np.float32]:
+    """2^(4 · (rating − lowest) / (highest − lowest) − 4): the gains of five grades in DCG, the highest one's set to 1.
+
+    Where all are equal, each is worth 1. Source of the exponential gain: Burges et al., Learning to rank using gradient
+    descent, ICML 2005.
+
+    Args:
+        ratings: not empty, finite.
+    """
+    lowest, highest = ratings.min(), ratings.max()
+    if lowest == highest:
+        return np.ones(len(ratings), dtype=np.float32)
+    grades = 4 * (ratings - lowest) / (highest - lowest)
+    worths: NDArray[np.float32] = (2.0 ** (grades - 4)).astype(np.float32)
+    return worths
 
 
 class _Faults:

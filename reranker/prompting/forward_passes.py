@@ -172,8 +172,9 @@ def _relevance(examples: Sequence[Example]) -> Pass:
         return {}
     relevance = torch.zeros(len(examples), len(examples[0].candidates))
     for row, example in zip(relevance, examples, strict=True):
-        for nth, place in enumerate((example.target, *example.further)):
-            row[place] = _WORTH**nth
+        places = (example.target, *example.further)
+        for place, worth in zip(places, example.worths or [_WORTH**nth for nth in range(len(places))], strict=True):
+            row[place] = worth
     return {"relevance": relevance}
 
 

@@ -44,6 +44,7 @@ def fine_tune(
     on_status: Callable[[TrainingStatus], None] = lambda training_status: None,
     should_stop: Callable[[], bool] = lambda: False,
     micro_batch: int | None = None,
+    checkpointed: bool = False,
     resume: bool = False,
     reports_per_epoch: int = 1,
     state_every_s: float = math.inf,
@@ -60,6 +61,7 @@ def fine_tune(
         on_status: called on every worker at the start of each stage, and every 2 seconds within it.
         should_stop: called on every worker after each optimiser step; must return the same on all of them.
         micro_batch: most examples per forward pass and worker; replaces that of the configuration.
+        checkpointed: only the inputs of layers are kept for the backward pass, whatever the configuration says.
         resume: keep the training state in `folder` at each report, and resume from the one found there. Reports with
             figures in the folder are not made again.
         reports_per_epoch: at equal distances; see `reranker.training.report_plan`.
@@ -87,7 +89,7 @@ def fine_tune(
     if bases.divides(config, device) and shape is not None:
         shape = replace(shape, shards=workers())
     held = config.model_copy(update={"precision": "bf16" if mixed else "fp32"})
-    checkpointed = checkpoints(held, shape, device.type, capacity)
+    checkpointed = checkpointed or checkpoints(held, shape, device.type, capacity)
     held = held.model_copy(update={"gradient_checkpointing": checkpointed})
     most_tokens = None if config.micro_batch else pass_tokens(held, shape, device.type, capacity)
     together = examples_of_a_list(config, workers()) if encoder.shares_lists else 1

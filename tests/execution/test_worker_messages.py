@@ -10,7 +10,7 @@ import pytest
 from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.training.training_status import TrainingStatus
-from tune.execution.worker_messages import Event, Mailbox, WorkerJob
+from tune.execution.worker_messages import Event, Mailbox, SmallerPasses, WorkerJob
 
 OF_THIS_PROCESS: Any = Mailbox.__ray_metadata__.modified_class  # type: ignore[attr-defined]
 ENDS = ["report", "ended", "failed", "out_of_memory"]
@@ -83,3 +83,36 @@ def test_who_asks_whether_the_job_shall_end_is_answered_when_it_has(job, asked):
 
 def test_a_mailbox_is_called_what_its_slot_is():
     assert repr(OF_THIS_PROCESS("messages of slot 3 of demo")) == "messages of slot 3 of demo"
+
+
+@pytest.mark.parametrize(
+    ("passes", "too_large", "expected"),
+    [
+        (SmallerPasses(), 9, SmallerPasses(4)),
+        (SmallerPasses(4), 4, SmallerPasses(2)),
+        (SmallerPasses(1), 1, SmallerPasses(1, checkpointed=True)),
+        (SmallerPasses(), 1, SmallerPasses(1, checkpointed=True)),
+        (SmallerPasses(1, checkpointed=True), 1, None),
+    ],
+)
+def test_passes_are_halved_and_checkpointed_from_one_example_on(passes, too_large, expected):
+    assert passes.after(too_large, TrialConfig()) == expected
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_checkpointing_that_the_configuration_decides_is_left_at_that(said):
+    assert SmallerPasses(1).after(1, TrialConfig(gradient_checkpointing=said)) is None
+
+
+@pytest.mark.parametrize(
+    ("passes", "micro_batch", "applies"),
+    [
+        (SmallerPasses(), None, False),
+        (SmallerPasses(4), None, True),
+        (SmallerPasses(4), 8, True),
+        (SmallerPasses(4), 4, False),
+        (SmallerPasses(1, checkpointed=True), 1, True),
+    ],
+)
+def test_what_fitted_an_earlier_trial_is_for_those_with_larger_passes(passes, micro_batch, applies):
+    assert passes.applies_to(TrialConfig(micro_batch=micro_batch)) == applies

@@ -9,13 +9,16 @@ import pytest
 import torch
 
 from reranker.config import TrialConfig, build_trial_config
+from reranker.data.agreement import check_agreement
 from reranker.data.assemble import RerankingData
+from reranker.data.candidates.candidate_lists import CandidateSampler
 from reranker.data.candidates.leak_guard import check_no_leak
 from reranker.data.example import Example
 from reranker.data.item_token_cache import Catalogue
-from reranker.data_config import DemoData
+from reranker.data_config import DemoData, TablesData
 from reranker.errors import InputError
 from reranker.modeling.model_loading import load_base, load_tokenizer
+from reranker.prompting.forward_passes import Limits, plain_passes
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.batch_plan import examples_of_a_list
 from reranker.training.ranking_losses import RANKING_LOSSES, listnet
@@ -106,9 +109,63 @@ def test_the_training_loss_is_that_of_the_formula(small, sharing, objective):
     assert reports[0]["train_loss"] == pytest.approx(np.mean(losses), abs=1e-5)
 
 
+@pytest.fixture(scope="module")
+def rated(small, tmp_path_factory):
+    """The same interactions as tables, with ratings: an item's code tells its stars, 1 to 5."""
+    folder, known = tmp_path_factory.mktemp("rated"), small.interactions
+    rows = ["user_id,item_id,timestamp,rating"]
+    for user, sequence in zip(known.user_ids, known.sequences, strict=True):
+        rows += [f"{user},{known.item_ids[i]},{time},{1 + i % 5}" for time, i in enumerate(sequence.tolist())]
+    (folder / "rows.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    items = [f'{name},"{text}"' for name, text in zip(known.item_ids, known.item_texts, strict=True)]
+    (folder / "items.csv").write_text("\n".join(["item_id,text", *items]) + "\n", encoding="utf-8")
+    tables = TablesData(interactions=folder / "rows.csv", items=folder / "items.csv", min_item=1)
+    return RerankingData.prepare(tables)
+
+
+@pytest.mark.parametrize("together", [1, 4])
+@pytest.mark.parametrize("sealed", [False, True])
+def test_right_items_are_worth_what_their_ratings_say(rated, small, together, sealed):
+    config = THREE.model_copy(update={"positive_grades": "rating"})
+    data, grades = (rated.sealed() if sealed else rated), [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0]
+    listed = [data.training_examples(config, 0)] if together == 1 else data.shared_examples(config, 0, together)
+    examples = [example for some in listed for example in some]
+    assert any(len(example.further) == 2 for example in examples)
+    for example in examples:
+        right = [example.candidates[place] for place in (example.target, *example.further)]
+        codes = [small.interactions.item_ids.index(data.interactions.item_ids[item]) for item in right]
+        worths = tuple(grades[code % 5] for code in codes)
+        assert example.worths == (worths if example.further else ())
+
+
+def test_the_worths_are_what_the_loss_weighs_right_items_by(rated):
+    config = THREE.model_copy(update={"positive_grades": "rating", "list_sharing": 1})
+    encoder = PromptEncoder(Catalogue(load_tokenizer("demo-tiny"), rated.interactions.item_texts), config)
+    examples = rated.training_examples(config, 0)
+    for batch, example in zip(
+        [next(plain_passes(encoder, [e], encoder.encode([e]), Limits(None, None))) for e in examples],
+        examples,
+        strict=True,
+    ):
+        if example.further:
+            row = batch["relevance"][0]
+            assert row[[example.target, *example.further]].tolist() == list(example.worths)
+            assert int((row > 0).sum()) == 1 + len(example.further)
+
+
+def test_without_ratings_they_cannot_be_graded_by_them(small, rated):
+    graded = THREE.model_copy(update={"positive_grades": "rating"})
+    unrated = replace(rated.interactions, worths=None)
+    with pytest.raises(InputError, match="needs interactions with a rating, and these have none"):
+        CandidateSampler(unrated, rated.split, "popularity").training_examples(graded, np.array([[0, 1]]), 0)
+    with pytest.raises(InputError, match="needs interactions with a rating, and source: demo has none"):
+        check_agreement(graded, small.config)
+
+
 @pytest.mark.parametrize(
     ("knobs", "rule"),
     [
+        ({"positive_grades": "rating"}, "positive_grades must be order unless positives is more than 1"),
         ({"positives": 20}, "positives must be less than `candidates`"),
         ({"positives": 3, "first_candidates": 3}, "positives must be less than `candidates`"),
         ({"positives": 3, "list_sharing": 7}, "list_sharing times positives must be at most `candidates`"),

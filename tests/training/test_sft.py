@@ -232,6 +232,7 @@ def test_every_knob_changes_something(small):
         "teacher_weight",
         "teacher_temperature",
         "dpo_beta",
+        "positive_grades",
     }  # see below
     untested |= {"image_mode", "max_image_pixels", "vision_lora"}  # of data with images, see test_raw_images.py
     assert set(other) | untested == set(TrialConfig.model_fields)
@@ -269,16 +270,20 @@ def test_gradient_checkpointing_gives_the_same_result(small):
     assert saved == pytest.approx(plain, abs=1e-5)
 
 
-@pytest.mark.parametrize(("gib", "checkpointed"), [(24.0, False), (0.1, True)])
-def test_gradient_checkpointing_is_chosen_by_the_memory(gib, checkpointed, small, monkeypatch):
+@pytest.mark.parametrize(
+    ("gib", "options", "checkpointed"),
+    [(24.0, {}, False), (0.1, {}, True), (24.0, {"checkpointed": True}, True)],
+    ids=["there is enough", "too little", "enough, and it did not fit"],
+)
+def test_gradient_checkpointing_is_chosen_by_the_memory(gib, options, checkpointed, small, monkeypatch):
     calls = []
     original = PreTrainedModel.activation_checkpointing_enable
     monkeypatch.setattr(
         "transformers.PreTrainedModel.activation_checkpointing_enable",
         lambda self, *args, **options: calls.append(1) or original(self, *args, **options),
     )
-    monkeypatch.setattr("reranker.training.sft._memory", lambda device: gib * 2**30)
-    train(TINY, small)
+    monkeypatch.setattr("reranker.training.sft.own_memory", lambda device: gib * 2**30)
+    fine_tune(TINY, small, **options)
     assert bool(calls) == checkpointed
 
 

@@ -179,9 +179,10 @@ def _train(
             return
         if event.machine:
             raise EnvironmentFault(f"{MACHINE}: {event.machine}; --resume with --refit goes on from its last state")
-        if event.kind == "out_of_memory" and event.micro_batch > 1:
-            job = dataclasses.replace(job, micro_batch=event.micro_batch // 2)
-            job.folder.add_note(f"out of memory at micro batch {event.micro_batch}; went on with {job.micro_batch}")
+        smaller = job.passes.after(event.micro_batch, job.config) if event.kind == "out_of_memory" else None
+        if smaller is not None:
+            job = dataclasses.replace(job, passes=smaller)
+            job.folder.add_note(f"out of memory at micro batch {event.micro_batch}; went on with {smaller}")
         elif event.kind == "died" and deaths < _DEATHS:
             job.folder.add_note(f"its workers died ({event.cause}); new ones went on from its last state")
         elif event.kind == "failed" and not event.ours:

@@ -28,7 +28,7 @@ from tune.execution import ray_private
 from tune.execution.failure_cause import NODE_GONE, first_line, machine_fault
 from tune.execution.trial_messages import Assignment, Ending, TuneConfig, TuneResult, report_result, status_result
 from tune.execution.worker_group import LEAVE_S, TrialResources, WorkerGroup
-from tune.execution.worker_messages import Event, WorkerJob
+from tune.execution.worker_messages import Event, SmallerPasses, WorkerJob
 from tune.study_file.study import Study
 
 _MOST_LOST_NODES = 20  # of one trial, after which something else is wrong
@@ -74,7 +74,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
         self._training = False  # the group has this trial's job
         self._waited_for = False  # the group waits for the answer to a report
         self._begun = False  # the trial has been begun here
-        self._fitting: dict[str, int] = {}  # by model, the micro batch that an earlier trial here had to go down to
+        self._fitting: dict[str, SmallerPasses] = {}  # by model, what an earlier trial here had to go down to
         self._take(config)
         self._label = f"slot {self._number} of {folder.name}"  # by the first trial that it trains
 
@@ -161,8 +161,8 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
     def _begin(self) -> None:
         self._stored = self._folder.read_reports()
         self._replayed, self._reports = 0, len(self._stored)
-        fitting, configured = self._fitting.get(self._config.model), self._config.micro_batch
-        self._micro_batch = fitting if fitting is not None and (configured is None or configured > fitting) else None
+        fitting = self._fitting.get(self._config.model, SmallerPasses())
+        self._passes = fitting if fitting.applies_to(self._config) else SmallerPasses()
         self._deaths = self._lost_nodes = 0
 
     def _go_on(self) -> None:
@@ -173,9 +173,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
             self._waited_for = False
         elif not self._training:
             self._group.send(
-                self._job(
-                    config=self._config, folder=self._folder, micro_batch=self._micro_batch, zero_shot=self._zero_shot()
-                ),
+                self._job(config=self._config, folder=self._folder, passes=self._passes, zero_shot=self._zero_shot()),
                 self._task(),
             )
             self._training = True
@@ -211,10 +209,11 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
     def _mend(self, event: Event) -> str:
         """Make ready to go on after what went wrong; else the cause to fail with."""
         if event.kind == "out_of_memory":
-            if event.micro_batch <= 1:
+            smaller = self._passes.after(event.micro_batch, self._config)
+            if smaller is None:
                 return "it does not fit the memory, not even at micro batch 1"
-            self._micro_batch = self._fitting[self._config.model] = event.micro_batch // 2
-            self._folder.add_note(f"out of memory at micro batch {event.micro_batch}; went on with {self._micro_batch}")
+            self._passes = self._fitting[self._config.model] = smaller
+            self._folder.add_note(f"out of memory at micro batch {event.micro_batch}; went on with {smaller}")
             return ""
         if event.machine == NODE_GONE:
             self._lost_nodes += 1

@@ -115,7 +115,8 @@ def _train_here(
                     on_report=tell_report,
                     on_status=tell,
                     should_stop=should_stop,
-                    micro_batch=job.micro_batch,
+                    micro_batch=job.passes.micro_batch,
+                    checkpointed=job.passes.checkpointed,
                     resume=True,
                     reports_per_epoch=job.reports_per_epoch,
                     state_every_s=job.state_every_s,
@@ -126,7 +127,7 @@ def _train_here(
             return Event("ended")
         except Exception as error:  # noqa: BLE001  (whatever it is, it is this job's end and not the group's)
             traceback.print_exc()
-            passes = error.micro_batch if isinstance(error, OutOfMemory) else job.micro_batch
+            passes = error.micro_batch if isinstance(error, OutOfMemory) else job.passes.micro_batch
             if passes is not None and is_out_of_memory(error):
                 return Event("out_of_memory", cause=str(error), micro_batch=passes)
             return _failure(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,11 +36,41 @@ class WorkerSetup:
 
 
 @dataclass(frozen=True)
+class SmallerPasses:
+    """What makes a training fit the memory that its configuration does not.
+
+    Attributes:
+        micro_batch: takes the place of the configuration's; None: it stays.
+        checkpointed: only the inputs of layers are kept for the backward pass, whatever the configuration says.
+    """
+
+    micro_batch: int | None = None
+    checkpointed: bool = False
+
+    def after(self, too_large: int, config: TrialConfig) -> SmallerPasses | None:
+        """What to go on with after a pass of so many examples did not fit: half of them, and from one on checkpointing,
+        unless the configuration rules it out. None if nothing is left."""
+        if too_large > 1:
+            return replace(self, micro_batch=too_large // 2)
+        if config.gradient_checkpointing == "auto" and not self.checkpointed:
+            return SmallerPasses(1, checkpointed=True)
+        return None
+
+    def applies_to(self, config: TrialConfig) -> bool:
+        """Whether a later trial would have larger passes than fitted an earlier one of the same model."""
+        most = config.micro_batch
+        return self.micro_batch is not None and (self.checkpointed or most is None or most > self.micro_batch)
+
+    def __str__(self) -> str:
+        return "gradient checkpointing" if self.checkpointed else str(self.micro_batch)
+
+
+@dataclass(frozen=True)
 class WorkerJob:
     """What a worker group is to train.
 
     Attributes:
-        micro_batch: takes the place of the configuration's, if given.
+        passes: as they have to be for want of memory.
         zero_shot: what the untrained base is scored with first, and where its two baselines are kept; None: it is not.
         reports_per_epoch, state_every_s: see `reranker.training.sft.fine_tune`.
     """
@@ -48,7 +78,7 @@ class WorkerJob:
     config: TrialConfig
     metric: str
     folder: TrialFolder
-    micro_batch: int | None = None
+    passes: SmallerPasses = SmallerPasses()
     zero_shot: tuple[TrialConfig, TrialFolder, TrialFolder] | None = None
     reports_per_epoch: int = 1
     state_every_s: float = math.inf

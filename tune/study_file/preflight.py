@@ -215,6 +215,15 @@ def check_teachers(study: Study, data: RerankingData) -> None:
         check_size(name, len(data.interactions.item_ids))
 
 
+def check_grades(study: Study, data: RerankingData) -> None:
+    """
+    Raises:
+        InputError: right items may be graded by ratings, and there are none.
+    """
+    if "rating" in reach("positive_grades", study.fixed, study.dimensions):
+        data.interactions.check_rated()
+
+
 def fewest_steps(study: Study, data: RerankingData) -> int:
     """Optimiser steps of an epoch in the configuration with the fewest."""
     batch = max(reach("effective_batch", study.fixed, study.dimensions))

@@ -102,7 +102,8 @@ class CandidateSampler:
             ),
             random_bits(config.seed, order_epoch, users, positions, _ORDER),
         )
-        examples = [_with_further(e, items) for e, items in zip(examples, further, strict=True)]
+        graded = zip(examples, positions.tolist(), further, strict=True)
+        examples = [self._with_further(config, example, at, items) for example, at, items in graded]
         check_no_leak(examples, self.interactions, self.split, "train")
         return examples
 
@@ -149,11 +150,12 @@ class CandidateSampler:
             places = (listed == items[:, None]).argmax(axis=1)
             lists.append(
                 [
-                    _with_further(
+                    self._with_further(
+                        config,
                         Example(
                             user, tuple(sequences[user][max(0, at - _most_used(config)) : at]), tuple(listed.tolist()),
                             int(place), tuple(np.flatnonzero(row).tolist()),
-                        ), own,
+                        ), at, own,
                     )
                     for (user, at), place, row, own in zip(group.tolist(), places, excluded, more, strict=True)
                 ]
@@ -286,7 +288,13 @@ class CandidateSampler:
         return [sequences[u][:p] for u, p in zip(held_out.users.tolist(), held_out.positions.tolist(), strict=True)]
 
     def _further(self, config: TrialConfig, prefixes: IntArray) -> list[ItemCodes]:
-        """What each prefix's user touched next in training after its target, up to `positives` with it."""
+        """What each prefix's user touched next in training after its target, up to `positives` with it.
+
+        Raises:
+            InputError: they are to be graded by ratings, and there are none.
+        """
+        if config.positive_grades == "rating":
+            self.interactions.check_rated()
         train, more = self.split.train, config.positives - 1
         return [train[user][position + 1 : position + 1 + more] for user, position in prefixes.tolist()]
 
@@ -308,6 +316,19 @@ class CandidateSampler:
                 behind = stage.before(histories, held_out.items, histories, known)
             self._retrieved[part, n, *selection] = stage.top(histories, n, histories, known), behind
         return self._retrieved[part, n, *selection]
+
+    def _with_further(self, config: TrialConfig, example: Example, at: int, items: ItemCodes) -> Example:
+        """The example with the places of these further right items, which follow its target, and what each is worth.
+
+        Args:
+            at: the target's position in the user's sequence.
+        """
+        if not len(items):
+            return example
+        further, worths = tuple(map(example.candidates.index, items.tolist())), tuple[float, ...]()
+        if config.positive_grades == "rating" and self.interactions.worths is not None:
+            worths = tuple(self.interactions.worths[example.user][at : at + 1 + len(items)].tolist())
+        return replace(example, further=further, worths=worths)
 
     def _retriever_of(self, part: Evaluated) -> Retriever:
         """The first stage as it may be for a part: fitted on what lies before it."""
@@ -390,13 +411,6 @@ def _ending_with(further: list[ItemCodes], negatives: IntArray) -> IntArray:
     for row, items in zip(negatives, further, strict=True):
         row[len(row) - len(items) :] = items
     return negatives
-
-
-def _with_further(example: Example, items: ItemCodes) -> Example:
-    """The example with the places of these further right items."""
-    if not len(items):
-        return example
-    return replace(example, further=tuple(map(example.candidates.index, items.tolist())))
 
 
 def _joined(pools: list[ItemCodes]) -> ItemCodes:
