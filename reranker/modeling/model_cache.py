@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import torch
 from peft import PeftModel
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, set_seed
 
 from reranker.config import ImageMode, TrialConfig
@@ -100,5 +99,6 @@ class BaseModels:
 
 
 def _bytes(model: PreTrainedModel) -> int:
-    local = [p.to_local() if isinstance(p, DTensor) else p for p in model.parameters()]
+    """Of what is held here, which of a divided base is a part."""
+    local = [p.to_local() if hasattr(p, "to_local") else p for p in model.parameters()]
     return sum(parameter.numel() * parameter.element_size() for parameter in local)

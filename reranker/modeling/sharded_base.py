@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 
+_MARK = "is_divided_among_workers"  # the attribute of such a base
+
+
 def divide(base: PreTrainedModel, mesh: DeviceMesh, device: torch.device) -> None:
     """Put this worker's part of each layer on the device, and all else of the base.
 
     Args:
         mesh: of the workers.
     """
-    from torch.distributed.fsdp import fully_shard  # needed only here, and not by who reads a model's configuration
+    from torch.distributed.fsdp import fully_shard  # takes long, and is needed only here
 
     decoder: Any = base.get_decoder()
     in_layers = {tensor for layer in decoder.layers for tensor in chain(layer.parameters(), layer.buffers())}
@@ -38,13 +41,12 @@ def divide(base: PreTrainedModel, mesh: DeviceMesh, device: torch.device) -> Non
     fully_shard(decoder, mesh=mesh, ignored_params=others)  # has the next layer made whole while one computes
     for tensor in others:
         tensor.data = tensor.data.to(device)
+    setattr(base, _MARK, True)
 
 
 def is_divided(model: PreTrainedModel | PeftModel) -> bool:
     """Whether its layers are divided among workers."""
-    from torch.distributed.fsdp import FSDPModule
-
-    return isinstance(_layers(model)[0], FSDPModule)
+    return getattr(model, _MARK, False)  # peft's models have their base's attributes
 
 
 def passes_missing(model: PreTrainedModel | PeftModel, mine: int) -> int:
@@ -61,11 +63,10 @@ def idle_pass(model: PreTrainedModel | PeftModel) -> None:
 
 def with_whole_weights(base: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
     """Its modules by name, those of a divided layer while it is whole. Go through all of them, on all workers."""
-    from torch.distributed.fsdp import FSDPModule
-
-    whole: FSDPModule | None = None
+    decoder: Any = base.get_decoder()
+    layers, whole = list(decoder.layers) if is_divided(base) else [], None
     for name, module in base.named_modules():
-        if isinstance(module, FSDPModule):
+        if module in layers:
             if whole is not None:
                 whole.reshard()
             whole = module
@@ -73,8 +74,3 @@ def with_whole_weights(base: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]
         yield name, module
     if whole is not None:
         whole.reshard()
-
-
-def _layers(model: PreTrainedModel | PeftModel) -> Any:
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return base.get_decoder().layers
