@@ -36,7 +36,8 @@ def measure_speed(config: TrialConfig, data: RerankingData) -> Speed:
         InputError, EnvironmentFault, OutOfMemory: as `fine_tune`.
     """
     # Here, since they take seconds, and whoever only reads a speed does without them.
-    from reranker.evaluation.scoring import EncodedLists, score
+    from reranker.evaluation.scoring import EncodedLists, inspect, score
+    from reranker.evaluation.title_probe import title_probes
     from reranker.modeling.device import best_device
     from reranker.modeling.model_cache import BaseModels
     from reranker.prompting.prompts import PromptEncoder
@@ -60,16 +61,18 @@ def measure_speed(config: TrialConfig, data: RerankingData) -> Speed:
     per_example = (steps[-1] - steps[0]) / (len(steps) - 1) / config.effective_batch
     device = best_device()
     on_gpu = device.type == "cuda"
-    lists = data.validation(config)[: _LISTS_ON_A_GPU if on_gpu else _LISTS]
+    validation = data.validation(config)
+    lists = validation[: _LISTS_ON_A_GPU if on_gpu else _LISTS]
     if not lists:
         return Speed(per_example, 0.0)
     encoder = PromptEncoder(bases.catalogue(config, data), config)
     with bases.adapted(config, device) as model:
         encoded = EncodedLists.of(encoder, lists)
+        probes = [probe for probe in title_probes(encoder.catalogue, config, validation) if probe.row < len(lists)]
         # A GPU loads kernels for each new shape.
         score(model, encoded if on_gpu else EncodedLists.of(encoder, lists[:1]))
         began = time.perf_counter()
-        score(model, encoded)
+        inspect(model, encoded, probes)  # as reports do
         return Speed(per_example, (time.perf_counter() - began) / len(lists))
 
 
