@@ -23,7 +23,7 @@ from reranker.modeling.checkpoints.model_files import local_folder
 from reranker.modeling.model_cache import BaseModels
 from reranker.modeling.sharded_base import is_divided, passes_missing
 from reranker.ranking.ranker import Reranker
-from reranker.training import batch_plan, label_skill_training, trainer
+from reranker.training import batch_plan, trainer
 from reranker.training.sft import fine_tune
 from reranker.zero_shot import zero_shot
 
@@ -43,7 +43,9 @@ CASES = {
     "whole prompts": SHARED.model_copy(
         update={"prompt_order": "history_first", "list_sharing": "auto", "history_dropout": 0.5}
     ),
-    "checkpointed": SHARED.model_copy(update={"gradient_checkpointing": True, "lora_init": "pissa"}),
+    "checkpointed": SHARED.model_copy(
+        update={"gradient_checkpointing": True, "lora_init": "pissa", "learning_rate": 5e-4}
+    ),
     "second stage": SHARED.model_copy(update={"dpo_epochs": 1}),
     "taught": SHARED.model_copy(update={"model": "taught", "skill_steps": 3, "epochs": 1}),
 }
@@ -60,7 +62,7 @@ def _train(rank: int, workers: int, port: int, folder: Path, divided: bool) -> N
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     batch_plan._PASS_TOKENS["cpu"] = scoring._BATCH_TOKENS["cpu"] = _TOKENS
     missing: dict[str, int] = {}
-    for module in (trainer, scoring, label_skill_training):
+    for module in (trainer, scoring):
         name = module.__name__.rsplit(".", 1)[-1]
         module.passes_missing = _counted(missing, name)  # type: ignore[attr-defined]
     data, bases = RerankingData.prepare(DATA), BaseModels()
@@ -171,7 +173,7 @@ def test_one_worker_alone_has_the_whole_base(alone):
 
 def test_workers_with_fewer_passes_took_part_in_those_of_others(divided):
     both = [seen(divided, rank)["missing"] for rank in (0, 1)]
-    for where in ("trainer", "scoring", "label_skill_training"):
+    for where in ("trainer", "scoring"):
         assert sum(missing[where] for missing in both) > 0, where
 
 
