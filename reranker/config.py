@@ -70,6 +70,11 @@ class TrialConfig(StrictModel):
         description="a trial's workers divide the base's layers among them, each holding a part; slower; auto: where no "
         "single GPU holds it",
     )
+    compile_layers: Literal["auto"] | bool = Field(
+        "auto",
+        description="torch.compile for all of the base's layers but the last, in training; auto: on a GPU, where a "
+        "measurement at the start shows that it pays",
+    )
     # The question
     candidates: int = Field(20, ge=2, le=MOST_CANDIDATES, description="items in a list, the target among them")
     negatives: NegativesMix = Field(NegativesMix(), description="how training negatives are drawn")
@@ -218,6 +223,14 @@ class TrialConfig(StrictModel):
         if self.shard_base is True and (self.dora or self.quantisation != "none"):
             raise ValueError(
                 "shard_base must be auto or false with dora or quantisation: both need a layer's whole weights"
+            )
+        if self.compile_layers is True and (self.quantisation != "none" or self.shard_base is True):
+            raise ValueError(
+                "compile_layers must be auto or false with quantisation or shard_base: true; it was never tried with them"
+            )
+        if self.compile_layers is True and self.gradient_checkpointing is True:
+            raise ValueError(
+                "compile_layers must be auto or false with gradient_checkpointing: true, which runs layers as they are"
             )
         if self.dora and self.lora_targets != "all_linear":
             raise ValueError("dora must be left out unless lora_targets is all_linear")

@@ -15,7 +15,7 @@ from tune.study_file.baseline_duration import baseline_durations
 from tune.study_file.manifest import check_same
 from tune.study_file.preflight import check_agreement, check_grades, check_models, check_reports, check_teachers
 from tune.study_file.study import Study
-from tune.study_file.worker_device import check_quantisation, cpus_per_worker, worker_memory
+from tune.study_file.worker_device import check_compiling, check_quantisation, cpus_per_worker, worker_memory
 from tune.terminal.printed_plan import plan
 
 
@@ -32,6 +32,7 @@ def check(study: Study, folder: StudyFolder | None, console: Terminal, *, measur
     """
     check_trackers(study.trackers)
     check_quantisation(study, worker_memory(study))
+    check_compiling(study, worker_memory(study))
     check_agreement(study)
     data = RerankingData.prepare(study.data).sealed() if sources.is_here(study.data) else None
     if data is not None:

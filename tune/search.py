@@ -41,7 +41,7 @@ from tune.mirroring.mirror_thread import Trackers
 from tune.mlflow_tracking.tracker import Tracker
 from tune.other_trackers.chosen_trackers import check_trackers, threads_of
 from tune.searching import stop_pause_requests
-from tune.searching.duration_estimate import EpochDuration, decide, is_quick, slowest
+from tune.searching.duration_estimate import EpochDuration, compiling_pays, decide, is_quick, may_compile, slowest
 from tune.searching.optuna_searcher import OptunaSearcher, make_sampler
 from tune.searching.replicates import Replication
 from tune.searching.schedulers import make_scheduler, replay
@@ -49,7 +49,14 @@ from tune.searching.stop_rules import StopRules
 from tune.searching.trial_lifecycle import TrialLife
 from tune.searching.trial_store import TrialStore
 from tune.searching.warm_start import warm_start
-from tune.study_file.manifest import check_same, keep_missing_baselines, keep_missing_lists, reports_of, score_baselines
+from tune.study_file.manifest import (
+    check_same,
+    compiles,
+    keep_missing_baselines,
+    keep_missing_lists,
+    reports_of,
+    score_baselines,
+)
 from tune.study_file.memory_plan import check_device, gpu_part
 from tune.study_file.preflight import check_agreement, check_grades, check_models, check_reports, check_teachers
 from tune.study_file.study import Study
@@ -117,7 +124,7 @@ def _search(
     models = check_models(study, data, fetch=True, tell=say)
     if folder:
         check_same(folder, study, data)
-        study = study.with_reports(reports_of(folder))
+        study = study.with_reports(reports_of(folder)).with_compiling(compiles(folder))
     if not options.quiet:
         console.say(goes_on(study, folder, options.replicate, options.top) if folder else plan(study, data, models))
     if options.address is None:  # a cluster's devices are not this machine's
@@ -190,7 +197,7 @@ def _paced(
     resources: TrialResources,
     say: Callable[[str], None],
 ) -> tuple[Study, float | None]:
-    """The study with its number of reports an epoch, and the seconds that the search takes, where that is measured."""
+    """The study with what it leaves open decided, and the seconds that the search takes, where that is measured."""
     if is_quick(study):
         return decide(study, data, None), None
     say("measuring how fast its largest model is …")
@@ -200,6 +207,14 @@ def _paced(
         return decide(study, data, None), None
     duration, at_once = EpochDuration.of(study, data, speed), concurrent_trials(resources)
     study = decide(study, data, duration)
+    if resources.gpus and may_compile(study, duration, at_once):
+        say("measuring it once more, with compiled layers …")
+        compiled = measured_speed(slowest(study.with_compiling(True)), stored, resources)
+        pays, line = compiling_pays(duration.training_s(study, at_once), speed, compiled)
+        say(line)
+        study = study.with_compiling(pays)
+        if pays and not isinstance(compiled, str):
+            duration = EpochDuration.of(study, data, compiled)
     say(duration.describe(study, at_once))
     return study, duration.total(study, at_once)
 

@@ -158,6 +158,11 @@ def _attention(
 AttentionInterface.register(_ATTENTION, _attention)
 
 
+def leave_uncompiled() -> None:
+    """Have torch.compile call the attention as it is; it can't compile it for any number of branches (torch 2.13)."""
+    AttentionInterface.register(_ATTENTION, torch.compiler.disable(_attention))  # type: ignore[no-untyped-call]
+
+
 def lay_out(
     prefixes: Sequence[Sequence[int]],
     branches: Sequence[Sequence[Sequence[int]]],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
 import time
@@ -17,6 +18,7 @@ from reranker.data.agreement import check_agreement
 from reranker.data.assemble import RerankingData
 from reranker.errors import OutOfMemory, TrainingStopped
 from reranker.modeling.checkpoints.model_files import shape_of
+from reranker.modeling.compiled_layers import compiled_layers
 from reranker.modeling.device import best_device, own_memory
 from reranker.modeling.lora.label_skill import Skill
 from reranker.modeling.lora.lora_start import start_at_base
@@ -91,6 +93,7 @@ def fine_tune(
     held = config.model_copy(update={"precision": "bf16" if mixed else "fp32"})
     checkpointed = checkpointed or checkpoints(held, shape, device.type, capacity)
     held = held.model_copy(update={"gradient_checkpointing": checkpointed})
+    is_compiled = config.compile_layers is True and not checkpointed  # which runs layers as they are
     most_tokens = None if config.micro_batch else pass_tokens(held, shape, device.type, capacity)
     together = examples_of_a_list(config, workers()) if encoder.shares_lists else 1
     collator = PassCollator(config, data, encoder, Limits(most_tokens, micro_batch or config.micro_batch), together)
@@ -108,7 +111,11 @@ def fine_tune(
         on_status,
         should_stop,
     )
-    with tempfile.TemporaryDirectory() as scratch, bases.adapted(config, device, skill) as model:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        bases.adapted(config, device, skill) as model,
+        compiled_layers(model.get_base_model()) if is_compiled else contextlib.nullcontext(),
+    ):
         frozen = start_at_base(model, config, skill)
         arguments = SFTConfig(
             output_dir=scratch,

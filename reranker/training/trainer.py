@@ -348,7 +348,8 @@ class RerankerTrainer(ResumableTrainer):
         model = self.accelerator.unwrap_model(self.model)
         began = time.perf_counter()
         on_progress = self._watch.score(self.state, len(lists.examples))
-        scored = inspect(model, lists.mine, lists.probes, on_progress)
+        with torch.compiler.set_stance("force_eager"):  # to compile layers for it would take longer than it does
+            scored = inspect(model, lists.mine, lists.probes, on_progress)
         passed = time.perf_counter() - began
         scores, label_prior = gathered(scored.scores, len(lists.examples)), tuple[float, ...]()
         if self.job.config.label_prior == "divide":

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
 
@@ -17,7 +18,14 @@ from reranker.modeling.checkpoints.model_files import BUNDLED
 from reranker.training.speed import Speed, measure_speed
 from results.study.study_folder import StudyFolder
 from tune.run_search import main
-from tune.searching.duration_estimate import EpochDuration, decide, is_quick, slowest
+from tune.searching.duration_estimate import (
+    EpochDuration,
+    compiling_pays,
+    decide,
+    is_quick,
+    may_compile,
+    slowest,
+)
 from tune.study_file.study import Study
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -50,6 +58,53 @@ def data() -> RerankingData:
 )
 def test_reports_come_every_few_minutes_and_are_cheap_beside_the_training(duration, most, reports):
     assert duration.reports(most) == reports
+
+
+@pytest.mark.parametrize(
+    ("training_s", "compiled", "pays", "line"),
+    [
+        (900, Speed(0.5, 1, 60), True, "layers are compiled: training 2.00 times as fast after 60 s"),
+        (
+            100,
+            Speed(0.5, 1, 60),
+            False,
+            "layers are not compiled, which would not pay: training 2.00 times as fast after 60 s",
+        ),
+        (
+            900,
+            Speed(1.1, 1, 60),
+            False,
+            "layers are not compiled, which would not pay: training 0.91 times as fast after 60 s",
+        ),
+        (900, "no g++", False, "layers are not compiled; that could not be measured (no g++)"),
+    ],
+)
+def test_layers_are_compiled_where_the_search_saves_more_than_that_takes(training_s, compiled, pays, line):
+    assert compiling_pays(training_s, Speed(1.0, 1, 2), compiled) == (pays, line)
+
+
+def test_it_is_asked_of_long_searches_that_leave_it_open():
+    long, short = EpochDuration(600, 0, 0), EpochDuration(40, 0, 0)
+    assert may_compile(study_of(), long, at_once=1)  # four trials of three epochs
+    assert not may_compile(study_of(), short, at_once=1)
+    assert not may_compile(study_of(), EpochDuration(100, 0, 0), at_once=4)  # 300 s in each of four places
+    for decided in ({"compile_layers": False}, {"gradient_checkpointing": True}, {"quantisation": "nf4"}):
+        study = study_of()
+        study.fixed.update(decided)
+        assert not may_compile(study, long, at_once=1)
+
+
+def test_what_was_decided_holds_for_every_trial_that_leaves_it_open():
+    study = study_of()
+    drawn = study.with_compiling(True).draw(optuna.trial.FixedTrial({"learning_rate": 2e-3, "effective_batch": 16}))
+    assert drawn.compile_layers is True
+    assert slowest(study.with_compiling(True)).compile_layers is True
+    assert (
+        study.with_compiling(None)
+        .draw(optuna.trial.FixedTrial({"learning_rate": 2e-3, "effective_batch": 16}))
+        .compile_layers
+        == "auto"
+    )
 
 
 def test_an_epoch_and_the_search_last_as_long_as_what_they_train_and_score(data):

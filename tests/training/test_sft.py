@@ -226,7 +226,7 @@ def test_every_knob_changes_something(small):
         "label_prior": "divide", "teacher": "ease",
         "lora_init": "pissa", "lora_plus_ratio": 16.0, "rslora": True, "dora": True,
     }  # fmt: skip
-    untested = {"label_style", "gradient_checkpointing", "quantisation", "shard_base"} | {
+    untested = {"label_style", "gradient_checkpointing", "quantisation", "shard_base", "compile_layers"} | {
         "list_correction",
         "model_weight",
         "teacher_weight",

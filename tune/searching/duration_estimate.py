@@ -18,6 +18,7 @@ from tune.study_file.study import Study
 
 _BETWEEN_S = 240.0  # two reports, at the least
 _REFERENCE_PASS = 0.4  # of a step's time, in which softmax-DPO asks the model as it was before; demo-small, two cores
+_COMPILING_S = 600.0  # of training in a search, below which it is not worth asking whether compiled layers are faster
 _SCORING = 0.2  # of the training between two reports, at the most
 
 
@@ -55,6 +56,10 @@ class EpochDuration:
         epoch = self.training + self.scoring + (study.reports_per_epoch - 1) * self.part
         return estimate_cost(study).expected * epoch / min(at_once, study.settings.trials)
 
+    def training_s(self, study: Study, at_once: int) -> float:
+        """The part of `total` that is training."""
+        return estimate_cost(study).expected * self.training / min(at_once, study.settings.trials)
+
     def describe(self, study: Study, at_once: int) -> str:
         """How long an epoch and the whole search take, in lines."""
         per_epoch, total = study.reports_per_epoch, self.total(study, at_once)
@@ -74,6 +79,28 @@ class EpochDuration:
         return "\n".join(lines)
 
 
+def may_compile(study: Study, duration: EpochDuration, at_once: int) -> bool:
+    """Whether the study leaves it open, no layers are checkpointed or packed for sure, and there is much to train."""
+    config = slowest(study)
+    is_open = config.compile_layers == "auto" and config.gradient_checkpointing is not True
+    return is_open and config.quantisation == "none" and duration.training_s(study, at_once) > _COMPILING_S
+
+
+def compiling_pays(training_s: float, plain: Speed, compiled: Speed | str) -> tuple[bool, str]:
+    """Whether a search trains faster with compiled layers, and a line about it.
+
+    Args:
+        training_s: of the search, without.
+        compiled: the speed with them, or why it could not be measured.
+    """
+    if isinstance(compiled, str):
+        return False, f"layers are not compiled; that could not be measured ({compiled})"
+    gain = plain.seconds_per_example / compiled.seconds_per_example
+    pays = training_s * (1 - 1 / gain) > compiled.first_step
+    chosen = "layers are compiled" if pays else "layers are not compiled, which would not pay"
+    return pays, f"{chosen}: training {gain:.2f} times as fast after {compiled.first_step:.0f} s"
+
+
 def slowest(study: Study) -> TrialConfig:
     """The fixed knobs with the largest of the study's models."""
 
@@ -81,7 +108,10 @@ def slowest(study: Study) -> TrialConfig:
         shape = shape_of(model)
         return math.inf if shape is None else shape.parameters
 
-    return study.base().model_copy(update={"model": max(study.models, key=size)})
+    config = study.base().model_copy(update={"model": max(study.models, key=size)})
+    if study.compiles is not None and config.compile_layers == "auto":
+        config = config.model_copy(update={"compile_layers": study.compiles})
+    return config
 
 
 def is_quick(study: Study) -> bool:

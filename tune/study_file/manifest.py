@@ -147,6 +147,7 @@ def make_manifest(
         "teacher": data.teacher_file.fingerprint if data.teacher_file is not None else "",
         "ceiling": data.ceiling(config),
         "reports_per_epoch": study.reports_per_epoch,
+        "compile_layers": study.compiles,
         "best_reachable_recall_at_1": data.best_reachable(config),
         "revisions": {model: revision for model in study.models if (revision := revision_of(model))},
         "tags": {"data_fingerprint": data.interactions.fingerprint, "code_version": _code_version()},
@@ -175,6 +176,12 @@ def make_manifest(
 def reports_of(folder: StudyFolder) -> int:
     """The reports an epoch that a study was begun with; studies of before had one."""
     return int(folder.read_manifest().get("reports_per_epoch", 1))
+
+
+def compiles(folder: StudyFolder) -> bool | None:
+    """What `compile_layers: auto` was decided to be; None where it was not."""
+    decided = folder.read_manifest().get("compile_layers")
+    return None if decided is None else bool(decided)
 
 
 def check_same(folder: StudyFolder, study: Study, data: RerankingData) -> None:

@@ -18,7 +18,14 @@ from reranker.training.batch_plan import checkpoints, examples_of_a_list, larges
 from reranker.training.label_skill_cost import LISTS, lesson_config
 from tune.study_file.preflight import ModelCheck
 from tune.study_file.study import Study
-from tune.study_file.worker_device import check_gpu, check_quantisation, is_shared, worker_capacity, worker_memory
+from tune.study_file.worker_device import (
+    check_compiling,
+    check_gpu,
+    check_quantisation,
+    is_shared,
+    worker_capacity,
+    worker_memory,
+)
 
 _MOST_ON_A_GPU = 4  # trials; more would wait for each other
 
@@ -91,6 +98,7 @@ def check_device(study: Study, checks: list[ModelCheck], of_nodes: DeviceMemory 
     memory = of_nodes or worker_memory(study)
     capacity = worker_capacity(study, memory)
     check_quantisation(study, memory)
+    check_compiling(study, memory)
     if memory.on_gpu and of_nodes is None:
         check_gpu(memory.device)
     faults = []

@@ -39,6 +39,7 @@ class Study:
     dimensions: tuple[Dimension, ...]
     source: dict[str, Any]  # the file's values, overrides included
     start_points: tuple[Parameters, ...]  # what a point leaves out is drawn
+    compiles: bool | None = None  # what `compile_layers: auto` is, once that is decided
 
     @staticmethod
     def load(source: Path | str | Mapping[str, Any], overrides: Iterable[str] = ()) -> Study:
@@ -111,6 +112,10 @@ class Study:
     def with_reports(self, per_epoch: int) -> Study:
         """The study with so many reports an epoch; what it was loaded from stays."""
         return replace(self, settings=self.settings.model_copy(update={"reports_per_epoch": per_epoch}))
+
+    def with_compiling(self, pays: bool | None) -> Study:
+        """The study with `compile_layers: auto` decided; None leaves it open, which is without."""
+        return replace(self, compiles=pays)
 
     @property
     def grace(self) -> float:
@@ -214,4 +219,9 @@ class Study:
 
     def _resolve(self, drawn: dict[str, Any]) -> TrialConfig:
         given = {knob for dimension in self.dimensions if dimension.applies(drawn) for knob in dimension.knobs}
-        return TrialConfig.model_validate({knob: drawn[knob] for knob in drawn if knob in given or knob in self.fixed})
+        config = TrialConfig.model_validate(
+            {knob: drawn[knob] for knob in drawn if knob in given or knob in self.fixed}
+        )
+        if self.compiles is None or config.compile_layers != "auto":
+            return config
+        return config.model_copy(update={"compile_layers": self.compiles})

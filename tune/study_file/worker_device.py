@@ -30,7 +30,10 @@ def describe_compute(study: Study) -> str:
             f"{numbers}, since this GPU has no bf16" if base.precision == "auto" else f"{numbers}, which it imitates"
         )
     where = memory.device if on_gpu else "CPU"
-    return f"compute: {where}, {threads}, {numbers}, label logits in fp32, fused AdamW, torch's attention, not compiled"
+    compiled = "layers compiled" if base.compile_layers is True else "not compiled"
+    if on_gpu and base.compile_layers == "auto":
+        compiled = "layers compiled where it pays"
+    return f"compute: {where}, {threads}, {numbers}, label logits in fp32, fused AdamW, torch's attention, {compiled}"
 
 
 def cpus_per_worker(study: Study, cores: int, *, on_gpu: bool) -> int:
@@ -62,6 +65,17 @@ def check_quantisation(study: Study, memory: DeviceMemory) -> None:
         rule = "must be none where trials train on a CPU, which unpacks 4 bits at every step"
         raise InputError([Fault(rule, field="quantisation", value="nf4")])
     check_quantiser()
+
+
+def check_compiling(study: Study, memory: DeviceMemory) -> None:
+    """
+    Raises:
+        EnvironmentFault: layers may be compiled, and there is nothing to compile with.
+    """
+    if True in reach("compile_layers", study.fixed, study.dimensions):
+        from reranker.modeling.compiled_layers import check_compiler  # takes seconds
+
+        check_compiler(on_gpu=memory.on_gpu)
 
 
 def check_gpu(name: str) -> None:

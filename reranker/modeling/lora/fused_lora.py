@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
@@ -27,12 +28,10 @@ def fuse(model: PeftModel, parts: Mapping[str, LowRank] | None = None) -> None:
         if not is_adapted(layer):
             continue
         part = (parts or {}).get(name)
-        if trains_magnitude(layer):
-            layer.forward = _FusedDora(layer, part)
-            if part is not None:  # DoRA starts from the lengths of what it is added to
-                layer.lora_magnitude_vector[_ADAPTER].weight.data = layer.forward.lengths()
-        else:
-            layer.forward = _Fused(layer, part)
+        layer.__class__ = _fused_class(type(layer), trains_magnitude(layer))  # type: ignore[arg-type]  # a class has a hash
+        layer.frozen_part = part
+        if part is not None and trains_magnitude(layer):  # DoRA starts from the lengths of what it is added to
+            layer.lora_magnitude_vector[_ADAPTER].weight.data = layer.lengths()
 
 
 def is_adapted(layer: torch.nn.Module) -> TypeGuard[LoraLayer]:
@@ -57,56 +56,61 @@ class LowRank:
         return _add(output, F.linear(_as(layer_input, self.down), self.down), self.up)
 
 
-class _Fused:
-    def __init__(self, layer: LoraLayer, part: LowRank | None) -> None:
-        self._layer, self._part = layer, part
+class _Fused(torch.nn.Module):
+    """The `forward` of a fused layer. It belongs to its class, so that torch.compile need not compile each layer."""
 
-    def __call__(self, layer_input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        layer, part = self._layer, self._part
-        result: Tensor = layer.base_layer(layer_input, *args, **kwargs)
-        if layer.merged:
-            return result if part is None else part(layer.base_layer, (layer_input,), result)
-        down, up = layer.lora_A[_ADAPTER].weight, layer.lora_B[_ADAPTER].weight
-        scale, dropout = layer.scaling[_ADAPTER], layer.lora_dropout[_ADAPTER]
+    frozen_part: LowRank | None
+
+    def forward(self: Any, layer_input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        part = self.frozen_part
+        result: Tensor = self.base_layer(layer_input, *args, **kwargs)
+        if self.merged:
+            return result if part is None else part(self.base_layer, (layer_input,), result)
+        down, up = self.lora_A[_ADAPTER].weight, self.lora_B[_ADAPTER].weight
+        scale, dropout = self.scaling[_ADAPTER], self.lora_dropout[_ADAPTER]
         layer_input = _as(layer_input, down)
         if part is None:
             return _add(result, F.linear(dropout(layer_input), down), up, scale)
         up = torch.cat([scale * up, part.up], dim=1)
-        if isinstance(dropout, torch.nn.Dropout) and layer.training:  # only of the adapter's input
+        if isinstance(dropout, torch.nn.Dropout) and self.training:  # only of the adapter's input
             inner = torch.cat([F.linear(dropout(layer_input), down), F.linear(layer_input, part.down)], dim=-1)
         else:
             inner = F.linear(layer_input, torch.cat([down, part.down]))
         return _add(result, inner, up)
 
 
-class _FusedDora:
+class _FusedDora(_Fused):
     """x ↦ m / ‖W'‖ · W'x + b with W' = W + scale · BA + up · down, and its rows' trained lengths m.
 
     As in the paper (Liu et al. 2024, section 4.3) no gradient goes through the norm.
     """
 
-    def __init__(self, layer: LoraLayer, part: LowRank | None) -> None:
-        self._layer, self._fused = layer, _Fused(layer, part)
-        self._part = part
-
-    def __call__(self, layer_input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        bias = self._layer.base_layer.bias
-        result = self._fused(layer_input, *args, **kwargs)
+    def forward(self: Any, layer_input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        bias = self.base_layer.bias
+        result = super().forward(layer_input, *args, **kwargs)
         product = result if bias is None else result - bias
-        scaled = self._layer.lora_magnitude_vector[_ADAPTER].weight / self.lengths() * product
+        scaled = self.lora_magnitude_vector[_ADAPTER].weight / self.lengths() * product
         answer: Tensor = (scaled if bias is None else scaled + bias).to(result.dtype)
         return answer
 
     @torch.no_grad()
-    def lengths(self) -> Tensor:
+    def lengths(self: Any) -> Tensor:
         """The norms of the rows of W', fp32 [outputs]."""
-        layer = self._layer
-        with torch.autocast(layer.weight.device.type, enabled=False):
-            weight: Tensor = layer.base_layer.weight.float() + layer.get_delta_weight(_ADAPTER).float()
-            if self._part is not None:
-                weight = torch.addmm(weight, self._part.up, self._part.down)
+        with torch.autocast(self.weight.device.type, enabled=False):
+            weight: Tensor = self.base_layer.weight.float() + self.get_delta_weight(_ADAPTER).float()
+            if self.frozen_part is not None:
+                weight = torch.addmm(weight, self.frozen_part.up, self.frozen_part.down)
         norms: Tensor = torch.linalg.vector_norm(weight, dim=1)
         return norms
+
+
+@functools.cache
+def _fused_class(layer_class: type[torch.nn.Module], with_lengths: bool) -> type[torch.nn.Module]:
+    """peft's class of a layer with our `forward`."""
+    if issubclass(layer_class, _Fused):
+        return layer_class
+    ours = _FusedDora if with_lengths else _Fused
+    return type(f"Fused{layer_class.__name__}", (ours, layer_class), {})
 
 
 def _as(layer_input: Tensor, weight: Tensor) -> Tensor:
