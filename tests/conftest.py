@@ -32,17 +32,13 @@ from reranker.storage.cache_folder import cache_folder
 torch.set_num_threads(1)
 USERS_CACHE = cache_folder()  # before any test has one of its own
 
-# They start Ray, wait for processes and kill some: one after the other.
+# They start Ray, wait for processes, and kill some or hold others up: one after the other.
 RAY = {
     "test_job_submission",
     "test_lost_ray",
-    "test_notebook",
     "test_ray_cluster",
     "test_ray_pages",
-    "test_refit",
     "test_resume",
-    "test_sealed_test",
-    "test_search",
     "test_serve",
     "test_trial_runner",
     "test_two_nodes",

@@ -16,7 +16,7 @@ from reranker.modeling.checkpoints.model_names import keeps_own_skill
 from reranker.modeling.process_group import of_all, worker_rank, workers
 from reranker.prompting.prompts import FIND, PromptEncoder
 
-_BEHIND_LISTS = 200  # probes at most, if lists come first
+_BEHIND_LISTS = 100  # probes at most, if lists come first
 _ALONE = 50  # probes at most, if the question comes first, so that each probe computes its list again
 _LIST, _TITLE = range(2)  # purposes of random numbers
 
