@@ -24,7 +24,6 @@ from tune.study_file.study import Study
 from tune.terminal.driver_log import DriverLog
 from tune.terminal.printed_lines import resume_command
 
-
 _COPY_S = 1800.0  # that the last pass of a copy may take: there may be adapters of gigabytes
 _AT_ONCE_S = 5.0
 

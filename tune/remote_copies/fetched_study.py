@@ -6,14 +6,15 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from reranker.errors import EnvironmentFault
-from reranker.storage.atomic_files import sync_folder, writing
+from reranker.storage.atomic_files import DamagedFile, sync_folder, writing
 from reranker.storage.file_permissions import make_folder
-from results.study.study_folder import StudyFolder
+from results.study.study_folder import StudyFolder, TrialStatus
 from tune.remote_copies.folder_snapshot import stamp_of
-from tune.remote_copies.kept_copy import HOLDER, compared, remember
+from tune.remote_copies.kept_copy import ENDED, HOLDER, compared, remember
 from tune.remote_copies.remote_folder import RemoteFolder, StoreFault
 from tune.study_file.copy_address import split_address
 
@@ -69,6 +70,10 @@ def _fetch(there: RemoteFolder, listing: dict[str, int], folder: StudyFolder) ->
         there.fetch(name, target)
         sent[name] = (stamp_of(target), size)
     remember(folder, there, sent)
+    for number in folder.numbers():
+        with suppress(DamagedFile, ValueError):  # which the check of the study tells
+            if TrialStatus(folder.read_status(number)["status"]) in ENDED:
+                folder.trial(number).drop_state()  # the copy may have it from just before the end
 
 
 def _is_within(name: str) -> bool:

@@ -5,8 +5,10 @@ What is written first must be in the copy first: ranks before the line that repo
 knows of it, the journal before a trial's status. What depends on others is read before them, since they may be ahead of
 it and never behind: so statuses are read first and sent last.
 
-    read  1 ending, readings, statuses   2 journal   3 manifest   4 a trial's states, then its lines   5 all else
-    sent  5 ranks, adapters, baselines   4 lines, then states     3 manifest   2 journal   1 statuses …   then reports, logs
+    read  ending, readings, study file, statuses · journal · manifest · a trial's states · its lines · its ranks, adapter …
+    sent  ranks, adapters, baselines · lines · states · study file · manifest · journal · statuses · readings · ending
+
+A file of readings is wanted wherever there is a journal, so the first one is sent before it. Reports and logs come last.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _JOURNAL, _MANIFEST, _LINES, _STATUS = "optuna.log", "manifest.json", "epochs.jsonl", "status.json"
-_LATE = ("ending.json", "test_readings.jsonl", "study.yaml")  # what the journal or the manifest knows before
+_STUDY, _READINGS, _ENDING = "study.yaml", "test_readings.jsonl", "ending.json"
 _EARLY = ("lists.parquet", "items.parquet", "left_out.jsonl", "acts.jsonl", "readings_lost.json")
 _EARLY_FOLDERS = ("baselines", "quarantine", "refit")
 _OF_THIS_MACHINE = ("search.lock", "tracking_uri.json", "copied.json", "copy.json", "stop.json", "lock")
@@ -67,7 +69,7 @@ class FolderSnapshot:
 
     def changed(self) -> Iterator[Snapshot]:
         """The files that are new or have changed, in the order in which they are to be sent."""
-        late = [one for name in _LATE for one in self._now(name)]
+        ending, readings, study_file = self._now(_ENDING), self._now(_READINGS), self._now(_STUDY)
         statuses = [one for trial in self._trials() for one in self._now(f"{trial}/{_STATUS}")]
         record = [*self._now(_JOURNAL), *self._now(_MANIFEST)]
         for folder in _EARLY_FOLDERS:
@@ -75,7 +77,9 @@ class FolderSnapshot:
         yield from self._each(_EARLY)
         for trial in self._trials():  # again: the journal may know one that has begun since
             yield from self._trial(trial)
-        yield from [*reversed(record), *statuses, *reversed(late)]
+        is_first = _READINGS not in self._known
+        yield from [*study_file, *(readings if is_first else []), *reversed(record)]
+        yield from [*statuses, *([] if is_first else readings), *ending]
         rest = self._others()
         self.present.update(name for name in rest if (self._study / name).is_file())
         if self._rest:
@@ -100,7 +104,7 @@ class FolderSnapshot:
 
     def _others(self) -> list[str]:
         """Top-level files and folders that have no place in the order."""
-        placed = {_JOURNAL, _MANIFEST, *_LATE, *_EARLY, *_EARLY_FOLDERS, "trials"}
+        placed = {_JOURNAL, _MANIFEST, _STUDY, _READINGS, _ENDING, *_EARLY, *_EARLY_FOLDERS, "trials"}
         names = sorted(entry.name for entry in os.scandir(self._study) if entry.name not in placed)
         return [name for top in names for name in self._files(top)]
 

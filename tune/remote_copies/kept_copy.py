@@ -18,7 +18,7 @@ from tune.remote_copies.remote_folder import RemoteFolder, StoreFault
 HOLDER = "copy.json"  # there: which launch keeps the copy
 _KNOWN = "copied.json"  # here: what the copy has
 _REST_S = 60.0  # between two passes that bring reports and logs too
-_ENDED = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)
+ENDED = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)
 _OURS = ("trials/", "baselines/", "refit/", "quarantine/")
 
 
@@ -106,7 +106,7 @@ class KeptCopy:
             with contextlib.suppress(DamagedFile, OSError):
                 status = TrialStatus(self.study.read_status(number)["status"])
                 is_sent = stamp_of(folder / "status.json") == self._sent[name][0]
-                if status in _ENDED and is_sent and not self.study.trial(number).states():  # dropped after the status
+                if status in ENDED and is_sent and not self.study.trial(number).states():  # dropped after the status
                     ended.add(folder.name)
         return ended
 

@@ -6,6 +6,7 @@ Options stand behind a question mark, as `pyarrow.fs.FileSystem.from_uri` takes 
 from __future__ import annotations
 
 import re
+from urllib.parse import quote, unquote
 
 from reranker.command_line.redaction import masked
 
@@ -45,7 +46,7 @@ def child_address(address: str, name: str) -> str:
     's3://bucket/studies/demo?region=eu-west-1'
     """
     place, options = _parts(address)
-    return f"{place}/{name}{options}"
+    return f"{place}/{quote(name)}{options}"
 
 
 def split_address(address: str) -> tuple[str, str]:
@@ -57,7 +58,7 @@ def split_address(address: str) -> tuple[str, str]:
     place, options = _parts(address)
     scheme, _, path = place.partition("://")
     parent, slash, name = path.rpartition("/")
-    return (f"{scheme}://{parent}{options}", name) if slash and parent else (address, "")
+    return (f"{scheme}://{parent}{options}", unquote(name)) if slash and parent else (address, "")
 
 
 def _parts(address: str) -> tuple[str, str]:
