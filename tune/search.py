@@ -38,6 +38,7 @@ from tune.launching.callbacks import SearchCallbacks
 from tune.launching.launch import Launch, begin_study
 from tune.launching.search_options import SearchOptions
 from tune.mirroring.mirror_thread import Trackers
+from tune.mlflow_tracking.store_driver import check_driver
 from tune.mlflow_tracking.tracker import Tracker
 from tune.other_trackers.chosen_trackers import check_trackers, threads_of
 from tune.remote_copies.kept_copy import check_copy, copy_thread, usable_place
@@ -108,6 +109,7 @@ def _search(
 
     # Check
     check_trackers(study.trackers)
+    check_driver(tracking_uri_of(folder) if folder else options.tracking_uri)
     copy_to = usable_place(study.settings.copy_to)
     if folder and copy_to:
         check_copy(folder, copy_to.child(folder.path.name))

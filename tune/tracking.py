@@ -14,6 +14,7 @@ from results.study.study_folder import StudyFolder
 from results.study.tracking_address import tracking_uri_of
 from tune.mirroring.mirror_thread import Trackers
 from tune.mlflow_tracking.store_address import ui_command
+from tune.mlflow_tracking.store_driver import check_driver
 from tune.other_trackers.chosen_trackers import check_trackers, threads_of, where_to_look
 
 _MOST_S = 3600.0  # hundreds of runs may have to be sent
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     from tune.mlflow_tracking.tracker import brought_up  # takes seconds
 
     uri = args.tracking_uri or tracking_uri_of(study)
+    check_driver(uri)
     mirror = brought_up(study, uri)
     say(f"{study.name} is in MLflow; to see it: {ui_command(uri)}")
     say(f"its leaderboard there: {mirror.leaderboard_link}")

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from reranker.metrics import METRIC_NAMES
@@ -95,11 +94,11 @@ class StudyMirror:
         """Send what the store lacks; with `ended` also close the parent run and attach the results.
 
         Raises:
-            MlflowException, OSError: the store is down or refuses; nothing is lost, ask again.
+            MlflowException, OSError, SQLAlchemyError: the store is down or refuses; nothing is lost, ask again.
         """
         try:
             self._bring_up(ended=ended)
-        except (MlflowException, OSError):
+        except Exception:
             self._forget()
             raise
 
