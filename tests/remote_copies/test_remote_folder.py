@@ -94,7 +94,7 @@ def test_a_store_that_is_not_there_is_a_sentence(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     with pytest.raises(StoreFault) as caught:
         RemoteFolder.at("s3://studies/x?region=us-east-1").check()
-    assert str(caught.value).startswith("s3://studies/x?region=us-east-1 can't be used: cannot write .probe-")
+    assert str(caught.value).startswith("s3://studies/x?region=us-east-1 can't be used: cannot write .probe: ")
     assert f"nothing answers there (Failed to connect to 127.0.0.1 port {port}" in str(caught.value)
 
 

@@ -99,7 +99,7 @@ class RemoteFolder:
             let_exit()
             raise StoreFault(f"{self} can't be used: it did not answer within {seconds:.0f} s") from None
         except StoreFault as fault:
-            raise StoreFault(f"{self} can't be used: {fault}") from fault
+            raise StoreFault(f"{self} can't be used: {str(fault).replace(name, '.probe')}") from fault
 
     def listing(self, *, deep: bool = True) -> dict[str, int]:
         """The bytes of each file, by its path in the folder; empty where there is no folder.
