@@ -62,8 +62,11 @@ def _run(args: argparse.Namespace, console: Terminal) -> int:
         return check(study, folder, console)
     if not args.quiet:
         console.say("starting …")
+    from tune.execution.ray_private import hide_secrets_of_command
     from tune.search import search
     from tune.terminal.exit_status import exit_code
+
+    hide_secrets_of_command()
 
     options = arguments.options(args)
     result = search(study, resume=folder, warm_start=earlier, options=options, console=console)

@@ -68,12 +68,11 @@ def test_a_name_that_is_not_there_is_told_with_those_that_are(there, place, tmp_
 DAMAGES = {
     "manifest.json": ("was cut off before it was whole: it lacks manifest.json", ""),
     "optuna.log": ("was cut off before it was whole: it lacks optuna.log", ""),
-    "trials/000/epochs.jsonl": ("trials/000/epochs.jsonl lacks report 1, which the journal knows", "is damaged"),
+    "trials/000/epochs.jsonl": ("trials/000/epochs.jsonl lacks report 1, which the journal knows", "lacks report 2, which the journal knows"),
     "trials/000/reports/0002.parquet": ("0002.parquet is missing; restore it from a copy, or leave the trial out", "is damaged"),
     "trials/000/ranks.parquet": ("ranks.parquet is missing; it was rebuilt from its reports", "it was rebuilt from its reports"),
     "trials/001/status.json": ("status.json is missing; it was rebuilt from the journal", "it was rebuilt from the journal"),
     "study.yaml": ("study.yaml is missing; it was rebuilt from the manifest", "it was rebuilt from the manifest"),
-    "baselines/popularity/ranks.parquet": ("popularity/ranks.parquet is missing; restore it from a copy", "is damaged"),
 }  # fmt: skip
 
 
