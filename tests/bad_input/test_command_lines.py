@@ -69,7 +69,6 @@ CASES = {
     "search: a copy with a key in its address": ("search study.yaml --copy-to s3://AKIA:hunter2@bucket/x", "argument --copy-to: must not have a user, password or key in it: those come from where the store's own commands find them, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; reranker-tuner search --help lists what there is"),
     "search: resume of a bucket": ("search --resume s3://bucket", "argument --resume: an address must have the study's name at its end, as s3://BUCKET/FOLDER/NAME; reranker-tuner search --help lists what there is"),
     "search: resume of a copy that is not there": ("search --resume file:///nowhere/demo", "there is no study at file:///nowhere/demo; in file:///nowhere there are: none"),
-    "search: a copy that can't be written": ("search study.yaml --copy-to file:///proc/copies", "file:///proc/copies can't be used: cannot write /proc/copies/.probe: no permission to write there"),
     "search: a summary never": ("search study.yaml --summary-minutes 0", "argument --summary-minutes: must be a number above 0, not '0'; reranker-tuner search --help lists what there is"),
     "search: a summary in words": ("search study.yaml --summary-minutes nan", "argument --summary-minutes: must be a number above 0, not 'nan'; reranker-tuner search --help lists what there is"),
     "search: runs that is a file": ("search study.yaml --runs study.yaml", "cannot write study.yaml/a: study.yaml is no folder; --runs FOLDER or the variable RERANKER_TUNER_HOME names another place"),

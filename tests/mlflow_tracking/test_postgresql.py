@@ -77,6 +77,8 @@ def test_a_server_that_goes_down_and_comes_back_has_everything_once(server, tmp_
     assert set(seen.runs) == {"study", "0", "1", "2", "3", "popularity", "chance"}
     assert seen.points("3", "recall_at_1") == [(1, 0.25), (2, 0.35)]
     assert seen.points("0", "recall_at_1") == [(1, 0.3), (2, 0.41), (3, 0.35)]
+    assert "leaderboard.csv" in seen.artifacts("study")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]  # no files where the search was started
     assert is_nowhere(PASSWORD, study, said, *capfd.readouterr())
 
 

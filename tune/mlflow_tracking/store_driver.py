@@ -1,4 +1,5 @@
-"""The address of a database as MLflow's store → whether the package that talks to it is here. Connects to nothing."""
+"""An address of MLflow's → whether it is a database's, and whether the package that talks to it is here. Connects to
+nothing."""
 
 from __future__ import annotations
 
@@ -9,12 +10,17 @@ _DATABASES = ("postgresql", "mysql", "mssql")
 _EXTRAS = {"psycopg": "'reranker-tuner[postgres]'"}  # driver → what has it
 
 
+def is_database(uri: str) -> bool:
+    """Whether MLflow talks to it without a server of its own between; SQLite's files are not meant."""
+    return uri.partition("://")[0].partition("+")[0] in _DATABASES
+
+
 def check_driver(uri: str) -> None:
     """
     Raises:
         EnvironmentFault: the driver is missing or broken, or the address is none of a database.
     """
-    if uri.partition("://")[0].partition("+")[0] not in _DATABASES:
+    if not is_database(uri):
         return
     from sqlalchemy.engine import make_url  # takes a while, and comes with MLflow
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError

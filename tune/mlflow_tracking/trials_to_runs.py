@@ -52,6 +52,7 @@ from tune.mlflow_tracking.run_tags import (
     trial_note,
 )
 from tune.mlflow_tracking.store_address import ui_address
+from tune.mlflow_tracking.store_driver import is_database
 
 _ENDED = {
     TrialStatus.COMPLETED: "FINISHED",
@@ -107,6 +108,7 @@ class StudyMirror:
             if self.uri == local_store(self.study):
                 moved_store.follow(self.study)
                 make_file(local_file(self.study))
+            if self.uri == local_store(self.study) or is_database(self.uri):
                 make_folder(local_file(self.study).parent / moved_store.ARTIFACTS)
             self._client = MlflowClient(tracking_uri=self.uri)
         client = self._client
