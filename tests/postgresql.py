@@ -51,7 +51,8 @@ def _programs() -> Path:
 @contextmanager
 def postgresql(folder: Path) -> Iterator[PostgreSQL]:
     """A server with a user who needs a password. It refuses to be root's."""
-    programs, as_user = _programs(), ()
+    programs = _programs()
+    as_user: tuple[str, ...] = ()
     if os.geteuid() == 0:
         try:
             owner = pwd.getpwnam("postgres")

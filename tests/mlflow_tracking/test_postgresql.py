@@ -61,7 +61,7 @@ def test_a_server_that_goes_down_and_comes_back_has_everything_once(server, tmp_
     study, said = make_study(tmp_path / "runs", ""), list[str]()
     study.write_manifest(study.read_manifest() | {"tracking_uri": server.uri.replace(f"mlflow:{PASSWORD}", "***")})
     keep_secret_uri(study, server.uri)
-    tracker = Tracker(study, server.uri, said.append, ask=lambda *asked: None)
+    tracker = Tracker(study, server.uri, said.append, ask=never_asked)
     tracker.start()
     tracker.nudge()
     wait_for(lambda: tracker.leaderboard_link)
@@ -80,6 +80,10 @@ def test_a_server_that_goes_down_and_comes_back_has_everything_once(server, tmp_
     assert "leaderboard.csv" in seen.artifacts("study")
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]  # no files where the search was started
     assert is_nowhere(PASSWORD, study, said, *capfd.readouterr())
+
+
+def never_asked(act: str, *, trial: int | None, by: str) -> str:
+    raise AssertionError(act)
 
 
 def is_nowhere(secret: str, study: StudyFolder, said: list[str], *outputs: str) -> bool:
