@@ -13,6 +13,7 @@ import pytest
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
+from reranker.storage.atomic_files import write_yaml
 from results.study.checked_folder import check
 from results.study.journal_file import storage
 from results.study.optuna_journal import CONFIG
@@ -20,6 +21,7 @@ from results.study.study_folder import StudyFolder, TrialStatus
 from tests.remote_copies.conftest import tree
 from tests.stored import report
 from tests.tracked import USERS, figures, first_for
+from tune import tracking
 from tune.remote_copies.fetched_study import fetch_study
 from tune.remote_copies.kept_copy import KeptCopy, check_copy, copy_thread
 from tune.remote_copies.remote_folder import RemoteFolder, StoreFault
@@ -265,3 +267,14 @@ def test_the_thread_brings_the_copy_up_and_says_what_it_lacks(study, place, tmp_
     thread.start()
     assert not thread.finish()
     assert thread.trouble.startswith("cannot write")
+
+
+def test_the_command_brings_the_copy_up_later_unless_its_search_does(study, tmp_path, capsys):
+    write_yaml(study.study_file, f"study: {{copy_to: 'file://{tmp_path}/copies'}}\n")
+    there = RemoteFolder.at(f"file://{tmp_path}/copies").child(study.path.name)
+    with study.locked():
+        tracking._bring_up_copy(study)
+    assert not there.exists()
+    tracking._bring_up_copy(study)
+    assert capsys.readouterr().out == f"its copy has everything: {there}\n"
+    assert set(there.listing()) == {*files(study), "copy.json"}
