@@ -11,6 +11,7 @@ from reranker.data import sources
 from reranker.data.assemble import RerankingData
 from results.study.study_folder import StudyFolder
 from tune.other_trackers.chosen_trackers import check_trackers
+from tune.remote_copies.kept_copy import check_copy, usable_place
 from tune.study_file.baseline_duration import baseline_durations
 from tune.study_file.manifest import check_same
 from tune.study_file.preflight import check_agreement, check_grades, check_models, check_reports, check_teachers
@@ -31,6 +32,9 @@ def check(study: Study, folder: StudyFolder | None, console: Terminal, *, measur
         EnvironmentFault: a file is missing, or what a tracker needs.
     """
     check_trackers(study.trackers)
+    copy_to = usable_place(study.settings.copy_to)
+    if folder and copy_to:
+        check_copy(folder, copy_to.child(folder.path.name))
     check_quantisation(study, worker_memory(study))
     check_compiling(study, worker_memory(study))
     check_agreement(study)

@@ -31,6 +31,7 @@ from tune.launching import arguments
 from tune.launching.job_submission import submit
 from tune.searching.stop_signals import end_at_once, handling
 from tune.study_file import loading
+from tune.study_file.copy_address import is_copy_address
 from tune.terminal.driver_log import own_stdout
 
 
@@ -47,7 +48,7 @@ def _run(args: argparse.Namespace, console: Terminal) -> int:
     """Read the study, then have it checked or searched, for which packages are imported that take seconds."""
     if args.submit:
         return submit(args, console)
-    folder = open_study(args.runs, args.resume) if args.resume else None
+    folder = open_study(args.runs, _here(args.resume, args.runs, console)) if args.resume else None
     earlier = open_study(args.runs, args.warm_start) if args.warm_start else None
     file = folder.study_file if folder else args.study_file
     study = loading.load(file, overrides=arguments.overrides(args), check_model=check_name)
@@ -61,12 +62,24 @@ def _run(args: argparse.Namespace, console: Terminal) -> int:
         return check(study, folder, console)
     if not args.quiet:
         console.say("starting …")
+    from tune.execution.ray_private import hide_secrets_of_command
     from tune.search import search
     from tune.terminal.exit_status import exit_code
+
+    hide_secrets_of_command()
 
     options = arguments.options(args)
     result = search(study, resume=folder, warm_start=earlier, options=options, console=console)
     return exit_code(result.folder, result.ending)
+
+
+def _here(study: str, runs: Path, console: Terminal) -> str:
+    """The study's name or folder; what is named by its copy's address is fetched."""
+    if not is_copy_address(study):
+        return study
+    from tune.remote_copies.fetched_study import fetch_study
+
+    return str(fetch_study(study, runs, console.say))
 
 
 if __name__ == "__main__":

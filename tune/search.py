@@ -38,8 +38,10 @@ from tune.launching.callbacks import SearchCallbacks
 from tune.launching.launch import Launch, begin_study
 from tune.launching.search_options import SearchOptions
 from tune.mirroring.mirror_thread import Trackers
+from tune.mlflow_tracking.store_driver import check_driver
 from tune.mlflow_tracking.tracker import Tracker
 from tune.other_trackers.chosen_trackers import check_trackers, threads_of
+from tune.remote_copies.kept_copy import check_copy, copy_thread, usable_place
 from tune.searching import stop_pause_requests
 from tune.searching.duration_estimate import EpochDuration, compiling_pays, decide, is_quick, may_compile, slowest
 from tune.searching.optuna_searcher import OptunaSearcher, make_sampler
@@ -63,7 +65,7 @@ from tune.study_file.study import Study
 from tune.terminal.driver_log import own_stdout
 from tune.terminal.exit_status import tell_webhook
 from tune.terminal.live_table import Progress
-from tune.terminal.printed_lines import goes_on, how_to_resume, where_it_is, where_to_look
+from tune.terminal.printed_lines import goes_on, how_to_resume, where_it_is, where_the_copy_is, where_to_look
 from tune.terminal.printed_plan import plan
 
 _MANY = 1024
@@ -114,6 +116,10 @@ def _search(
 
     # Check
     check_trackers(study.trackers)
+    check_driver(tracking_uri_of(folder) if folder else options.tracking_uri)
+    copy_to = usable_place(study.settings.copy_to)
+    if folder and copy_to:
+        check_copy(folder, copy_to.child(folder.path.name))
     check_agreement(study)
     say("preparing the data …")
     data = RerankingData.prepare(study.data).sealed()
@@ -159,13 +165,17 @@ def _search(
                     tracking_uri=options.tracking_uri,
                     command=options.command,
                     baselines=baselines,
+                    copy_to=copy_to,
                 )
                 launch.hold(folder)
             launch.begin(study)
             mlflow = Tracker(folder, tracking_uri_of(folder), ask=partial(stop_pause_requests.ask, folder))
-            trackers = Trackers([mlflow, *threads_of(folder, study.trackers)])
+            copies = [copy_thread(folder, copy_to)] if copy_to else []
+            trackers = Trackers([mlflow, *threads_of(folder, study.trackers)], copies)
             trackers.start()
-            say(where_to_look(folder, ray_cluster, tracking_uri_of(folder), study.trackers))
+            for copy in copies:
+                launch.keep(copy)
+            say(where_to_look(folder, ray_cluster, tracking_uri_of(folder), study.trackers, copy_to))
 
             # Search
             ending = _run_trials(
@@ -184,6 +194,10 @@ def _search(
                 used = refit_and_register(data, folder, resources, name=study.name, tracking_uri=uri, say=say)
                 console.say(masked(used))
             say("shutting Ray down …")
+        if copy_to:
+            say("bringing the copy up to the folder …")
+    for copy in copies:
+        console.say(where_the_copy_is(folder, copy.name, copy.trouble))
     if ending:
         console.say(how_to_resume(folder, ending))
     tell_webhook(options.webhook, folder)

@@ -99,13 +99,19 @@ class StudyFolder:
     path: Path
 
     @staticmethod
-    def create(runs: Path, name: str, fill: Callable[[StudyFolder], None] = lambda folder: None) -> StudyFolder:
+    def create(
+        runs: Path,
+        name: str,
+        fill: Callable[[StudyFolder], None] = lambda folder: None,
+        is_taken: Callable[[str], bool] = lambda name: False,
+    ) -> StudyFolder:
         """Create a folder: `name`, or `name-2`, `name-3` … if that is taken. Safe if two searches start at once.
 
         It appears complete: made under a hidden name, filled, then renamed. A later start removes what a kill has left.
 
         Args:
             fill: writes the initial files. A manifest among them gets the folder's name.
+            is_taken: whether a name is taken elsewhere.
 
         Raises:
             EnvironmentFault: no permission or no space; nothing is left behind.
@@ -119,18 +125,18 @@ class StudyFolder:
                 with hidden.locked():
                     make_folder(hidden.path / "trials")
                     fill(hidden)
-                    return StudyFolder(hidden._take_a_name(name))
+                    return StudyFolder(hidden._take_a_name(name, is_taken))
             except BaseException:
                 shutil.rmtree(hidden.path, ignore_errors=True)
                 raise
 
-    def _take_a_name(self, name: str) -> Path:
+    def _take_a_name(self, name: str, is_taken: Callable[[str], bool]) -> Path:
         """Rename a filled folder to the first free name."""
         attempt = 0
         while True:
             attempt += 1
             path = self.path.with_name(name if attempt == 1 else f"{name}-{attempt}")
-            if os.path.lexists(path):
+            if os.path.lexists(path) or is_taken(path.name):
                 continue
             if (self.path / "manifest.json").exists():
                 self.write_manifest(self.read_manifest() | {"name": path.name})
@@ -176,9 +182,7 @@ class StudyFolder:
         for path in (Path(study).expanduser(), runs / study):
             if any(os.path.isfile(path / name) for name in ("manifest.json", "optuna.log")):  # either may be lost
                 return StudyFolder(path.resolve())
-        names = (
-            sorted(manifest.parent.name for manifest in runs.glob("[!.]*/manifest.json")) if os.path.isdir(runs) else []
-        )
+        names = sorted(manifest.parent.name for manifest in runs.glob("[!.]*/manifest.json"))
         raise EnvironmentFault(f"there is no study {study!r} in {runs}; there are: {', '.join(names) or 'none'}")
 
     @property
@@ -301,8 +305,7 @@ class StudyFolder:
 
     def left_out_baselines(self) -> dict[str, str]:
         """Why each baseline that was asked for was not scored, by its name."""
-        left_out: dict[str, str] = self.read_manifest().get("left_out_baselines", {})
-        return left_out
+        return dict(self.read_manifest().get("left_out_baselines", {}))
 
     def references(self) -> dict[str, dict[str, float]]:
         """The metrics of every baseline and of chance."""
@@ -353,14 +356,11 @@ class StudyFolder:
 
     def keep(self, number: int) -> None:
         """Let a trial train all its epochs, whatever a scheduler thinks of it."""
-        write_json(self._keep_file(number), {})
+        write_json(self.trial(number).path / "keep.json", {})
 
     def is_kept(self, number: int) -> bool:
         """Whether it was asked to be."""
-        return self._keep_file(number).exists()
-
-    def _keep_file(self, number: int) -> Path:
-        return self.trial(number).path / "keep.json"
+        return (self.trial(number).path / "keep.json").exists()
 
     def _stop_file(self, number: int) -> Path:
         return self.trial(number).path / "stop.json"

@@ -6,11 +6,13 @@ import contextlib
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from optuna.storages.journal import JournalFileBackend
 from reranker.errors import EnvironmentFault, InputError
 from results.study.study_folder import StudyFolder
 from results.study.tracking_address import tracking_uri_of
+from tests.object_store import BUCKET, SECRET, has_object_store, object_store
 from tune.run_search import main as run_search_main
 from tune.searching import stop_pause_requests
 
@@ -140,6 +143,40 @@ def test_a_search_that_was_killed_again_and_again_ends_as_if_it_never_was(undist
     assert runs == mlflow_runs(undisturbed)
     assert set(runs) == {"study", "0", "1", "2", "3", "4", "5"}
     assert "RUNNING" not in runs.values()
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch) -> Iterator[str]:
+    """Where copies of studies are kept: a real S3 server where there is one, else a folder."""
+    if not has_object_store():
+        yield f"file://{tmp_path}/copies"
+        return
+    (tmp_path / "seaweedfs").mkdir()
+    with object_store(tmp_path / "seaweedfs") as store:
+        for name, value in store.variables.items():
+            monkeypatch.setenv(name, value)
+        yield f"s3://{BUCKET}/team"
+
+
+def test_a_search_whose_machine_is_lost_goes_on_from_its_copy_as_if_it_never_was(undisturbed, copies, tmp_path):
+    (tmp_path / "lost").mkdir()
+    process = launch(tmp_path / "lost", new_study(tmp_path / "lost"), "--copy-to", copies, moment="deciding")
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == -signal.SIGKILL, out
+    shutil.rmtree(tmp_path / "lost")
+    (tmp_path / "other").mkdir()
+    process = launch(tmp_path / "other", "--resume", f"{copies}/small")
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, out
+    assert f"fetching small from {copies}/small" in out
+    assert f"The copy at {copies}/small has everything" in out
+    study = StudyFolder(tmp_path / "other" / "runs" / "small")
+    pd.testing.assert_frame_equal(table(study), table(undisturbed))
+    assert run_search_main(["--resume", f"{copies}/small", "--runs", str(tmp_path / "third"), "--check"]) == 0
+    pd.testing.assert_frame_equal(table(StudyFolder(tmp_path / "third" / "small")), table(undisturbed))
+    kept = [path for path in study.path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert kept == []
+    assert SECRET not in out
 
 
 @pytest.fixture

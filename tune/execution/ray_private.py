@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
+
+from reranker.command_line.redaction import masked_command, without_secrets
 
 API_SERVER = "RAY_API_SERVER_ADDRESS"  # the variable that Ray's state API reads
 
@@ -118,6 +121,13 @@ def token() -> str | None:
 def title_process(text: str) -> None:
     """What the dashboard's page of the cluster, and `ps`, call this process, until Ray calls it something else."""
     ray._raylet.setproctitle(f"ray::{text}")
+
+
+def hide_secrets_of_command() -> None:
+    """Have `ps` show this process's command without the secrets in it, which all users of a machine could read."""
+    words = [sys.executable, *sys.argv]
+    if without_secrets(words) != words:
+        ray._raylet.setproctitle(masked_command(words))
 
 
 def first_call_of_workers(function: str) -> dict[str, str]:

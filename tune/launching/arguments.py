@@ -20,6 +20,7 @@ from reranker.command_line.entry_point import (
 from reranker.command_line.redaction import HIDDEN, without_secrets
 from results.study.runs_home import runs_home
 from tune.launching.search_options import SearchOptions
+from tune.study_file.copy_address import checked_address, is_copy_address, split_address
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "search_spaces" / "demo.yaml"
@@ -49,6 +50,7 @@ def overrides(args: argparse.Namespace) -> list[str]:
         "study.concurrency": args.concurrency,
         "study.sampler": args.sampler,
         "study.seed": args.seed,
+        "study.copy_to": json.dumps(place) if (place := _copy_to(args)) else None,
         "resources.workers": args.workers,
         "resources.isolation": args.isolation,
     }
@@ -62,6 +64,14 @@ def options(args: argparse.Namespace) -> SearchOptions:
         args.replicate or 0, args.top, args.refit, args.retry_failed, args.quiet, args.summary_minutes,
         args.webhook or "", args.command, wait_for_gpus=args.wait_for_gpus or 0,
     )  # fmt: skip
+
+
+def _copy_to(args: argparse.Namespace) -> str | None:
+    """Where the copy is kept: where it was fetched from, unless another place is named."""
+    if args.copy_to is None and args.resume and is_copy_address(args.resume):
+        return split_address(args.resume)[0]
+    named: str | None = args.copy_to
+    return named
 
 
 def _contradictions(args: argparse.Namespace) -> list[str]:
@@ -118,7 +128,12 @@ def _parser(description: str) -> Parser:
     parser.add_argument("--workers", type=at_least_one, help="distributed workers a trial")
     parser.add_argument("--isolation", help="trial: new worker processes for each trial; slot, the default: kept ones")
     parser.add_argument("--seed", type=whole_number, help="of the sampler")
-    parser.add_argument("--resume", type=not_empty, metavar="STUDY", help="go on with a study, by its name or folder")
+    parser.add_argument(
+        "--resume",
+        type=_study,
+        metavar="STUDY",
+        help="go on with a study, by its name, its folder, or the address of its copy",
+    )
     parser.add_argument("--retry-failed", action="store_true", help="with --resume: try failed trials again")
     parser.add_argument(
         "--replicate", type=at_least_one, metavar="N", help="then train the best again with N other seeds"
@@ -131,6 +146,12 @@ def _parser(description: str) -> Parser:
         "--warm-start", type=not_empty, metavar="STUDY", help="let the sampler know an earlier study's trials"
     )
     parser.add_argument("--runs", type=a_path, default=runs_home(), help="where studies are kept")
+    parser.add_argument(
+        "--copy-to",
+        type=a_copy_address,
+        metavar="ADDRESS",
+        help="keep a copy of the study there: s3://BUCKET/FOLDER, gs://…, hdfs://… or file:///FOLDER",
+    )
     parser.add_argument("--tracking-uri", type=_store, help="an MLflow server; left out: a file in the study's folder")
     parser.add_argument(
         "--address", type=not_empty, help="of a running Ray cluster, or auto; left out: Ray on this machine"
@@ -170,6 +191,21 @@ def _minutes(text: str) -> float:
     if not 0 < minutes < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
     return minutes
+
+
+def _study(text: str) -> str:
+    """A study's name or folder, or the address of its copy, which has the study's name at its end."""
+    if is_copy_address(text) and not split_address(a_copy_address(text))[1]:
+        raise argparse.ArgumentTypeError("an address must have the study's name at its end, as s3://BUCKET/FOLDER/NAME")
+    return a_copy_address(text) if is_copy_address(text) else not_empty(text)
+
+
+def a_copy_address(text: str) -> str:
+    """A parser type: where a study's copy is kept, or is."""
+    try:
+        return checked_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _store(text: str) -> str:

@@ -16,11 +16,16 @@ from results.reporting.write_report import write_report
 from results.study.optuna_journal import create_journal
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.tracking_address import keep_secret_uri
+from tune.mirroring.mirror_thread import MirrorThread
+from tune.remote_copies.remote_folder import RemoteFolder, let_exit
 from tune.searching.stop_rules import INTERRUPTED
 from tune.study_file.manifest import keep_baselines, keep_lists, make_manifest
 from tune.study_file.study import Study
 from tune.terminal.driver_log import DriverLog
 from tune.terminal.printed_lines import resume_command
+
+_COPY_S = 1800.0  # that the last pass of a copy may take: there may be adapters of gigabytes
+_AT_ONCE_S = 5.0
 
 
 def begin_study(
@@ -31,11 +36,13 @@ def begin_study(
     tracking_uri: str = "",
     command: Sequence[str] = (),
     baselines: Baselines | None = None,
+    copy_to: RemoteFolder | None = None,
 ) -> StudyFolder:
     """A new study with all that is known before its first trial; whole, or not at all.
 
     Args:
         baselines: as `score_baselines` gives them; None: they are scored now.
+        copy_to: where a copy will be kept, so that its name must be free there too.
     """
 
     def fill(folder: StudyFolder) -> None:
@@ -48,7 +55,10 @@ def begin_study(
         keep_secret_uri(folder, tracking_uri)
         create_journal(folder.journal, study.name, minimise=study.mode == "min", manifest=manifest)
 
-    return StudyFolder.create(runs, study.name, fill)
+    def is_taken(name: str) -> bool:
+        return copy_to is not None and copy_to.child(name).exists()
+
+    return StudyFolder.create(runs, study.name, fill, is_taken)
 
 
 class Launch:
@@ -57,6 +67,7 @@ class Launch:
     def __init__(self) -> None:
         self._log, self._lock = DriverLog(), ExitStack()
         self._folder: StudyFolder | None = None
+        self._copy: MirrorThread | None = None
         self._begun = False
 
     def __enter__(self) -> Self:
@@ -85,12 +96,18 @@ class Launch:
         (self._folder.path / "ending.json").unlink(missing_ok=True)
         self._begun = True
 
+    def keep(self, copy: MirrorThread) -> None:
+        """Have the study's copy brought up once more when all else is done; `copy.trouble` says what it then lacks."""
+        self._copy = copy
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             if self._folder is not None and self._begun and error is not None:
                 _close(self._folder, error)
+            if self._copy is not None and not self._copy.finish(_AT_ONCE_S if _is_stop(error) else _COPY_S):
+                let_exit()
         finally:
             self._lock.close()
             self._log.__exit__(kind, error, trace)
@@ -98,7 +115,7 @@ class Launch:
 
 def _close(folder: StudyFolder, error: BaseException) -> None:
     """After a fault: the ending with its cause, running trials as cancelled, and a report as far as one can be made."""
-    stopped = isinstance(error, KeyboardInterrupt)
+    stopped = _is_stop(error)
     steps: list[Callable[[], object]] = [
         lambda: _cancel_running(folder),
         lambda: _end(folder, INTERRUPTED if stopped else cause_of(error)[0]),
@@ -110,6 +127,10 @@ def _close(folder: StudyFolder, error: BaseException) -> None:
             step()
         except Exception as later:  # noqa: BLE001, the first fault is the one to be told
             write_trace(later, folder.path / "driver.log")
+
+
+def _is_stop(error: BaseException | None) -> bool:
+    return isinstance(error, KeyboardInterrupt)
 
 
 def _cancel_running(folder: StudyFolder) -> None:

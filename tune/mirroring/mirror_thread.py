@@ -119,24 +119,29 @@ class MirrorThread:
 
 
 class Trackers:
-    """All trackers of a study, each in its thread."""
+    """All trackers of a study, each in its thread.
 
-    def __init__(self, threads: Sequence[MirrorThread]) -> None:
-        self._threads = threads
+    Args:
+        threads: of the trackers.
+        beside: of what is nudged and told as they are, and outlives them: others finish it.
+    """
+
+    def __init__(self, threads: Sequence[MirrorThread], beside: Sequence[MirrorThread] = ()) -> None:
+        self._threads, self._all = threads, [*threads, *beside]
 
     def start(self) -> None:
         """Begin to bring them up to the folder."""
-        for thread in self._threads:
+        for thread in self._all:
             thread.start()
 
     def nudge(self) -> None:
         """Something new is in the folder."""
-        for thread in self._threads:
+        for thread in self._all:
             thread.nudge()
 
     def tell(self, say: Callable[[str], None]) -> None:
         """Whom to tell of their troubles from now on."""
-        for thread in self._threads:
+        for thread in self._all:
             thread.say = say
 
     def finish(self, timeout_s: float = 60) -> dict[str, str]:

@@ -12,6 +12,7 @@ from results.study.study_folder import StudyFolder
 from results.study.tracking_address import local_store
 from tune.mlflow_tracking import mlflow_pages, moved_store
 from tune.mlflow_tracking.report_metrics import now_ms
+from tune.mlflow_tracking.store_driver import is_database
 
 _STUDY, _FOLDER = "study_id", "folder"  # tags that tell a study that was renamed from a copy
 
@@ -28,7 +29,8 @@ def find_or_make(client: MlflowClient, uri: str, study: StudyFolder, axes: Mappi
     is_local = uri == local_store(study)
     existing = client.get_experiment_by_name(study.name) or (_former(client, study) if is_local else None)
     if existing is None:
-        place = moved_store.artifacts_of(study) if uri.startswith("sqlite") else None
+        is_own = uri.startswith("sqlite") or is_database(uri)  # MLflow would take a folder of the current one
+        place = moved_store.artifacts_of(study) if is_own else None
         experiment, tags = str(client.create_experiment(study.name, artifact_location=place)), {}
     else:
         experiment, tags = str(existing.experiment_id), existing.tags

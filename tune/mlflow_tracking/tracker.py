@@ -44,7 +44,7 @@ class Tracker(MirrorThread):
 
     def _obey(self) -> None:
         assert self._ask is not None
-        with suppress(MlflowException, OSError):  # a store that is down is told of by the next delivery
+        with suppress(Exception):  # whatever a driver raises: a store that is down is told of by the next delivery
             self._store.obey(self._ask)
 
 

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from reranker.metrics import METRIC_NAMES
@@ -53,6 +52,7 @@ from tune.mlflow_tracking.run_tags import (
     trial_note,
 )
 from tune.mlflow_tracking.store_address import ui_address
+from tune.mlflow_tracking.store_driver import is_database
 
 _ENDED = {
     TrialStatus.COMPLETED: "FINISHED",
@@ -95,11 +95,11 @@ class StudyMirror:
         """Send what the store lacks; with `ended` also close the parent run and attach the results.
 
         Raises:
-            MlflowException, OSError: the store is down or refuses; nothing is lost, ask again.
+            MlflowException, OSError, SQLAlchemyError: the store is down or refuses; nothing is lost, ask again.
         """
         try:
             self._bring_up(ended=ended)
-        except (MlflowException, OSError):
+        except Exception:
             self._forget()
             raise
 
@@ -108,6 +108,7 @@ class StudyMirror:
             if self.uri == local_store(self.study):
                 moved_store.follow(self.study)
                 make_file(local_file(self.study))
+            if self.uri == local_store(self.study) or is_database(self.uri):
                 make_folder(local_file(self.study).parent / moved_store.ARTIFACTS)
             self._client = MlflowClient(tracking_uri=self.uri)
         client = self._client

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
 
 from reranker.config import Baseline, StrictModel, auto_or_int
 from reranker.data_config import DataConfig
+from tune.study_file.copy_address import checked_address
 
 MOST_TRIALS = 100_000
 DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
@@ -82,6 +83,9 @@ class StudySettings(StrictModel):
         BeforeValidator(_as_list),
         WithJsonSchema({"anyOf": [_TRACKER, {"type": "array", "items": _TRACKER}]}),
     ] = Field(["mlflow"], description="where the search is shown; MLflow is always among them")
+    copy_to: str | None = Field(
+        None, description="an object store or folder that keeps a copy, such as s3://BUCKET/FOLDER; null: none"
+    )
     start_from: list[dict[str, Any]] = Field([], description="tried first; knobs left out are drawn")
     asha: Asha = Asha()
 
@@ -91,6 +95,11 @@ class StudySettings(StrictModel):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise ValueError("must be letters, digits, '.', '_' and '-', the first one a letter or digit")
         return name
+
+    @field_validator("copy_to")
+    @classmethod
+    def _is_an_address(cls, address: str | None) -> str | None:
+        return None if address is None else checked_address(address)
 
     @field_validator("time_budget", mode="before")
     @classmethod

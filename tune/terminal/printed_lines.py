@@ -14,6 +14,7 @@ from tune.cluster.shipped_code import SUBMITTED_TO
 from tune.execution.ray_cluster import Cluster
 from tune.mlflow_tracking.store_address import ui_command
 from tune.other_trackers.chosen_trackers import where_to_look as in_other_trackers
+from tune.study_file.copy_address import child_address
 from tune.study_file.study import Study
 
 _ENDED = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)
@@ -29,12 +30,19 @@ def goes_on(study: Study, folder: StudyFolder, replicate: int, top: int) -> str:
     return line
 
 
-def where_to_look(folder: StudyFolder, running: Cluster, tracking_uri: str, trackers: Sequence[str] = ()) -> str:
-    """Where to watch the search, in commands to type."""
+def where_to_look(
+    folder: StudyFolder, running: Cluster, tracking_uri: str, trackers: Sequence[str] = (), copy_to: object = None
+) -> str:
+    """Where to watch the search, in commands to type.
+
+    Args:
+        copy_to: where the study's copy is kept, if it is.
+    """
     token = f"  (asks for a token, which this prints: {_ray()} get-auth-token)" if running.token else ""
     return "\n".join(
         [
             f"folder:        {folder.path}",
+            *([f"copy:          {masked(child_address(str(copy_to), folder.path.name))}"] if copy_to else []),
             f"live report:   {shlex.join([sys.executable, '-m', 'results.report', str(folder.path), '--live'])}",
             f"Ray dashboard: {running.dashboard or 'none'}{token if running.dashboard else ''}",
             f"Ray's logs:    {running.logs}",
@@ -64,6 +72,14 @@ def how_to_resume(folder: StudyFolder, ending: str) -> str:
     raised = next((f" --set study.{name}=N" for name in ("patience", "max_failures") if f"({name})" in ending), "")
     how = "To go on, with a higher limit" if raised else "To go on"
     return f"ended early: {ending}. {how}:\n               {resume_command(folder)}{raised}"
+
+
+def where_the_copy_is(folder: StudyFolder, name: str, trouble: str) -> str:
+    """What the study's copy lacks, and the command that brings it up; that it has everything where it does."""
+    if not trouble:
+        return f"{name} has everything"
+    command = shlex.join([sys.executable, "-m", "tune.tracking", str(folder.path)])
+    return f"{name} does not have everything ({masked(trouble)}); nothing is lost. To bring it up:\n               {command}"
 
 
 def where_it_is(
