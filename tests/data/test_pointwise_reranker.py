@@ -15,10 +15,11 @@ from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.baselines.baseline_plan import BaselinePlan
 from reranker.data.example import MISSING
-from reranker.data.recommenders.pointwise_reranker import PointwiseReranker, TooSlow, question_form
+from reranker.data.recommenders.pointwise_reranker import PointwiseReranker, TooSlow
 from reranker.data_config import DemoData
 from reranker.errors import EnvironmentFault, InputError
 from reranker.metrics import ranks_of_target
+from reranker.pointwise_question import question_form
 from tune.study_file.baseline_duration import baseline_durations
 from tune.study_file.study import Study
 
