@@ -58,7 +58,9 @@ class PointwiseEncoder:
             tokens = answer_tokens(self.tokenizer)
         except ValueError as error:
             rule = f"with scoring: pointwise {error}"
-            raise InputError([Fault(rule, field="model", value=config.model, hint="scoring: listwise")]) from None
+            raise InputError(
+                [Fault(rule, field="model", value=config.model, hint="scoring: listwise asks for labels instead")]
+            ) from None
         self.trie = LabelTrie.of([[token] for token in tokens], None)
         pad = self.tokenizer.pad_token_id
         self.pad_id = pad if isinstance(pad, int) else 0
