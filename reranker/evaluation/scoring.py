@@ -74,20 +74,13 @@ class EncodedLists:
         """Encode the examples; the orders are rotations by equal steps."""
         if isinstance(encoder, PointwiseEncoder):
             encoded = encoder.encode(examples)
-            return EncodedLists(
-                [
-                    Prompt(ids, YES if place == example.target else NO)
-                    for example, prompt in zip(examples, encoded, strict=True)
-                    for place, ids in enumerate(prompt.whole)
-                ],
-                [],
-                1,
-                encoder.trie,
-                encoder.pad_id,
-                encoder.images,
-                [len(prompt.beginning) for prompt in encoded],
-                encoder.config.candidates,
-            )
+            prompts = [
+                Prompt(ids, YES if place == example.target else NO)
+                for example, prompt in zip(examples, encoded, strict=True)
+                for place, ids in enumerate(prompt.whole)
+            ]
+            beginnings, items = [len(prompt.beginning) for prompt in encoded], encoder.config.candidates
+            return EncodedLists(prompts, [], 1, encoder.trie, encoder.pad_id, encoder.images, beginnings, items)
         turns = encoder.config.permutations
         orders = [_rotation(len(e.candidates), turn, turns) for turn in range(turns) for e in examples]
         turned = [_reordered(e, order) for e, order in zip([*examples] * turns, orders, strict=True)]
