@@ -50,6 +50,7 @@ def search(runs: Path, name: str = "small", *, trials: int = 3, killed: bool = F
     create_journal(folder.journal, name, minimise=False, manifest=manifest)
     trial_store, bases = TrialStore(study, folder, lambda number: make_sampler(study, number)), BaseModels()
     keep_zero_shot(study.base(), data, bases, *folder.zero_shot(study.base().model))
+    trial_store.enqueue_first()
     for _ in range(trials):
         assignment, origin = trial_store.ask()
         number = assignment.number
