@@ -185,7 +185,8 @@ class ListRanker(ABC):
         config: TrialConfig | None = None,
         images: Sequence[Pictures] | None = None,
     ) -> list[FloatArray]:
-        """The model's log-probabilities of each list's candidates, or pointwise their log-odds, without collaborative scores and temperature.
+        """The model's log-probabilities of each list's candidates, or pointwise their log-odds, without collaborative scores
+        and temperature.
 
         The labels' prior is divided out where the training's configuration says so. The titles and images are not
         checked.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def base(tmp_path_factory) -> str:
     return save_answering_base(tmp_path_factory.mktemp("base"))
 
 
-def study(model: str, space: dict[str, object], **fixed: object) -> Study:
+def study(model: str, space: dict[str, Any], **fixed: Any) -> Study:
     data = {"source": "demo", "users": 40}
     return Study.load(
         {"study": {"name": "x", "trials": 2}, "data": data, "fixed": {"model": model, **fixed}, "space": space}
@@ -92,7 +93,7 @@ def test_a_way_to_ask_that_other_knobs_rule_out_is_not_looked_at(base):
 @pytest.mark.slow
 def test_a_search_over_both_ways_to_ask_is_told_like_any(base, tmp_path: Path):
     folder = search(tmp_path, "forms", trials=3, text=SEARCH.format(base=base))
-    trials = folder.trials()
+    trials = list(folder.trials())
     assert sorted((t.values["scoring"], t.values["objective"]) for t in trials) == [
         ("listwise", "label_ce"), ("pointwise", "binary_ce"), ("pointwise", "label_ce"),
     ]  # fmt: skip
@@ -104,5 +105,5 @@ def test_a_search_over_both_ways_to_ask_is_told_like_any(base, tmp_path: Path):
     assert verdict(folder)
     assert present(compare(folder)).winner in trials
     assert (folder.path / "report.html").stat().st_size > 10_000
-    names = {finding.name for finding in diagnose(DiagnosisInputs.of(folder))}
+    names = {finding.name for finding in diagnose(DiagnosisInputs.of_study(folder))}
     assert "cannot name labels yet" not in names
