@@ -29,6 +29,7 @@ from reranker.config import TrialConfig, build_trial_config
 from reranker.data.assemble import RerankingData
 from reranker.data_config import DemoData
 from reranker.metrics import values_of
+from reranker.modeling.checkpoints.model_names import TOYS
 from reranker.modeling.model_cache import BaseModels
 from reranker.training.sft import fine_tune
 
@@ -39,6 +40,8 @@ CHOICES: dict[str, dict[str, Any]] = {
     "pairs of letters": {"label_style": "id_tokens"},
     "label before": {"label_position": "before"},
     "history first": {"prompt_order": "history_first"},
+    "point-wise": {"scoring": "pointwise"},
+    "point-wise, binary_ce": {"scoring": "pointwise", "objective": "binary_ce"},
     "history of 3": {"history_length": 3},
     "history of 10": {"history_length": 10},
     # the training data
@@ -100,7 +103,9 @@ def main() -> None:
             else source(args.data, Path(folder), args.lists)
         ).sealed()
     is_rated = data.interactions.worths is not None
-    choices = [choice for choice in args.choices if is_rated or "positive_grades" not in CHOICES[choice]]
+    left_out = set() if is_rated else {"positive_grades"}
+    left_out |= {"scoring"} if args.model in TOYS else set()  # which know neither yes nor no
+    choices = [choice for choice in args.choices if not left_out & CHOICES[choice].keys()]
     print(
         f"{machine()}\n{args.model} on {args.data}, {examples} examples, {seeds} seeds, {args.lists} lists; kept in {kept.path}"
     )

@@ -78,6 +78,11 @@ class TrialConfig(StrictModel):
     # The question
     candidates: int = Field(20, ge=2, le=MOST_CANDIDATES, description="items in a list, the target among them")
     negatives: NegativesMix = Field(NegativesMix(), description="how training negatives are drawn")
+    scoring: Literal["listwise", "pointwise"] = Field(
+        "listwise",
+        description="listwise: all candidates in one prompt, scored by the logits of their labels; pointwise: a prompt for "
+        "each, answered yes or no, scored by the log-odds of yes",
+    )
     label_style: LabelStyle = Field(
         "letters",
         description="A…Z a…z; 1, 2, 3 …; mixed: letters, then numbers; id_tokens: pairs of letters that are one token",
@@ -135,10 +140,10 @@ class TrialConfig(StrictModel):
         "order",
         description="what each of several positives is worth: half of the one before; or 1/16 to 1 by the user's rating",
     )
-    objective: Literal["label_ce", "token_ce", "ranknet", "lambdaloss"] = Field(
+    objective: Literal["label_ce", "token_ce", "ranknet", "lambdaloss", "binary_ce"] = Field(
         "label_ce",
-        description="softmax over the list's labels; or over the whole vocabulary, as in plain SFT; or the true item "
-        "against each other one: all alike, or weighted by what it is worth in NDCG",
+        description="softmax over the list's candidates; or over the whole vocabulary, as in plain SFT; or the true item "
+        "against each other one: all alike, or weighted by what it is worth in NDCG; or, pointwise, yes or no to each",
     )
     teacher: Literal["none", "collaborative", "item_knn", "ease", "file"] = Field(
         "none",
@@ -189,10 +194,10 @@ class TrialConfig(StrictModel):
     # The answer
     collaborative_scores: Literal["auto", "none", "counts"] = Field(
         "auto",
-        description="counts: what users did next and together is added to the labels' logits; auto: not for the demo",
+        description="counts: what users did next and together is added to the model's scores; auto: not for the demo",
     )
     model_weight: float = Field(
-        1.0, gt=0, le=1, description="of the model's logits beside the collaborative scores, in training and in use"
+        1.0, gt=0, le=1, description="of the model's scores beside the collaborative ones, in training and in use"
     )
     permutations: int = Field(1, ge=1, le=20, description="candidate orders averaged at inference")
     label_prior: Literal["keep", "divide"] = Field(
@@ -245,6 +250,28 @@ class TrialConfig(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _only_lists_have_labels(self) -> TrialConfig:
+        if self.scoring == "listwise":
+            if self.objective == "binary_ce":
+                raise ValueError("objective: binary_ce needs scoring: pointwise, where each answer is yes or no")
+            return self
+        if self.objective == "token_ce":
+            raise ValueError("objective must not be token_ce with scoring: pointwise: binary_ce trains yes and no")
+        if self.list_sharing not in ("auto", 1):
+            raise ValueError("list_sharing must be auto or 1 with scoring: pointwise, where no candidates are listed")
+        if self.skill_steps not in ("auto", 0) or self.skill_mix:
+            raise ValueError("skill_steps and skill_mix must be left out with scoring: pointwise, which has no labels")
+        if self.permutations > 1:
+            raise ValueError("permutations must be 1 with scoring: pointwise, where candidates have no order")
+        if self.label_prior != "keep":
+            raise ValueError("label_prior must be keep with scoring: pointwise, which has no labels")
+        if self.objective == "binary_ce" and self.positive_grades != "order":
+            raise ValueError(
+                "positive_grades must be order with objective: binary_ce, to which all right items are alike"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _a_teacher_compares_labels(self) -> TrialConfig:
         if self.teacher != "none" and self.objective == "token_ce":
             raise ValueError("teacher must be none with objective: token_ce, which does not compare candidates")
@@ -286,7 +313,7 @@ class TrialConfig(StrictModel):
 
     @model_validator(mode="after")
     def _each_candidate_has_a_letter(self) -> TrialConfig:
-        if self.label_style == "letters" and self.candidates > len(LETTERS):
+        if self.scoring == "listwise" and self.label_style == "letters" and self.candidates > len(LETTERS):
             raise ValueError(
                 f"candidates must be at most {len(LETTERS)} with label_style: letters; numbers, mixed and id_tokens have "
                 "more labels"

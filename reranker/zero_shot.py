@@ -1,4 +1,5 @@
-"""A base model and its lists → its answers without any training, as they are and with the label prior divided out."""
+"""A base model and its lists → its answers without any training, as they are and, where there are labels, with their prior
+divided out."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from reranker.evaluation.title_probe import named_titles, own_probes, title_prob
 from reranker.modeling.device import best_device
 from reranker.modeling.model_cache import BaseModels
 from reranker.modeling.process_group import gathered, of_all, of_first, worker_rank, workers
-from reranker.prompting.prompts import PromptEncoder
+from reranker.prompting.pointwise_prompts import encoder_of
 from reranker.storage.atomic_files import writing
 from reranker.storage.file_permissions import make_folder
 
@@ -35,13 +36,13 @@ class ZeroShot:
 
     Attributes:
         plain: as they are.
-        without_prior: with the label prior divided out.
-        figures: those of `reranker.evaluation.title_probe`, `label_mass`, `seconds_per_list`, and `label_prior`, the
-            share of each label.
+        without_prior: with the label prior divided out; None pointwise, where there are no labels.
+        figures: those of `reranker.evaluation.title_probe`, `label_mass`, `seconds_per_list`, and with labels
+            `label_prior`, the share of each.
     """
 
     plain: Evaluation
-    without_prior: Evaluation
+    without_prior: Evaluation | None
     figures: dict[str, Any]
 
 
@@ -54,29 +55,32 @@ def zero_shot(
 ) -> ZeroShot:
     """Score the lists with the base, without an adapter, over all workers."""
     device = best_device()
-    encoder = PromptEncoder(bases.catalogue(config, data), config)
+    encoder = encoder_of(bases.catalogue(config, data), config)
     lists = EncodedLists.of(encoder, _share(examples))
     probes = own_probes(title_probes(encoder.catalogue, config, examples))
-    reordered = _in_drawn_orders(examples)
+    reordered = _in_drawn_orders(examples) if config.scoring == "listwise" else []
     first_part = len(examples) / (len(examples) + len(reordered))
+    prior = None
     with bases.base(config, device) as base:
         model = base.to(device)
         began = time.perf_counter()
         scored = inspect(model, lists, probes, lambda share: on_progress(first_part * share))
         seconds = time.perf_counter() - began
-        others = EncodedLists.of(encoder, _share(reordered))
-        for_prior = inspect(model, others, (), lambda share: on_progress(first_part + (1 - first_part) * share)).scores
-        prior = gathered(for_prior, len(reordered)).mean(axis=0)
+        if reordered:
+            others = EncodedLists.of(encoder, _share(reordered))
+            rest = inspect(model, others, (), lambda share: on_progress(first_part + (1 - first_part) * share))
+            prior = gathered(rest.scores, len(reordered)).mean(axis=0)
     targets, scores = np.array([e.target for e in examples]), gathered(scored.scores, len(examples))
     figures = {
         **named_titles(scored),
         "label_mass": sum(of_all(float(scored.mass.sum()))) / len(examples),
         "seconds_per_list": max(of_all(seconds / max(1, len(scored.scores)))),
-        "label_prior": _shares(prior),
     }
     behind = items_behind(examples)
-    plain, without_prior = (evaluate(s, targets, behind=behind) for s in (scores, scores - prior))
-    return ZeroShot(plain, without_prior, figures)
+    plain = evaluate(scores, targets, behind=behind)
+    if prior is None:
+        return ZeroShot(plain, None, figures)
+    return ZeroShot(plain, evaluate(scores - prior, targets, behind=behind), {**figures, "label_prior": _shares(prior)})
 
 
 def keep_zero_shot(
@@ -87,14 +91,16 @@ def keep_zero_shot(
     without_prior: TrialFolder,
     on_progress: Progress = lambda share: None,
 ) -> None:
-    """Score the validation lists and keep both baselines, unless they exist or other workers are making them."""
+    """Score the validation lists and keep both baselines, or the one that there is, unless they exist or other workers are
+    making them."""
     is_first = worker_rank() == 0
     with contextlib.ExitStack() as stack:
         is_our_turn = True
         if is_first:
             with writing(plain.path):
                 make_folder(plain.path)
-                make_folder(without_prior.path)
+                if config.scoring == "listwise":
+                    make_folder(without_prior.path)
             try:
                 stack.enter_context(FileLock(plain.path / "lock", timeout=0))
                 is_our_turn = not plain.has_ranks
@@ -107,6 +113,8 @@ def keep_zero_shot(
         users = [data.interactions.user_ids[e.user] for e in examples]
         if is_first:  # plain last: its ranks show that both are complete
             for folder, evaluation in ((without_prior, results.without_prior), (plain, results.plain)):
+                if evaluation is None:
+                    continue
                 folder.write_figures({**evaluation.figures, **results.figures})
                 folder.keep_ranks(users, evaluation.ranks, evaluation.picks)
 

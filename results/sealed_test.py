@@ -120,7 +120,9 @@ def _reading(study: StudyFolder, best: StoredTrial, unseal: str, say: Callable[[
     plain, without_prior = study.zero_shot_names(config.model)
     say("the baselines rank them …")
     baselines = data.baselines(config, "test", _plan(study), say).ranks
-    baselines |= {plain: untrained.plain.ranks, without_prior: untrained.without_prior.ranks}
+    baselines[plain] = untrained.plain.ranks
+    if untrained.without_prior is not None:
+        baselines[without_prior] = untrained.without_prior.ranks
     references = {"chance" if name == RANDOM else name: summarise(ranks) for name, ranks in baselines.items()}
     metric = "ndcg_at_10" if manifest["metric"].endswith("_loss") else manifest["metric"]
     return {

@@ -29,11 +29,15 @@ space:
 """
 
 
-def search(runs: Path, name: str = "small", *, trials: int = 3, killed: bool = False) -> StudyFolder:
-    """A finished study; or one that was killed when its last trial had trained its first epoch."""
+def search(runs: Path, name: str = "small", *, trials: int = 3, killed: bool = False, text: str = STUDY) -> StudyFolder:
+    """A finished study; or one that was killed when its last trial had trained its first epoch.
+
+    Args:
+        text: of the study file, with places for `name` and `trials`.
+    """
     runs.mkdir(parents=True, exist_ok=True)
     file = runs / f"{name}.yaml"
-    file.write_text(STUDY.format(name=name, trials=trials), encoding="utf-8")
+    file.write_text(text.format(name=name, trials=trials), encoding="utf-8")
     study = loading.load(file)
     data = RerankingData.prepare(study.data).sealed()
     folder = StudyFolder.create(runs, name)
@@ -46,6 +50,7 @@ def search(runs: Path, name: str = "small", *, trials: int = 3, killed: bool = F
     create_journal(folder.journal, name, minimise=False, manifest=manifest)
     trial_store, bases = TrialStore(study, folder, lambda number: make_sampler(study, number)), BaseModels()
     keep_zero_shot(study.base(), data, bases, *folder.zero_shot(study.base().model))
+    trial_store.enqueue_first()
     for _ in range(trials):
         assignment, origin = trial_store.ask()
         number = assignment.number

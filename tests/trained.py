@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from reranker.data.assemble import RerankingData
 from reranker.training.sft import fine_tune
 
 
-def small_adapter(data: RerankingData, folder: Path) -> TrialFolder:
+def small_adapter(data: RerankingData, folder: Path, **knobs: Any) -> TrialFolder:
     """Trained in seconds."""
-    config = TrialConfig(model="demo-tiny", epochs=1, examples_per_user=1, learning_rate=1e-2, lora_rank=4)
+    small = {"model": "demo-tiny", "epochs": 1, "examples_per_user": 1, "learning_rate": 1e-2, "lora_rank": 4}
+    config = TrialConfig.model_validate(small | knobs)
     trial = TrialFolder(folder)
     trial.write_config(config)
     fine_tune(config, data, folder=trial)

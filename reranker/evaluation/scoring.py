@@ -1,4 +1,5 @@
-"""Prompts → label logits in fp32, one row per list: the scores that rank candidates in validation and in use."""
+"""Prompts → the logits of labels, or of yes and no, in fp32 → one row per list: the scores that rank candidates in validation
+and in use."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ from reranker.modeling.lora.fused_lora import trains_magnitude
 from reranker.modeling.memory.out_of_memory import is_out_of_memory
 from reranker.modeling.sharded_base import idle_pass, is_divided, passes_missing
 from reranker.modeling.shared_list_attention import lay_out, sharing
-from reranker.prompting.prompts import Prompt, PromptEncoder
+from reranker.prompting.pointwise_prompts import NO, YES, Encoder, PointwiseEncoder
+from reranker.prompting.prompts import Prompt
 
 _BATCH_TOKENS = {"cpu": 4096, "mps": 16_384, "cuda": 16_384}  # on a CPU, what fits the cache is fastest
 
@@ -40,15 +42,17 @@ FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 @dataclass(frozen=True)
 class EncodedLists:
-    """Lists as prompts, each in `permutations` orders, the first being its own.
+    """Lists as prompts, each in `permutations` orders, the first being its own; or pointwise, a prompt a candidate.
 
     Attributes:
-        prompts: of all lists, turn by turn.
-        orders: likewise, which candidate is at each position.
+        prompts: of all lists, turn by turn; pointwise, list by list.
+        orders: likewise, which candidate is at each position; pointwise empty.
         turns: orders per list.
-        trie: the labels' tokens.
+        trie: the labels' tokens; pointwise those of yes and no.
         pad_id: token id used for padding.
         images: in the prompts, if there are any.
+        beginnings: pointwise, how many tokens each list's prompts begin with alike.
+        items: pointwise, prompts per list; else 0.
     """
 
     prompts: list[Prompt]
@@ -57,10 +61,26 @@ class EncodedLists:
     trie: LabelTrie
     pad_id: int
     images: ImageInputs | None = None
+    beginnings: Sequence[int] = ()
+    items: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many lists there are."""
+        return len(self.prompts) // (self.items or self.turns)
 
     @staticmethod
-    def of(encoder: PromptEncoder, examples: Sequence[Example]) -> EncodedLists:
+    def of(encoder: Encoder, examples: Sequence[Example]) -> EncodedLists:
         """Encode the examples; the orders are rotations by equal steps."""
+        if isinstance(encoder, PointwiseEncoder):
+            encoded = encoder.encode(examples)
+            prompts = [
+                Prompt(ids, YES if place == example.target else NO)
+                for example, prompt in zip(examples, encoded, strict=True)
+                for place, ids in enumerate(prompt.whole)
+            ]
+            beginnings, items = [len(prompt.beginning) for prompt in encoded], encoder.config.candidates
+            return EncodedLists(prompts, [], 1, encoder.trie, encoder.pad_id, encoder.images, beginnings, items)
         turns = encoder.config.permutations
         orders = [_rotation(len(e.candidates), turn, turns) for turn in range(turns) for e in examples]
         turned = [_reordered(e, order) for e, order in zip([*examples] * turns, orders, strict=True)]
@@ -87,9 +107,9 @@ class Scored:
 
     Attributes:
         scores: log-probabilities among the labels, fp32 [lists, candidates], in each list's own candidate order,
-            averaged over the permutations.
-        mass: [lists], probability that the answer is any of the labels, over the whole vocabulary. Scores don't show
-            it: they only compare labels with each other.
+            averaged over the permutations; pointwise, each candidate's log-odds of yes.
+        mass: [lists], probability that the answer is any of the labels, over the whole vocabulary; pointwise that it is
+            yes or no, mean over the candidates. Scores don't show it: they only compare labels with each other.
         label_sums: [labels], each label's log-probability, summed over the lists and their orders.
         found: [probes], whether the highest-scored label is one of the title's.
     """
@@ -116,20 +136,24 @@ def inspect(
     Args:
         on_progress: told the share that is done, after each pass.
     """
-    count = len(lists.prompts) // lists.turns
     prompts = [prompt.input_ids for prompt in lists.prompts] + [probe.prompt.input_ids for probe in probes]
-    rows = [i % count for i in range(len(lists.prompts))] + [probe.row for probe in probes]
+    rows = [i // lists.items if lists.items else i % lists.count for i in range(len(lists.prompts))]
+    rows += [probe.row for probe in probes]
     shares, mass = _label_shares(model, prompts, rows, lists, on_progress)
     list_shares, probe_shares = shares[: len(lists.prompts)], shares[len(lists.prompts) :]
     scores = in_own_order(list_shares, lists)
     is_found = [int(row.argmax()) in probe.right for row, probe in zip(probe_shares, probes, strict=True)]
     label_sums = list_shares.sum(axis=0)
-    return Scored(scores, mass[:count].astype(np.float32), label_sums, np.array(is_found, dtype=bool))
+    mass_of_lists = mass.reshape(-1, lists.items).mean(axis=1) if lists.items else mass[: lists.count]
+    return Scored(scores, mass_of_lists.astype(np.float32), label_sums, np.array(is_found, dtype=bool))
 
 
 def in_own_order(shares: NDArray[np.float64], lists: EncodedLists) -> FloatArray:
     """The prompts' log-probabilities among the labels, [prompts, labels] → fp32 [lists, candidates], each list's own
-    candidates in their own order, averaged over its orders."""
+    candidates in their own order, averaged over its orders; pointwise the log-odds of yes."""
+    if lists.items:
+        odds: FloatArray = (shares[:, YES] - shares[:, NO]).reshape(-1, lists.items).astype(np.float32)
+        return odds
     unrotated = np.zeros_like(shares)
     np.put_along_axis(unrotated, np.array(lists.orders, dtype=np.int64).reshape(shares.shape), shares, axis=1)
     scores: FloatArray = unrotated.reshape(lists.turns, -1, len(lists.trie.paths)).mean(axis=0).astype(np.float32)
@@ -198,15 +222,20 @@ def _label_shares(
         for part in _halves(batch):
             answer(part)
 
+    most = _BATCH_TOKENS[device.type]
     if not architecture_of(base.config).shares_lists:
-        rows = range(len(prompts))  # no two prompts have a row in common
-    groups = sorted(_alike(prompts, rows), key=lambda group: len(group.members))
+        groups = [_Group([i], len(ids) - 1) for i, ids in enumerate(prompts)]
+    elif lists.items:
+        groups = _of_items(prompts, lists, most)
+    else:
+        groups = _alike(prompts, rows)
+    groups.sort(key=lambda group: len(group.members))
     batches = []
     for size, same_size in groupby(groups, key=lambda group: len(group.members)):
         size_groups = list(same_size)
         nodes = len(trie.nodes)
         columns = [g.common + size * max(len(prompts[i]) - g.common + nodes for i in g.members) for g in size_groups]
-        for chosen in by_length(columns, _BATCH_TOKENS[device.type]):
+        for chosen in by_length(columns, most):
             batches.append([size_groups[i] for i in chosen])
     with _for_inference(model):
         for _ in range(passes_missing(model, len(batches))):
@@ -287,6 +316,17 @@ def _alike(prompts: Sequence[list[int]], rows: Sequence[int]) -> list[_Group]:
     return [group for groups in by_row.values() for group in groups]
 
 
+def _of_items(prompts: Sequence[list[int]], lists: EncodedLists, most_tokens: int) -> list[_Group]:
+    """The prompts of each list's candidates, in as many groups as a pass of so many tokens calls for."""
+    groups = []
+    for row, common in enumerate(lists.beginnings):
+        members = range(row * lists.items, (row + 1) * lists.items)
+        longest = max(len(prompts[i]) for i in members) - common
+        size = max(1, (most_tokens - common) // longest)
+        groups += [_Group(list(members[start : start + size]), common) for start in range(0, lists.items, size)]
+    return groups
+
+
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
     """The length of the common beginning, in tokens."""
     return next(
@@ -301,7 +341,8 @@ def flops_per_list(model: PreTrainedModel | PeftModel, lists: EncodedLists) -> f
     2 · N · t + 2 · layers · heads · head size · t² + 2 · hidden size · labels for a prompt of t tokens, in each of the
     list's orders. N is the number of parameters outside the embeddings and the output layer, with the adapter merged;
     attention is causal, so its two products use half of t²; only the labels' rows of the output layer are needed.
-    Labels of several tokens add the nodes of their trie to t.
+    Labels of several tokens add the nodes of their trie to t. Pointwise, a history is read once for all candidates, unless
+    the architecture can't: then each of them is a prompt of its own.
 
     Images add what the vision tower takes of each image of the list's own order: 2 · B · p + 2 · M · p / 4 + 4 · layers
     · hidden size · p² for an image of p patches, with B parameters of the tower's blocks and M of what comes behind them.
@@ -316,10 +357,24 @@ def flops_per_list(model: PreTrainedModel | PeftModel, lists: EncodedLists) -> f
     attention = shape.num_hidden_layers * shape.num_attention_heads * head_size
     head = shape.hidden_size * len(lists.trie.tokens) * lists.trie.positions
     tokens = np.array([len(prompt.input_ids) + len(lists.trie.nodes) for prompt in lists.prompts], dtype=np.float64)
-    text = 2 * lists.turns * (blocks * tokens + attention * tokens**2 + head).mean()
-    seen = [image_tokens(prompt.input_ids) for prompt in lists.prompts[: len(lists.prompts) // lists.turns]]
+    of_prompts = blocks * tokens + attention * tokens**2 + head
+    if lists.items and architecture_of(causal.config).shares_lists:
+        common = np.array(lists.beginnings, dtype=np.float64)
+        again = blocks * common + attention * common**2  # what all prompts of a list but the first need not compute
+        of_prompts -= np.repeat((1 - 1 / lists.items) * again, lists.items)
+    text = 2 * of_prompts.sum() / lists.count
+    seen = [image_tokens(ids) for ids in _seen_once(lists)]
     images = [_tower_flops(tower, number) for of_list in seen for _, number in of_list]
     return float(text + sum(images) / max(1, len(seen)))
+
+
+def _seen_once(lists: EncodedLists) -> Iterator[list[int]]:
+    """The tokens of each list in its own order; pointwise of its beginning once, then of each candidate."""
+    if not lists.items:
+        yield from (prompt.input_ids for prompt in lists.prompts[: lists.count])
+    for row, common in enumerate(lists.beginnings):
+        first, *others = [prompt.input_ids for prompt in lists.prompts[row * lists.items : (row + 1) * lists.items]]
+        yield [*first, *chain.from_iterable(ids[common:] for ids in others)]
 
 
 def _tower_flops(tower: Any, tokens: int) -> float:

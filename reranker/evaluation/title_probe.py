@@ -25,9 +25,9 @@ def title_probes(catalogue: Catalogue, config: TrialConfig, examples: Sequence[E
     """Probes for some of the lists, each for one candidate; the same ones for all configurations.
 
     If several candidates have the title, each of them is right. No probes for a toy with its own skill, which was made
-    for another question.
+    for another question, nor pointwise, where there are no labels.
     """
-    if keeps_own_skill(config):
+    if config.scoring == "pointwise" or keeps_own_skill(config):
         return []
     users = np.array([example.user for example in examples], dtype=np.int64)
     most = _BEHIND_LISTS if config.prompt_order == "candidates_first" else _ALONE

@@ -1,4 +1,5 @@
-"""The examples of a step → forward passes: prompts of similar length, or lists with the questions after them."""
+"""The examples of a step → forward passes: prompts of similar length, lists with the questions after them, or histories with
+the candidates after them."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from reranker.data.example import NOBODY, Example
 from reranker.modeling.batching import by_length, pad_right
 from reranker.modeling.shared_list_attention import lay_out
+from reranker.prompting.pointwise_prompts import Encoder, PointwiseEncoder, PointwisePrompt
 from reranker.prompting.prompts import Prompt, PromptEncoder, SharedPrompt
 
 _WORTH = 0.5  # of what the user touched next, beside the item before it
@@ -52,14 +54,31 @@ def plain_passes(
         else:
             ids, layout = lay_out([texts[i][:-1] for i in rows], [[texts[i][-1:]] for i in rows], encoder.pad_id, trie)
             batch = {"input_ids": ids, "layout": layout.parts()}
-        added: Pass = {}
-        if has_scores:
-            of_pass = [examples[i] for i in rows]
-            added = {"bias": _collaborative(of_pass), **_weights(encoder, of_pass)}
-        added |= _taught(encoder, [examples[i] for i in rows])
-        added |= _relevance([examples[i] for i in rows])
-        added["candidates"] = len(examples[0].candidates)
-        yield {**_in_pass(encoder, batch), **added, "targets": torch.tensor([prompts[i].target for i in rows])}
+        yield {**_in_pass(encoder, batch), **_beside(encoder, [examples[i] for i in rows], has_scores=has_scores)}
+
+
+def pointwise_passes(
+    encoder: PointwiseEncoder, examples: Sequence[Example], prompts: Sequence[PointwisePrompt], limits: Limits
+) -> Iterator[Pass]:
+    """Passes of histories, each with a branch for each of its candidates; an example's are never in two passes, since its
+    loss may compare them. Models that compute no branches side by side get each candidate's whole prompt.
+
+    The rest is as in `plain_passes`.
+    """
+    has_scores = any(example.collaborative for example in examples)
+    count = len(examples[0].candidates)
+    if encoder.shares_beginnings:
+        columns = [len(p.beginning) + count * max(map(len, p.items)) for p in prompts]
+    else:
+        columns = [count * p.longest for p in prompts]
+    for rows in by_length(columns, limits.tokens, limits.rows):
+        chosen = [prompts[i] for i in rows]
+        if encoder.shares_beginnings:
+            ids, layout = lay_out([p.beginning for p in chosen], [p.items for p in chosen], encoder.pad_id)
+            batch: Pass = {"input_ids": ids, "layout": layout.parts()}
+        else:
+            batch = {**pad_right([ids for p in chosen for ids in p.whole], encoder.pad_id)}
+        yield {**_in_pass(encoder, batch), **_beside(encoder, [examples[i] for i in rows], has_scores=has_scores)}
 
 
 def shared_passes(
@@ -149,7 +168,19 @@ def _laid_out(encoder: PromptEncoder, blocks: Sequence[_Block], correction: NDAr
     }
 
 
-def _in_pass(encoder: PromptEncoder, batch: Pass) -> Pass:
+def _beside(encoder: Encoder, examples: Sequence[Example], *, has_scores: bool) -> Pass:
+    """What a pass of lists of their own has besides tokens."""
+    added: Pass = {"bias": _collaborative(examples), **_weights(encoder, examples)} if has_scores else {}
+    return {
+        **added,
+        **_taught(encoder, examples),
+        **_relevance(examples),
+        "candidates": len(examples[0].candidates),
+        "targets": torch.tensor([example.target for example in examples]),
+    }
+
+
+def _in_pass(encoder: Encoder, batch: Pass) -> Pass:
     return batch if encoder.images is None else encoder.images.in_pass(batch)
 
 
@@ -158,7 +189,7 @@ def _collaborative(examples: Sequence[Example]) -> torch.Tensor:
     return torch.tensor([example.collaborative or (0.0,) * len(example.candidates) for example in examples])
 
 
-def _weights(encoder: PromptEncoder, examples: Sequence[Example]) -> Pass:
+def _weights(encoder: Encoder, examples: Sequence[Example]) -> Pass:
     """The `weight` of the model's logits beside collaborative scores, unless it is 1."""
     weight = encoder.config.model_weight
     if weight == 1:
@@ -178,7 +209,7 @@ def _relevance(examples: Sequence[Example]) -> Pass:
     return {"relevance": relevance}
 
 
-def _taught(encoder: PromptEncoder, examples: Sequence[Example], correction: torch.Tensor | None = None) -> Pass:
+def _taught(encoder: Encoder, examples: Sequence[Example], correction: torch.Tensor | None = None) -> Pass:
     """The `teacher` of the examples, if any has one.
 
     Args:

@@ -1,9 +1,9 @@
-"""Examples → token ids that end where the model must name a label. The one prompt template for training and scoring."""
+"""Examples → token ids that end where the model must name a label. The one template of whole lists, in training and scoring."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from reranker.config import TrialConfig
 from reranker.data.example import Example
-from reranker.data.item_token_cache import FORMS, Catalogue, Titles
+from reranker.data.item_token_cache import FORMS, Catalogue, ImageMarks, Titles
 from reranker.errors import Fault, InputError
 from reranker.modeling.images.image_inputs import ImageInputs
 from reranker.modeling.labels.label_trie import LabelTrie
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase  # takes half a second
 
 _AT_ONCE = 64  # examples
-_SHORTEST_TITLE = 4  # tokens; a shorter title says nothing
+SHORTEST_TITLE = 4  # tokens; a shorter title says nothing
 Piece = str | tuple[int, int]
 
 
@@ -187,11 +187,7 @@ class PromptEncoder:
 
     @cached_property
     def _reads_on_alike(self) -> bool:
-        """Whether several continuations of a prompt can be computed side by side."""
-        from reranker.modeling.architecture_check import architecture_of  # here, since it takes seconds
-        from reranker.modeling.model_loading import describe
-
-        return architecture_of(describe(self.config.model)).shares_lists
+        return continues_side_by_side(self.config.model)
 
     def encode(self, examples: Sequence[Example]) -> list[Prompt]:
         """Prompts in the order of the examples, each within `max_prompt_tokens`.
@@ -224,7 +220,7 @@ class PromptEncoder:
             InputError: a prompt cannot fit; names the knobs to change.
         """
         limit, titles = self.config.max_prompt_tokens, self.config.max_title_tokens
-        most = min(titles, _SHORTEST_TITLE)
+        most = min(titles, SHORTEST_TITLE)
         while True:
             if self.catalogue.titles(titles).tokens is None:
                 raise self._too_long(examples[0], limit + 1, titles)
@@ -251,7 +247,7 @@ class PromptEncoder:
         return (
             uncut
             if len(uncut.input_ids) <= room
-            else without(_fewest(len(history), lambda n: len(without(n).input_ids) <= room))
+            else without(fewest(len(history), lambda n: len(without(n).input_ids) <= room))
         )
 
     def _fit(self, example: Example, history: tuple[int, ...], prompt: Prompt) -> Prompt:
@@ -263,9 +259,9 @@ class PromptEncoder:
             return replace(prompt, input_ids=ids, title_tokens=cut, history_dropped=dropped)
 
         most = len(history) - 1
-        prompt = without(_fewest(len(history), lambda n: len(without(n, titles).input_ids) <= limit), titles)
-        while len(prompt.input_ids) > limit and titles > _SHORTEST_TITLE:
-            titles = max(_SHORTEST_TITLE, titles // 2)
+        prompt = without(fewest(len(history), lambda n: len(without(n, titles).input_ids) <= limit), titles)
+        while len(prompt.input_ids) > limit and titles > SHORTEST_TITLE:
+            titles = max(SHORTEST_TITLE, titles // 2)
             prompt = without(most, titles)
         if len(prompt.input_ids) > limit:
             raise self._too_long(example, len(prompt.input_ids), titles)
@@ -304,16 +300,9 @@ class PromptEncoder:
         return self._with_images(_joined(pieces, self.catalogue.titles(title_tokens), self._fixed), pieces)
 
     def _with_images(self, ids: list[int], pieces: Sequence[Piece]) -> list[int]:
-        """With each image's one token replaced by all of its tokens, whose ids name its item."""
-        marks = self.catalogue.marks
-        if marks is None:
-            return ids
-        items = [piece[1] for piece in pieces if not isinstance(piece, str) and marks.counts[piece[1]]]
-        replaced = np.array(ids)
-        lengths, at = np.ones(len(ids), dtype=np.int64), np.flatnonzero(replaced == marks.token)
-        replaced[at], lengths[at] = [-1 - item for item in items], [marks.counts[item] for item in items]
-        expanded: list[int] = np.repeat(replaced, lengths).tolist()
-        return expanded
+        return with_whole_images(
+            self.catalogue.marks, ids, [piece[1] for piece in pieces if not isinstance(piece, str)]
+        )
 
     def _tokenize_fixed(self) -> dict[str, NDArray[np.int32]] | None:
         """The tokens of each prompt piece that is not a title; those of the question run to the end of the prompt.
@@ -402,6 +391,30 @@ def _joined(pieces: Sequence[Piece], titles: Titles, fixed: dict[str, NDArray[np
     return ids
 
 
-def _fewest(items: int, fits: Callable[[int], bool]) -> int:
+def with_whole_images(marks: ImageMarks | None, ids: list[int], items: Iterable[int]) -> list[int]:
+    """The tokens with each image's one token replaced by all of its tokens, whose ids name its item.
+
+    Args:
+        items: whose titles stand in the text, in its order.
+    """
+    if marks is None:
+        return ids
+    pictured = [item for item in items if marks.counts[item]]
+    replaced = np.array(ids)
+    lengths, at = np.ones(len(ids), dtype=np.int64), np.flatnonzero(replaced == marks.token)
+    replaced[at], lengths[at] = [-1 - item for item in pictured], [marks.counts[item] for item in pictured]
+    expanded: list[int] = np.repeat(replaced, lengths).tolist()
+    return expanded
+
+
+def continues_side_by_side(model: str) -> bool:
+    """Whether the model computes several continuations of a prompt side by side, as they are alone."""
+    from reranker.modeling.architecture_check import architecture_of  # here, since it takes seconds
+    from reranker.modeling.model_loading import describe
+
+    return architecture_of(describe(model)).shares_lists
+
+
+def fewest(items: int, fits: Callable[[int], bool]) -> int:
     """The fewest of `items` to drop so that the rest fits; at least one item stays."""
     return min(bisect_left(range(1, items), True, key=fits) + 1, items - 1)

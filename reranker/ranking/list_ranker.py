@@ -22,7 +22,7 @@ from reranker.evaluation.scoring import EncodedLists, FloatArray, at_places
 from reranker.modeling.images.image_inputs import ImageInputs
 from reranker.modeling.item_catalogue import image_inputs
 from reranker.modeling.model_loading import load_tokenizer
-from reranker.prompting.prompts import PromptEncoder
+from reranker.prompting.pointwise_prompts import Encoder, encoder_of
 
 Titles = Sequence[str]
 Images = Sequence[str | None]  # paths of the titles' images; None for a title without one
@@ -63,7 +63,7 @@ class ListRanker(ABC):
         self._images: ImageInputs | None = None
         if config.image_mode == "raw_image":
             self._images = image_inputs(config, self._titles.tokenizer, ItemImages((), (), (), ""))
-        self._encoders: dict[tuple[int, int], PromptEncoder] = {}
+        self._encoders: dict[tuple[int, int], Encoder] = {}
         self._alone = threading.Lock()  # scoring changes a model temporarily, and servers use several threads
 
     @property
@@ -78,7 +78,7 @@ class ListRanker(ABC):
 
     @abstractmethod
     def _scored(self, lists: EncodedLists) -> FloatArray:
-        """Log-probabilities among the labels, averaged over the orders, [lists, candidates]."""
+        """Log-probabilities among the labels, averaged over the orders, or log-odds of yes, [lists, candidates]."""
 
     def rank(
         self,
@@ -185,7 +185,8 @@ class ListRanker(ABC):
         config: TrialConfig | None = None,
         images: Sequence[Pictures] | None = None,
     ) -> list[FloatArray]:
-        """The model's log-probabilities of each list's candidates, without collaborative scores and temperature.
+        """The model's log-probabilities of each list's candidates, or pointwise their log-odds, without collaborative scores
+        and temperature.
 
         The labels' prior is divided out where the training's configuration says so. The titles and images are not
         checked.
@@ -228,10 +229,10 @@ class ListRanker(ABC):
         )
         return [Fault(rule, field="candidates", value=candidates)]
 
-    def _encoder(self, config: TrialConfig, candidates: int) -> PromptEncoder:
+    def _encoder(self, config: TrialConfig, candidates: int) -> Encoder:
         key = candidates, config.permutations
         if key not in self._encoders:
-            self._encoders[key] = PromptEncoder(self._titles, config.model_copy(update={"candidates": candidates}))
+            self._encoders[key] = encoder_of(self._titles, config.model_copy(update={"candidates": candidates}))
         return self._encoders[key]
 
     def _asked(self, permutations: int | None) -> TrialConfig:
@@ -264,7 +265,11 @@ class ListRanker(ABC):
         faults = [fault for name, titles in named.items() for fault in _faults_of_texts(name, titles)]
         if faults:
             return faults
-        if self.config.label_style == "letters" and len(candidates) > len(LETTERS):
+        if (
+            self.config.scoring == "listwise"
+            and self.config.label_style == "letters"
+            and len(candidates) > len(LETTERS)
+        ):
             rule = f"a list has at most {len(LETTERS)} candidates, a label each"
             faults.append(Fault(rule, field="candidates", value=len(candidates), hint="rank the best of a first stage"))
         faults += self._fault_of_prior(len(candidates))

@@ -1,4 +1,5 @@
-"""An adapter that a vLLM server has loaded → the candidates in order: prompts go there as tokens, label log-probabilities come back.
+"""An adapter that a vLLM server has loaded → the candidates in order: prompts go there as tokens, and log-probabilities
+of labels, or of yes and no, come back.
 
 Needs vLLM 0.30 or newer, whose `/v1/completions` gives the log-probabilities of named tokens (`logprob_token_ids`).
 """

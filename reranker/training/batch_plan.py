@@ -34,7 +34,7 @@ def examples_of_a_list(config: TrialConfig, workers: int) -> int:
         InputError: the effective batch cannot be shared evenly.
     """
     share = share_of_batch(config, workers)
-    if config.prompt_order == "history_first":
+    if config.scoring == "pointwise" or config.prompt_order == "history_first":
         return 1
     automatic = max(1, min(_AUTO_SHARING, config.least_candidates // config.positives, config.effective_batch // 2))
     most = automatic if config.list_sharing == "auto" else config.list_sharing

@@ -15,8 +15,9 @@ from reranker.data.assemble import RerankingData
 from reranker.data.example import NOBODY, Example
 from reranker.data.hash_random import random_bits, shuffled, uniform
 from reranker.errors import Fault, InputError
-from reranker.prompting.forward_passes import Limits, Pass, plain_passes, shared_passes
-from reranker.prompting.prompts import FIND, PromptEncoder
+from reranker.prompting.forward_passes import Limits, Pass, plain_passes, pointwise_passes, shared_passes
+from reranker.prompting.pointwise_prompts import Encoder, PointwiseEncoder, PointwisePrompt
+from reranker.prompting.prompts import FIND, Prompt, PromptEncoder
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
         self,
         config: TrialConfig,
         data: RerankingData,
-        encoder: PromptEncoder,
+        encoder: Encoder,
         limits: Limits,
         together: int = 1,
     ) -> None:
@@ -93,6 +94,10 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
         """
         lists = [self.lists[row["position"]] for row in rows]
         examples = [example for group in lists for example in group]
+        if isinstance(self.encoder, PointwiseEncoder):
+            alone = self.encoder.encode(examples)
+            passes = list(pointwise_passes(self.encoder, examples, alone, self._limits))
+            return self._counted(examples, alone, passes)
         list_questions = [self._find(group, row["position"]) for group, row in zip(lists, rows, strict=True)]
         if self._together > 1:
             shared = [self.encoder.encode_shared(group) for group in lists]
@@ -109,6 +114,11 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
             questions = [question for of_list in list_questions for question in of_list]
             extra_prompts = [] if self._finder is None else self._finder.encode(questions)
             passes = list(plain_passes(self.encoder, [*examples, *questions], prompts + extra_prompts, self._limits))
+        return self._counted(examples, prompts, passes)
+
+    def _counted(
+        self, examples: Sequence[Example], prompts: Sequence[Prompt | PointwisePrompt], passes: list[Pass]
+    ) -> dict[str, Any]:
         real = [_real(batch) for batch in passes]
         counts = Counts(
             examples=len(examples),

@@ -27,7 +27,7 @@ from reranker.modeling.model_cache import BaseModels
 from reranker.modeling.model_loading import base_dtype
 from reranker.modeling.process_group import workers
 from reranker.prompting.forward_passes import Limits
-from reranker.prompting.prompts import PromptEncoder
+from reranker.prompting.pointwise_prompts import encoder_of
 from reranker.training.batch_plan import checkpoints, examples_of_a_list, pass_tokens, share_of_batch
 from reranker.training.collator import PassCollator
 from reranker.training.label_skill_training import SkillLesson, kept_skill, skill_key
@@ -85,7 +85,7 @@ def fine_tune(
     device = best_device()
     bases = BaseModels() if bases is None else bases
     on_status(TrainingStatus(f"loading {config.model}"))
-    encoder = PromptEncoder(bases.catalogue(config, data), config)
+    encoder = encoder_of(bases.catalogue(config, data), config)
     mixed = base_dtype(config, device) == torch.bfloat16
     shape, capacity = shape_of(config.model), own_memory(device)
     if bases.divides(config, device) and shape is not None:
@@ -170,7 +170,7 @@ def _skill(
     should_stop: Callable[[], bool],
 ) -> Skill | None:
     """The skill that the base is taught first; None if the configuration has none."""
-    if config.skill_steps == 0:
+    if config.skill_steps == 0 or config.scoring == "pointwise":
         return None
 
     def tell(text: str) -> None:

@@ -42,7 +42,7 @@ def measure_speed(config: TrialConfig, data: RerankingData) -> Speed:
     from reranker.evaluation.title_probe import title_probes
     from reranker.modeling.device import best_device
     from reranker.modeling.model_cache import BaseModels
-    from reranker.prompting.prompts import PromptEncoder
+    from reranker.prompting.pointwise_prompts import encoder_of
     from reranker.training.batch_plan import examples_of_a_list
     from reranker.training.sft import fine_tune
 
@@ -69,7 +69,7 @@ def measure_speed(config: TrialConfig, data: RerankingData) -> Speed:
     lists = validation[: _LISTS_ON_A_GPU if on_gpu else _LISTS]
     if not lists:
         return Speed(per_example, 0.0, first_step)
-    encoder = PromptEncoder(bases.catalogue(config, data), config)
+    encoder = encoder_of(bases.catalogue(config, data), config)
     with bases.adapted(config, device) as model:
         encoded = EncodedLists.of(encoder, lists)
         probes = [probe for probe in title_probes(encoder.catalogue, config, validation) if probe.row < len(lists)]

@@ -33,7 +33,7 @@ from reranker.modeling.lora.label_skill import Skill
 from reranker.modeling.process_group import gathered, of_all, of_first, wait_for_all, worker_rank, workers
 from reranker.modeling.sharded_base import passes_missing
 from reranker.prompting.forward_passes import Pass
-from reranker.prompting.prompts import PromptEncoder
+from reranker.prompting.pointwise_prompts import Encoder
 from reranker.report_figures import SCORED_SHARE, best_report, is_better
 from reranker.training.collator import Counts, PassCollator
 from reranker.training.loss import Objective
@@ -77,7 +77,7 @@ class Job:
 
     config: TrialConfig
     data: RerankingData
-    encoder: PromptEncoder
+    encoder: Encoder
     collator: PassCollator
     metric: str
     folder: TrialFolder | None
@@ -105,14 +105,14 @@ class ScoredLists:
     probes: list[Probe]
 
     @staticmethod
-    def of(examples: list[Example], encoder: PromptEncoder) -> ScoredLists:
+    def of(examples: list[Example], encoder: Encoder) -> ScoredLists:
         """Every `workers()`-th list is this worker's."""
         mine = EncodedLists.of(encoder, examples[worker_rank() :: workers()])
         return ScoredLists(examples, mine, own_probes(title_probes(encoder.catalogue, encoder.config, examples)))
 
 
 class RerankerTrainer(ResumableTrainer):
-    """SFTTrainer with the label objective, and our scoring in place of its evaluation."""
+    """SFTTrainer with our objectives, and our scoring in place of its evaluation."""
 
     def __init__(self, job: Job, model: Any, arguments: SFTConfig, started: float) -> None:
         rows = Dataset.from_dict({"position": list(range(len(job.collator.lists)))})

@@ -1,6 +1,6 @@
 """A trial's configuration → what its training loss, and its validation loss, can be held against.
 
-The validation loss is always the softmax over a list's labels, in nats; that of guessing is ln(candidates). The training
+The validation loss is always the softmax over a list's candidates, in nats; that of guessing is ln(candidates). The training
 loss is that only with `objective: label_ce`, without a teacher, without titles asked in between, with one right item a list and as many candidates in each epoch.
 """
 
@@ -10,7 +10,7 @@ from results.study.study_folder import StoredTrial
 
 
 def other_loss(trial: StoredTrial) -> bool:
-    """Whether the training loss is another than that of the softmax over the list's labels, or not that alone.
+    """Whether the training loss is another than that of the softmax over the list's candidates, or not that alone.
 
     It can be compared with itself then, and neither with the validation loss nor with the loss of guessing.
     """

@@ -14,11 +14,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.baselines.baseline_plan import BaselinePlan
-from reranker.data.example import MISSING
-from reranker.data.recommenders.pointwise_reranker import PointwiseReranker, TooSlow, question_form
+from reranker.data.example import MISSING, Example
+from reranker.data.item_token_cache import Catalogue
+from reranker.data.recommenders.pointwise_reranker import LATEST, MOST_TOKENS, PointwiseReranker, TooSlow
 from reranker.data_config import DemoData
 from reranker.errors import EnvironmentFault, InputError
+from reranker.evaluation.scoring import EncodedLists, inspect
 from reranker.metrics import ranks_of_target
+from reranker.modeling.model_loading import load_base
+from reranker.pointwise_question import question_form
+from reranker.prompting.pointwise_prompts import PointwiseEncoder
 from tune.study_file.baseline_duration import baseline_durations
 from tune.study_file.study import Study
 
@@ -84,6 +89,18 @@ def test_a_score_is_the_log_odds_of_yes_behind_the_whole_question(model):
                 logits = whole(torch.tensor([tokenizer.encode(text, add_special_tokens=False)])).logits[0, -1]
             assert score == pytest.approx(float(logits[yes] - logits[no]), abs=1e-5)
     assert len(set(found.ravel().tolist())) == 8, "each depends on the history and on the item"
+
+
+def test_an_untrained_model_with_pointwise_scoring_gives_the_same_scores(model):
+    histories, candidates = [(0, 2), (1,)], np.array([[1, 3, 4, 5], [0, 2, 3, 5]])
+    config = TrialConfig(
+        model=model, scoring="pointwise", candidates=4, history_length=LATEST, max_title_tokens=MOST_TOKENS,
+        max_prompt_tokens=4096,
+    )  # fmt: skip
+    encoder = PointwiseEncoder(Catalogue(AutoTokenizer.from_pretrained(model), TEXTS), config)
+    lists = [Example(0, history, tuple(row), 0) for history, row in zip(histories, candidates.tolist(), strict=True)]
+    found = inspect(load_base(config, torch.device("cpu")), EncodedLists.of(encoder, lists)).scores
+    assert np.abs(found - PointwiseReranker(model, TEXTS).scores(histories, candidates, math.inf, print)).max() < 1e-5
 
 
 def test_the_question_is_a_chat_with_what_the_model_knows_of_it(model, tmp_path):

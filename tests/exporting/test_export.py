@@ -25,8 +25,10 @@ from reranker.modeling.model_loading import load_base
 from reranker.ranking.ranker import Reranker
 from reranker.storage.atomic_files import write_json
 from tests.tracked import make_study
+from tests.trained import validation_lists
 from tune import export
 from tune.exporting.gguf_file import save_gguf
+from tune.exporting.lora_folder import save_lora
 from tune.exporting.model_card import Origin, model_card
 
 
@@ -185,6 +187,31 @@ def test_the_card_of_a_refit_says_whose_figures_they_are(tmp_path):
     assert (origin.trial, origin.is_refit) == (0, True)
     card = model_card(TrialConfig(model="demo-tiny"), origin, "gguf", licence="", adds_counts=False)
     assert "It is a refit: the trial's recipe on training and validation items. The figures are the trial's." in card
+
+
+def test_pointwise_a_merged_model_ranks_the_same_and_its_card_says_how_it_is_asked(pointwise_trial, data, tmp_path):
+    lists = validation_lists(data, pointwise_trial)[:4]
+    folder = exported(pointwise_trial, tmp_path / "merged", "merged")
+    config = pointwise_trial.read_config().model_copy(update={"model": str(folder)})
+    alone = Reranker(load_base(config, torch.device("cpu")).eval(), config, torch.device("cpu"))
+    adapted = Reranker.load(pointwise_trial.path)
+    alone.adjustment = adapted.adjustment
+    assert probabilities(alone, lists) == pytest.approx(probabilities(adapted, lists), rel=1e-4)
+    card = (folder / "README.md").read_text()
+    assert (
+        "each is asked about in a prompt of its own, behind the history, and the log-odds of yes are its score" in card
+    )
+    assert "the scores are log p(yes) − log p(no) as the next token of each candidate's prompt" in card
+    assert "| scoring | pointwise |" in card
+    assert "label_style" not in card
+
+
+def test_vllm_is_asked_for_yes_and_no_however_long_the_lists_are(pointwise_trial, tmp_path):
+    long = pointwise_trial.read_config().model_copy(update={"candidates": 200})
+    save_lora(pointwise_trial.adapter, long, tmp_path)
+    assert (tmp_path / "adapter_model.safetensors").exists()
+    with pytest.raises(InputError, match="vLLM can be asked for 128 labels at most"):
+        save_lora(pointwise_trial.adapter, long.model_copy(update={"scoring": "listwise"}), tmp_path)
 
 
 def test_an_adapter_outside_a_study_has_no_figures(trial):

@@ -19,6 +19,7 @@ from reranker.errors import EnvironmentFault, InputError
 from reranker.modeling.model_loading import load_base
 from reranker.ranking.ranker import Reranker
 from reranker.ranking.vllm_ranker import VllmRanker
+from tests.trained import validation_lists
 
 
 class Server(ThreadingHTTPServer):
@@ -84,6 +85,19 @@ def server(trial) -> Iterator[Server]:
 def test_it_ranks_as_the_model_does_here(trial, lists, server, permutations):
     found = VllmRanker(trial.path, server.address, "reranker").rank_many(lists, permutations)
     for answer, expected in zip(found, Reranker.load(trial.path).rank_many(lists, permutations), strict=True):
+        assert answer.order == expected.order
+        assert answer.probabilities == pytest.approx(expected.probabilities, rel=1e-3)
+
+
+def test_pointwise_each_candidate_s_prompt_goes_there_and_yes_and_no_come_back(pointwise_trial, data):
+    lists = validation_lists(data, pointwise_trial)[:3]
+    with Server(pointwise_trial) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        found = VllmRanker(pointwise_trial.path, running.address, "reranker").rank_many(lists)
+        running.shutdown()
+        (body,) = running.asked
+    assert [len(body[key]) for key in ("prompt", "logprob_token_ids")] == [18, 2]
+    for answer, expected in zip(found, Reranker.load(pointwise_trial.path).rank_many(lists), strict=True):
         assert answer.order == expected.order
         assert answer.probabilities == pytest.approx(expected.probabilities, rel=1e-3)
 

@@ -26,6 +26,7 @@ from reranker.training.sft import fine_tune
 from reranker.zero_shot import zero_shot
 from results.study.study_folder import StudyFolder, TrialStatus
 from tests.poisoned import poison_test, poison_validation
+from tests.present import present
 from tune import run_search
 from tune.study_file import loading
 
@@ -154,7 +155,7 @@ def differences(study: StudyFolder, data: RerankingData, scratch: Path) -> set[s
     stored_ranks = {name: study.baseline(name).read_ranks()[1] for name in study.baselines()}
     untrained = zero_shot(base, data, data.validation(base), BaseModels())
     plain, without_prior = study.zero_shot_names(base.model)
-    baselines |= {plain: untrained.plain.ranks, without_prior: untrained.without_prior.ranks}
+    baselines |= {plain: untrained.plain.ranks, without_prior: present(untrained.without_prior).ranks}
     pairs["baselines"] = [(flat(stored_ranks), flat(baselines))]
     for trial, reports in zip(study.trials(), told, strict=True):
         folder, stored = TrialFolder(scratch / str(trial.number)), study.trial(trial.number)

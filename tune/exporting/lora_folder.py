@@ -32,7 +32,7 @@ def save_lora(folder: Path, config: TrialConfig, target: Path) -> None:
         faults.append(Fault(rule, field="lora_rank", value=_rank(facts), hint="--form merged"))
     if config.image_mode == "raw_image":
         faults.append(Fault("images are not sent to vLLM", field="image_mode", value=config.image_mode))
-    if config.candidates > MOST_LABELS:
+    if config.scoring == "listwise" and config.candidates > MOST_LABELS:
         rule = f"vLLM can be asked for {MOST_LABELS} labels at most"
         faults.append(Fault(rule, field="candidates", value=config.candidates))
     if faults:

@@ -13,7 +13,7 @@ from results.statistics.verdict_text import findings, verdict
 from results.study.study_folder import StudyFolder
 
 _KNOBS = (
-    "model", "epochs", "learning_rate", "lora_rank", "candidates", "history_length", "label_style", "prompt_order", "objective",
+    "model", "epochs", "learning_rate", "lora_rank", "candidates", "history_length", "scoring", "label_style", "prompt_order", "objective",
 )  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def _body(config: TrialConfig, origin: Origin, base: str, form: str, *, adds_cou
         "",
         (
             f"{what[form]} `{base}`. It was trained to order lists of {config.candidates} candidate items by how probable each is to come next after a "
-            "user's history: both are titles in a prompt, and the logits of the candidates' labels are the scores."
+            f"user's history: {_question(config)}."
         ),
         "",
         "## What it can",
@@ -103,15 +103,16 @@ def _body(config: TrialConfig, origin: Origin, base: str, form: str, *, adds_cou
             "- `collaborative.npz` holds how often items were taken, and together. Without it the ranking is that of the model alone, "
             "which was not what was measured. Look whether counts of your users may be given away."
         )
-    lines += ["", "## How it is asked", "", *_use(form, adds_counts=adds_counts)]
+    lines += ["", "## How it is asked", "", *_use(config, form, adds_counts=adds_counts)]
     knobs = config.model_dump(mode="json")
+    shown = [knob for knob in _KNOBS if config.scoring == "listwise" or knob not in ("label_style", "prompt_order")]
     lines += [
         "",
         "## How it was trained",
         "",
         "| | |",
         "| --- | --- |",
-        *(f"| {knob} | {knobs[knob]} |" for knob in _KNOBS),
+        *(f"| {knob} | {knobs[knob]} |" for knob in shown),
     ]
     return lines
 
@@ -130,7 +131,13 @@ def _figures(origin: Origin) -> list[str]:
     return [*lines, "", verdict(study), "", *(f"- {sentence.strip()}" for sentence in findings(comparison))]
 
 
-def _use(form: str, *, adds_counts: bool) -> list[str]:
+def _question(config: TrialConfig) -> str:
+    if config.scoring == "pointwise":
+        return "each is asked about in a prompt of its own, behind the history, and the log-odds of yes are its score"
+    return "both are titles in a prompt, and the logits of the candidates' labels are the scores"
+
+
+def _use(config: TrialConfig, form: str, *, adds_counts: bool) -> list[str]:
     if form == "lora":
         return [
             "```sh",
@@ -138,9 +145,12 @@ def _use(form: str, *, adds_counts: bool) -> list[str]:
             "```",
         ]
     besides = ", to which the scores of `collaborative.npz` are added" if adds_counts else ""
+    scores, module = "the log-probabilities of the labels as the next token", "prompts"
+    if config.scoring == "pointwise":
+        scores, module = "log p(yes) − log p(no) as the next token of each candidate's prompt", "pointwise_prompts"
     return [
         (
-            "The prompt is that of `reranker.json`; the scores are the log-probabilities of the labels as the next token"
-            f"{besides}. `reranker.prompting.prompts` of reranker-tuner makes the prompt."
+            f"The prompt is that of `reranker.json`; the scores are {scores}{besides}. `reranker.prompting.{module}` of "
+            "reranker-tuner makes the prompt."
         ),
     ]

@@ -71,7 +71,8 @@ def describe_memory(study: Study, checks: list[ModelCheck]) -> list[str]:
     whole = sorted({check.config.model for check in checks if check.whole_prompts})
     for check in checks:
         if check.alone:
-            lines.append(f"  {check.config.model}: each example has a list of its own, since {check.alone}")
+            what = "example has a list" if check.config.scoring == "listwise" else "candidate has a whole prompt"
+            lines.append(f"  {check.config.model}: each {what} of its own, since {check.alone}")
     if whole:
         lines.append(
             f"  titles cannot be tokenised once for all prompts, since tokens reach over their ends: {', '.join(whole)}"
@@ -151,7 +152,7 @@ def _held(study: Study, config: TrialConfig, memory: DeviceMemory) -> Shape | No
 def _with_and_without_sharing(study: Study, check: ModelCheck) -> Iterator[ModelCheck]:
     """Where it is searched whether lists are shared, a configuration without is as possible and may need more."""
     yield check
-    if check.listed and {"list_sharing", "prompt_order"} & set(study.knobs):
+    if check.listed and check.config.scoring == "listwise" and {"list_sharing", "prompt_order"} & set(study.knobs):
         yield replace(check, listed=0)
 
 
@@ -163,6 +164,8 @@ def _largest_passes(study: Study, check: ModelCheck, memory: DeviceMemory) -> li
     checkpointed = checkpoints(check.config, shape, device, capacity)
     config = check.config.model_copy(update={"gradient_checkpointing": checkpointed})
     most = pass_tokens(config, shape, device, capacity)
+    if config.scoring == "pointwise":
+        return [(config, _of_candidates(config, workers, check, most))]
     if not listed:
         return [(config, PassSize(largest_pass(config, workers, check.longest, most), check.longest))]
     together = examples_of_a_list(config, workers)
@@ -174,6 +177,16 @@ def _largest_passes(study: Study, check: ModelCheck, memory: DeviceMemory) -> li
         size = _largest_pass(lists, config.candidates, listed, check.by_title, config.micro_batch, most)
         passes.append((lesson_config(config), size))
     return passes
+
+
+def _of_candidates(config: TrialConfig, workers: int, check: ModelCheck, most: int) -> PassSize:
+    """Of examples whose candidates are asked of one by one; those of an example are never divided."""
+    count = config.candidates
+    if not check.listed:
+        examples = largest_pass(config, workers, count * check.longest, most)
+        return PassSize(examples * count, check.longest)
+    examples = largest_pass(config, workers, check.listed + count * check.question, most)
+    return PassSize(examples, check.question, check.listed, count, pointwise=True)
 
 
 def _largest_pass(lists: int, together: int, listed: int, question: int, limit: int | None, most: int) -> PassSize:

@@ -20,10 +20,12 @@ from reranker.data.teachers.teacher import check_size
 from reranker.errors import Fault, InputError
 from reranker.modeling.checkpoints.model_files import local_folder
 from reranker.modeling.checkpoints.model_names import keeps_own_skill
+from reranker.prompting.pointwise_prompts import PointwiseEncoder, encoder_of
 from reranker.prompting.prompts import FIND, PromptEncoder
 from reranker.training.batch_plan import examples_of_a_list
 from reranker.training.report_plan import ReportPlan
 from tune.study_file.dimensions import reach, with_defaults
+from tune.study_file.space import broken_rules
 from tune.study_file.study import Study
 from tune.study_file.worker_device import as_held, worker_memory
 
@@ -45,12 +47,14 @@ class ModelCheck:
             here, what prompts may have at most.
         here: whether it need not be fetched first.
         whole_prompts: whether its tokens reach over the ends of titles, so that each prompt is tokenised as a whole.
-        listed: tokens of the longest list, where examples share theirs; else 0.
+        listed: tokens of the longest list, where examples share theirs; pointwise of the longest history with the words
+            around it, where candidates share theirs; else 0.
         question: tokens of the longest question behind such a list, with its answer where that is trained on, and with
-            those that lead to labels of several tokens.
+            those that lead to labels of several tokens; pointwise of the longest candidate.
         by_title: tokens of the longest question that asks for a candidate by its title, where the base may be taught
             so; else 0.
-        alone: why each example has a list of its own although lists could be shared; empty if they are.
+        alone: why each example has a list of its own although lists could be shared, or pointwise each candidate a whole
+            prompt; empty if they are.
         own_lists: how many times as many tokens an example takes with history_first as where lists are shared
             automatically, and how many examples then share one; None where that was not asked for, or is not known.
     """
@@ -121,7 +125,14 @@ def _extremes(study: Study) -> list[TrialConfig]:
         if "raw_image" in modes and all(config.image_mode != "raw_image" for config in own):
             own.append(_reading(study, own[-1], "raw_image"))
         configs += own
-    return configs
+    return [config for drawn in configs for config in _in_each_form(study, drawn)]
+
+
+def _in_each_form(study: Study, config: TrialConfig) -> list[TrialConfig]:
+    """The configuration in each way to ask that goes with its other knobs: which needs more memory, the lists tell."""
+    forms = reach("scoring", study.fixed, study.dimensions)
+    others = [config.model_copy(update={"scoring": form}) for form in forms if form != config.scoring]
+    return [config, *(other for other in others if not broken_rules(other.model_dump()))]
 
 
 def _modes_of(study: Study, model: str) -> list[ImageMode]:
@@ -245,6 +256,9 @@ def _unread(study: Study, config: TrialConfig) -> ModelCheck:
     """What prompts may have at most, as though all titles were of one length."""
     config = as_held(config, worker_memory(study))
     here, most = local_folder(config.model) is not None, config.max_prompt_tokens
+    if config.scoring == "pointwise":
+        question = most // (1 + config.history_length)
+        return ModelCheck(config, most, here, listed=most - question, question=question)
     if not _shares_lists(study, config):
         return ModelCheck(config, most, here)
     listed = most * config.candidates // (config.candidates + config.history_length)
@@ -256,10 +270,8 @@ def _read(study: Study, check: ModelCheck, data: RerankingData) -> ModelCheck:
     from reranker.modeling.item_catalogue import item_catalogue  # takes seconds
 
     config, texts = check.config, data.item_texts(check.config)
-    encoder = PromptEncoder(item_catalogue(config, data), config)
+    encoder = encoder_of(item_catalogue(config, data), config)
     marks = encoder.catalogue.marks
-    for style in sorted(set(reach("label_style", study.fixed, study.dimensions)) - {config.label_style}):
-        PromptEncoder(encoder.catalogue, config.model_copy(update={"label_style": style}))
     examples = data.validation(config)
     if data.config.candidate_mode == "retrieval":  # lists for training hold other items
         examples += data.training_examples(config.model_copy(update={"examples_per_user": 1, **_AT_LONGEST}), epoch=0)
@@ -268,12 +280,18 @@ def _read(study: Study, check: ModelCheck, data: RerankingData) -> ModelCheck:
         images = 0 if marks is None else sum(_LETTERS_OF_A_TOKEN * marks.counts[i] for i in items)
         return sum(len(texts[i]) for i in items) + images
 
+    longest_first = sorted(examples, key=lambda e: -letters(e.history[-config.history_length :]))[:_READ]
+    why_alone = _why_alone(config, on_gpu=worker_memory(study).on_gpu)
+    if isinstance(encoder, PointwiseEncoder):
+        longest_item = sorted(examples, key=lambda e: -max(letters((item,)) for item in e.candidates))[:_READ]
+        return replace(_of_candidates(check, encoder, longest_first + longest_item), alone=why_alone)
+    for style in sorted(set(reach("label_style", study.fixed, study.dimensions)) - {config.label_style}):
+        PromptEncoder(encoder.catalogue, config.model_copy(update={"label_style": style}))
     listed = question = by_title = 0
     lists = sorted(examples, key=lambda e: -letters(e.candidates))[:_READ]
     behind = len(encoder.answer_ids[0]) if config.objective == "token_ce" else len(encoder.trie.nodes)
     longest = max(len(prompt.input_ids) for prompt in encoder.encode(lists)) + len(encoder.trie.nodes)
     if _shares_lists(study, config) and encoder.shares_lists:
-        longest_first = sorted(examples, key=lambda e: -letters(e.history[-config.history_length :]))[:_READ]
         shared = [encoder.encode_shared([example]) for example in [*lists, *longest_first]]
         listed = max(len(prompt.listed) for prompt in shared)
         question = max(len(prompt.questions[0].input_ids) for prompt in shared) + behind
@@ -290,9 +308,19 @@ def _read(study: Study, check: ModelCheck, data: RerankingData) -> ModelCheck:
         listed=listed,
         question=question,
         by_title=by_title,
-        alone=_why_alone(config, on_gpu=worker_memory(study).on_gpu) if _shares_lists(study, config) else "",
+        alone=why_alone if _shares_lists(study, config) else "",
         own_lists=own,
     )
+
+
+def _of_candidates(check: ModelCheck, encoder: PointwiseEncoder, examples: list[Example]) -> ModelCheck:
+    """With the tokens of these lists' longest prompts, histories and candidates."""
+    prompts = encoder.encode(examples)
+    longest = max(prompt.longest for prompt in prompts)
+    if not encoder.shares_beginnings:
+        return replace(check, longest=longest, listed=0, question=0)
+    listed = max(len(prompt.beginning) for prompt in prompts)
+    return replace(check, longest=longest, listed=listed, question=max(len(ids) for p in prompts for ids in p.items))
 
 
 def _check_context(check: ModelCheck) -> None:
@@ -304,7 +332,9 @@ def _check_context(check: ModelCheck) -> None:
 
     config = check.config
     most = getattr(describe(config.model).get_text_config(), "max_position_embeddings", None)
-    needed = max(check.longest, check.listed + max(check.question, check.by_title))
+    needed = check.longest
+    if config.scoring == "listwise":
+        needed = max(needed, check.listed + max(check.question, check.by_title))
     if isinstance(most, int) and needed > most:
         rule = f"a prompt and its label must have at most the {most:,} tokens that {config.model} reads"
         hint = "lower candidates, history_length, max_title_tokens or max_prompt_tokens"

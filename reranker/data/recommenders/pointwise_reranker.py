@@ -1,7 +1,6 @@
 """A language model that is asked of each item of a list whether it comes next → the list's scores; nothing is trained.
 
-The question is the one that Qwen3-Reranker was trained on (its model card, huggingface.co/Qwen/Qwen3-Reranker-0.6B), with the
-history in the place of the query. Other models are asked in the same words.
+The question is that of `reranker.pointwise_question`.
 """
 
 from __future__ import annotations
@@ -18,16 +17,10 @@ from reranker.data.recommenders.hub_model import HubModel
 from reranker.data.recommenders.linear_recommenders import FloatArray, History, IntArray
 from reranker.data_config import POINTWISE
 from reranker.errors import EnvironmentFault, first_line
+from reranker.pointwise_question import about, answer_tokens, question_form
 
 LATEST = 10  # items of the history that the question holds
 MOST_TOKENS = 64  # of an item's text
-_JUDGE = (
-    "Judge whether the Document meets the requirements based on the Query and the Instruct provided. "
-    'Note that the answer can only be "yes" or "no".'
-)
-_INSTRUCTION = (
-    "Given the items that a user has chosen so far, oldest first, judge whether the user chooses the item next"
-)
 _AT_ONCE = 16  # items asked of together
 _PROBED, _SAID_S = 3, 30.0  # lists behind the first that tell how long all take; seconds between two lines
 
@@ -61,7 +54,10 @@ class PointwiseReranker:
         dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
         self._model: Any = self._named.whole("AutoModelForCausalLM", dtype=dtype).eval().to(self._device)
         self._tokenizer = self._named.loaded("AutoTokenizer")
-        self._answers = [self._token(word) for word in ("yes", "no")]
+        try:
+            self._answers = answer_tokens(self._tokenizer)
+        except ValueError as error:
+            raise self._named.fault(str(error)) from error
         before, after = map(self._ids, question_form(self._tokenizer))
         self._before = before
         self._texts = (
@@ -115,8 +111,7 @@ class PointwiseReranker:
         """Of one list; its history is read once."""
         import torch
 
-        chosen = "; ".join(self._texts[item] for item in history[-LATEST:])
-        asked = [*self._before, *self._ids(f"<Instruct>: {_INSTRUCTION}\n<Query>: {chosen}\n<Document>:")]
+        asked = [*self._before, *self._ids(about(self._texts[item] for item in history[-LATEST:]))]
         parts = []
         try:
             read = self._model(self._tensor([asked]), use_cache=True)
@@ -148,12 +143,6 @@ class PointwiseReranker:
         odds: FloatArray = (logits[:, 0] - logits[:, 1]).double().cpu().numpy()
         return odds
 
-    def _token(self, word: str) -> int:
-        ids = self._ids(word)
-        if len(ids) != 1 or ids[0] == self._tokenizer.unk_token_id:
-            raise self._named.fault(f"the model must have a token of its own for {word}")
-        return ids[0]
-
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
@@ -162,13 +151,3 @@ class PointwiseReranker:
         import torch
 
         return torch.tensor(rows, device=self._device)
-
-
-def question_form(tokenizer: Any) -> tuple[str, str]:
-    """What stands before and behind the question: as a chat where the model knows its marks."""
-    known = tokenizer.get_vocab()
-    if "<|im_start|>" not in known:
-        return f"{_JUDGE}\n\n", "\nAnswer: "
-    thought = "<think>\n\n</think>\n\n" if "<think>" in known else ""
-    before = f"<|im_start|>system\n{_JUDGE}<|im_end|>\n<|im_start|>user\n"
-    return before, f"<|im_end|>\n<|im_start|>assistant\n{thought}"

@@ -48,23 +48,25 @@ class MemoryEstimate:
 
 @dataclass(frozen=True)
 class PassSize:
-    """The size of a forward pass, whose rows are prompts, or lists with questions after them.
+    """The size of a forward pass, whose rows are prompts, or lists with questions after them, or histories with candidates.
 
     Attributes:
-        rows: prompts, or lists.
-        width: tokens of a prompt, or of a question.
-        prefix: tokens of a list; 0 if lists are not shared.
-        branches: questions per list.
+        rows: prompts, or lists, or histories.
+        width: tokens of a prompt, or of a question, or of a candidate.
+        prefix: tokens of a list or a history; 0 if rows are prompts.
+        branches: questions per list, or candidates per history.
+        pointwise: whether rows are histories.
     """
 
     rows: int
     width: int
     prefix: int = 0
     branches: int = 1
+    pointwise: bool = False
 
     @property
     def examples(self) -> int:
-        """Prompts, or questions of all lists."""
+        """Prompts, or questions of all lists, or candidates of all histories."""
         return self.rows * self.branches
 
     @property
@@ -75,6 +77,9 @@ class PassSize:
     def __str__(self) -> str:
         if not self.prefix:
             return f"{self.rows} × {self.width} tokens"
+        if self.pointwise:
+            histories = "1 history" if self.rows == 1 else f"{self.rows} histories"
+            return f"{histories} of {self.prefix} tokens with {self.branches} candidates of {self.width}"
         lists = "1 list" if self.rows == 1 else f"{self.rows} lists"
         questions = "1 question" if self.branches == 1 else f"{self.branches} questions"
         return f"{lists} of {self.prefix} tokens with {questions} of {self.width}"

@@ -122,6 +122,11 @@ def is_bold(trial: StoredTrial) -> bool:
     return bool(trial.values.get("learning_rate", 0.0) > BOLD)
 
 
+def is_pointwise(inputs: DiagnosisInputs) -> bool:
+    """Whether the best trial asks of each candidate by itself, so that no labels, and no places, can be preferred."""
+    return inputs.winner.values.get("scoring") == "pointwise"
+
+
 def label_at(inputs: DiagnosisInputs, place: int) -> str:
     """The label of a position in the prompt, counted from 0. Which tokens `id_tokens` takes, the tokenizer alone knows."""
     style = inputs.winner.values.get("label_style", "numbers")

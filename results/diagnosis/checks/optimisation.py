@@ -26,6 +26,7 @@ from results.diagnosis.checks.measures import (
     comparable_loss,
     how_far_it_leads,
     is_bold,
+    is_pointwise,
     is_undecided,
     label_at,
     leaning,
@@ -145,7 +146,7 @@ def _still_at_its_start(inputs: DiagnosisInputs) -> list[str]:
     damage, confidence = _destroyed(inputs)
     if is_bold(inputs.winner) or unmoved(inputs) or (damage and confidence is not Confidence.POSSIBLE):
         return []
-    if inputs.naming is not None and inputs.naming.knows:
+    if is_pointwise(inputs) or (inputs.naming is not None and inputs.naming.knows):
         return []
     signs, masses = [], inputs.losses("label_mass")
     if inputs.picks is not None and inputs.data.get("candidate_order") != "retriever":
@@ -190,8 +191,9 @@ def _destroyed(inputs: DiagnosisInputs) -> tuple[str, Confidence]:
         and inputs.list_dependence < HARDLY
         and steps_of(inputs.winner) >= FEW_STEPS
     ):
-        label, probabilities = label_at(inputs, int(inputs.picks.first[0])), inputs.picks.probability
-        seen = f"the best trial puts label {label} first in every list, whatever stands in it, with a probability of "
+        place, probabilities = int(inputs.picks.first[0]), inputs.picks.probability
+        what = f"place {place + 1}" if is_pointwise(inputs) else f"label {label_at(inputs, place)}"
+        seen = f"the best trial puts {what} first in every list, whatever stands in it, with a probability of "
         seen += f"{probabilities.mean():.4f} ± {probabilities.std():.4f}"
         if inputs.list_dependence < HEEDLESS:
             return seen, Confidence.SURE

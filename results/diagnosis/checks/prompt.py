@@ -8,6 +8,7 @@ from results.diagnosis.checks.measures import (
     HARDLY,
     LEANING,
     first_epoch,
+    is_pointwise,
     leaning,
     much_easier,
     new_examples,
@@ -40,7 +41,7 @@ def template_mismatch(inputs: DiagnosisInputs) -> Finding | None:
             f"{easier_epochs[0]['val_loss']:.2f} and the ranking that of guessing"
         )
     masses = inputs.losses("label_mass")
-    if masses and masses[-1] < 0.5:
+    if masses and masses[-1] < 0.5 and not is_pointwise(inputs):
         seen += f"; there the list's labels have {masses[-1]:.0%} of the probability together"
     return Finding(
         "template mismatch", seen,
@@ -79,7 +80,7 @@ def labels_are_improbable(inputs: DiagnosisInputs) -> Finding | None:
 def label_prior(inputs: DiagnosisInputs) -> Finding | None:
     """The model prefers some label, whatever candidate stands there."""
     # In the retriever's order the position does tell about the target.
-    if inputs.picks is None or inputs.data.get("candidate_order") == "retriever":
+    if inputs.picks is None or inputs.data.get("candidate_order") == "retriever" or is_pointwise(inputs):
         return None
     # A model that answers with one label only is broken, not biased.
     if inputs.one_answer and inputs.list_dependence < HARDLY:
