@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from results.study.tracking_address import tracking_uri_of
 from results.study_result import StudyResult
 from tune.cluster.node_check import joined_nodes
 from tune.deployment.deploy import refit_and_register
+from tune.execution.cuda_mps import cuda_mps
 from tune.execution.failure_cause import MACHINE, machine_fault
 from tune.execution.measured_speed import measured_speed
 from tune.execution.search_gauges import SearchGauges
@@ -62,6 +64,7 @@ from tune.study_file.manifest import (
 from tune.study_file.memory_plan import check_device, gpu_part
 from tune.study_file.preflight import check_agreement, check_grades, check_models, check_reports, check_teachers
 from tune.study_file.study import Study
+from tune.study_file.worker_device import check_mps
 from tune.terminal.driver_log import own_stdout
 from tune.terminal.exit_status import tell_webhook
 from tune.terminal.live_table import Progress
@@ -135,6 +138,8 @@ def _search(
         console.say(goes_on(study, folder, options.replicate, options.top) if folder else plan(study, data, models))
     if options.address is None:  # a cluster's devices are not this machine's
         check_device(study, models)
+    else:
+        check_mps(study, None)
 
     with Launch() as launch:
         if folder:
@@ -145,6 +150,7 @@ def _search(
         say("starting Ray …")
         port, shown, runs = options.dashboard_port, options.dashboard, folder.path.parent if folder else options.runs
         with (
+            cuda_mps() if study.resources.cuda_mps else nullcontext(),
             cluster(options.address, port, dashboard=shown, job_name=study.name) as ray_cluster,
             joined_nodes(options.address is not None, runs, study.models, say, gpus=options.wait_for_gpus) as nodes,
         ):

@@ -12,7 +12,7 @@ from reranker.modeling.memory.memory_estimate import GIB, DeviceMemory, device_m
 from tune.study_file.memory_plan import check_device, describe_memory, gpu_part
 from tune.study_file.preflight import ModelCheck, check_models
 from tune.study_file.study import Study
-from tune.study_file.worker_device import describe_compute
+from tune.study_file.worker_device import check_mps, describe_compute
 
 
 def study_of(model: str = "demo-tiny", **resources) -> Study:
@@ -61,6 +61,20 @@ def test_a_driver_that_is_too_old_is_named_with_the_remedy(monkeypatch):
     study = study_of()
     with pytest.raises(EnvironmentFault, match=r"cannot use it; its driver may be too old for CUDA 12.9"):
         check_device(study, checks_of(study))
+
+
+@pytest.mark.usefixtures("driver")
+def test_the_multi_process_service_is_refused_where_it_cannot_be_started():
+    study = study_of(cuda_mps=True)
+    with pytest.raises(
+        InputError, match=r"resources.cuda_mps: must be false on a cluster; start its daemon on the nodes"
+    ):
+        check_mps(study, None)
+    with pytest.raises(EnvironmentFault, match=r"resources.cuda_mps needs nvidia-cuda-mps-control, which comes with"):
+        check_mps(study, gpu_memory())
+    on_cpu = study_of(cuda_mps=True, gpus_per_trial=0)
+    with pytest.raises(InputError, match=r"resources.cuda_mps: must be false where trials train on a CPU"):
+        check_device(on_cpu, checks_of(on_cpu))
 
 
 @pytest.mark.usefixtures("driver")

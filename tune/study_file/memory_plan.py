@@ -21,6 +21,7 @@ from tune.study_file.study import Study
 from tune.study_file.worker_device import (
     check_compiling,
     check_gpu,
+    check_mps,
     check_quantisation,
     is_shared,
     worker_capacity,
@@ -100,6 +101,8 @@ def check_device(study: Study, checks: list[ModelCheck], of_nodes: DeviceMemory 
     capacity = worker_capacity(study, memory)
     check_quantisation(study, memory)
     check_compiling(study, memory)
+    if of_nodes is None:
+        check_mps(study, memory)
     if memory.on_gpu and of_nodes is None:
         check_gpu(memory.device)
     faults = []

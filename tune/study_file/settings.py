@@ -118,6 +118,9 @@ class Resources(StrictModel):
         "auto", description="each with a thread; auto: one, or for a real model without a GPU up to four"
     )
     gpus_per_trial: Literal["auto"] | float = Field("auto", description="auto: one a worker, or the part it needs")
+    cuda_mps: bool = Field(
+        False, description="trials that share a GPU compute side by side, by NVIDIA's Multi-Process Service"
+    )
     isolation: Literal["slot", "trial"] = Field("slot", description="trial: new worker processes for each trial")
     idle_seconds: float = Field(
         60, ge=0, le=1e9, description="after so long a paused search gives back what its trials hold"

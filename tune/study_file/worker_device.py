@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, Fault, InputError
@@ -13,6 +14,7 @@ from reranker.modeling.memory.memory_estimate import DeviceMemory, device_memory
 from tune.study_file.dimensions import reach
 from tune.study_file.study import Study
 
+MPS_DAEMON = "nvidia-cuda-mps-control"
 _MOST_CPUS = 4  # of a worker
 
 
@@ -76,6 +78,24 @@ def check_compiling(study: Study, memory: DeviceMemory) -> None:
         from reranker.modeling.compiled_layers import check_compiler  # takes seconds
 
         check_compiler(on_gpu=memory.on_gpu)
+
+
+def check_mps(study: Study, memory: DeviceMemory | None) -> None:
+    """
+    Args:
+        memory: of the device that workers compute on; None: of a cluster that was there before.
+
+    Raises:
+        InputError: the Multi-Process Service is wanted where this program can't start it.
+        EnvironmentFault: its daemon is not installed.
+    """
+    if not study.resources.cuda_mps:
+        return
+    if memory is None or not memory.on_gpu:
+        where = "where trials train on a CPU" if memory else "on a cluster; start its daemon on the nodes beforehand"
+        raise InputError([Fault(f"must be false {where}", field="resources.cuda_mps", value=True)])
+    if shutil.which(MPS_DAEMON) is None:
+        raise EnvironmentFault(f"resources.cuda_mps needs {MPS_DAEMON}, which comes with NVIDIA's driver for Linux")
 
 
 def check_gpu(name: str) -> None:
