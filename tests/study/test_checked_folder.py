@@ -93,7 +93,7 @@ def test_whatever_file_is_damaged_no_command_crashes_or_crowns_another_trial_in_
     assert best is not None
     assert len(files) > 15
     slower = itertools.cycle(name for name in COMMANDS if name != "compare")
-    for name, (damage, spoil) in itertools.product(files, DAMAGES.items()):
+    for number, (name, (damage, spoil)) in enumerate(itertools.product(files, DAMAGES.items())):
         study = copy_of(which)
         spoil(study.path / name)
         code, printed = run("compare", study)
@@ -104,6 +104,8 @@ def test_whatever_file_is_damaged_no_command_crashes_or_crowns_another_trial_in_
             assert (code, "error: ") == (2, printed[:7]), (name, damage)
             assert str(study.path) in printed, (name, damage)
             assert said not in printed, (name, damage)
+        if number % 3:
+            continue
         study = copy_of(which)
         spoil(study.path / name)
         other = next(slower)

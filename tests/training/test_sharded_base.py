@@ -32,7 +32,7 @@ DATA = DemoData(users=64, interactions_per_user=8)
 SHARED = TrialConfig(
     model="demo-tiny",
     examples_per_user=1,
-    epochs=2,
+    epochs=1,
     effective_batch=16,
     list_sharing=4,
     skill_steps=0,
@@ -46,8 +46,8 @@ CASES = {
     "checkpointed": SHARED.model_copy(
         update={"gradient_checkpointing": True, "lora_init": "pissa", "learning_rate": 5e-4}
     ),
-    "second stage": SHARED.model_copy(update={"dpo_epochs": 1}),
-    "taught": SHARED.model_copy(update={"model": "taught", "skill_steps": 3, "epochs": 1}),
+    "second stage": SHARED.model_copy(update={"epochs": 2, "dpo_epochs": 1}),
+    "taught": SHARED.model_copy(update={"model": "taught", "skill_steps": 3}),
 }
 _TOKENS = 352  # of a pass, of which workers then need different numbers, since histories differ in length
 
