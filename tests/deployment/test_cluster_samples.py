@@ -325,7 +325,7 @@ def test_every_search_that_is_shown_can_be_given():
     assert {name for name, _ in searches()} >= {"rayjob.yaml", "search.sbatch", "DEPLOY.md"}
     for name, words in searches():
         args = arguments.parsed(words, "")
-        assert args.address, f"{name}: a search on a cluster"
+        assert args.address or args.copy_to, f"{name}: a search on a cluster, or whose study outlives its machine"
 
 
 def test_an_option_that_a_search_does_not_have_is_found():
