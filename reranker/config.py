@@ -229,14 +229,11 @@ class TrialConfig(StrictModel):
             raise ValueError(
                 "shard_base must be auto or false with dora or quantisation: both need a layer's whole weights"
             )
-        if self.compile_layers is True and (self.quantisation != "none" or self.shard_base is True):
-            raise ValueError(
-                "compile_layers must be auto or false with quantisation or shard_base: true; it was never tried with them"
-            )
-        if self.compile_layers is True and self.gradient_checkpointing is True:
-            raise ValueError(
-                "compile_layers must be auto or false with gradient_checkpointing: true, which runs layers as they are"
-            )
+        if self.compile_layers is True and not self.may_compile:
+            rule = "quantisation or shard_base: true; it was never tried with them"
+            if self.gradient_checkpointing is True:
+                rule = "gradient_checkpointing: true, which runs layers as they are"
+            raise ValueError(f"compile_layers must be auto or false with {rule}")
         if self.dora and self.lora_targets != "all_linear":
             raise ValueError("dora must be left out unless lora_targets is all_linear")
         return self
@@ -337,6 +334,11 @@ class TrialConfig(StrictModel):
                 "list_sharing must be at most `first_candidates`: each example's target stands in the list"
             )
         return self
+
+    @property
+    def may_compile(self) -> bool:
+        """Whether nothing rules `compile_layers` out."""
+        return self.quantisation == "none" and self.shard_base is not True and self.gradient_checkpointing is not True
 
     @property
     def least_candidates(self) -> int:

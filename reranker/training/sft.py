@@ -88,12 +88,13 @@ def fine_tune(
     encoder = encoder_of(bases.catalogue(config, data), config)
     mixed = base_dtype(config, device) == torch.bfloat16
     shape, capacity = shape_of(config.model), own_memory(device)
-    if bases.divides(config, device) and shape is not None:
+    is_divided = bases.divides(config, device)
+    if is_divided and shape is not None:
         shape = replace(shape, shards=workers())
     held = config.model_copy(update={"precision": "bf16" if mixed else "fp32"})
     checkpointed = checkpointed or checkpoints(held, shape, device.type, capacity)
     held = held.model_copy(update={"gradient_checkpointing": checkpointed})
-    is_compiled = config.compile_layers is True and not checkpointed  # which runs layers as they are
+    is_compiled = config.compile_layers is True and not checkpointed and not is_divided
     most_tokens = None if config.micro_batch else pass_tokens(held, shape, device.type, capacity)
     together = examples_of_a_list(config, workers()) if encoder.shares_lists else 1
     collator = PassCollator(config, data, encoder, Limits(most_tokens, micro_batch or config.micro_batch), together)

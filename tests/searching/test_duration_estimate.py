@@ -99,12 +99,14 @@ def test_what_was_decided_holds_for_every_trial_that_leaves_it_open():
     drawn = study.with_compiling(True).draw(optuna.trial.FixedTrial({"learning_rate": 2e-3, "effective_batch": 16}))
     assert drawn.compile_layers is True
     assert slowest(study.with_compiling(True)).compile_layers is True
-    assert (
-        study.with_compiling(None)
-        .draw(optuna.trial.FixedTrial({"learning_rate": 2e-3, "effective_batch": 16}))
-        .compile_layers
-        == "auto"
+    checkpointed = study_of()
+    checkpointed.fixed["gradient_checkpointing"] = True
+    ruled_out = checkpointed.with_compiling(True).draw(
+        optuna.trial.FixedTrial({"learning_rate": 2e-3, "effective_batch": 16})
     )
+    assert ruled_out.compile_layers is False
+    undecided = study.draw(optuna.trial.FixedTrial({"learning_rate": 2e-3, "effective_batch": 16}))
+    assert undecided.compile_layers == "auto"
 
 
 def test_an_epoch_and_the_search_last_as_long_as_what_they_train_and_score(data):

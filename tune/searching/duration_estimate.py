@@ -13,6 +13,7 @@ from reranker.training.report_plan import part_of
 from reranker.training.speed import Speed
 from reranker.training.training_status import clock
 from tune.searching.cost_estimate import estimate_cost
+from tune.study_file.dimensions import reach
 from tune.study_file.preflight import fewest_steps
 from tune.study_file.study import Study
 
@@ -65,9 +66,11 @@ class EpochDuration:
         per_epoch, total = study.reports_per_epoch, self.total(study, at_once)
         reports = "a report" if per_epoch == 1 else f"{per_epoch} reports"
         taken = f"{clock(self.training)} to train and {clock(self.scoring)} to score"
+        may_teach = "listwise" in reach("scoring", study.fixed, study.dimensions)
+        lesson = ", and some minutes more where a model is taught labels first" if may_teach else ""
         lines = [
             f"measured: an epoch takes about {taken}, with {reports}",
-            f"the search takes about {clock(total)} at that speed, and some minutes more where a model is taught labels first",
+            f"the search takes about {clock(total)} at that speed{lesson}",
         ]
         budget = study.time_budget_s
         if budget is not None and total > budget:
@@ -80,10 +83,10 @@ class EpochDuration:
 
 
 def may_compile(study: Study, duration: EpochDuration, at_once: int) -> bool:
-    """Whether the study leaves it open, no layers are checkpointed or packed for sure, and there is much to train."""
+    """Whether the study leaves it open, nothing rules it out, and there is much to train."""
     config = slowest(study)
-    is_open = config.compile_layers == "auto" and config.gradient_checkpointing is not True
-    return is_open and config.quantisation == "none" and duration.training_s(study, at_once) > _COMPILING_S
+    is_open = config.compile_layers == "auto" and config.may_compile
+    return is_open and duration.training_s(study, at_once) > _COMPILING_S
 
 
 def compiling_pays(training_s: float, plain: Speed, compiled: Speed | str) -> tuple[bool, str]:

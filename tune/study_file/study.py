@@ -224,4 +224,4 @@ class Study:
         )
         if self.compiles is None or config.compile_layers != "auto":
             return config
-        return config.model_copy(update={"compile_layers": self.compiles})
+        return config.model_copy(update={"compile_layers": self.compiles and config.may_compile})
