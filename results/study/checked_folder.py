@@ -21,7 +21,7 @@ from reranker.artifacts.trial_folder import TrialFolder, config_digest
 from reranker.command_line.printable_text import say
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, Fault, InputError
-from reranker.metrics import METRIC_NAMES, Ranks, summarise
+from reranker.metrics import METRIC_NAMES, Picks, Ranks, summarise
 from reranker.report_figures import best_report, report_number
 from reranker.storage.atomic_files import DamagedFile, as_line, read_lines, read_yaml_text, write_file, write_yaml
 from results.study.damaged_file import FileFinding, Outcome
@@ -249,18 +249,22 @@ class _Check:
                 raise DamagedFile(path, f"says {stored[number].get(metric)} of report {number}, the journal {value}")
         if not stored or not self.manifest["plan"].get("validation_lists"):
             return
+        kept = {}
         for number, figures in stored.items():
-            if not _gives(folder.read_report(number)[0], figures):
+            kept[number] = folder.read_report(number)
+            if not _gives(kept[number][0], figures):
                 raise DamagedFile(
                     folder.report(number), f"gives other figures than report {number} of epochs.jsonl has"
                 )
         chosen = best_report(stored.values(), metric)
         if chosen is not None:
-            self._best_ranks(folder, report_number(chosen), running=record.state == "running")
+            number = report_number(chosen)
+            self._best_ranks(folder, number, *kept[number], running=record.state == "running")
 
-    def _best_ranks(self, folder: TrialFolder, chosen: int, *, running: bool) -> None:
+    def _best_ranks(
+        self, folder: TrialFolder, chosen: int, ranks: Ranks, picks: Picks | None, *, running: bool
+    ) -> None:
         """`ranks.parquet` must be the chosen report's; in a running trial it may be a newer one."""
-        ranks, picks = folder.read_report(chosen)
         path = folder.path / "ranks.parquet"
         try:
             _, stored = folder.read_ranks()
