@@ -212,8 +212,9 @@ def test_token_ce_takes_the_same_steps_in_smaller_passes(small):
 
 
 @pytest.mark.slow
-def test_every_knob_changes_something(small):
+def test_every_knob_changes_something():
     """No dead knobs: another value of any field changes a prompt, a list, the adapter, the steps or a figure."""
+    small = RerankingData.prepare(DemoData(users=24))
     base = TINY.model_copy(update={"effective_batch": 8, "epochs": 2, "schedule": "linear", "warmup_epochs": 0.5})
     other = {
         "model": "demo-small", "precision": "bf16", "candidates": 10, "negatives": NegativesMix(uniform=0, popularity=1),
