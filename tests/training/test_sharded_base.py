@@ -46,6 +46,7 @@ CASES = {
     "checkpointed": SHARED.model_copy(
         update={"gradient_checkpointing": True, "lora_init": "pissa", "learning_rate": 5e-4}
     ),
+    "second stage": SHARED.model_copy(update={"epochs": 2, "dpo_epochs": 1}),
     "taught": SHARED.model_copy(update={"model": "taught", "skill_steps": 3}),
 }
 _TOKENS = 352  # of a pass, of which workers then need different numbers, since histories differ in length
