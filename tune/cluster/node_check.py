@@ -170,9 +170,9 @@ def _gpus() -> float:
     return float(ray.cluster_resources().get("GPU", 0))
 
 
-def alive() -> set[str]:
-    """The ids of the nodes that are alive."""
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+def gone() -> set[str]:
+    """The ids of the nodes that the cluster has had and lost."""
+    return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
 
 
 def _ask(mark: Path, models: tuple[str, ...], say: Callable[[str], None]) -> Iterator[NodeFacts]:

@@ -10,9 +10,11 @@ are results without figures, of what the workers are doing.
 
 from __future__ import annotations
 
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from tune.study_file.study import Study
 
 _MOST_LOST_NODES = 20  # of one trial, after which something else is wrong
 _POLL_S = 0.5  # between two looks at whether the trial shall stop
+_ANSWERS_S = 10.0  # that Tune may take to ask for what is next
 
 
 def make_trainable(study_folder: Path, data: Any, study: Study, resources: TrialResources) -> Any:
@@ -75,6 +78,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
         self._waited_for = False  # the group waits for the answer to a report
         self._begun = False  # the trial has been begun here
         self._fitting: dict[str, SmallerPasses] = {}  # by model, what an earlier trial here had to go down to
+        self._lock, self._idle = threading.Lock(), threading.Timer(0, self._send_home)
         self._take(config)
         self._label = f"slot {self._number} of {folder.name}"  # by the first trial that it trains
 
@@ -83,21 +87,23 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: TuneConfig) -> bool:
         """Take the next trial in the same actor."""
-        self._leave()
-        self._take(new_config)
+        with self._asked():
+            self._leave()
+            self._take(new_config)
         return True
 
     def step(self) -> TuneResult:
         """What is next to tell. An exception here would be the search's, and say nothing of whose fault it is."""
-        ray_private.title_process(self._doing)  # Ray names a process by the method that it runs
-        try:
-            if not self._begun:
-                self._begin()
-                self._begun = True
-            return self._step()
-        except Exception as error:  # noqa: BLE001  (told, with its trace)
-            traceback.print_exc()
-            return _failed(first_line(error), ours=True, machine=machine_fault(error))
+        with self._asked():
+            ray_private.title_process(self._doing)  # Ray names a process by the method that it runs
+            try:
+                if not self._begun:
+                    self._begin()
+                    self._begun = True
+                return self._step()
+            except Exception as error:  # noqa: BLE001  (told, with its trace)
+                traceback.print_exc()
+                return _failed(first_line(error), ours=True, machine=machine_fault(error))
 
     def _step(self) -> TuneResult:
         """The next report's figures: from the folder those that an earlier launch has trained, then new ones."""
@@ -147,8 +153,27 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         """Let go of the trial and of the workers."""
-        self._leave()
-        self._drop_group()
+        self._idle.cancel()
+        with self._lock:
+            self._leave()
+            self._drop_group()
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """While Tune asks something. If it then asks nothing for long, the workers go home: Tune keeps a slot without a
+        trial, whose CPUs another one may be waiting for since its own node was lost."""
+        self._idle.cancel()
+        with self._lock:
+            yield
+            self._idle = threading.Timer(max(_ANSWERS_S, self._resources.idle_s), self._send_home)
+            self._idle.daemon = True
+            self._idle.start()
+
+    def _send_home(self) -> None:
+        with self._lock:
+            if threading.current_thread() is self._idle:  # else it was asked something meanwhile
+                self._leave()
+                self._drop_group()
 
     def _take(self, tune_config: TuneConfig) -> None:
         assignment = Assignment.of(tune_config)

@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from results.study.study_folder import StudyFolder
-from tune.cluster.node_check import alive
+from tune.cluster.node_check import gone
 from tune.execution.failure_cause import NO_ANSWER, NODE_GONE, first_line, machine_fault, memory_kills, root
 from tune.execution.ray_train_private import InProcessTrainer
 from tune.execution.worker_messages import Event, Mailbox, WorkerJob, WorkerSetup
@@ -32,6 +32,7 @@ class TrialResources:
     """What one trial takes of the cluster.
 
     Attributes:
+        idle_s: of a pause, or of a slot without a trial, after which it is given back.
         one_node: whether all of its workers must be on the same node.
         mark: a file that a node sees if it shares the storage of the study's folder; None: all do.
     """
@@ -39,7 +40,7 @@ class TrialResources:
     workers: int
     cpus_per_worker: int
     gpus_per_worker: float
-    idle_s: float = 60.0  # of a pause, after which it is given back
+    idle_s: float = 60.0
     one_node: bool = False
     mark: Path | None = None
 
@@ -65,7 +66,7 @@ class WorkerGroup:
     def __init__(self, study: StudyFolder, data: Any, resources: TrialResources, label: str) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._mailbox: Any = Mailbox.options(scheduling_strategy=here).remote(f"messages of {label}")  # type: ignore[attr-defined]
-        self._nodes = alive()
+        self._gone = gone()
         self._pending: Any = None  # the next event
         self._failure: Exception | None = None
         self._memory_kills = memory_kills()
@@ -164,10 +165,10 @@ class WorkerGroup:
         return Event("died", cause=cause, machine=machine)
 
     def _lost_a_node(self, patience_s: float) -> bool:
-        """Whether the cluster lacks one of the nodes that it had when the group was made."""
+        """Whether the cluster has lost a node since the group was made, also one that joined only then."""
         deadline = time.monotonic() + patience_s
-        while len(self._nodes) > 1:
-            if self._nodes - alive():
+        while len(ray.nodes()) > 1:
+            if gone() - self._gone:
                 return True
             if time.monotonic() > deadline:
                 break
