@@ -43,6 +43,7 @@ from tune.mirroring.mirror_thread import Trackers
 from tune.mlflow_tracking.store_driver import check_driver
 from tune.mlflow_tracking.tracker import Tracker
 from tune.other_trackers.chosen_trackers import check_trackers, threads_of
+from tune.remote_copies.fetched_study import fetch_study
 from tune.remote_copies.kept_copy import check_copy, copy_thread, usable_place
 from tune.searching import stop_pause_requests
 from tune.searching.duration_estimate import EpochDuration, compiling_pays, decide, is_quick, may_compile, slowest
@@ -53,6 +54,7 @@ from tune.searching.stop_rules import StopRules
 from tune.searching.trial_lifecycle import TrialLife
 from tune.searching.trial_store import TrialStore
 from tune.searching.warm_start import warm_start
+from tune.study_file.copy_address import is_copy_address
 from tune.study_file.manifest import (
     check_same,
     compiles,
@@ -89,7 +91,7 @@ def search(
 
     Args:
         study: see `Study.load`.
-        resume: a study to go on with, by its name or folder; None begins a new one.
+        resume: a study to go on with, by its name, its folder or its copy's address; None begins a new one.
         warm_start: an earlier study, whose finished trials the sampler begins with.
         options: what is asked besides the study.
         console: where to report; None: standard output.
@@ -99,13 +101,16 @@ def search(
         EnvironmentFault: the machine lacks something, such as a file or a free port; what was trained is kept.
     """
     options = options or SearchOptions()
+    console = console or Terminal(outliving(own_stdout()))
+    if isinstance(resume, str) and is_copy_address(resume):
+        resume = fetch_study(resume, options.runs, console.say)
     folder, earlier = (
         given if given is None or isinstance(given, StudyFolder) else open_study(options.runs, str(given))
         for given in (resume, warm_start)
     )
     if folder is None:
         StudyFolder.check_place(options.runs, study.name)
-    return _search(study, folder, earlier, options, console or Terminal(outliving(own_stdout())))
+    return _search(study, folder, earlier, options, console)
 
 
 def _search(

@@ -72,9 +72,7 @@ def test_id_tokens_are_one_token_each_beyond_the_letters(tokenizer):
 def test_numbers_are_several_tokens_and_a_number_ends_where_another_goes_on(tokenizer):
     made = encoder(tokenizer, 12, label_style="numbers")
     digits = tokenizer.convert_tokens_to_ids(list("0123456789"))
-    end = tokenizer.convert_tokens_to_ids(
-        "<end_of_turn>" if tokenizer.bos_token == "<bos>" else "<|im_end|>"
-    )
+    end = tokenizer.convert_tokens_to_ids("<end_of_turn>" if tokenizer.bos_token == "<bos>" else "<|im_end|>")
     assert made.trie.paths[0] == (digits[1], end)
     assert made.trie.paths[1] == (digits[2],)
     assert made.trie.paths[11] == (digits[1], digits[2])

@@ -12,9 +12,12 @@ from results.study.journal_file import storage
 from results.study.study_folder import StudyFolder
 from tests.remote_copies.conftest import tree
 from tests.tracked import make_study
+from tune.launching.search_options import SearchOptions
 from tune.remote_copies.fetched_study import fetch_study
 from tune.remote_copies.kept_copy import KeptCopy
 from tune.remote_copies.remote_folder import RemoteFolder
+from tune.search import search
+from tune.study_file.study import Study
 
 
 @pytest.fixture
@@ -63,6 +66,14 @@ def test_a_name_that_is_not_there_is_told_with_those_that_are(there, place, tmp_
     name = there.path.rpartition("/")[2]
     assert str(caught.value) == f"there is no study at {place.child('filmz')}; in {place} there are: {name}"
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_from_python_too_a_search_is_resumed_by_its_copy_s_address(place, tmp_path):
+    space = {"learning_rate": {"log_uniform": [1.0e-3, 1.0e-2]}}
+    loaded = Study.load({"study": {"name": "filmz", "trials": 1}, "data": {"source": "demo"}, "space": space})
+    options = SearchOptions(runs=tmp_path / "elsewhere")
+    with pytest.raises(EnvironmentFault, match="there is no study at"):
+        search(loaded, resume=place.child("filmz").address, options=options)
 
 
 DAMAGES = {
