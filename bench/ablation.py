@@ -91,10 +91,12 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[2e-3], help="learning rates (2e-3)")
     parser.add_argument("--seeds", type=int, default=3, help="(%(default)s)")
     parser.add_argument("--choices", nargs="+", choices=list(CHOICES), default=list(CHOICES), metavar="CHOICE")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KNOB=VALUE", help="of all trainings")
     parser.add_argument("--threads", type=int, default=1, help="on a CPU (%(default)s)")
     args = parser.parse_args()
     if not torch.cuda.is_available():
         torch.set_num_threads(args.threads)
+    given = {name: json.loads(value) for name, value in (text.split("=", 1) for text in args.set)}
     seeds, examples = (1, args.examples // 10) if args.quick else (args.seeds, args.examples)
     kept = Kept(args.json or FOUND / "ablation.jsonl")
     with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +110,7 @@ def main() -> None:
     left_out |= {"scoring"} if args.model in TOYS else set()  # which know neither yes nor no
     choices = [choice for choice in args.choices if not left_out & CHOICES[choice].keys()]
     print(
-        f"{machine()}\n{args.model} on {args.data}, {examples} examples, {seeds} seeds, {args.lists} lists; kept in {kept.path}"
+        f"{machine()}\n{' '.join([args.model, *args.set])} on {args.data}, {examples} examples, {seeds} seeds, {args.lists} lists; kept in {kept.path}"
     )
     bases = BaseModels()
     for rate in args.rates:
@@ -121,7 +123,13 @@ def main() -> None:
             runs = []
             try:
                 for seed in range(seeds):
-                    knobs = {"model": args.model, "learning_rate": rate, "seed": seed, **CHOICES.get(choice, {})}
+                    knobs = {
+                        "model": args.model,
+                        "learning_rate": rate,
+                        "seed": seed,
+                        **given,
+                        **CHOICES.get(choice, {}),
+                    }
                     config = build_trial_config(knobs)
                     epochs = max(1, round(examples / data.count_examples(config)))
                     runs.append(kept.run(config.model_copy(update={"epochs": epochs}), data, bases))

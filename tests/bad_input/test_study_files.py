@@ -333,7 +333,7 @@ KNOB_CASES = {
     "GPUs below zero": (resources("gpus_per_trial: -1"), "study.yaml:4: resources.gpus_per_trial: must be auto or a number from 0 (got -1)"),
     "GPUs that are true": (resources("gpus_per_trial: true"), "study.yaml:4: resources.gpus_per_trial: must be auto or a number from 0 (got True)"),
     "an isolation that is none": (resources("isolation: docker"), "study.yaml:4: resources.isolation: must be slot or trial (got 'docker')"),
-    "an unknown resource": (resources("memory: 8G"), "study.yaml:4: resources.memory: there is no such field here; valid: cpus_per_worker, cuda_mps, gpus_per_trial, idle_seconds, isolation, workers"),
+    "an unknown resource": (resources("memory: 8G"), "study.yaml:4: resources.memory: there is no such field here; valid: cpus_per_worker, cuda_mps, gpus_per_trial, hang_minutes, idle_seconds, isolation, workers"),
 }  # fmt: skip
 
 

@@ -132,7 +132,7 @@ def test_out_of_memory_halves_the_micro_batch_and_leaves_the_effective_one(affli
 UNLUCKY = """
 study: {name: unlucky, trials: 2, concurrency: 1, scheduler: none}
 data: {source: demo, users: 512, interactions_per_user: 5}
-resources: {idle_seconds: 0.5}
+resources: {idle_seconds: 0.5, hang_minutes: 0.5}
 fixed: {model: demo-tiny, epochs: 5, examples_per_user: 1}
 space:
   learning_rate: {choice: [1.0e-2, 1.0e-3]}
@@ -141,7 +141,8 @@ space:
 
 @pytest.fixture(scope="module")
 def unlucky(tmp_path_factory):
-    """Without a dashboard. Trial 0 is paused after its first epochs, and loses its worker after the third and the fourth.
+    """Without a dashboard. Trial 0 is paused after its first epochs. After the third its worker hangs, after the fourth
+    it is killed.
 
     Gives the study, whether the worker was gone during the pause, what was printed, and at which addresses something
     listened.
@@ -154,9 +155,12 @@ def unlucky(tmp_path_factory):
     search.study.paused.touch()  # seen at the end of an epoch
     gone = worker in psutil.wait_procs([worker], timeout=60)[0]
     search.study.paused.unlink()
-    for epoch in (3, 4):
-        search.wait_for_epoch(0, epoch)
-        search.worker().kill()
+    search.wait_for_epoch(0, 3)
+    hanging = search.worker()
+    hanging.suspend()
+    search.wait_for_epoch(0, 4)
+    assert not hanging.is_running()
+    search.worker().kill()
     return search.wait(), gone, search.printed, addresses
 
 
@@ -165,6 +169,13 @@ def test_a_pause_gives_the_workers_back_and_the_trial_goes_on_afterwards(unlucky
     assert gone
     trial = next(study.trials())
     assert [figures["applied/examples"] for figures in trial.reports] == [512, 1024, 1536, 2048]
+
+
+def test_workers_that_hang_are_replaced_and_the_trial_goes_on_from_its_last_epoch(unlucky):
+    (note,) = unlucky[0].trial(0).read_notes()
+    assert note == (
+        "its workers died (nothing was heard of them for 0.5 minutes); new ones went on from its last state"
+    )
 
 
 def test_a_second_death_is_the_trial_s_failure_and_the_next_trial_s_fresh_start(unlucky):

@@ -38,6 +38,14 @@ class InProcessTrainer(DataParallelTrainer):  # type: ignore[misc]
     def __init__(self, *args: Any, worker_label: str, **kwargs: Any) -> None:
         super().__init__(*args, backend_config=TorchWorkers(), **kwargs)
         self._worker_label = worker_label
+        self._groups: list[WorkerGroup] = []  # that were begun
+
+    def kill_workers(self) -> None:
+        """At once, whatever they are doing, even if they don't answer; `fit` then fails."""
+        for group in self._groups:
+            if group.has_started():
+                for worker in group.get_workers():
+                    ray.kill(worker.actor)
 
     def _initialize_and_run_controller(self, **controller: Any) -> Any:
         if ray_private.is_of_one_machine():
@@ -45,7 +53,7 @@ class InProcessTrainer(DataParallelTrainer):  # type: ignore[misc]
         if ray.get_runtime_context().get_actor_id() is None:
             return super()._initialize_and_run_controller(**controller)
         here = TrainController(**controller)
-        here.worker_group_cls = _groups_of(_labelled(self._worker_label))
+        here.worker_group_cls = _groups_of(_labelled(self._worker_label), self._groups)
         asyncio.run(here.run())
         return here.get_result()
 
@@ -157,8 +165,12 @@ def _labelled(label: str) -> type[RayTrainWorker]:
     return TrainWorker
 
 
-def _groups_of(worker_class: type[RayTrainWorker]) -> type[WorkerGroup]:
+def _groups_of(worker_class: type[RayTrainWorker], begun: list[WorkerGroup]) -> type[WorkerGroup]:
     class GroupOfLabelled(WorkerGroup):  # type: ignore[misc]
         _worker_cls = worker_class
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            begun.append(self)
 
     return GroupOfLabelled

@@ -3,6 +3,7 @@ without it."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +67,8 @@ def trial_resources(
     per_worker = part * (have.get("GPU", 0) > 0) if gpus == "auto" else gpus / wanted.workers
     cores = max(int(node.get("CPU", 0)) for node in _nodes())
     cpus = cpus_per_worker(study, cores, on_gpu=per_worker > 0)
-    resources = TrialResources(wanted.workers, cpus, per_worker, wanted.idle_seconds, one_node, mark)
+    hang_s = 60 * wanted.hang_minutes or math.inf
+    resources = TrialResources(wanted.workers, cpus, per_worker, wanted.idle_seconds, hang_s, one_node, mark)
     if one_node and not any(_trials_in(node, resources) for node in _nodes()):
         rule = f"without storage that all nodes share, a trial's {wanted.workers} workers must fit one node"
         raise InputError([Fault(rule, field="resources", hint="lower workers, or put --runs on shared storage")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -33,6 +34,7 @@ class TrialResources:
 
     Attributes:
         idle_s: of a pause, or of a slot without a trial, after which it is given back.
+        hang_s: without a word of its workers, after which they are replaced.
         one_node: whether all of its workers must be on the same node.
         mark: a file that a node sees if it shares the storage of the study's folder; None: all do.
     """
@@ -41,6 +43,7 @@ class TrialResources:
     cpus_per_worker: int
     gpus_per_worker: float
     idle_s: float = 60.0
+    hang_s: float = math.inf
     one_node: bool = False
     mark: Path | None = None
 
@@ -67,7 +70,9 @@ class WorkerGroup:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._mailbox: Any = Mailbox.options(scheduling_strategy=here).remote(f"messages of {label}")  # type: ignore[attr-defined]
         self._gone = gone()
+        self._hang_s = resources.hang_s
         self._pending: Any = None  # the next event
+        self._silent_s = -math.inf  # since the last one, as long as somebody listened; counted from the first on
         self._failure: Exception | None = None
         self._memory_kills = memory_kills()
         share: dict[str, float] = {"CPU": resources.cpus_per_worker}
@@ -129,12 +134,17 @@ class WorkerGroup:
             ready, _ = ray.wait([self._pending], timeout=timeout_s)
             if ready:
                 event: Event = ray.get(self._pending)
-                self._pending = None
+                self._pending, self._silent_s = None, 0.0
                 return event
         except RayError as error:
             self._thread.join(timeout=_CAUSE_S)  # its failure may know more
             return self._death(self._failure or error)
-        return None if self._thread.is_alive() else self._death(self._failure)
+        if not self._thread.is_alive():
+            return self._death(self._failure)
+        self._silent_s += timeout_s
+        if self._silent_s > self._hang_s:
+            return Event("died", cause=f"nothing was heard of them for {self._hang_s / 60:,.3g} minutes")
+        return None
 
     def leave(self) -> bool:
         """Have the workers drop the job that they are at; whether they did, and can take another."""
@@ -154,6 +164,7 @@ class WorkerGroup:
         at_home = not self._thread.is_alive()
         ray.kill(self._mailbox)  # every worker that waits for it fails
         if not at_home:
+            self._trainer.kill_workers()
             self._thread.join(timeout=LEAVE_S)
 
     def _death(self, error: Exception | None) -> Event:

@@ -125,6 +125,12 @@ class Resources(StrictModel):
     idle_seconds: float = Field(
         60, ge=0, le=1e9, description="after so long a paused search gives back what its trials hold"
     )
+    hang_minutes: float = Field(
+        30,
+        ge=0,
+        le=1e9,
+        description="workers that tell nothing for so long are replaced, as if they had died; 0: never",
+    )
 
     @field_validator("gpus_per_trial", mode="before")
     @classmethod
