@@ -160,7 +160,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
 
     @contextmanager
     def _asked(self) -> Iterator[None]:
-        """While Tune asks something. If it then asks nothing for long, the workers go home: Tune keeps a slot without a
+        """While Tune asks something. If it then asks nothing for long, idle workers go home: Tune keeps a slot without a
         trial, whose CPUs another one may be waiting for since its own node was lost."""
         self._idle.cancel()
         with self._lock:
@@ -171,7 +171,8 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
 
     def _send_home(self) -> None:
         with self._lock:
-            if threading.current_thread() is self._idle:  # else it was asked something meanwhile
+            asked_meanwhile = threading.current_thread() is not self._idle
+            if not asked_meanwhile and (self._waited_for or not self._training):
                 self._leave()
                 self._drop_group()
 
