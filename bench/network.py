@@ -31,7 +31,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 HERE, THERE, SPACE = "10.77.0.1", "10.77.0.2", "reranker-soak"
 PORT = 6421
 STUDY = """
-study: {name: far, trials: 4, scheduler: none, seed: 3, concurrency: 2}
+study: {name: far, trials: 4, scheduler: none, sampler: random, seed: 3, concurrency: 2}
 data: {source: demo, users: 400, interactions_per_user: 5}
 fixed: {model: demo-tiny, examples_per_user: 1, epochs: 12}
 space:
