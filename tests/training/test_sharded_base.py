@@ -28,7 +28,7 @@ from reranker.training.sft import fine_tune
 from reranker.zero_shot import zero_shot
 
 pytestmark = pytest.mark.slow
-DATA = DemoData(users=40, interactions_per_user=8)
+DATA = DemoData(users=64, interactions_per_user=8)
 SHARED = TrialConfig(
     model="demo-tiny",
     examples_per_user=1,
