@@ -60,10 +60,13 @@ def main() -> None:
         faults = args.faults[: 1 if args.quick else None]
         found = {fault: measure(fault, Path(folder) / f"{number}") for number, fault in enumerate(faults)}
     for fault, ending in {"left in peace": peace, **found}.items():
+        same = ending["table"] == peace["table"]
         print(
             f"{fault:<22}{ending['launches']:>9}{ending['seconds']:>9.0f}{ending['redone']:>8}  "
-            f"{'yes' if ending['table'] == peace['table'] else 'NO':<4}  {ending['trials']}; {ending['notes']}"
+            f"{'yes' if same else 'NO':<4}  {ending['trials']}; {ending['notes']}"
         )
+        if not same:
+            print(ending["printed"], file=sys.stderr)
     write(args, "network", found)
 
 
@@ -92,9 +95,8 @@ def measure(fault: str, folder: Path) -> dict[str, Any]:
                 finally:
                     end(search)
             command = ["--resume", "far"]
-    print((folder / "printed.log").read_text(), file=sys.stderr)
     return {
-        "launches": launches, "seconds": time.monotonic() - began,
+        "launches": launches, "printed": (folder / "printed.log").read_text(), "seconds": time.monotonic() - began,
         "table": pd.read_csv(study.leaderboard).drop(columns="seconds").to_csv(),
         "trials": " ".join(sorted(str(trial.status) for trial in study.trials())),
         "redone": sum(redone(study.trial(number).path / "train.log") for number in study.numbers()),
