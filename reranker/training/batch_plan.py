@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError
 from reranker.modeling.checkpoints.model_shape import Shape
@@ -25,6 +28,14 @@ def share_of_batch(config: TrialConfig, workers: int) -> int:
         rule = f"the effective batch must be a multiple of the {workers} workers"
         raise InputError([Fault(rule, field="effective_batch", value=config.effective_batch)])
     return share
+
+
+_Row = TypeVar("_Row")
+
+
+def share_of_step(rows: Sequence[_Row], rank: int, workers: int) -> Sequence[_Row]:
+    """A worker's share of the lists of a step, none of them twice: an epoch's last step may have fewer than workers."""
+    return rows[len(rows) * rank // workers : len(rows) * (rank + 1) // workers]
 
 
 def examples_of_a_list(config: TrialConfig, workers: int) -> int:

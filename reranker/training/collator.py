@@ -1,4 +1,4 @@
-"""The list positions of a step → its examples, drawn anew each epoch, in forward passes."""
+"""The list positions of a step → this worker's share of its examples, drawn anew each epoch, in forward passes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from reranker.data.assemble import RerankingData
 from reranker.data.example import NOBODY, Example
 from reranker.data.hash_random import random_bits, shuffled, uniform
 from reranker.errors import Fault, InputError
+from reranker.modeling.process_group import worker_rank, workers
 from reranker.prompting.forward_passes import Limits, Pass, plain_passes, pointwise_passes, shared_passes
 from reranker.prompting.pointwise_prompts import Encoder, PointwiseEncoder, PointwisePrompt
 from reranker.prompting.prompts import FIND, Prompt, PromptEncoder
+from reranker.training.batch_plan import share_of_step
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,17 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
         return [[example] for example in self.data.training_examples(self.config, epoch)]
 
     def __call__(self, rows: Sequence[dict[str, int]]) -> dict[str, Any]:
-        """The examples of a step: `passes`, and `counts` of them.
+        """This worker's examples of a step: `passes`, and `counts` of them.
 
-        They are counted where the step is trained, since the data loader is a step ahead.
+        They are counted where the step is trained, since the data loader is a step ahead. A worker without any gets
+        passes of one list all the same, since all must train together, and no counts: they are to weigh nothing.
         """
+        own = share_of_step(rows, worker_rank(), workers())
+        if own:
+            return self._collated(own)
+        return {**self._collated(rows[:1]), "counts": Counts()}
+
+    def _collated(self, rows: Sequence[dict[str, int]]) -> dict[str, Any]:
         lists = [self.lists[row["position"]] for row in rows]
         examples = [example for group in lists for example in group]
         if isinstance(self.encoder, PointwiseEncoder):

@@ -204,7 +204,7 @@ class SkillLesson:
     def _step(self, model: PeftModel, parameters: list[torch.nn.Parameter], step: int) -> float:
         """Compute the clipped gradient of the mean loss; returns the share of right answers in the step."""
         model.train()
-        count = workers() * math.ceil(LISTS / workers())
+        count = max(LISTS, workers())
         lists = self._lists.drawn(_TRAINED, step * count, count)
         questions = sum(map(len, lists))
         right = torch.zeros((), device=self._device)

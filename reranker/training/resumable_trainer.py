@@ -8,14 +8,35 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
+from accelerate.data_loader import prepare_data_loader
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 from trl import SFTTrainer
 
+from reranker.modeling.process_group import workers
 from reranker.modeling.sharded_base import is_divided
 
 
 class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
     """A trainer whose checkpoints hold exactly what `train(resume_from_checkpoint=…)` needs."""
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Whole steps, the same on every worker; the collator takes its share.
+
+        To divide them evenly, as it does by default, accelerate would train some examples of an epoch's last step twice.
+        """
+        rows: Any = self.train_dataset
+        steps = DataLoader(
+            rows,
+            batch_size=self.args.per_device_train_batch_size * workers(),
+            sampler=self._get_train_sampler(),
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        loader: DataLoader[Any] = prepare_data_loader(
+            steps, self.args.device, num_processes=1, process_index=0, put_on_device=True, use_seedable_sampler=True
+        )
+        return loader
 
     def write_state(self, folder: Path) -> None:
         """On the first rank adapter, optimiser, schedule and trainer state, on each its random states; call on all."""

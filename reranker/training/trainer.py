@@ -30,7 +30,7 @@ from reranker.evaluation.scoring import EncodedLists, Probe, at_places, flops_pe
 from reranker.evaluation.title_probe import named_titles, own_probes, title_probes
 from reranker.modeling.checkpoints.quantisation import count
 from reranker.modeling.lora.label_skill import Skill
-from reranker.modeling.process_group import gathered, of_all, of_first, wait_for_all, worker_rank, workers
+from reranker.modeling.process_group import add_up, gathered, of_all, of_first, wait_for_all, worker_rank, workers
 from reranker.modeling.sharded_base import passes_missing
 from reranker.prompting.forward_passes import Pass
 from reranker.prompting.pointwise_prompts import Encoder
@@ -163,18 +163,22 @@ class RerankerTrainer(ResumableTrainer):
         return optimizer
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Accumulate the gradient of the mean loss over a step's examples, pass by pass; returns that loss."""
+        """Accumulate the gradient of the mean loss over a step's examples, pass by pass; returns this worker's share of
+        that loss times the workers."""
         self.report_if_owed()
         self._begin_second_stage()
         model.train()
         self._largest_rate = max(self._largest_rate, self.optimizer.param_groups[0]["lr"])
         passes, bare = self._prepare_inputs(inputs)["passes"], self.accelerator.unwrap_model(model)
-        count = sum(len(batch["targets"]) for batch in passes)
+        own = sum(len(batch["targets"]) for batch in passes) if inputs["counts"].examples else 0
+        whole = torch.tensor(float(own), device=self.args.device)
+        add_up([whole])
         total = torch.zeros((), device=self.args.device)
         idle = passes_missing(bare, len(passes))
         for number, batch in enumerate([*passes[-1:] * idle, *passes], start=1):
             self.rows_of_pass = len(batch["targets"])
-            share = self.rows_of_pass / count if number > idle else 0.0
+            weighs = own > 0 and number > idle
+            share = workers() * self.rows_of_pass / whole if weighs else 0.0  # the gradient is the workers' mean
             last = number == idle + len(passes)
             with (
                 self._objective.answering(bare, batch),
@@ -188,7 +192,7 @@ class RerankerTrainer(ResumableTrainer):
         if self.state.global_step % self.job.plan.steps == 0:  # the first step of an epoch
             self._losses.zero_()
         self._losses += total
-        self._watch.pace.add(total, self._counts.tokens)
+        self._watch.pace.add(total * whole / (workers() * own) if own else total, self._counts.tokens)
         return total
 
     def compute_loss(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tune.searching.stop_signals import end_at_once, handling
+from tune.searching.stop_signals import end_at_once, handling, said_elsewhere
 
 
 class Something:
@@ -74,3 +75,33 @@ def test_everything_is_afterwards_as_it_was():
         pass
     assert ([signal.getsignal(number) for number in numbers], sys.unraisablehook) == before
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_a_handler_speaks_though_the_stream_was_being_written_to():
+    written: list[bytes] = []
+
+    class Interrupted(io.RawIOBase):
+        """A terminal at whose first write Ctrl-C comes."""
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, text: Any) -> int:
+            if not written:
+                written.append(bytes(text))
+                os.kill(os.getpid(), signal.SIGINT)
+                for _ in range(1000):  # the handler runs at one of these
+                    pass
+            else:
+                written.append(bytes(text))
+            return len(text)
+
+    stream = io.TextIOWrapper(io.BufferedWriter(Interrupted()), write_through=True)
+
+    def say(line: str) -> None:
+        stream.write(f"{line}\n")
+        stream.flush()
+
+    with said_elsewhere(say) as speak, handling(lambda number, frame: speak("stopping")):
+        say("trial 1 started")
+    assert b"".join(written) == b"trial 1 started\nstopping\n"

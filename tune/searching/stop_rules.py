@@ -22,7 +22,7 @@ from tune.execution.failure_cause import MACHINE, SLOT_GONE, EndsAtOnce, cluster
 from tune.execution.trial_messages import Assignment
 from tune.execution.worker_group import LEAVE_S
 from tune.searching import stop_pause_requests
-from tune.searching.stop_signals import handling
+from tune.searching.stop_signals import handling, said_elsewhere
 from tune.searching.trial_store import TrialStore
 from tune.study_file.study import Study
 
@@ -142,12 +142,12 @@ class StopRules:
                     self._folder.write_ending(INTERRUPTED, complete=False)
                 raise KeyboardInterrupt
             self._signalled = True
-            self._say(
+            say(
                 f"stopping: running trials end at their next step, or after {LEAVE_S:.0f} s at the latest; --resume goes on with "
                 "them from their last state. A second Ctrl-C stops at once"
             )
 
-        with handling(on_signal):
+        with said_elsewhere(self._say) as say, handling(on_signal):
             yield
 
     def _give_up(self, what: str) -> None:

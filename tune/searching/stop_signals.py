@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
@@ -53,3 +55,25 @@ def handling(on_signal: Callable[[int, FrameType | None], None]) -> Iterator[Non
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def said_elsewhere(say: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+    """What a handler may call instead of `say`: another thread says it.
+
+    A signal may come within a write to the very stream that `say` writes to, and Python refuses to enter one twice
+    ("reentrant call"); a thread waits until that write is done. Of all queues, only `SimpleQueue` may be put to there.
+    """
+    lines: SimpleQueue[str | None] = SimpleQueue()
+
+    def listen() -> None:
+        while (line := lines.get()) is not None:
+            say(line)
+
+    thread = threading.Thread(target=listen, name="said-elsewhere", daemon=True)
+    thread.start()
+    try:
+        yield lines.put
+    finally:
+        lines.put(None)
+        thread.join()
