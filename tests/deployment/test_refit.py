@@ -172,7 +172,9 @@ def test_a_refit_that_is_damaged_is_trained_anew(study, handed_over):
 def test_a_refit_that_was_interrupted_leaves_no_half_adapter_and_goes_on(study, handed_over):
     assert handed_over["before"] == ["refit.tmp"]
     on_the_way = [line.split(":")[0] for line in handed_over["during"]]
-    assert [line for line in on_the_way if "loading" not in line and "step" not in line] == [  # said where it takes long
+    assert [
+        line for line in on_the_way if "loading" not in line and "step" not in line
+    ] == [  # said where it takes long
         "refit of trial 1 on training and validation items, 2 epochs",
         "refit epoch 2/2",  # the first was there already
     ]

@@ -28,7 +28,9 @@ from reranker.training.sft import fine_tune
 from reranker.zero_shot import zero_shot
 
 pytestmark = pytest.mark.slow
-DATA = DemoData(users=33, interactions_per_user=8)  # of which no epoch makes whole steps, and the last one a single list
+DATA = DemoData(
+    users=33, interactions_per_user=8
+)  # of which no epoch makes whole steps, and the last one a single list
 SHARED = TrialConfig(
     model="demo-tiny",
     examples_per_user=1,
