@@ -31,8 +31,9 @@ from scipy import stats
 from bench.common import arguments, machine, write
 from reranker.metrics import Ranks, ndcg_at_k
 from results.statistics.comparison import Tests, tests
-from results.statistics.paired_tests import Ranker, smallest_detectable
+from results.statistics.paired_tests import smallest_detectable
 from results.statistics.seed_averages import ConfigurationResult, best_first
+from results.statistics.sign_flips import Ranker
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 USERS, CANDIDATES, BASELINES = 600, 20, 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from results.reporting.svg import ALIKE, OTHER, WIN
 from results.study.study_folder import StoredTrial
 
 Point = tuple[StoredTrial, float, float]  # a trial, its cost, its value of the metric
+_ALONE = 200  # trials
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,15 @@ class Contest:
         if trial.number == self.winner:
             return WIN
         return ALIKE if trial.number in self.tie_set else OTHER
+
+    def shown_alone(self) -> frozenset[int]:
+        """The numbers of the trials that one can point at: the best ones, since of thousands nobody could."""
+
+        def loss(trial: StoredTrial) -> float:
+            best = trial.best(self.metric)
+            return math.inf if best is None else -self.sign * float(best[self.metric])
+
+        return frozenset({self.winner, *(trial.number for trial in sorted(self.trials, key=loss)[:_ALONE])})
 
     def behind_first(self) -> list[StoredTrial]:
         """The trials in drawing order, so that the winner lies on top."""

@@ -29,9 +29,11 @@ from results.reporting.chart_data import (
 if TYPE_CHECKING:  # drawing takes half a second to import
     from matplotlib.axes import Axes
 from results.reporting.svg import (
+    ALIKE,
     BASE,
     INK,
     MUTED,
+    OTHER,
     PAPER,
     WIDTH,
     WIN,
@@ -45,6 +47,7 @@ from results.reporting.svg import (
 from results.statistics.training_loss import is_no_likelihood, other_loss, what_is_trained
 
 _FEW = 10  # lists; a share of fewer says nothing
+_FEW_NAMES = 12  # beside the points of a chart; of more some would lie on others
 _LABELLED = 30  # characters of a name in a chart
 
 
@@ -275,20 +278,22 @@ def _trade_off(
     with drawing() as draw:
         canvas, axes = draw()
         axes.step([p[1] for p in front], [p[2] for p in front], where="post", color=MUTED, linewidth=1.1, zorder=1)
-        notes = {}
-        for trial, x, y in sorted(
-            points, key=lambda p: (p[0].number == contest.winner, p[0].number in contest.tie_set)
-        ):
-            name = f"{key}-trial-{trial.number}"
-            ring = trial.number in contest.tie_set
-            size = 9 if trial.number == contest.winner else 7
+        notes, alone = {}, contest.shown_alone()
+        groups: dict[str, list[Point]] = {}  # what is drawn at once, by its id
+        for point in sorted(points, key=lambda p: (p[0].number == contest.winner, p[0].number in contest.tie_set)):
+            trial, x, y = point
+            name = f"trial-{trial.number}" if trial.number in alone else f"others-{trial.number in contest.tie_set}"
+            groups.setdefault(f"{key}-{name}", []).append(point)
+            if trial.number in alone:
+                model = clean(str(trial.values["model"]))
+                notes[f"{key}-{name}"] = f"{clean(trial.name)}: {contest.label} {y:.3f}, {spell(x)}, {model}"
+        for name, drawn in groups.items():
+            trial = drawn[0][0]
             axes.plot(
-                [x], [y], marker="o", markersize=size, linewidth=0, gid=name, zorder=3,
-                markerfacecolor=contest.colour(trial), markeredgecolor=WIN if ring else PAPER, markeredgewidth=1.4,
+                [p[1] for p in drawn], [p[2] for p in drawn], marker="o", linewidth=0, gid=name, zorder=3,
+                markersize=9 if trial.number == contest.winner else 7, markerfacecolor=contest.colour(trial),
+                markeredgecolor=WIN if trial.number in contest.tie_set else PAPER, markeredgewidth=1.4,
             )  # fmt: skip
-            notes[name] = (
-                f"{clean(trial.name)}: {contest.label} {y:.3f}, {spell(x)}, {clean(str(trial.values['model']))}"
-            )
         xs = [p[1] for p in points]
         if max(xs) > 4 * min(xs):
             axes.set_xscale("log")
@@ -314,15 +319,29 @@ def _named(
     front: Sequence[Point],
     contest: Contest,
 ) -> Iterator[Point]:
-    """Points with their number beside them: all if there are few, else the front and the tie set."""
-    numbers = {p[0].number for p in front} | set(contest.tie_set) if len(points) > 12 else {p[0].number for p in points}
+    """Points with their number beside them: all if there are few, else the front and a small tie set."""
+    numbers, on_front = {p[0].number for p in points}, {contest.winner, *(p[0].number for p in front)}
+    for fewer in (on_front | contest.tie_set, on_front):
+        if len(numbers) > _FEW_NAMES:
+            numbers = fewer
     return (p for p in points if p[0].number in numbers)
 
 
 def _curves(axes: Axes, contest: Contest, metric: str) -> dict[str, str]:
     """Draw a line per trial; returns their tooltips by gid."""
-    notes, few_trials = {}, len(contest.trials) < 20
-    for trial in contest.behind_first():
+    notes, few_trials, alone = {}, len(contest.trials) < 20, contest.shown_alone()
+    for colour in (OTHER, ALIKE):
+        others = [t for t in contest.trials if t.number not in alone and contest.colour(t) == colour]
+        gap = {"epoch": math.nan, metric: math.nan}  # between two trials' lines, which are drawn as one
+        lines = [figures for trial in others for figures in (*trial.reports, gap)]
+        axes.plot([f["epoch"] for f in lines], [f[metric] for f in lines], color=colour, linewidth=0.9, zorder=1.9)
+        for face, kind in ((colour, True), (PAPER, False)):
+            ends = [trial.reports[-1] for trial in others if (trial.status.value == "completed") is kind]
+            axes.plot(
+                [f["epoch"] for f in ends], [f[metric] for f in ends], color=colour, linewidth=0, zorder=1.9,
+                marker="o", markersize=3, markerfacecolor=face,
+            )  # fmt: skip
+    for trial in (trial for trial in contest.behind_first() if trial.number in alone):
         epochs = [figures["epoch"] for figures in trial.reports]
         values = [figures[metric] for figures in trial.reports]
         won, colour = trial.number == contest.winner, contest.colour(trial)

@@ -21,7 +21,7 @@ _PARALLEL, _IMPORTANCES = "The knobs of every trial", "Which knobs mattered"
 _FEWEST = 4  # trials needed for parallel coordinates
 _FEWEST_TO_WEIGH = 8  # trials needed for importances
 _TOP = 0.25  # the share of trials that PED-ANOVA explains; its default, a tenth, is one or two trials of a small search
-_SHUFFLES = 99
+_SHUFFLES, _FEWER_SHUFFLES, _MANY = 99, 39, 500  # the fewer of so many trials or more
 
 
 def knob_figures(journal: Path, scores: Mapping[int, float], *, maximise: bool, label: str) -> list[Figure]:
@@ -181,7 +181,7 @@ def _noise_levels(study: Any, evaluator: Any, knobs: list[str]) -> dict[str, flo
     rng, sign = np.random.default_rng(0), -1 if study.direction.name == "MAXIMIZE" else 1
     values = np.array([trial.value for trial in study.get_trials(deepcopy=False)])
     rows = []
-    for shuffle in range(_SHUFFLES + 1):
+    for shuffle in range(1 + (_SHUFFLES if len(values) < _MANY else _FEWER_SHUFFLES)):
         shuffled = sign * (rng.permutation(values) if shuffle else values)
         target = {"target": lambda trial, shuffled=shuffled: shuffled[trial.number]}
         rows.append(get_param_importances(study, evaluator=evaluator, params=knobs, normalize=False, **target))

@@ -77,7 +77,17 @@ def board_of(
     columns = [*other_metrics, *retriever_columns, *manifest["knobs"], "train_loss", "val_loss", "epoch", "seconds"]
     by_number = {c.trial.number: c for c in configuration_results}
     tie_set = frozenset(trial.number for trial in comparison.tie_set) if comparison else frozenset[int]()
-    maker = _Maker(study, manifest["metric"], set(manifest["knobs"]), by_number, comparison, tie_set, metric, columns)
+    maker = _Maker(
+        study,
+        manifest["metric"],
+        set(manifest["knobs"]),
+        by_number,
+        _intervals(configuration_results, metric),
+        comparison,
+        tie_set,
+        metric,
+        columns,
+    )
     sign = 1 if manifest["metric"].endswith("_loss") else -1
     configuration_estimates = estimates(configuration_results, manifest["metric"])
     scores = {
@@ -123,6 +133,7 @@ class _Maker:
     chosen_by: str  # the metric that chooses a trial's best report
     knobs: set[str]
     configuration_results: dict[int, ConfigurationResult]
+    intervals: dict[int, tuple[float, float]]  # of those with ranks
     comparison: Comparison | None
     tie_set: frozenset[int]
     metric: str
@@ -149,10 +160,7 @@ class _Maker:
         if configuration_result is None:
             return [Row("trial", masked(trial.name), trial.status.value, None, None, self._cells(trial.values))]
         figures = self._figures(trial) | configuration_result.figures | {"seconds": trial.reports[-1].get("seconds")}
-        interval = None
-        if configuration_result.has_ranks:
-            interval = configuration_result.lists.interval(configuration_result.values(self.metric))
-        place = ""
+        interval, place = self.intervals.get(trial.number), ""
         if self.comparison:
             winner = trial.number == self.comparison.winner.number
             place = "winner" if winner else "alike" if trial.number in self.tie_set else ""
@@ -219,6 +227,20 @@ def spelled(name: str, value: Any, *, exact: bool) -> str:
     if not exact:
         return f"{numeric:.3f}"
     return f"{value}" if isinstance(value, int) else f"{numeric:.1e}" if 0 < abs(numeric) < 0.01 else f"{numeric:.4g}"
+
+
+def _intervals(results: Sequence[ConfigurationResult], metric: str) -> dict[int, tuple[float, float]]:
+    """The 95% interval of each configuration with ranks, by its trial; those on the same lists are computed together."""
+    on_lists: dict[float, list[ConfigurationResult]] = {}
+    for result in results:
+        if result.has_ranks:
+            on_lists.setdefault(result.share, []).append(result)
+    found: dict[int, tuple[float, float]] = {}
+    for together in on_lists.values():
+        values = np.array([result.values(metric) for result in together])
+        intervals = together[0].lists.intervals(values)
+        found |= {result.trial.number: interval for result, interval in zip(together, intervals, strict=True)}
+    return found
 
 
 def _interval(folder: TrialFolder, metric: str) -> tuple[float, float] | None:

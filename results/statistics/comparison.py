@@ -15,8 +15,6 @@ from results.statistics.learning_summary import Naming, learned, lesson
 from results.statistics.paired_tests import (
     Difference,
     Family,
-    Flips,
-    Ranker,
     smallest_detectable,
     tied,
 )
@@ -28,6 +26,7 @@ from results.statistics.seed_averages import (
     on_most_lists,
     seed_spread,
 )
+from results.statistics.sign_flips import Flips, Ranker
 from results.study.study_folder import StoredTrial, StudyFolder
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reranker.metrics import FloatArray
-from results.statistics.paired_tests import Ranker, mean_interval, standard_error
+from results.statistics.paired_tests import mean_intervals, standard_error
+from results.statistics.sign_flips import Ranker
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +68,13 @@ class ListsOfUsers:
         return self.totals(np.ones(self.lists))
 
     def interval(self, values: FloatArray) -> tuple[float, float]:
-        """The 95% interval of the mean of values per list, [lists]; see `mean_interval`."""
-        return mean_interval(self.totals(values), None if self.lists == len(self) else self.sizes)
+        """The 95% interval of the mean of values per list, [lists]; see `mean_intervals`."""
+        [interval] = self.intervals(values[None])
+        return interval
+
+    def intervals(self, values: FloatArray) -> list[tuple[float, float]]:
+        """The same of several rankers, [rankers, lists]."""
+        return mean_intervals(self.totals(values), None if self.lists == len(self) else self.sizes)
 
     def error(self, values: FloatArray) -> float:
         """The standard error of the mean of values per list, [lists].

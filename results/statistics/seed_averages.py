@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from reranker.metrics import METRIC_NAMES, FloatArray, values_of
 from reranker.report_figures import report_number, scored_share
 from results.statistics.lists_of_users import ListsOfUsers
-from results.statistics.paired_tests import Ranker
+from results.statistics.sign_flips import Ranker
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.trial_origin import OriginKind
 
@@ -35,6 +35,9 @@ class ConfigurationResult:
     metric: str
     trial: StoredTrial
     replicates: tuple[StoredTrial, ...] = ()
+    _rankers: dict[str, Ranker] = field(
+        default_factory=dict, init=False, repr=False
+    )  # by metric, once they were asked for
 
     @property
     def runs(self) -> tuple[StoredTrial, ...]:
@@ -81,6 +84,11 @@ class ConfigurationResult:
     def ranker(self, metric: str) -> Ranker:
         """The metric of each list for every report of every run, in the order of their users' ids; without the reports
         that are on fewer lists than the chosen one."""
+        if metric not in self._rankers:
+            self._rankers[metric] = self._read_ranker(metric)
+        return self._rankers[metric]
+
+    def _read_ranker(self, metric: str) -> Ranker:
         runs, chosen = [], []
         for run in self.runs:
             folder, best = self.study.trial(run.number), run.best(self.metric)
@@ -93,6 +101,8 @@ class ConfigurationResult:
 
     def values(self, metric: str) -> FloatArray:
         """The metric of each list at the chosen report, mean over the runs, [lists] in the order of their users' ids."""
+        if metric in self._rankers:
+            return self._rankers[metric].values
         rows = []
         for run in self.runs:
             users, ranks = self.study.trial(run.number).read_ranks()

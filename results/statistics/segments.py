@@ -11,8 +11,9 @@ import numpy as np
 from reranker.metrics import FloatArray
 from results.statistics.comparison import Comparison, baseline_values, comparable, compare
 from results.statistics.lists_of_users import ListsOfUsers
-from results.statistics.paired_tests import FEWER, Difference, Family, Flips, Ranker
+from results.statistics.paired_tests import Difference, Family
 from results.statistics.seed_averages import ConfigurationResult, configuration_results
+from results.statistics.sign_flips import FEWER, Flips, Ranker
 from results.study.list_facts import ListFacts, Segment
 from results.study.study_folder import StoredTrial, StudyFolder
 
@@ -177,6 +178,6 @@ def _against(
             continue
         rivals = [Ranker.of(values[part.lists]) for values in baselines.values()]
         of_lists = [*(ranker.on(part.lists) for ranker in rankers), *rivals]
-        flips = Flips.of([of_part.ranker(ranker) for ranker in of_lists], resamples=FEWER)
+        flips = Flips.of([of_part.ranker(ranker) for ranker in of_lists], resamples=FEWER, ties=False)
         family = Family.of(flips, pairs, families=tested)
         yield dict(zip(baselines, family.differences[: len(baselines)], strict=True))

@@ -10,8 +10,9 @@ from typing import Any
 
 from results.leaderboard import PRETTY
 from results.statistics.comparison import Comparison, comparable, compare
-from results.statistics.paired_tests import Difference, Family, Flips
+from results.statistics.paired_tests import Difference, Family
 from results.statistics.seed_averages import ConfigurationResult, configuration_results
+from results.statistics.sign_flips import Flips
 from results.statistics.verdict_text import p_value, told_difference
 from results.study.journal_file import begun
 from results.study.search_state import SearchState

@@ -21,6 +21,7 @@ from reranker.command_line.redaction import masked, masked_command
 from reranker.metrics import NOWHERE, Picks, Ranks
 from reranker.storage.atomic_files import append_line, write_json, write_yaml
 from results.report import main
+from results.reporting import chart_data
 from results.reporting.chart_data import Contest
 from results.reporting.charts import apart, cost, label_positions, learning_curves, rank_histogram, reliability
 from results.reporting.markdown import escaped, to_markdown
@@ -740,6 +741,25 @@ def test_the_front_has_what_no_trial_beats_in_both():
     assert "2 · (parameters outside the embeddings) · tokens" in figure.caption
     assert "trial 1: NDCG@10 0.500, 20 GFLOPs" in figure.svg
     assert "second" not in figure.svg
+
+
+def test_of_many_trials_only_the_best_can_be_pointed_at_and_all_are_drawn(monkeypatch):
+    monkeypatch.setattr(chart_data, "_ALONE", 3)
+    trials = [
+        StoredTrial(
+            number,
+            {"model": "m"},
+            TrialStatus.COMPLETED,
+            "",
+            [{"epoch": 1, "ndcg_at_10": 0.01 * number, "applied/flops_per_list": 1e9 * number}],
+        )
+        for number in range(1, 21)
+    ]
+    contest = Contest(trials, "ndcg_at_10", "NDCG@10", 20, frozenset({20, 19, 18, 17}), {}, 20)
+    for figure in (learning_curves(contest), cost(contest)):
+        assert sorted(re.findall(r"<title>trial (\d+)", figure.svg)) == ["18", "19", "20"]
+    others = re.findall(r'<g id="cost-cost-others-\w+">(.*?)</g>\s*</g>', cost(contest).svg, re.DOTALL)
+    assert sorted(part.count("<use") for part in others) == [1, 16]  # of the tie set, and not
 
 
 def test_importances_tell_a_knob_from_noise(tmp_path):

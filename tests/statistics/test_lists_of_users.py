@@ -13,7 +13,7 @@ from reranker.metrics import Picks, Ranks, values_of
 from results.sealed_test import _against
 from results.statistics.comparison import Comparison, compare
 from results.statistics.lists_of_users import ListsOfUsers
-from results.statistics.paired_tests import differences, mean_interval
+from results.statistics.paired_tests import differences, mean_intervals
 from results.statistics.segments import segments
 from results.statistics.top_items import first_places
 from results.statistics.verdict_text import findings
@@ -40,7 +40,7 @@ def test_users_with_a_list_each_are_left_as_they_are():
     single = ListsOfUsers.of([f"u{i}" for i in range(9)])
     values = RNG.random(9)
     assert single.totals(values) is values
-    assert single.interval(values) == mean_interval(values)
+    assert single.interval(values) == mean_intervals(values[None])[0]
     assert single.error(values) == values.std(ddof=1) / 3
 
 
@@ -58,7 +58,9 @@ def test_the_interval_is_that_of_drawing_users_with_all_their_lists():
     means = [np.concatenate([of_user[user] for user in rng.integers(0, 40, 40)]).mean() for _ in range(4000)]
     assert (low, high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.01)
     assert LISTS.error(VALUES) == pytest.approx(np.std(means), rel=0.06)
-    assert high - low > 1.7 * np.ptp(mean_interval(VALUES)), "of lists that were independent it would be narrower"
+    assert high - low > 1.7 * np.ptp(mean_intervals(VALUES[None])[0]), (
+        "of lists that were independent it would be narrower"
+    )
 
 
 def test_equal_values_have_no_spread_however_many_lists_users_have():

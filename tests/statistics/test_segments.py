@@ -11,7 +11,7 @@ from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault
 from reranker.metrics import Picks, Ranks
 from results.statistics.comparison import compare
-from results.statistics.paired_tests import mean_interval
+from results.statistics.paired_tests import mean_intervals
 from results.statistics.segment_text import first_place_findings, losses, result_word, segment_findings
 from results.statistics.segments import Segments, segments
 from results.statistics.top_items import FirstPlaces, first_places, self_information, too_unequal
@@ -70,7 +70,7 @@ def test_each_segment_has_the_figures_of_its_own_lists(tmp_path):
     assert tail.winner["recall_at_1"].mean == pytest.approx(2 / 3)
     values = (~SHORT)[TAIL].astype(float)
     interval = (tail.winner["recall_at_1"].low, tail.winner["recall_at_1"].high)
-    assert interval == pytest.approx(mean_interval(values), abs=0.02)  # drawn for the users in another order
+    assert interval == pytest.approx(mean_intervals(values[None])[0], abs=0.02)  # drawn for the users in another order
 
 
 def test_the_best_baseline_is_that_of_the_segment_and_the_difference_is_paired(tmp_path):

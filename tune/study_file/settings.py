@@ -123,7 +123,10 @@ class Resources(StrictModel):
     )
     isolation: Literal["slot", "trial"] = Field("slot", description="trial: new worker processes for each trial")
     idle_seconds: float = Field(
-        60, ge=0, le=1e9, description="after so long a paused search, or a slot without a trial, gives back the workers that it holds"
+        60,
+        ge=0,
+        le=1e9,
+        description="after so long a paused search, or a slot without a trial, gives back the workers that it holds",
     )
     hang_minutes: float = Field(
         30,
