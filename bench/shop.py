@@ -10,9 +10,9 @@ next, and one that reads titles and learns what goes with what can find more.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import random
-import sys
 from pathlib import Path
 
 from reranker.data_config import TablesData
@@ -72,6 +72,7 @@ def make_shop(folder: Path) -> TablesData:
             item = following(bought)
             bought += [item] if item not in bought else []
         rows += [[user, item, time] for time, item in enumerate(bought)]
+    folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "items.csv", ["item_id", "text"], [[item, " ".join(words)] for item, words in enumerate(items)])
     _write(folder / "interactions.csv", ["user_id", "item_id", "timestamp"], rows)
     return TablesData(interactions=folder / "interactions.csv", items=folder / "items.csv")
@@ -82,5 +83,12 @@ def _write(path: Path, header: list[str], rows: list[list[object]] | list[list[i
         csv.writer(file).writerows([header, *rows])
 
 
+def main() -> None:
+    """Write the tables into the folder of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.shop", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where interactions.csv and items.csv are written")
+    make_shop(parser.parse_args().folder)
+
+
 if __name__ == "__main__":
-    make_shop(Path(sys.argv[1]))
+    main()
