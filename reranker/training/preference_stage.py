@@ -39,10 +39,14 @@ def softmax_dpo(logits: Tensor, reference: Tensor, targets: Tensor, beta: float,
 
 
 class Reference:
-    """The trained parameters as they were when the stage began."""
+    """The trained parameters as they were when the stage began.
+
+    Attributes:
+        values: by name.
+    """
 
     def __init__(self, values: dict[str, Tensor]) -> None:
-        self._values = values
+        self.values = values
 
     @staticmethod
     def of(model: torch.nn.Module) -> Reference:
@@ -59,7 +63,7 @@ class Reference:
 
     def keep(self, folder: Path) -> None:
         """Write it beside a training state."""
-        save_file({name: value.contiguous() for name, value in self._values.items()}, folder / _FILE)
+        save_file({name: value.contiguous() for name, value in self.values.items()}, folder / _FILE)
 
     @contextlib.contextmanager
     def in_place(self, model: torch.nn.Module) -> Iterator[None]:
@@ -69,7 +73,7 @@ class Reference:
         model.eval()
         try:
             for name, parameter in _trained(model):
-                parameter.data = self._values[name]
+                parameter.data = self.values[name]
             with torch.no_grad():
                 yield
         finally:

@@ -31,6 +31,7 @@ from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.forward_passes import Limits, Pass, plain_passes, shared_passes
 from reranker.prompting.prompts import PromptEncoder
 from reranker.training.loss import Objective
+from reranker.training.preference_stage import Reference
 from tests.present import present
 from tests.vision import make_vision_model, shop_with_images
 
@@ -268,3 +269,14 @@ def test_the_estimate_for_a_tower_with_an_adapter_is_what_is_kept_of_its_images(
         images = PassSize(1, sum(encoder.images.counts[item] for item in batch["pictures"]))
         guessed.append(estimate(config, present(shape_of(str(model))), images, on_gpu=False).activations)
     assert 1.0 <= (guessed[1] - guessed[0]) / (kept[1] - kept[0]) <= 1.1
+
+
+def test_a_second_stage_holds_the_adapter_as_it_was():
+    config = TrialConfig(model="demo-tiny", epochs=2, dpo_epochs=1)
+    shape = present(shape_of(config.model))
+    with_it, without = (
+        estimate(some, shape, PROMPTS, on_gpu=False).adapter
+        for some in (config, config.model_copy(update={"dpo_epochs": 0}))
+    )
+    held = Reference.of(attach_lora(load_base(config, torch.device("cpu")), config)).values
+    assert with_it - without == sum(value.numel() * value.element_size() for value in held.values())

@@ -30,7 +30,8 @@ class MemoryEstimate:
 
     Attributes:
         weights: the frozen base.
-        adapter: LoRA's matrices with their gradients and AdamW's two moments, all in fp32.
+        adapter: LoRA's matrices with their gradients and AdamW's two moments, and with a second stage what they were when it
+            began; all in fp32.
         activations: kept from the forward pass of one micro batch for its backward pass, and the logits.
         rest: libraries, the device's context, and fragmentation.
     """
@@ -115,7 +116,7 @@ def estimate(config: TrialConfig, shape: Shape, size: PassSize, *, on_gpu: bool)
     if shape.tower is not None and config.vision_lora:
         lora += sum(config.lora_rank * (i + o) for i, o in shape.tower.targets)
         kept += _kept_by_tower(shape.tower, config, size.tokens, width)
-    adapter = lora * 4 * 4.0
+    adapter = lora * 4 * (5.0 if config.dpo_epochs else 4.0)
     if config.quantisation == "nf4":  # of what is not an embedding; the largest layer is unpacked for each product
         weights = shape.embeddings * width + (shape.parameters - shape.embeddings) * NF4_BYTES
         at_once += max(i * o for i, o in _targets(shape, "all_linear")) * width
