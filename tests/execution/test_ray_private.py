@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +21,6 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
-from ray.tune.experiment import Trial
 
 from tune.execution import ray_private
 from tune.execution.ray_train_private import InProcessTrainer, TorchWorkers
@@ -132,18 +130,3 @@ def test_the_trainer_has_what_a_slot_does_in_its_own_way():
 def test_the_variable_of_what_workers_call_first_is_the_one_that_they_read():
     variable = ray_constants.WORKER_PROCESS_SETUP_HOOK_ENV_VAR
     assert ray_private.first_call_of_workers("a.b") == {variable: "a.b"}, CHANGED + "the hook of its workers"
-
-
-def test_a_trial_that_has_ended_keeps_its_last_result_and_no_averages():
-    trial = Trial("made up", stub=True)
-    for step in (1, 2):
-        trial.update_last_result({"ndcg_at_10": 0.1 * step, "training_iteration": step, "trial_id": trial.trial_id})
-    assert trial.metric_analysis["ndcg_at_10"]["last-5-avg"] == pytest.approx(0.15)
-    ray_private.forget_averages(trial)
-    kept = pickle.dumps(trial.run_metadata)
-    assert (trial.metric_analysis, trial.last_result["ndcg_at_10"]) == ({}, 0.2)
-    assert b"last-5-avg" not in kept
-    trial.update_last_result(
-        {"ndcg_at_10": 0.3, "training_iteration": 3, "trial_id": trial.trial_id}
-    )  # none is lost by it
-    assert trial.last_result["ndcg_at_10"] == 0.3

@@ -50,13 +50,6 @@ def is_of_one_machine() -> bool:
     return not ray_constants.ENABLE_RAY_CLUSTER
 
 
-def forget_averages(trial: Any) -> None:
-    """Give back what Tune keeps of a trial that has ended: for each figure six running values, which nothing here asks
-    for."""
-    trial.run_metadata.metric_analysis.clear()
-    trial.run_metadata.metric_n_steps.clear()
-
-
 def shut_down() -> None:
     """`ray.shutdown`, during which no garbage is collected.
 

@@ -9,7 +9,6 @@ from ray import tune as ray_tune
 
 from results.study.study_folder import TrialStatus
 from tune.execution.failure_cause import SLOT_GONE, cluster_fault
-from tune.execution.ray_private import forget_averages
 from tune.execution.search_gauges import SearchGauges
 from tune.execution.trial_messages import Assignment, Ending, TuneResult
 from tune.mirroring.mirror_thread import Trackers
@@ -66,7 +65,6 @@ class SearchCallbacks(ray_tune.Callback):  # type: ignore[misc]
         if ending.machine:
             self._stop_rules.machine_failed(ending.machine)  # `close` tells of the trial
         self._show_end(Assignment.of(trial.config).number, ending)
-        forget_averages(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune lets go of a trial: a slot is gone, in which nothing of a trial runs."""
