@@ -11,7 +11,7 @@ import numpy as np
 
 from reranker.artifacts.trial_folder import TrialFolder
 from reranker.command_line.redaction import masked
-from reranker.metrics import values_of
+from reranker.metrics import FloatArray, values_of
 from results.leaderboard import LEFT_OUT, PRETTY, REASON, leaderboard, standing
 from results.statistics.comparison import Comparison
 from results.statistics.lists_of_users import ListsOfUsers
@@ -231,15 +231,15 @@ def spelled(name: str, value: Any, *, exact: bool) -> str:
 
 def _intervals(results: Sequence[ConfigurationResult], metric: str) -> dict[int, tuple[float, float]]:
     """The 95% interval of each configuration with ranks, by its trial; those on the same lists are computed together."""
-    on_lists: dict[float, list[ConfigurationResult]] = {}
+    on_lists: dict[int, list[tuple[ConfigurationResult, FloatArray]]] = {}  # by their number
     for result in results:
         if result.has_ranks:
-            on_lists.setdefault(result.share, []).append(result)
+            values = result.values(metric)
+            on_lists.setdefault(len(values), []).append((result, values))
     found: dict[int, tuple[float, float]] = {}
     for together in on_lists.values():
-        values = np.array([result.values(metric) for result in together])
-        intervals = together[0].lists.intervals(values)
-        found |= {result.trial.number: interval for result, interval in zip(together, intervals, strict=True)}
+        intervals = together[0][0].lists.intervals(np.array([values for _, values in together]))
+        found |= {result.trial.number: interval for (result, _), interval in zip(together, intervals, strict=True)}
     return found
 
 
