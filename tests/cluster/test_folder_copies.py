@@ -1,6 +1,8 @@
-"""A copy of a trial's folder on another machine is sent back whole, in the order in which it was written."""
+"""A copy of a trial's folder on another machine is sent back whole, in an order that can be cut off anywhere."""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 
@@ -58,6 +60,19 @@ def test_a_report_s_line_is_the_last_thing_that_is_sent(copy):
     (there.path / "ranks.parquet").write_bytes(b"first")
     there.append_report({"epoch": 2})
     assert [name for name, _ in copy.changes().written] == ["ranks.parquet", "epochs.jsonl"]
+
+
+def test_nor_is_it_sent_earlier_where_the_clock_was_set_back(copy):
+    there = TrialFolder(copy.place)
+    (there.path / "ranks.parquet").write_bytes(b"first")
+    there.append_report({"epoch": 2})
+    with there.keeping_state(20) as state:
+        (state / "optimizer.pt").write_bytes(b"twenty")
+    for name in ("epochs.jsonl", "state-20/files.json"):
+        os.utime(there.path / name, (0, 0))
+    sent = [name for name, _ in copy.changes().written]
+    assert sent[:2] == ["ranks.parquet", "state-20/optimizer.pt"]
+    assert set(sent[2:]) == {"epochs.jsonl", "state-20/files.json"}
 
 
 def test_what_is_half_written_stays_there(copy):

@@ -1,8 +1,8 @@
 """A folder of the driver's machine → a copy on a node that does not share its storage, and what changes there sent back.
 
-A copy is fetched when a job begins, and sent back at each report: whole files, in the order in which they were written,
-so that a kill between two leaves what it would have left had they been written there. A training state counts only when
-it is whole (`TrialFolder.last_state`), and a report by its line, which is written after all that belongs to it.
+A copy is fetched when a job begins, and sent back at each report: whole files, in such an order that a kill between two
+leaves what it could have left had they been written there. A training state counts only when it is whole
+(`TrialFolder.last_state`), and a report by its line, so the list of a state and the lines come after all else.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class FolderCopies:
 
 
 def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
-    """Of each file but temporary ones its size and time, the oldest first."""
+    """Of each file but temporary ones its size and time: the oldest first, and those last that make the rest count."""
     stamps = {}
     for path in _files(folder):
         try:
@@ -132,8 +132,8 @@ def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
         except FileNotFoundError:
             continue  # replaced meanwhile
         stamps[str(path.relative_to(folder))] = (status.st_size, status.st_mtime_ns)
-    # Clocks of file systems tick every few milliseconds: what makes the rest count is the later of two at one tick.
-    return dict(sorted(stamps.items(), key=lambda entry: (entry[1][1], Path(entry[0]).name in _LAST)))
+    # What makes the rest count comes last whatever the clock says, which may have been set back.
+    return dict(sorted(stamps.items(), key=lambda entry: (Path(entry[0]).name in _LAST, entry[1][1])))
 
 
 def _files(folder: Path) -> Iterator[Path]:
