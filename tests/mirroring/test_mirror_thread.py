@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from tune.mirroring import mirror_thread
 from tune.mirroring.mirror_thread import LateMirror, MirrorThread, Trackers
 
 
@@ -65,6 +66,27 @@ def test_a_secret_in_a_failure_is_hidden():
     thread.start()
     assert thread.finish() is False
     assert "hunter2" not in thread.trouble
+
+
+def test_one_that_takes_long_is_told_and_so_is_its_end(monkeypatch):
+    monkeypatch.setattr(mirror_thread, "_LONG_S", 0.05)
+    free, said = threading.Event(), list[str]()
+
+    class Slow:
+        def bring_up(self, *, ended: bool = False) -> None:
+            free.wait(30)
+
+    def say(line: str) -> None:
+        said.append(line)
+        monkeypatch.setattr(mirror_thread, "_LONG_S", 60.0)
+        free.set()
+
+    thread = MirrorThread("MLflow", Slow(), say)
+    thread.start()
+    thread.nudge()
+    assert free.wait(30)
+    assert thread.finish()
+    assert said == ["MLflow takes long, over 0 s so far; the search does not wait for it", "MLflow is done with it"]
 
 
 def test_one_that_hangs_is_left_behind_and_costs_the_others_nothing():

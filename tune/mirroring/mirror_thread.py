@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from reranker.command_line.redaction import masked
 from reranker.errors import RerankerError
 
 _LOOK_S = 4.0  # between two looks at what was asked in a tracker's pages
+_LONG_S = 60.0  # of one attempt, after which the user is told of it
 
 
 class Mirror(Protocol):
@@ -48,7 +50,7 @@ class MirrorThread:
         told_by: exceptions of the tracker's whose words were made for users.
 
     Attributes:
-        say: told when the tracker begins to lack something, and when it has everything again.
+        say: told when the tracker begins to lack something or takes long, and when it has everything again.
         trouble: why the tracker does not have everything; empty when it does.
     """
 
@@ -103,7 +105,8 @@ class MirrorThread:
 
     def _attempt(self, *, ended: bool) -> bool:
         try:
-            self._mirror.bring_up(ended=ended)
+            with self._telling_of_delay():
+                self._mirror.bring_up(ended=ended)
         except Exception as error:  # noqa: BLE001, a search goes on, and its user learns that the tracker lacks something
             before, self.trouble = self.trouble, cause_of_failure(error, self._told_by)
             if not before:
@@ -116,6 +119,25 @@ class MirrorThread:
             self.say(f"{self.name} has everything again")
         self.trouble = ""
         return True
+
+    @contextmanager
+    def _telling_of_delay(self) -> Iterator[None]:
+        """Say when this takes long, and when it is over: a store that hangs raises nothing."""
+        told = threading.Event()
+
+        def tell() -> None:
+            told.set()
+            self.say(f"{self.name} takes long, over {_LONG_S:.0f} s so far; the search does not wait for it")
+
+        timer = threading.Timer(_LONG_S, tell)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+        if told.is_set() and not self.trouble:
+            self.say(f"{self.name} is done with it")
 
 
 class Trackers:
