@@ -171,6 +171,15 @@ def test_what_a_killed_search_has_left_running_is_interrupted_and_goes_on_in_its
     assert again.points("3", "ndcg_at_10") == [(1, 0.2), (2, 0.3)]
 
 
+def test_no_run_ends_before_it_began_though_the_clock_was_set_back(study):
+    for began, ended in (("manifest.json", "ending.json"), ("trials/000/config.json", "trials/000/status.json")):
+        written = (study.path / began).stat().st_mtime
+        os.utime(study.path / ended, (written - 1800, written - 1800))
+    seen = deliver(study)
+    for run in ("study", "0"):
+        assert seen.runs[run].info.end_time == seen.runs[run].info.start_time
+
+
 def test_references_have_no_status(study):
     seen = deliver(study)
     assert [seen.tags(name).get("status") for name in ("popularity", "chance")] == [None, None]

@@ -294,7 +294,8 @@ class StudyMirror:
                 step=step_of(best),
                 dataset=self._data,
             )
-        client.set_terminated(run, _ENDED[trial.status], _written(self.study.trial(trial.number).path / "status.json"))
+        path = self.study.trial(trial.number).path
+        client.set_terminated(run, _ENDED[trial.status], _ended(path / "config.json", path / "status.json"))
 
     # Baselines and chance
 
@@ -363,7 +364,8 @@ class StudyMirror:
         client.set_tag(self._parent, NOTE, study_note(self.study, links, outcome.comparison, outcome.who_gains.losses))
         client.set_experiment_tag(self._experiment, NOTE, experiment_note(self.study, links))
         status = "FINISHED" if self.study.read_ending()["complete"] else "KILLED"
-        client.set_terminated(self._parent, status, _written(self.study.path / "ending.json"))
+        ended = _ended(self.study.path / "manifest.json", self.study.path / "ending.json")
+        client.set_terminated(self._parent, status, ended)
 
     def _drop_doubles(self, client: MlflowClient, runs: dict[str, Run]) -> None:
         """Of what was created twice, because its creation was sent again, keep the run that has the figures."""
@@ -409,3 +411,9 @@ class StudyMirror:
 def _written(path: Path) -> int | None:
     """When, in ms: what is delivered late or again took as long as it took. None if it is not there."""
     return int(path.stat().st_mtime * 1000) if path.exists() else None
+
+
+def _ended(first: Path, last: Path) -> int | None:
+    """When the last file was written, in ms, and not before the first one, though the clock was set back meanwhile."""
+    ended = _written(last)
+    return None if ended is None else max(ended, _written(first) or ended)
