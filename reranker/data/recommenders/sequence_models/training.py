@@ -126,7 +126,7 @@ class SequenceTraining:
                 row[: len(history)] = history
             lengths = torch.tensor([len(history) for history in recent])
             states = self.network(torch.from_numpy(codes), lengths)[torch.arange(len(recent)), lengths - 1]
-            listed = torch.from_numpy(candidates[start : start + _SCORED])
+            listed = torch.from_numpy(candidates[start : start + _SCORED].copy())  # what was kept may be read-only
             parts.append(self.network.scores(states, listed).double().numpy())
         return np.concatenate(parts)
 
