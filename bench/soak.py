@@ -193,6 +193,8 @@ class Campaign:
 
     def run(self, injections: int) -> None:
         """Rounds until there are so many faults."""
+        if len(self.injections) >= injections:
+            return
         with self._disk("p", 48) as folder, self._disk("pt", 400) as temporary:
             search = Search(folder, temporary)
             search.launch()
