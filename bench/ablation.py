@@ -152,9 +152,8 @@ class Kept:
 
     def run(self, config: TrialConfig, data: RerankingData, bases: BaseModels) -> dict[str, Any]:
         """The figures of this training, and NDCG@10 of each list; trained if it was not yet."""
-        settings = data.config.model_dump_json(
-            exclude={"interactions", "items", "path"}
-        )  # where files lie says nothing
+        places = {"interactions", "items", "path"}  # of files, which say nothing
+        settings = data.config.model_dump_json(exclude=places)
         asked = f"{config.model_dump_json()} {data.interactions.fingerprint} {settings}"
         key = hashlib.sha256(asked.encode()).hexdigest()[:16]
         if key not in self._runs:

@@ -52,9 +52,8 @@ class Shop:
         while len(families) < _FAMILIES:
             family = rng.choice(_BRANDS), rng.choice(_KINDS)
             families += [family] if family not in families else []
-        self.items = [(*family, variant) for family in families for variant in rng.sample(_VARIANTS, _OF_FAMILY)][
-            :_ITEMS
-        ]
+        items = [(*family, variant) for family in families for variant in rng.sample(_VARIANTS, _OF_FAMILY)]
+        self.items = items[:_ITEMS]
         by_family: dict[tuple[str, str], list[int]] = {}
         by_kind: dict[str, list[int]] = {}
         for item, (brand, kind, _) in enumerate(self.items):

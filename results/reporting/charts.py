@@ -332,6 +332,8 @@ def _curves(axes: Axes, contest: Contest, metric: str) -> dict[str, str]:
     notes, few_trials, alone = {}, len(contest.trials) < 20, contest.shown_alone()
     for colour in (OTHER, ALIKE):
         others = [t for t in contest.trials if t.number not in alone and contest.colour(t) == colour]
+        if not others:
+            continue
         gap = {"epoch": math.nan, metric: math.nan}  # between two trials' lines, which are drawn as one
         lines = [figures for trial in others for figures in (*trial.reports, gap)]
         axes.plot([f["epoch"] for f in lines], [f[metric] for f in lines], color=colour, linewidth=0.9, zorder=1.9)
