@@ -24,11 +24,10 @@ fixed: {model: demo-tiny, lora_rank: 4}
 space:
   epochs: {choice: [2, 40]}
 """
-GAUGES = """
-import json, math, sys, time, urllib.request
+GAUGED = """
+import json, re, sys, time, urllib.request
 sys.path.insert(0, {project!r})
 from tune.execution.ray_cluster import cluster
-import ray
 from reranker.config import TrialConfig
 from reranker.training.training_status import TrainingStatus
 from results.study.study_folder import TrialStatus
@@ -41,29 +40,40 @@ study = Study.load({{
     "space": {{"learning_rate": {{"choice": [1e-3, 1e-2]}}}}, "fixed": {{"model": "demo-tiny"}},
 }})
 config = TrialConfig(model="demo-tiny", epochs=4)
+figures = {{"recall_at_1": 0.25, "ndcg_at_10": 0.5, "train_loss": 2.25, "val_loss": 2.0, "peak_memory_mb": 2.0}}
 with cluster(None, None, dashboard=True) as running:
     gauges = SearchGauges(study, done=1)
-    for number in (1, 2):
-        gauges.started(Assignment(number, config))
-    gauges.training_status(1, TrainingStatus(epoch=1, loss=2.5, tokens_per_second=800.0, seconds_left=30.0))
-    figures = {{"recall_at_1": 0.25, "ndcg_at_10": 0.5, "train_loss": 2.25, "val_loss": 2.0, "peak_memory_mb": 2.0}}
-    gauges.reported(1, figures | {{"epoch": 1}})
-    gauges.reported(1, figures | {{"epoch": 2, "ndcg_at_10": 0.375}})
-    gauges.training_status(2, TrainingStatus(epoch=1, loss=9.0))
-    gauges.ended(2, TrialStatus.FAILED)
+    {told}
     lines, deadline = [], time.monotonic() + 90
-    while not any("reranker_trials" in line for line in lines) and time.monotonic() < deadline:
+    while not any(re.search({awaited!r}, line) for line in lines) and time.monotonic() < deadline:
         time.sleep(1)
+        gauges.tick()
         for target in json.load(open(running.logs + "/../prom_metrics_service_discovery.json"))[0]["targets"]:
             text = urllib.request.urlopen(f"http://{{target}}/metrics", timeout=30).read().decode()
             lines += [line for line in text.splitlines() if line.startswith("ray_reranker")]
     print(json.dumps(lines))
 """
+A_FEW = """
+    for number in (1, 2):
+        gauges.started(Assignment(number, config))
+    gauges.training_status(1, TrainingStatus(epoch=1, loss=2.5, tokens_per_second=800.0, seconds_left=30.0))
+    gauges.reported(1, figures | {"epoch": 1})
+    gauges.reported(1, figures | {"epoch": 2, "ndcg_at_10": 0.375})
+    gauges.training_status(2, TrainingStatus(epoch=1, loss=9.0))
+    gauges.ended(2, TrialStatus.FAILED)
+"""
+MANY = """
+    for number in range(500):
+        gauges.started(Assignment(number, config))
+        gauges.reported(number, figures | {"epoch": 1, "recall_at_1": number / 1000})
+        if number < 498:
+            gauges.ended(number, TrialStatus.COMPLETED)
+"""
 
 
-@pytest.mark.slow
-def test_gauges_are_where_prometheus_reads_them():
-    script = GAUGES.format(project=str(PROJECT))
+def gauged(told: str, awaited: str) -> dict[tuple[str, str, str, str], float]:
+    """What Prometheus would read once a line of it matches: (gauge, state, trial, metric) → value."""
+    script = GAUGED.format(project=str(PROJECT), told=told, awaited=awaited)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr
     values = {}
@@ -72,6 +82,12 @@ def test_gauges_are_where_prometheus_reads_them():
         tags = dict(re.findall(r'(\w+)="([^"]*)"', labels))
         assert tags["study"] == "gauged"
         values[name, tags.get("state", ""), tags.get("trial", ""), tags.get("metric", "")] = float(value)
+    return values
+
+
+@pytest.mark.slow
+def test_gauges_are_where_prometheus_reads_them():
+    values = gauged(A_FEW, "reranker_trials")
     assert {key[1]: value for key, value in values.items() if key[0] == "trials"} == {
         "running": 1, "completed": 0, "pruned": 0, "failed": 1, "interrupted": 0, "waiting": 2,
     }  # fmt: skip
@@ -84,6 +100,15 @@ def test_gauges_are_where_prometheus_reads_them():
     assert values["trial_seconds_left", "", "1", ""] == 30
     assert values["trial_peak_memory_bytes", "", "1", ""] == 2 * 2**20
     assert ("trial_loss", "", "2", "") not in values, "a trial that has ended has none"
+
+
+@pytest.mark.slow
+def test_of_hundreds_of_trials_the_running_and_the_last_are_shown():
+    values = gauged(MANY, "reranker_trial_figure")
+    assert sum(value for key, value in values.items() if key[0] == "trials") == 500
+    shown = [value for key, value in values.items() if key[0] == "trial_figure" and key[3] == "recall_at_1"]
+    assert sorted(shown) == [number / 1000 for number in range(448, 500)]
+    assert len([key for key in values if key[0] == "trial_seconds_since_report"]) == 2
 
 
 class Dashboard:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from itertools import count
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,13 +29,16 @@ _OF_A_TRIAL = {
     "peak_memory_bytes": "of its largest worker, on the device",
 }
 _AGAIN_S = 5.0  # Ray forgets a gauge that nobody has set for some 20 s
+_OWN_LABELS = 250  # trials: a gauge that had 2,000 label sets shows none any more (OpenTelemetry, Ray 2.60), and a trial has five
+_ENDED_SHOWN = 50  # trials
 _WHILE_RUNNING = ("loss", "tokens_per_second", "seconds_left", "seconds_since_report")
 
 
 class SearchGauges:
     """The gauges of one search: `ray_reranker_…` where Prometheus reads them. Told of what happens as the live table is.
 
-    What is set once is set again every few seconds, so that curves have no gaps.
+    What is set once is set again every few seconds, so that curves have no gaps; of the trials that have ended, the last
+    ones'. The first 250 trials have labels of their own; later ones share as many as run at once, `later-1` and so on.
 
     Args:
         done: trials that earlier launches have ended.
@@ -45,6 +49,9 @@ class SearchGauges:
         self._metric, self._trials, self._done = study.metric, study.settings.trials, done
         self._states: dict[int, str] = {}
         self._heard: dict[int, float] = {}  # when a running trial last reported
+        self._labels: dict[int, str] = {}  # of the trials that are shown
+        self._labelled = 0  # trials that were given one of their own
+        self._ended: dict[int, None] = {}  # trials that are still shown, in the order in which they ended
         self._best: dict[str, Any] | None = None if best is None else {study.metric: best[1]}
         self._values: dict[tuple[Gauge, tuple[tuple[str, str], ...]], float] = {}
         self._set_again = time.monotonic()
@@ -60,6 +67,7 @@ class SearchGauges:
     def started(self, assignment: Assignment) -> None:
         """A trial begins."""
         self._states[assignment.number], self._heard[assignment.number] = "running", time.monotonic()
+        self._ended.pop(assignment.number, None)
         self._tell(assignment.number, epoch=0, epochs=assignment.config.epochs)
         self._count()
 
@@ -68,7 +76,7 @@ class SearchGauges:
         self._heard[number] = time.monotonic()
         for name in _FIGURES:
             if name in figures:
-                self._set(self._figure, figures[name], trial=str(number), metric=name)
+                self._set(self._figure, figures[name], trial=self._label(number), metric=name)
         self._tell(number, epoch=figures["epoch"], seconds_since_report=0)
         if "peak_memory_mb" in figures:
             self._tell(number, peak_memory_bytes=figures["peak_memory_mb"] * 2**20)
@@ -86,7 +94,10 @@ class SearchGauges:
         self._states[number] = status.value
         if self._heard.pop(number, None) is not None:
             for name in _WHILE_RUNNING:
-                self._forget(self._trial[name], trial=str(number))
+                self._forget(self._trial[name], trial=self._label(number))
+            self._ended[number] = None
+            if len(self._ended) > _ENDED_SHOWN:
+                self._hide(next(iter(self._ended)))
         self._count()
 
     def tick(self) -> None:
@@ -110,7 +121,26 @@ class SearchGauges:
 
     def _tell(self, number: int, **values: float) -> None:
         for name, value in values.items():
-            self._set(self._trial[name], value, trial=str(number))
+            self._set(self._trial[name], value, trial=self._label(number))
+
+    def _label(self, number: int) -> str:
+        """What the trial is called: its number, or, where no more such labels can be had, one that others had before."""
+        if number not in self._labels:
+            if self._labelled < _OWN_LABELS:
+                self._labelled += 1
+                self._labels[number] = str(number)
+            else:
+                taken = set(self._labels.values())
+                self._labels[number] = next(label for label in map("later-{}".format, count(1)) if label not in taken)
+        return self._labels[number]
+
+    def _hide(self, number: int) -> None:
+        """No longer show a trial that has ended."""
+        del self._ended[number]
+        label = self._labels.pop(number)
+        for gauge, tags in [*self._values]:
+            if ("trial", label) in tags:
+                self._forget(gauge, **dict(tags))
 
     def _count(self) -> None:
         states = Counter(self._states.values())

@@ -65,6 +65,8 @@ class SearchCallbacks(ray_tune.Callback):  # type: ignore[misc]
         if ending.machine:
             self._stop_rules.machine_failed(ending.machine)  # `close` tells of the trial
         self._show_end(Assignment.of(trial.config).number, ending)
+        for averages in (trial.run_metadata.metric_analysis, trial.run_metadata.metric_n_steps):
+            averages.clear()  # Tune's own, of each figure: 40 KB a trial, which nobody reads
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune lets go of a trial: a slot is gone, in which nothing of a trial runs."""
