@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from itertools import count
 from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 from ray.util.metrics import Gauge
@@ -29,7 +29,9 @@ _OF_A_TRIAL = {
     "peak_memory_bytes": "of its largest worker, on the device",
 }
 _AGAIN_S = 5.0  # Ray forgets a gauge that nobody has set for some 20 s
-_OWN_LABELS = 250  # trials: a gauge that had 2,000 label sets shows none any more (OpenTelemetry, Ray 2.60), and a trial has five
+_OWN_LABELS = (
+    250  # trials: a gauge that had 2,000 label sets shows none any more (OpenTelemetry, Ray 2.60), and a trial has five
+)
 _ENDED_SHOWN = 50  # trials
 _WHILE_RUNNING = ("loss", "tokens_per_second", "seconds_left", "seconds_since_report")
 

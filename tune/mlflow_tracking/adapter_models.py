@@ -26,6 +26,7 @@ def add(
     figures: Mapping[str, float],
     step: int,
     dataset: Dataset,
+    is_first: bool = False,
 ) -> None:
     """Add the adapter of an ended trial, once. A server that knows no such models, as those before MLflow 3, goes without.
 
@@ -33,9 +34,11 @@ def add(
         run: the trial's.
         adapter: where it is; the files stay there.
         figures: of the report that it is from, at `step`.
+        is_first: that it was not added before is known.
     """
     try:
-        made = client.search_logged_models([experiment], filter_string=f"source_run_id = '{run}'", max_results=1)
+        query = f"source_run_id = '{run}'"
+        made = [] if is_first else client.search_logged_models([experiment], filter_string=query, max_results=1)
         if made and made[0].status == LoggedModelStatus.READY:
             return
         # One that is not ready was begun when the store went down.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -60,7 +59,7 @@ _ENDED = {
     TrialStatus.FAILED: "FAILED",
     TrialStatus.CANCELLED: "KILLED",
 }
-_REPORTS_A_BATCH = 20  # MLflow takes 1000 metrics at once
+_METRICS_A_BATCH = 700  # MLflow takes 1000 metrics, parameters and tags at once, of parameters and tags 100 each
 _GREYS = ("#b4b4b4", "#8a8a8a", "#9c8f80", "#7d8a99", "#a89fb0", "#8fa08f", "#6f6f6f", "#b0a090")  # of baselines
 
 
@@ -82,6 +81,9 @@ class StudyMirror:
         """What is known of the store; asked again after it has failed, since what was under way may have arrived."""
         self._runs: dict[str, str] = {}  # a trial's number, or a baseline's name → run id
         self._sent: dict[int, int] = {}  # trial number → reports that the store has
+        self._unmodelled: set[int] = (
+            set()
+        )  # trials whose runs were made since, so that the store has no model of theirs
         self._steps_sent: dict[int, float] = {}  # trial number → examples up to which the store has lines about steps
         self._ended: dict[int, str] = {}  # trial number → the status that the store has it end with
         self._delivered: set[int] = set()  # trials that have ended for good and that the store has whole
@@ -200,57 +202,63 @@ class StudyMirror:
     # Trials
 
     def _send(self, client: MlflowClient, trial: StoredTrial) -> None:
-        if trial.number not in self._sent:
-            self._sent[trial.number] = self._find_or_make_run(client, trial)
-        run, sent = self._runs[str(trial.number)], self._sent[trial.number]
-        for start in range(sent, len(trial.reports), _REPORTS_A_BATCH):
-            end = min(start + _REPORTS_A_BATCH, len(trial.reports))
-            client.log_batch(run, metrics=self._reports(trial, start, end))
-            self._sent[trial.number] = end
-        self._send_steps(client, run, trial.number)
-        if trial.status is not TrialStatus.RUNNING:
+        """What the store lacks of it, in as few calls as MLflow allows."""
+        number, params = trial.number, {}
+        if number not in self._sent:
+            self._sent[number] = self._find_or_make_run(client, trial)
+            params = searched(trial.values, self._axes) | {name: text(value) for name, value in trial.values.items()}
+        run, ended = self._runs[str(number)], trial.status is not TrialStatus.RUNNING
+        points = self._reports(trial, self._sent[number]) + self._steps(client, run, number)
+        tags = self._ending(trial) if ended else {}
+        if ended:
+            params |= {name: text(value) for name, value in applied(trial).items()}  # MLflow lets none change
+        client.log_batch(
+            run,
+            points[:_METRICS_A_BATCH],
+            [Param(name, value) for name, value in params.items()],
+            [RunTag(name, value) for name, value in tags.items()],
+        )
+        for start in range(_METRICS_A_BATCH, len(points), _METRICS_A_BATCH):
+            client.log_batch(run, points[start : start + _METRICS_A_BATCH])
+        self._sent[number] = len(trial.reports)
+        if ended:
             self._end_trial(client, run, trial)
-            self._ended[trial.number] = trial.status.value
+            self._ended[number] = trial.status.value
 
-    def _send_steps(self, client: MlflowClient, run: str, number: int) -> None:
-        """Loss and speed between two reports, by examples."""
+    def _steps(self, client: MlflowClient, run: str, number: int) -> list[Metric]:
+        """Loss and speed between two reports that the store lacks, by examples."""
         if number not in self._steps_sent:
             history = client.get_metric_history(run, f"{STEP}loss")
             self._steps_sent[number] = max((point.step for point in history), default=0)
-        sent = self._steps_sent[number]
-        lines = [line for line in between_reports(self.study, number) if line[0] > sent]
-        for start in range(0, len(lines), _REPORTS_A_BATCH):
-            points = []
-            for examples, figures in lines[start : start + _REPORTS_A_BATCH]:
+        sent, points = self._steps_sent[number], []
+        for examples, figures in between_reports(self.study, number):
+            if examples > sent:
                 points += metrics(figures, step=examples)
-            client.log_batch(run, metrics=points)
-            self._steps_sent[number] = points[-1].step
+                self._steps_sent[number] = examples
+        return points
 
-    def _reports(self, trial: StoredTrial, start: int, end: int) -> list[Metric]:
-        """The figures of some of its reports; and before them, if it is among them, of the best so far.
+    def _reports(self, trial: StoredTrial, start: int) -> list[Metric]:
+        """The figures of its reports from one on; and before them, if it is among them, of the best.
 
         The compare page opens with the metric that was logged first.
         """
         searched_by = self._manifest["metric"]
-        best = replace(trial, reports=trial.reports[:end]).best(searched_by) or {}
-        points = metrics(of_best(best, searched_by)) if best in trial.reports[start:end] else []
-        for figures in trial.reports[start:end]:
+        best = trial.best(searched_by) or {}
+        points = metrics(of_best(best, searched_by)) if best in trial.reports[start:] else []
+        for figures in trial.reports[start:]:
             points += metrics(measured(figures, searched_by), step=step_of(figures))
         return points
 
     def _find_or_make_run(self, client: MlflowClient, trial: StoredTrial) -> int:
         """How many of its reports the store has."""
-        key, sent = str(trial.number), 0
+        key = str(trial.number)
         if key not in self._runs:
             self._runs[key] = self._make_run(client, trial)
-        else:
-            if trial.status is TrialStatus.RUNNING:  # it goes on
-                client.update_run(self._runs[key], status="RUNNING")
-                client.set_tag(self._runs[key], "status", trial.status.value)
-            sent = len({metric.step for metric in client.get_metric_history(self._runs[key], METRIC_NAMES[0])})
-        values = {**searched(trial.values, self._axes), **{name: text(value) for name, value in trial.values.items()}}
-        client.log_batch(self._runs[key], params=[Param(name, value) for name, value in values.items()])
-        return sent
+            return 0
+        if trial.status is TrialStatus.RUNNING:  # it goes on
+            client.update_run(self._runs[key], status="RUNNING")
+            client.set_tag(self._runs[key], "status", trial.status.value)
+        return len({metric.step for metric in client.get_metric_history(self._runs[key], METRIC_NAMES[0])})
 
     def _make_run(self, client: MlflowClient, trial: StoredTrial) -> str:
         knobs = self._manifest["knobs"]
@@ -269,18 +277,20 @@ class StudyMirror:
         }
         began = _written(self.study.trial(trial.number).path / "config.json")
         run = client.create_run(self._experiment, began, run_name=run_name(trial, knobs), tags=tags)
+        self._steps_sent[trial.number] = 0
+        self._unmodelled.add(trial.number)
         client.log_inputs(run.info.run_id, [as_input(self._data, "training")])
         return str(run.info.run_id)
 
-    def _end_trial(self, client: MlflowClient, run: str, trial: StoredTrial) -> None:
-        tags = {
-            "status": trial.status.value,
-            NOTE: trial_note(trial, self._manifest["metric"], self._manifest["knobs"]),
-        }
+    def _ending(self, trial: StoredTrial) -> dict[str, str]:
+        """What the tags of its run say once it has ended."""
+        note = trial_note(trial, self._manifest["metric"], self._manifest["knobs"])
+        tags = {"status": trial.status.value, NOTE: note}
         tags |= {"cause": trial.cause} if trial.cause else {}
         tags |= {"notes": "; ".join(trial.notes)} if trial.notes else {}
-        params = [Param(name, text(value)) for name, value in applied(trial).items()]  # MLflow lets none change
-        client.log_batch(run, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
+        return tags
+
+    def _end_trial(self, client: MlflowClient, run: str, trial: StoredTrial) -> None:
         best, adapter = trial.best(self._manifest["metric"]), self.study.trial(trial.number).adapter
         if best is not None and trial.status in FINAL and adapter.is_dir():
             adapter_models.add(
@@ -293,7 +303,9 @@ class StudyMirror:
                 figures=of_best(best, self._manifest["metric"]),
                 step=step_of(best),
                 dataset=self._data,
+                is_first=trial.number in self._unmodelled,
             )
+            self._unmodelled.discard(trial.number)
         path = self.study.trial(trial.number).path
         client.set_terminated(run, _ENDED[trial.status], _ended(path / "config.json", path / "status.json"))
 
