@@ -374,7 +374,8 @@ def _recovery(search: Search, began: float, *, may_end: bool) -> dict[str, Any]:
     """
     ended, left, launches, since = None, 0, search.launches, began
     while (code := search.process.poll()) != 0:
-        if code == 2 or search.launches - launches > MOST_LAUNCHES:
+        is_refused = code == 2 and not may_end  # a disk that is full before there is a study refuses it too
+        if is_refused or search.launches - launches > MOST_LAUNCHES:
             raise RuntimeError(f"it does not go on:\n{search.printed.read_text()[-3000:]}")
         if code is not None:
             ended = code if ended is None else ended
