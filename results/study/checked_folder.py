@@ -25,6 +25,7 @@ from reranker.metrics import METRIC_NAMES, Picks, Ranks, summarise
 from reranker.report_figures import best_report, report_number
 from reranker.storage.atomic_files import DamagedFile, as_line, read_lines, read_yaml_text, write_file, write_yaml
 from results.study.damaged_file import FileFinding, Outcome
+from results.study.logged_reports import logged_reports
 from results.study.optuna_journal import Journal, TrialRecord
 from results.study.quarantine import put_aside
 from results.study.study_folder import READINGS_FROM_THE_START, StudyFolder, TrialStatus
@@ -241,13 +242,18 @@ class _Check:
     def _epochs(self, folder: TrialFolder, record: TrialRecord) -> None:
         """The figures must be the journal's, and every report must have the ranks that give its figures."""
         path, metric = folder.path / "epochs.jsonl", self.manifest["metric"]
-        stored = {report_number(figures): figures for figures in folder.read_reports()}
-        for number, value in record.reports.items():
-            if number not in stored:
-                raise DamagedFile(path, f"lacks report {number}, which the journal knows")
-            if stored[number].get(metric) != value:
-                raise DamagedFile(path, f"says {stored[number].get(metric)} of report {number}, the journal {value}")
-        if not stored or not self.manifest["plan"].get("validation_lists"):
+        try:
+            stored = self._as_recorded(path, folder.read_reports(), record)
+        except DamagedFile as damage:
+            logged = logged_reports(folder)
+            try:
+                stored = self._as_recorded(path, logged, record)
+            except DamagedFile:
+                raise damage from None
+            if not stored or (self._ranked and not all(_gives(folder.read_report(n)[0], f) for n, f in stored.items())):
+                raise
+            self._rebuild(damage, "its train.log", lambda: write_file(path, "".join(map(as_line, logged))))
+        if not stored or not self._ranked:
             return
         kept = {}
         for number, figures in stored.items():
@@ -260,6 +266,26 @@ class _Check:
         if chosen is not None:
             number = report_number(chosen)
             self._best_ranks(folder, number, *kept[number], running=record.state == "running")
+
+    @property
+    def _ranked(self) -> bool:
+        """Whether reports keep the ranks of lists."""
+        return bool(self.manifest["plan"].get("validation_lists"))
+
+    def _as_recorded(self, path: Path, reports: list[dict[str, Any]], record: TrialRecord) -> dict[int, dict[str, Any]]:
+        """The figures by report, which must be all those of the journal.
+
+        Raises:
+            DamagedFile: they are not.
+        """
+        metric = self.manifest["metric"]
+        stored = {report_number(figures): figures for figures in reports}
+        for number, value in record.reports.items():
+            if number not in stored:
+                raise DamagedFile(path, f"lacks report {number}, which the journal knows")
+            if stored[number].get(metric) != value:
+                raise DamagedFile(path, f"says {stored[number].get(metric)} of report {number}, the journal {value}")
+        return stored
 
     def _best_ranks(
         self, folder: TrialFolder, chosen: int, ranks: Ranks, picks: Picks | None, *, running: bool

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from reranker.artifacts.trial_folder import TrialFolder
 from results.statistics.comparison import winner
+from results.study.logged_reports import logged_reports
 from results.study.study_folder import StudyFolder
 from results.study.tracking_address import tracking_uri_of
 from results.study.trial_origin import Origin, OriginKind
@@ -90,6 +91,7 @@ def test_what_the_file_says_is_what_the_optimiser_the_adapter_and_mlflow_hold(se
     trial = TrialFolder(study.path / "trials" / "000")
     last = trial.read_reports()[-1]
     assert last["epoch"] == 2
+    assert logged_reports(trial) == trial.read_reports()
     assert last["applied/learning_rate"] == 3.7e-3
     assert last["applied/optimizer_steps"] == 2 * 64 / 32
     ranks = {

@@ -176,6 +176,37 @@ def test_what_other_files_still_tell_is_rebuilt_and_said(studies, copy_of, name,
     assert check(study) == []
 
 
+def log_of_workers(study: StudyFolder, number: int) -> Path:
+    """What a search's workers leave of a trial's reports, among whatever else is printed."""
+    path = study.trial(number).path / "train.log"
+    lines = [json.dumps(figures) for figures in study.trial(number).read_reports()]
+    path.write_text("\n".join(["loading", lines[0], '{"report": 1, "epo', '{"loss": 2.5}', *lines]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("damage", ["removed", "empty", "cut", "garbage", "null"])
+def test_figures_that_are_lost_are_rebuilt_from_the_log_of_the_workers(studies, copy_of, damage):
+    study = copy_of("finished")
+    log_of_workers(study, 0)
+    path = study.trial(0).path / "epochs.jsonl"
+    DAMAGES[damage](path)
+    (sentence,) = check(study)
+    assert sentence.startswith(f"{path} ")
+    assert "it was rebuilt from its train.log" in sentence
+    assert study.trial(0).read_reports() == studies["finished"].trial(0).read_reports()
+    assert check(study) == []
+
+
+@pytest.mark.parametrize("figure", ["ndcg_at_10", "recall_at_1"])  # of the journal, and of the ranks alone
+def test_a_log_with_other_figures_restores_none(copy_of, figure):
+    study = copy_of("finished")
+    log = log_of_workers(study, 0)
+    log.write_text(re.sub(rf'"{figure}": [\d.]+', f'"{figure}": 0.987', log.read_text()))
+    (study.trial(0).path / "epochs.jsonl").unlink()
+    with pytest.raises(DamagedFile, match=r"epochs\.jsonl lacks report 1, which the journal knows"):
+        check(study)
+
+
 def test_a_status_that_disagrees_with_the_journal_is_put_right(copy_of):
     study = copy_of("finished")
     study.write_status(1, TrialStatus.FAILED, cause="somebody wrote this")
