@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+from reranker.artifacts.trial_folder import TrialFolder
 from reranker.errors import RerankerError
-from reranker.storage.atomic_files import DamagedFile, as_line, read_lines, read_text, write_file, write_json
+from reranker.storage.atomic_files import (
+    DamagedFile,
+    as_line,
+    read_bytes,
+    read_lines,
+    read_text,
+    write_file,
+    write_json,
+)
+from reranker.storage.file_permissions import make_folder
 from results.leaderboard import leaderboard
 from results.reporting.spreadsheet import as_csv
 from results.reporting.write_report import write_report
@@ -15,7 +27,7 @@ from results.study.checked_folder import inspect
 from results.study.damaged_file import FileFinding, Outcome
 from results.study.optuna_journal import Journal, repair
 from results.study.quarantine import put_aside
-from results.study.side_files import inspect_side_files
+from results.study.side_files import check_kept_adapter, inspect_side_files
 from results.study.study_folder import StudyFolder
 from tune.study_file import loading
 from tune.study_file.manifest import restore_baselines
@@ -35,7 +47,7 @@ def mend(study: StudyFolder) -> list[FileFinding]:
     if mended:
         findings = [*mended, *inspect(study)]
     if not any(finding.outcome is Outcome.REFUSED for finding in findings):
-        findings += inspect_side_files(study)
+        findings += [_fetched(study, finding) or finding for finding in inspect_side_files(study)]
         findings += _report(study, is_stale=bool(findings))
     return findings
 
@@ -79,6 +91,34 @@ def _lost_baselines(study: StudyFolder, findings: list[FileFinding]) -> Iterator
         return
     for name in restored:
         yield FileFinding(lost[name].damage, Outcome.REBUILT, "it was scored again on the study's data")
+
+
+def _fetched(study: StudyFolder, finding: FileFinding) -> FileFinding | None:
+    """Take a trial's adapter from MLflow, where it is damaged and MLflow has a whole copy; it has the winner's."""
+    if finding.trial is None or finding.outcome is not Outcome.REFUSED:
+        return None
+    folder = study.trial(finding.trial)
+    if not finding.damage.path.is_relative_to(folder.adapter):
+        return None
+
+    from tune.mlflow_tracking.kept_adapters import fetch  # takes seconds
+
+    with tempfile.TemporaryDirectory() as place:
+        copy = TrialFolder(Path(place))
+        if fetch(study, finding.trial, copy.path) is None:
+            return None
+        for name in ("config.json", "epochs.jsonl"):
+            shutil.copy(folder.path / name, copy.path)
+        try:
+            check_kept_adapter(copy, study.read_manifest()["metric"])
+        except RerankerError:  # it is damaged as well, or of an earlier report
+            return None
+        with study.locked():
+            put_aside(study, folder.adapter)
+            make_folder(folder.adapter)
+            for file in copy.adapter.iterdir():
+                write_file(folder.adapter / file.name, read_bytes(file))
+    return FileFinding(finding.damage, Outcome.REBUILT, "it was fetched from MLflow, with the rest of the adapter")
 
 
 def _report(study: StudyFolder, *, is_stale: bool) -> Iterator[FileFinding]:

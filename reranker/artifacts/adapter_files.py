@@ -22,6 +22,7 @@ from reranker.storage.atomic_files import (
     DamagedFile,
     read_bytes,
     read_json,
+    read_lines,
     read_text,
     with_checksum,
     without_checksum,
@@ -50,6 +51,9 @@ def check_adapter(folder: Path) -> dict[str, Any]:
     """
     _check_lora(folder / ADAPTER_SETTINGS)
     facts = read_facts(folder)
+    if "config" not in facts and folder.name == "adapter" and _has_adjusted(folder.parent):
+        path = folder / ADAPTER_FACTS
+        raise DamagedFile(path, "is damaged: it is not what was written" if path.exists() else "is missing")
     for name, checksum in ((ADAPTER_WEIGHTS, facts.get("weights")), (ADAPTER_COUNTS, facts.get("counts"))):
         if checksum is not None and zlib.crc32(read_bytes(folder / name)) != checksum:
             raise DamagedFile(folder / name, "is damaged: it is not what was written")
@@ -78,6 +82,14 @@ def _check_lora(path: Path) -> None:
     ]
     if broken:
         raise InputError(broken)
+
+
+def _has_adjusted(trial: Path) -> bool:
+    """Whether a trial's reports tell how its answers are to be adjusted; then the adapter's facts do so too."""
+    try:
+        return any("temperature" in figures for figures in read_lines(trial / "epochs.jsonl"))
+    except DamagedFile:
+        return False
 
 
 def _is_foreign(config: Any, trial: Path) -> bool:

@@ -273,10 +273,23 @@ def test_another_trial_s_adapter_is_not_taken_for_a_trial_s_own(trial, tmp_path)
 def test_an_older_adapter_takes_the_configuration_beside_it(reranker, trial, tmp_path):
     shutil.copytree(trial.path, tmp_path / "trial")
     (tmp_path / "trial" / "adapter" / "reranker.json").unlink()
+    (tmp_path / "trial" / "epochs.jsonl").unlink()  # an older trial's tell of no temperature
     assert Reranker.load(tmp_path / "trial").config == reranker.config
     (tmp_path / "trial" / "config.json").unlink()
     with pytest.raises(EnvironmentFault, match=r"must hold reranker\.json"):
         Reranker.load(tmp_path / "trial")
+
+
+@pytest.mark.parametrize("facts", [None, "{}"])
+def test_an_adapter_whose_trial_has_a_temperature_is_not_used_without_it(trial, tmp_path, facts):
+    shutil.copytree(trial.path, tmp_path / "trial")
+    path = tmp_path / "trial" / "adapter" / "reranker.json"
+    path.unlink()
+    if facts is not None:
+        path.write_text(facts)
+    with pytest.raises(DamagedFile) as caught:
+        Reranker.load(tmp_path / "trial")
+    assert caught.value.path == path
 
 
 def test_a_base_that_has_moved_is_named(trial, reranker, tmp_path):
