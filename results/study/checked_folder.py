@@ -33,14 +33,7 @@ from results.study.study_folder import READINGS_FROM_THE_START, StudyFolder, Tri
 _STATUS = {"complete": TrialStatus.COMPLETED, "pruned": TrialStatus.PRUNED, "fail": TrialStatus.FAILED}
 _ROUNDING = 1e-6
 _SHOWN = 5  # faults that are shown; in a badly damaged study the rest add nothing
-_FIXED = (
-    "study_id",
-    "fingerprint",
-    "metric",
-    "lists",
-    "list_facts",
-    "tags",
-)  # of a manifest: what stays as the study was begun
+_FIXED = ("study_id", "fingerprint", "metric", "lists", "tags")  # of a manifest: what stays as the study was begun
 _READINGS_LOST = (
     "nobody can tell whether the test was read: restore it from a copy, or have the loss recorded with: "
     "reranker-tuner doctor {study}"

@@ -5,7 +5,6 @@ Kept in the study's folder before the first trial: `items.parquet`, then `lists.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -91,7 +90,7 @@ class ListFacts:
 
         Raises:
             EnvironmentFault: it was begun by a version that did not keep them.
-            DamagedFile: they are not what was written, or another study's.
+            DamagedFile: they are not what was written.
         """
         if sentence := ListFacts.missing(study):
             raise EnvironmentFault(sentence)
@@ -105,7 +104,7 @@ class ListFacts:
             raise DamagedFile(path, "is damaged: its lists have different lengths") from None
         if min(target.min(), candidates.min()) < 0 or max(target.max(), candidates.max()) >= count:
             raise DamagedFile(path, f"is damaged: it has items that {_ITEMS} lacks")
-        facts = ListFacts(
+        return ListFacts(
             [str(user) for user in lists["user_id"]],
             lists["history"].astype(np.int64),
             target,
@@ -114,18 +113,6 @@ class ListFacts:
             [str(title) for title in items["title"]],
             items["users"].astype(np.int64),
         )
-        if study.read_manifest().get("list_facts", digest := facts.digest) != digest:
-            raise DamagedFile(path, f"and {_ITEMS} are not those of this study")
-        return facts
-
-    @cached_property
-    def digest(self) -> str:
-        """By which the study's manifest knows them."""
-        texts = "\0".join([*self.user_ids, *self.item_ids, *self.titles]).encode("utf-8", "surrogatepass")
-        checksum = zlib.crc32(texts)
-        for numbers in (self.history, self.target, self.candidates, self.popularity):
-            checksum = zlib.crc32(numbers.astype(np.int64).tobytes(), checksum)
-        return f"{checksum:08x}"
 
     @staticmethod
     def missing(study: StudyFolder) -> str:

@@ -89,7 +89,6 @@ def test_lists_are_those_of_the_ranked_users_in_the_order_of_their_ids():
 def test_what_is_kept_is_what_is_read(tmp_path):
     study = StudyFolder.create(tmp_path, "films")
     facts().keep(study)
-    study.write_manifest({"list_facts": facts().digest})
     read = ListFacts.of_study(study)
     assert (read.user_ids, read.item_ids, read.titles) == (NAMES, facts().item_ids, facts().titles)
     for name in ("history", "target", "candidates", "popularity"):

@@ -1,21 +1,16 @@
-import shutil
-from typing import Any
-
 import pytest
 
 from reranker.data.assemble import RerankingData
 from reranker.data.candidates.candidate_lists import fingerprint
 from reranker.data_config import TablesData
 from reranker.errors import InputError
-from reranker.storage.atomic_files import DamagedFile
 from results.study.list_facts import ListFacts
 from tests.stored import Maker
-from tune.launching.launch import begin_study
 from tune.study_file import manifest
 from tune.study_file.manifest import check_same, keep_missing_lists, make_manifest
 from tune.study_file.study import Study
 
-STUDY: dict[str, Any] = {
+STUDY = {
     "study": {"name": "older", "trials": 2},
     "data": {"source": "demo", "users": 60},
     "fixed": {"model": "demo-tiny", "candidates": 10, "collaborative_scores": "counts"},
@@ -108,16 +103,3 @@ def test_a_study_of_before_gets_its_lists_if_they_are_still_the_same(tmp_path):
     (older.path / "lists.parquet").write_text("no table")
     keep_missing_lists(study, data, older)
     assert ListFacts.of_study(older).user_ids == data.interactions.user_ids
-
-
-def test_the_lists_of_another_study_are_not_taken_for_a_study_s_own(tmp_path):
-    study = Study.load(STUDY)
-    other = Study.load({**STUDY, "data": {**STUDY["data"], "seed": 8}})
-    own, foreign = (begin_study(s, RerankingData.prepare(s.data).sealed(), tmp_path) for s in (study, other))
-    before = ListFacts.of_study(own)
-    for name in ("lists.parquet", "items.parquet"):
-        shutil.copy(foreign.path / name, own.path)
-    with pytest.raises(DamagedFile, match=r"lists\.parquet and items\.parquet are not those of this study"):
-        ListFacts.of_study(own)
-    keep_missing_lists(study, RerankingData.prepare(study.data), own)
-    assert ListFacts.of_study(own).candidates.tolist() == before.candidates.tolist()

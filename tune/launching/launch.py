@@ -47,9 +47,9 @@ def begin_study(
 
     def fill(folder: StudyFolder) -> None:
         write_yaml(folder.study_file, study.dump())
-        facts = keep_lists(study, data, folder)
+        keep_lists(study, data, folder)
         kept = keep_baselines(study, data, folder, baselines)
-        manifest = make_manifest(study, data, tracking_uri, kept, command) | {"list_facts": facts.digest}
+        manifest = make_manifest(study, data, tracking_uri, kept, command)
         folder.write_manifest(manifest)
         folder.begin_readings()
         keep_secret_uri(folder, tracking_uri)

@@ -105,11 +105,9 @@ def _plan(study: Study, data: RerankingData) -> BaselinePlan:
     return BaselinePlan(names, study.settings.baseline_minutes, metric)
 
 
-def keep_lists(study: Study, data: RerankingData, folder: StudyFolder) -> ListFacts:
+def keep_lists(study: Study, data: RerankingData, folder: StudyFolder) -> None:
     """What is known of the study's validation lists besides their ranks, kept in its folder for figures by segment."""
-    facts = ListFacts.of(data, data.validation(study.base()))
-    facts.keep(folder)
-    return facts
+    ListFacts.of(data, data.validation(study.base())).keep(folder)
 
 
 def keep_missing_lists(study: Study, data: RerankingData, folder: StudyFolder) -> None:
