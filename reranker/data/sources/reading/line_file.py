@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from reranker.data.sources.reading.fault_list import FaultList
+from reranker.data.sources.reading.plain_text import whole_letters
 from reranker.errors import EnvironmentFault, first_line
 from reranker.storage.file_kinds import what_it_is
 from reranker.storage.limits import LINE_BYTES, UNPACKED_TIMES
@@ -138,7 +139,10 @@ class LineFile:
         if type(value) is int:
             return str(value)
         if isinstance(value, str) and value.strip() and "\0" not in value:
-            return value
+            if whole_letters(value) == value:
+                return value
+            self.reject(line, name, "the text must be UTF-8", value)
+            return None
         self.reject(line, name, "an id must be given, as text or a whole number", value)
         return None
 

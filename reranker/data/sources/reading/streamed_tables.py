@@ -90,7 +90,7 @@ class RowFields:
                     and self.ratings[0] <= (stars := float(rating)) <= self.ratings[1]
                     and user.strip()
                     and item.strip()
-                    and "\0" not in user + item
+                    and b"\0" not in (user + item).encode()  # half a letter is no UTF-8: a ValueError
                 ):
                     rows.add(user, item, second, stars if self.rating else None)
                     continue
