@@ -113,6 +113,15 @@ def test_few_malformed_lines_are_left_out_and_counted(recbole):
     assert data.sequences[0].tolist() == [0, 2, 1, 3]
 
 
+def test_times_in_two_units_are_refused_with_the_first_line_that_differs(recbole):
+    inter = INTER.replace("30.5", "1700000000000").replace("10\n", "1700000000\n").replace("20\n", "1700000001\n")
+    (line,) = faults(recbole(inter))
+    assert line == (
+        "films.inter:2: timestamp: times must be of one unit: most are seconds since 1970, this is in milliseconds "
+        + "(got '1700000000000'); 1 of 4 are in another unit"
+    )
+
+
 def test_absent_files_are_told_with_the_place_to_get_them(recbole, tmp_path):
     (line,) = faults(recbole(item=None))
     assert line.startswith("films.item: the file must exist; looked for ")

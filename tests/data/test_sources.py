@@ -138,6 +138,22 @@ def test_a_mixture_of_numbers_and_dates_is_refused(write):
     ]
 
 
+def test_a_mixture_of_seconds_and_milliseconds_is_refused(write):
+    times = [1_700_000_000_000, 1_700_000_000, 1_700_000_001_000, 0]
+    rows = "".join(f"u,{item},{time}\n" for item, time in zip("abca", times, strict=True))
+    assert faults(write(HEADER + rows)) == [
+        "interactions.csv:3: timestamp: times must be of one unit: most are milliseconds since 1970, this is in seconds (got '1700000000')"
+    ]
+
+
+@pytest.mark.parametrize(
+    "times", [(0, 1_700_000_000, 900_000_000_000, 5_000_000_000), (20180630, 201806301200, 2018063012, 1)]
+)
+def test_numbers_that_count_something_else_are_taken_as_they_are(write, times):
+    rows = "".join(f"u,{item},{time}\n" for item, time in zip("abca", times, strict=True))
+    assert tables.read(write(HEADER + rows))[0]["timestamp"].tolist() == list(times)
+
+
 def test_the_first_twenty_of_a_file_are_shown_and_all_counted(write):
     with pytest.raises(InputError) as caught:
         tables.read(write(HEADER + "u,,x\n" * 500))

@@ -11,6 +11,7 @@ import pandas as pd
 
 from reranker.data.sources.reading.fault_list import FaultList, raise_faults
 from reranker.data.sources.reading.table_file import FIELD, TextFile, read_table
+from reranker.data.sources.reading.time_units import UNITS, in_another_unit, unit_rule
 from reranker.data_config import ItemImageSource, TablesData
 from reranker.item_text import CAPTION, ItemTemplate
 
@@ -41,7 +42,7 @@ def read_interactions(
 ) -> pd.DataFrame:
     """Columns user_id, item_id (text, as written), timestamp, and rating (float64) where the file has it.
 
-    Timestamps are all numbers (of any unit, unchanged, int64 or float64) or all ISO 8601 dates (converted to int64
+    Timestamps are all numbers (of any one unit, unchanged, int64 or float64) or all ISO 8601 dates (converted to int64
     microseconds since 1970; UTC if there is no zone). The index is each row's line, 1-based and counting the header; in
     a Parquet file it is the number of the row.
 
@@ -147,6 +148,9 @@ def _timestamps(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Se
     numbers = pd.to_numeric(values, errors="coerce")
     is_number = np.isfinite(numbers.to_numpy(dtype="float64"))
     if is_number.all():
+        most, others = in_another_unit(numbers)
+        for other in range(len(UNITS)):
+            faults.add_rows(unit_rule(most, other), column, values, others == other)
         return numbers
     rule = "a timestamp must be a number or an ISO date"
     if pd.api.types.is_numeric_dtype(values):
