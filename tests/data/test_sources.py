@@ -390,6 +390,29 @@ def test_unfit_movielens_places(tmp_path):
         load(MovieLensData(path=tmp_path))
 
 
+def test_of_several_movielens_releases_none_is_taken_silently(tmp_path):
+    for layout, name in ((small, "ml-20m"), (small, "ml-25m"), (one_million, "ml-1m")):
+        layout(tmp_path / "data" / name)
+    rule = r"data.path: a MovieLens folder or zip must hold one release, and this has ml-1m, ml-20m, ml-25m; name the folder"
+    with pytest.raises(InputError, match=rule):
+        load(MovieLensData(path=tmp_path / "data"))
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for file in sorted((tmp_path / "data").glob("*/*")):
+            archive.write(file, file.relative_to(tmp_path / "data"))
+    with pytest.raises(InputError, match=rule):
+        load(MovieLensData(path=tmp_path / "all.zip"))
+    assert load(MovieLensData(path=tmp_path / "data" / "ml-1m", min_user=3, min_item=1)).user_ids == ["9"]
+
+
+def test_a_movielens_release_has_both_files_in_one_folder(tmp_path):
+    small(tmp_path / "ml" / "a")
+    small(tmp_path / "ml" / "b")
+    (tmp_path / "ml" / "a" / "movies.csv").unlink()
+    (tmp_path / "ml" / "b" / "ratings.csv").unlink()
+    with pytest.raises(InputError, match=r"must hold ratings.csv and movies.csv or ratings.dat"):
+        load(MovieLensData(path=tmp_path / "ml"))
+
+
 def altered(tmp_path: Path, of_ratings: dict[int, bytes]) -> Path:
     """A zip whose directory claims something else of ratings.csv: bytes by their place in its entry."""
     small(tmp_path / "ml")
