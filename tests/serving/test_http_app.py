@@ -68,7 +68,10 @@ def test_a_request_may_ask_for_more_orders_of_the_candidates(client, reranker):
 
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
-@pytest.mark.parametrize("query", ["\n".join(HISTORY), "Dusty Saddle\n\n  \nLunar Comet\n", HISTORY])
+@pytest.mark.parametrize(
+    "query",
+    ["\n".join(HISTORY), "Dusty Saddle\r\n\n  \nLunar Comet\n", "Dusty\N{LINE SEPARATOR}Saddle\nLunar\fComet", HISTORY],
+)
 def test_the_protocol_of_cohere_and_jina_reads_the_history_line_by_line(client, ranking, path, query):
     answer = client.post(path, json={**RERANK, "query": query, "model": "mine"}).json()
     assert answer["model"] == "mine"
