@@ -106,7 +106,10 @@ def read_scores(source: Path, faults: FaultList) -> pd.DataFrame:
     if faults.total:
         return table
     ids = {column: _texts(table[column], column, faults) for column in ("user_id", "item_id")}
-    return pd.DataFrame({**ids, "score": _numbers(table["score"], "score", "a score", faults)})
+    scores = _numbers(table["score"], "score", "a score", faults)
+    is_large = np.isfinite(scores.to_numpy()) & (scores.abs() > np.finfo(np.float32).max).to_numpy()
+    faults.add_rows("a score must be at most 3.4e38, which 32 bits hold", "score", scores, is_large)
+    return pd.DataFrame({**ids, "score": scores})
 
 
 def items_of(ids: pd.Series[Any], texts: pd.Series[Any], names: tuple[str, str], faults: FaultList) -> pd.DataFrame:
