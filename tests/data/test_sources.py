@@ -154,6 +154,27 @@ def test_numbers_that_count_something_else_are_taken_as_they_are(write, times):
     assert tables.read(write(HEADER + rows))[0]["timestamp"].tolist() == list(times)
 
 
+def test_timestamps_that_a_spreadsheet_has_shortened_would_be_the_same_and_are_refused(write):
+    rows = "u,a,1.71717E+12\nu,b,1717171717000\nu,c,2E+12\n"
+    rule = "a timestamp must have all its digits: a spreadsheet has shortened this one, and others to the same"
+    assert faults(write(HEADER + rows)) == [
+        f"interactions.csv:2: timestamp: {rule} (got '1.71717E+12')",
+        f"interactions.csv:4: timestamp: {rule} (got '2E+12')",
+    ]
+    whole = HEADER + "u,a,1.5e+09\nu,b,1.717171717E+09\nu,c,1.717171717171E9\n"
+    assert tables.read(write(whole))[0]["timestamp"].tolist() == [1.5e9, 1717171717, 1717171717.171]
+
+
+def test_ids_that_a_spreadsheet_has_shortened_would_be_one_and_are_refused(write):
+    rows = "4.51E+15,a,1\n1e+16,b,2\nE+15,c,3\n12E+15,c,4\n4.51E15,c,4\n"
+    rule = "an id must have all its digits: a program has shortened this one, and perhaps others to the same"
+    assert faults(write(HEADER + rows, TEXTS + "5E+12,Dates\n")) == [
+        f"interactions.csv:2: user_id: {rule} (got '4.51E+15')",
+        f"interactions.csv:3: user_id: {rule} (got '1e+16')",
+        f"items.csv:5: item_id: {rule} (got '5E+12')",
+    ]
+
+
 def test_the_first_twenty_of_a_file_are_shown_and_all_counted(write):
     with pytest.raises(InputError) as caught:
         tables.read(write(HEADER + "u,,x\n" * 500))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from reranker.data.sources.reading.fault_list import FaultList, raise_faults
 from reranker.data.sources.reading.table_file import FIELD, TextFile, read_table
@@ -17,6 +18,7 @@ from reranker.item_text import CAPTION, ItemTemplate
 
 _INTERACTIONS = ("user_id", "item_id", "timestamp")
 _IMAGE, _FIELDS = "image", "fields"
+_SHORT = r"\s*\d(?:\.(\d+))?[eE]\+(\d{2,3})\s*"
 
 
 def read(config: TablesData) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -55,7 +57,7 @@ def read_interactions(
     result = pd.DataFrame(index=table.index)
     for column in ("user_id", "item_id"):
         if column in table:
-            result[column] = _texts(table[column], names.get(column, column), faults)
+            result[column] = _ids(table[column], names.get(column, column), faults)
     if "timestamp" in table:
         result["timestamp"] = _timestamps(table["timestamp"], names.get("timestamp", "timestamp"), faults)
     if "rating" in table:
@@ -105,7 +107,7 @@ def read_scores(source: Path, faults: FaultList) -> pd.DataFrame:
     table = read_table(source, ("user_id", "item_id", "score"), (), {}, faults)
     if faults.total:
         return table
-    ids = {column: _texts(table[column], column, faults) for column in ("user_id", "item_id")}
+    ids = {column: _ids(table[column], column, faults) for column in ("user_id", "item_id")}
     scores = _numbers(table["score"], "score", "a score", faults)
     is_large = np.isfinite(scores.to_numpy()) & (scores.abs() > np.finfo(np.float32).max).to_numpy()
     faults.add_rows("a score must be at most 3.4e38, which 32 bits hold", "score", scores, is_large)
@@ -114,7 +116,7 @@ def read_scores(source: Path, faults: FaultList) -> pd.DataFrame:
 
 def items_of(ids: pd.Series[Any], texts: pd.Series[Any], names: tuple[str, str], faults: FaultList) -> pd.DataFrame:
     """Columns item_id and text, checked; the file calls them `names`."""
-    ids, texts = _texts(ids, names[0], faults), _texts(texts, names[1], faults)
+    ids, texts = _ids(ids, names[0], faults), _texts(texts, names[1], faults)
     repeated = (ids.duplicated() & (ids.str.strip() != "")).to_numpy(dtype=bool)
     faults.add_rows("an item must have one row only", names[0], ids, repeated)
     return pd.DataFrame({"item_id": ids, "text": texts})
@@ -131,6 +133,14 @@ def fill(template: ItemTemplate, fields: pd.DataFrame) -> pd.Series[Any]:
     rows = zip(*(fields[name] for name in names), strict=True)
     texts = [template.fill(dict(zip(names, values, strict=True))) for values in rows]
     return pd.Series(texts, index=fields.index, dtype="str")
+
+
+def _ids(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Series[Any]:
+    """Texts none of which is a shortened number, as programs write long ids: 1.23457E+15 stands for many of them."""
+    is_short = values.str.fullmatch(_SHORT).to_numpy(dtype=bool)
+    rule = "an id must have all its digits: a program has shortened this one, and perhaps others to the same"
+    faults.add_rows(rule, column, values, is_short)
+    return _texts(values, column, faults)
 
 
 def _texts(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Series[Any]:
@@ -151,6 +161,9 @@ def _timestamps(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Se
     numbers = pd.to_numeric(values, errors="coerce")
     is_number = np.isfinite(numbers.to_numpy(dtype="float64"))
     if is_number.all():
+        if pd.api.types.is_string_dtype(values):
+            rule = "a timestamp must have all its digits: a spreadsheet has shortened this one, and others to the same"
+            faults.add_rows(rule, column, values, _lacks_digits(values))
         most, others = in_another_unit(numbers)
         for other in range(len(UNITS)):
             faults.add_rows(unit_rule(most, other), column, values, others == other)
@@ -174,3 +187,14 @@ def _timestamps(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Se
         )
         return numbers
     return dates.dt.as_unit("us").astype("int64") if is_date.all() else numbers
+
+
+def _lacks_digits(values: pd.Series[Any]) -> NDArray[np.bool_]:
+    """Which numbers are shortened to fewer digits than they had, as spreadsheets do: 1.71717E+12. Not R's 1.5e+09."""
+    lacks = values.str.fullmatch(_SHORT).to_numpy(dtype=bool) & values.str.contains("E", regex=False).to_numpy(
+        dtype=bool
+    )
+    if lacks.any():
+        parts = values[lacks].str.extract(_SHORT)
+        lacks[lacks] = (parts[0].fillna("").str.len() < parts[1].astype("int64")).to_numpy(dtype=bool)
+    return lacks
