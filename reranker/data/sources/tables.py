@@ -137,9 +137,8 @@ def fill(template: ItemTemplate, fields: pd.DataFrame) -> pd.Series[Any]:
 
 def _ids(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Series[Any]:
     """Texts none of which is a shortened number, as programs write long ids: 1.23457E+15 stands for many of them."""
-    is_short = values.str.fullmatch(_SHORT).to_numpy(dtype=bool)
     rule = "an id must have all its digits: a program has shortened this one, and perhaps others to the same"
-    faults.add_rows(rule, column, values, is_short)
+    faults.add_rows(rule, column, values, _shortened(values))
     return _texts(values, column, faults)
 
 
@@ -189,12 +188,21 @@ def _timestamps(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Se
     return dates.dt.as_unit("us").astype("int64") if is_date.all() else numbers
 
 
+def _shortened(values: pd.Series[Any]) -> NDArray[np.bool_]:
+    """Which texts are numbers of a few digits and an exponent."""
+    is_short = values.str.contains("+", regex=False).to_numpy(
+        dtype=bool, copy=True
+    )  # of millions, so the pattern comes second
+    if is_short.any():
+        is_short[is_short] = values[is_short].str.fullmatch(_SHORT).to_numpy(dtype=bool)
+    return is_short
+
+
 def _lacks_digits(values: pd.Series[Any]) -> NDArray[np.bool_]:
-    """Which numbers are shortened to fewer digits than they had, as spreadsheets do: 1.71717E+12. Not R's 1.5e+09."""
-    lacks = values.str.fullmatch(_SHORT).to_numpy(dtype=bool) & values.str.contains("E", regex=False).to_numpy(
-        dtype=bool
-    )
+    """Which numbers have fewer digits than they had, as spreadsheets shorten them: 1.71717E+12. Not R's 1.5e+09."""
+    lacks = _shortened(values)
     if lacks.any():
         parts = values[lacks].str.extract(_SHORT)
-        lacks[lacks] = (parts[0].fillna("").str.len() < parts[1].astype("int64")).to_numpy(dtype=bool)
+        lost = parts[0].fillna("").str.len() < parts[1].astype("int64")
+        lacks[lacks] = lost.to_numpy(dtype=bool) & values[lacks].str.contains("E", regex=False).to_numpy(dtype=bool)
     return lacks
