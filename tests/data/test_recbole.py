@@ -96,6 +96,11 @@ def test_a_first_line_without_types_is_refused(recbole):
     assert line.startswith("films.inter:1: the first line must name each field with its type, such as item_id:token")
 
 
+def test_a_field_that_occurs_twice_is_refused(recbole):
+    inter = INTER.replace("rating:float", "item_id:token", 1)
+    assert faults(recbole(inter)) == ["films.inter:1: item_id: a field must occur once"]
+
+
 def test_malformed_lines_are_told_with_their_field_and_rule(recbole):
     assert faults(recbole(INTER + "u\ta\n\ta\tgood\tinf\n")) == [
         "films.inter: at most 0.01 of the lines may be malformed, see data.most_malformed (got '2 of 6')",

@@ -190,9 +190,8 @@ def _timestamps(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Se
 
 def _shortened(values: pd.Series[Any]) -> NDArray[np.bool_]:
     """Which texts are numbers of a few digits and an exponent."""
-    is_short = values.str.contains("+", regex=False).to_numpy(
-        dtype=bool, copy=True
-    )  # of millions, so the pattern comes second
+    # of millions, so the pattern comes second
+    is_short = values.str.contains("+", regex=False).to_numpy(dtype=bool, copy=True)
     if is_short.any():
         is_short[is_short] = values[is_short].str.fullmatch(_SHORT).to_numpy(dtype=bool)
     return is_short
