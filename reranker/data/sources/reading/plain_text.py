@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 
-_TAG = re.compile(r"<[^>]*>")
+_TAG = re.compile(r"<[a-zA-Z/!][^>]*>")  # no tag is in "ages < 5 and > 2", nor in "I <3 it -> ever"
 
 
 def plain(value: object) -> str:
