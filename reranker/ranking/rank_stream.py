@@ -60,6 +60,7 @@ class RankStream:
                     requests[number] = _parsed(line)
             except InputError as error:
                 answers[number] = {"error": str(error), "line": number}
+                self.refused += 1
         for number, result in self._ranked(requests).items():
             request = requests[number]
             passed_on = {key: request[key] for key in request if key not in _QUESTION}
@@ -71,7 +72,7 @@ class RankStream:
                 self.answered += 1
             else:
                 answers[number] = {**passed_on, "error": str(result), "line": number}
-        self.refused += sum("error" in answer for answer in answers.values())
+                self.refused += 1
         return [answers[number] for number in sorted(answers)]
 
     def _ranked(self, requests: dict[int, dict[str, Any]]) -> dict[int, Ranking | InputError]:

@@ -154,6 +154,13 @@ def test_a_body_of_brackets_is_refused_as_deep_as_this_python_reads():
     )
 
 
+def test_a_line_that_holds_an_error_of_its_own_is_none_that_is_refused():
+    sink, stream = io.StringIO(), RankStream(_reranker(), None)
+    stream.run(io.BytesIO(line(error=None)), sink)
+    assert (stream.answered, stream.refused) == (1, 0)
+    assert "error" in json.loads(sink.getvalue())
+
+
 @pytest.mark.parametrize("length", [65_535, 65_537, 300_000])
 def test_a_line_beyond_the_limit_is_refused_and_not_kept(length, monkeypatch):
     monkeypatch.setenv("RERANKER_MOST_LINE_BYTES", "1000")

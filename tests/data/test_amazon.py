@@ -141,6 +141,22 @@ def test_products_without_a_title_are_left_out_and_counted(amazon):
     assert data.removed[0] == Removal("items without a text", 1, 0, 1)
 
 
+def test_a_title_that_is_no_number_in_python_is_none(amazon):
+    records = [{**METADATA[2018][0], "title": float("nan")}, *METADATA[2018][1:]]
+    data = load(amazon(2018, metadata=as_lines(records)))
+    assert data.item_texts == ["Tent & pegs", "Stove", "Rope"]
+    assert data.removed[0] == Removal("items without a text", 1, 0, 1)
+
+
+def test_half_a_letter_is_replaced_in_a_title_and_makes_an_id_a_malformed_line(amazon):
+    records = [{**METADATA[2018][0], "title": "Lamp \ud83d\ude00 \ud83d"}, *METADATA[2018][1:]]
+    reviews = [*REVIEWS[2018], {**REVIEWS[2018][0], "reviewerID": "A\ud83d"}]
+    data = load(amazon(2018, as_lines(reviews), as_lines(records), most_malformed=0.2))
+    assert "Lamp 😀 \N{REPLACEMENT CHARACTER}" in data.item_texts
+    step = "malformed lines of reviews.json (line 5: reviewerID: the text must be UTF-8 (got 'A\\ud83d'))"
+    assert data.removed[0] == Removal(step, 1, 0, 0)
+
+
 def test_metadata_of_other_products_are_refused(amazon):
     others = as_lines([{**record, "asin": f"X{record['asin'][1:]}"} for record in METADATA[2018]])
     assert faults(amazon(2018, metadata=others)) == [

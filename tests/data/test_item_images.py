@@ -200,6 +200,23 @@ def test_addresses_are_fetched_once_where_asked_for(tmp_path, monkeypatch):
     assert asked.count("/a.png") == 1
 
 
+def test_what_an_address_gives_that_is_no_image_is_not_kept(tmp_path):
+    drawn = draw(tmp_path / "a.png").read_bytes()
+    answers = {"/a.png": b"<html>try again later</html>", "/b.png": drawn[: len(drawn) // 2]}
+    with serving(answers) as (at, _):
+        cells = {"a": f"{at}/a.png", "b": f"{at}/b.png", "c": f"{at}/a.png", "d": f"{at}/b.png"}
+        with pytest.raises(InputError) as caught:
+            load(shop(tmp_path, cells, images={"fetch": True}))
+        answers |= {"/a.png": drawn, "/b.png": drawn}
+        images = load(shop(tmp_path, cells, images={"fetch": True, "missing": "text"})).images
+    assert {fault.rule for fault in caught.value.faults} == {
+        "an image must be one of PNG, JPEG, WEBP, GIF, BMP, TIFF",
+        "an image must be whole",
+    }
+    assert images is not None
+    assert all(images.open(item) is not None for item in range(4))
+
+
 def test_a_study_without_images_is_the_same_as_before_there_were_any(tmp_path):
     values: dict[str, Any] = {
         "study": {"name": "a", "trials": 1},

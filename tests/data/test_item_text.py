@@ -1,8 +1,11 @@
 """Templates of items' texts: what they make of fields, and what is no template."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
@@ -93,6 +96,14 @@ def test_columns_of_a_table_become_one_text(table, kind):
 def test_a_template_may_name_columns_that_are_called_like_ours(table, kind):
     data = load(table(PRODUCTS.rename(columns={"name": "text", "watts": "rating"}), "{text} {item_id} {rating}", kind))
     assert data.item_texts == ["Lamp a 5", "Tent b 0", "Stove c 90"]
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.large_list(pa.string())])
+def test_large_lists_and_numbers_that_are_none_of_parquet_become_words(table, kind):
+    config = table(PRODUCTS, "{name} | {tags} | {size}", "parquet")
+    tags, sizes = pa.array([["light"], [], None], kind), pa.array([1.5, math.nan, None])
+    pq.write_table(pa.table({"item_id": list("abc"), "name": list("LTS"), "tags": tags, "size": sizes}), config.items)
+    assert load(config).item_texts == ["L | light | 1.5", "T", "S"]
 
 
 def test_lists_and_missing_values_of_parquet_become_words(table):

@@ -96,6 +96,11 @@ def test_a_first_line_without_types_is_refused(recbole):
     assert line.startswith("films.inter:1: the first line must name each field with its type, such as item_id:token")
 
 
+def test_a_field_that_occurs_twice_is_refused(recbole):
+    inter = INTER.replace("rating:float", "item_id:token", 1)
+    assert faults(recbole(inter)) == ["films.inter:1: item_id: a field must occur once"]
+
+
 def test_malformed_lines_are_told_with_their_field_and_rule(recbole):
     assert faults(recbole(INTER + "u\ta\n\ta\tgood\tinf\n")) == [
         "films.inter: at most 0.01 of the lines may be malformed, see data.most_malformed (got '2 of 6')",
@@ -111,6 +116,15 @@ def test_few_malformed_lines_are_left_out_and_counted(recbole):
     assert data.removed[0].rows == 1
     assert data.removed[0].step.startswith("malformed lines of films.inter (line 6: a line must have 4 fields")
     assert data.sequences[0].tolist() == [0, 2, 1, 3]
+
+
+def test_times_in_two_units_are_refused_with_the_first_line_that_differs(recbole):
+    inter = INTER.replace("30.5", "1700000000000").replace("10\n", "1700000000\n").replace("20\n", "1700000001\n")
+    (line,) = faults(recbole(inter))
+    assert line == (
+        "films.inter:2: timestamp: times must be of one unit: most are seconds since 1970, this is in milliseconds "
+        + "(got '1700000000000'); 1 of 4 are in another unit"
+    )
 
 
 def test_absent_files_are_told_with_the_place_to_get_them(recbole, tmp_path):

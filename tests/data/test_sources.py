@@ -138,6 +138,43 @@ def test_a_mixture_of_numbers_and_dates_is_refused(write):
     ]
 
 
+def test_a_mixture_of_seconds_and_milliseconds_is_refused(write):
+    times = [1_700_000_000_000, 1_700_000_000, 1_700_000_001_000, 0]
+    rows = "".join(f"u,{item},{time}\n" for item, time in zip("abca", times, strict=True))
+    assert faults(write(HEADER + rows)) == [
+        "interactions.csv:3: timestamp: times must be of one unit: most are milliseconds since 1970, this is in seconds (got '1700000000')"
+    ]
+
+
+@pytest.mark.parametrize(
+    "times", [(0, 1_700_000_000, 900_000_000_000, 5_000_000_000), (20180630, 201806301200, 2018063012, 1)]
+)
+def test_numbers_that_count_something_else_are_taken_as_they_are(write, times):
+    rows = "".join(f"u,{item},{time}\n" for item, time in zip("abca", times, strict=True))
+    assert tables.read(write(HEADER + rows))[0]["timestamp"].tolist() == list(times)
+
+
+def test_timestamps_that_a_spreadsheet_has_shortened_would_be_the_same_and_are_refused(write):
+    rows = "u,a,1.71717E+12\nu,b,1717171717000\nu,c,2E+12\n"
+    rule = "a timestamp must have all its digits: a spreadsheet has shortened this one, and others to the same"
+    assert faults(write(HEADER + rows)) == [
+        f"interactions.csv:2: timestamp: {rule} (got '1.71717E+12')",
+        f"interactions.csv:4: timestamp: {rule} (got '2E+12')",
+    ]
+    whole = HEADER + "u,a,1.5e+09\nu,b,1.717171717E+09\nu,c,1.717171717171E9\n"
+    assert tables.read(write(whole))[0]["timestamp"].tolist() == [1.5e9, 1717171717, 1717171717.171]
+
+
+def test_ids_that_a_spreadsheet_has_shortened_would_be_one_and_are_refused(write):
+    rows = "4.51E+15,a,1\n1e+16,b,2\nE+15,c,3\n12E+15,c,4\n4.51E15,c,4\n"
+    rule = "an id must have all its digits: a program has shortened this one, and perhaps others to the same"
+    assert faults(write(HEADER + rows, TEXTS + "5E+12,Dates\n")) == [
+        f"interactions.csv:2: user_id: {rule} (got '4.51E+15')",
+        f"interactions.csv:3: user_id: {rule} (got '1e+16')",
+        f"items.csv:5: item_id: {rule} (got '5E+12')",
+    ]
+
+
 def test_the_first_twenty_of_a_file_are_shown_and_all_counted(write):
     with pytest.raises(InputError) as caught:
         tables.read(write(HEADER + "u,,x\n" * 500))
@@ -372,6 +409,29 @@ def test_unfit_movielens_places(tmp_path):
         load(MovieLensData(path=tmp_path / "cut.zip"))
     with pytest.raises(InputError, match=r"must hold ratings.csv and movies.csv or ratings.dat"):
         load(MovieLensData(path=tmp_path))
+
+
+def test_of_several_movielens_releases_none_is_taken_silently(tmp_path):
+    for layout, name in ((small, "ml-20m"), (small, "ml-25m"), (one_million, "ml-1m")):
+        layout(tmp_path / "data" / name)
+    rule = r"data.path: a MovieLens folder or zip must hold one release, and this has ml-1m, ml-20m, ml-25m; name the folder"
+    with pytest.raises(InputError, match=rule):
+        load(MovieLensData(path=tmp_path / "data"))
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for file in sorted((tmp_path / "data").glob("*/*")):
+            archive.write(file, file.relative_to(tmp_path / "data"))
+    with pytest.raises(InputError, match=rule):
+        load(MovieLensData(path=tmp_path / "all.zip"))
+    assert load(MovieLensData(path=tmp_path / "data" / "ml-1m", min_user=3, min_item=1)).user_ids == ["9"]
+
+
+def test_a_movielens_release_has_both_files_in_one_folder(tmp_path):
+    small(tmp_path / "ml" / "a")
+    small(tmp_path / "ml" / "b")
+    (tmp_path / "ml" / "a" / "movies.csv").unlink()
+    (tmp_path / "ml" / "b" / "ratings.csv").unlink()
+    with pytest.raises(InputError, match=r"must hold ratings.csv and movies.csv or ratings.dat"):
+        load(MovieLensData(path=tmp_path / "ml"))
 
 
 def altered(tmp_path: Path, of_ratings: dict[int, bytes]) -> Path:

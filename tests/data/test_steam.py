@@ -78,6 +78,11 @@ def test_a_template_is_made_of_a_game_s_fields(steam):
     ]
 
 
+def test_no_words_between_signs_that_are_no_tag_are_lost(steam):
+    games = [{**GAMES[0], "title": "I <3 cats -> <b>all</b><br/>"}, *GAMES[1:]]
+    assert load(steam(games="".join(f"{record}\n" for record in games))).item_texts[0] == "I <3 cats -> all"
+
+
 def test_a_game_without_an_id_is_a_malformed_line(steam):
     assert load(steam()).removed[0] == Removal(
         "malformed lines of games.json (line 5: id: an id must be given, as text or a whole number)", 0, 0, 1

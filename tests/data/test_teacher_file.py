@@ -55,6 +55,7 @@ def test_all_faults_of_rows_are_told_together(scores, tmp_path):
     broken = scores.astype({"score": object}).head(6)
     broken.loc[1, "score"] = "much"
     broken.loc[2, "score"] = float("inf")
+    broken.loc[3, "score"] = -1e39
     broken.loc[4, "user_id"] = " "
     with pytest.raises(InputError) as caught:
         prepared(broken, tmp_path / "scores.csv")
@@ -62,6 +63,7 @@ def test_all_faults_of_rows_are_told_together(scores, tmp_path):
     assert found == [
         ("scores.csv", 3, "score", "a score must be a finite number"),
         ("scores.csv", 4, "score", "a score must be a finite number"),
+        ("scores.csv", 5, "score", "a score must be at most 3.4e38, which 32 bits hold"),
         ("scores.csv", 6, "user_id", "must not be empty"),
     ]
 

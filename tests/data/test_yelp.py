@@ -98,9 +98,29 @@ def test_malformed_lines_are_told_with_their_field_and_rule(yelp):
     assert faults(yelp(as_lines(REVIEWS) + as_lines(broken))) == [
         "review.json: at most 0.01 of the lines may be malformed, see data.most_malformed (got '3 of 7')",
         "review.json:5: stars: a rating must be from 1 to 5 (got 0)",
-        "review.json:6: date: a time must be a number or an ISO date (got 'last week')",
+        "review.json:6: date: a time must be an ISO date, as most of the first ones are (got 'last week')",
         "review.json:7: user_id: an id must be given, as text or a whole number",
     ]
+
+
+@pytest.mark.parametrize(
+    ("times", "fault"),
+    [
+        (["2018-07-07", "2018-07-08", "2018-07-09", 1_500_000_000], "4: date: a time must be an ISO date, as most of the first ones are (got 1500000000)"),
+        ([3, "4", 2.5, "2018-07-07"], "4: date: a time must be a number, as most of the first ones are (got '2018-07-07')"),
+        ([1_500_000_000, 1_500_000_001, 1_500_000_002_000, 0], "3: date: times must be of one unit: most are seconds since 1970, this is in milliseconds (got 1500000002000); 1 of 4 are in another unit"),
+    ],
+)  # fmt: skip
+def test_times_in_which_a_file_would_have_no_order_are_refused(yelp, times, fault):
+    reviews = [{**review, "date": time} for review, time in zip(REVIEWS, times, strict=True)]
+    assert f"review.json:{fault}" in faults(yelp(as_lines(reviews)))
+
+
+def test_dates_may_be_written_in_several_ways(yelp):
+    times = ["2018-07-07T10:00:00Z", "20180706", "2018-07-07 11:00:00+02:00", "2018-W28-1"]
+    reviews = [{**review, "date": time} for review, time in zip(REVIEWS, times, strict=True)]
+    data = load(yelp(as_lines(reviews)))
+    assert [data.item_ids[item] for item in data.sequences[0]] == ["b1", "b3", "b2", "b4"]
 
 
 def test_absent_files_are_told_with_the_place_to_get_them(tmp_path):

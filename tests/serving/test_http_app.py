@@ -15,6 +15,7 @@ from reranker.modeling.model_loading import load_base
 from reranker.ranking.list_ranker import Question, Ranking
 from reranker.ranking.ranker import Reranker
 from tune.serving.http_app import Limits, make_app
+from tune.serving.rank_requests import RerankRequest
 
 HISTORY, CANDIDATES = ["Dusty Saddle", "Lunar Comet"], ["Silly Clown", "Tender Kiss", "Secret Bride", "Wild Reef"]
 LIMITS = Limits(candidates=5, body_bytes=2000)
@@ -65,6 +66,12 @@ def test_a_request_may_ask_for_more_orders_of_the_candidates(client, reranker):
     body = {"history": HISTORY, "candidates": CANDIDATES, "permutations": 3}
     expected = reranker.rank(HISTORY, CANDIDATES, permutations=3)
     assert client.post("/rank", json=body).json()["probabilities"] == pytest.approx(expected.probabilities)
+
+
+def test_a_query_has_a_title_a_line_and_no_other_mark_within_a_title_ends_it():
+    query = "Dusty\N{LINE SEPARATOR}Saddle\r\n\n  \nLunar\fComet\rWild Reef"
+    history, _ = RerankRequest(query=query, documents=CANDIDATES).question()
+    assert history == ["Dusty\N{LINE SEPARATOR}Saddle", "Lunar\fComet", "Wild Reef"]
 
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])

@@ -6,6 +6,7 @@ client libraries speak as well; its `query` is the history: a title a line, the 
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from reranker.ranking.list_ranker import Question, Ranking
 from reranker.ranking.rank_stream import as_records
 from reranker.storage.pydantic_faults import rule_of as field_rule
 
+_LINE_END = re.compile(r"\r\n|\n|\r")  # `splitlines` would also cut titles at U+2028 and others within them
 MOST_PERMUTATIONS = 64  # of one request: each costs as much as a list
 
 
@@ -96,7 +98,7 @@ class RerankRequest(_Body):
 
     def question(self) -> Question:
         """What the reranker is asked; blank lines of a query are left out."""
-        titles = self.query.splitlines() if isinstance(self.query, str) else self.query
+        titles = _LINE_END.split(self.query) if isinstance(self.query, str) else self.query
         return [title for title in titles if title.strip()], self.documents
 
 

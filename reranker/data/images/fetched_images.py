@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -25,16 +26,21 @@ def is_url(text: str) -> bool:
     return "://" in text
 
 
-def fetched(url: str) -> Path:
+def fetched(url: str, check: Callable[[bytes], object]) -> Path:
     """The file that was fetched from this address, now or before.
 
+    Args:
+        check: raises ValueError of what is no image: a page that says so, or half of one. That is not kept, and asked for again
+            the next time.
+
     Raises:
-        ValueError: the address is none, or what it gives breaks a limit; the message is the rule.
+        ValueError: the address is none, or what it gives breaks a limit or the check; the message is the rule.
         OSError: it cannot be kept.
     """
     path = cache_folder() / "images" / "fetched" / hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()
     if not path.is_file():
         content = _content(url)
+        check(content)
         make_folder(path.parent)
         write_file(path, content)
     return path

@@ -211,7 +211,7 @@ def _found(cell: str, source: ImageSource, folder: Path) -> _Found:
         if is_url(cell):
             if not source.fetch:
                 return _Found(rule="an image must be a file on this machine, not an address")
-            path = fetched(cell)
+            path = fetched(cell, opened)
         else:
             path = folder / user_path(cell)
         if not path.is_file():

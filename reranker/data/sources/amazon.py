@@ -15,7 +15,7 @@ from itertools import chain
 
 from reranker.data.sources.origin import AMAZON, Origin
 from reranker.data.sources.reading.line_file import LineFile, Record, json_record, literal_record, separated_record
-from reranker.data.sources.reading.plain_text import plain
+from reranker.data.sources.reading.plain_text import plain, whole_letters
 from reranker.data.sources.reading.streamed_tables import Imported, InteractionRows, ItemRows, RowFields, tables_of
 from reranker.data_config import AmazonData
 from reranker.item_text import ItemTemplate
@@ -159,13 +159,13 @@ def _field(record: Record, name: str) -> str:
     if name == "brand":
         details = record.get("details")
         own = details.get("Brand") if isinstance(details, dict) else None
-        return plain(record.get("brand") or own or record.get("store"))
+        return plain(record.get("brand")) or plain(own) or plain(record.get("store"))
     if name == "category":
-        return plain(record.get("category") or record.get("categories"))
+        return plain(record.get("category")) or plain(record.get("categories"))
     if name == "main_category":
-        return plain(record.get("main_category") or record.get("main_cat"))
+        return plain(record.get("main_category")) or plain(record.get("main_cat"))
     if name == "features":
-        return plain(record.get("features") or record.get("feature"))
+        return plain(record.get("features")) or plain(record.get("feature"))
     return plain(record.get(name))
 
 
@@ -194,4 +194,4 @@ def _first(listed: object) -> str:
 
 
 def _address(value: object) -> str:
-    return value.strip() if isinstance(value, str) else ""
+    return whole_letters(value.strip()) if isinstance(value, str) else ""

@@ -12,7 +12,7 @@ import tempfile
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -234,9 +234,9 @@ def _fetch(target: Path, searched: list[Path]) -> Path:
 def _open(path: Path) -> tuple[_Layout, tuple[bytes, bytes]]:
     """The layout, and the content of its ratings and movies files."""
     if path.is_dir():
-        inside = {file.name: file for file in [*sorted(path.glob("*/*")), *sorted(path.glob("*"))] if file.is_file()}
-        layout = _layout(path, inside)
-        return layout, (inside[layout.ratings].read_bytes(), inside[layout.movies].read_bytes())
+        inside = [file for file in (*path.glob("*"), *path.glob("*/*")) if file.is_file()]
+        layout, folder = _release(path, [PurePosixPath(file.relative_to(path).as_posix()) for file in inside])
+        return layout, ((path / folder / layout.ratings).read_bytes(), (path / folder / layout.movies).read_bytes())
     if not path.is_file():
         hint = f"looked for {path.absolute()}; {ANY_MOVIELENS.hint}, or leave it out to have ml-latest-small fetched"
         raise InputError(
@@ -244,9 +244,10 @@ def _open(path: Path) -> tuple[_Layout, tuple[bytes, bytes]]:
         )
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {PurePosixPath(name).name: name for name in archive.namelist()}
-            layout = _layout(path, members)
-            return layout, (_member(archive, members[layout.ratings]), _member(archive, members[layout.movies]))
+            members = {PurePosixPath(name): name for name in archive.namelist()}
+            layout, folder = _release(path, members)
+            ratings, movies = (_member(archive, members[folder / name]) for name in (layout.ratings, layout.movies))
+            return layout, (ratings, movies)
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -286,12 +287,26 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
         raise zipfile.BadZipFile(str(error)) from error
 
 
-def _layout(path: Path, files: dict[str, Path] | dict[str, str]) -> _Layout:
+def _release(path: Path, files: Collection[PurePosixPath]) -> tuple[_Layout, PurePosixPath]:
+    """The layout of the only release in the folder or zip, and where in it both of its files are.
+
+    Raises:
+        InputError: there is none, or several stand beside each other.
+    """
+    found: dict[PurePosixPath, _Layout] = {}
     for layout in _LAYOUTS:
-        if layout.ratings in files and layout.movies in files:
-            return layout
-    pairs = " or ".join(f"{layout.ratings} and {layout.movies}" for layout in _LAYOUTS)
-    raise InputError([Fault(f"a MovieLens folder or zip must hold {pairs}", str(path), field="data.path")])
+        for file in files:
+            if file.name == layout.ratings and file.with_name(layout.movies) in files:
+                found.setdefault(file.parent, layout)
+    outermost = min((len(folder.parts) for folder in found), default=0)
+    releases = sorted(folder for folder in found if len(folder.parts) == outermost)
+    if not releases:
+        pairs = " or ".join(f"{layout.ratings} and {layout.movies}" for layout in _LAYOUTS)
+        raise InputError([Fault(f"a MovieLens folder or zip must hold {pairs}", str(path), field="data.path")])
+    if len(releases) > 1:
+        rule = f"a MovieLens folder or zip must hold one release, and this has {', '.join(map(str, releases))}"
+        raise InputError([Fault(rule, str(path), field="data.path", hint="name the folder of one")])
+    return found[releases[0]], releases[0]
 
 
 def _utf8(data: bytes) -> bytes:

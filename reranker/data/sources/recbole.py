@@ -87,6 +87,9 @@ def _names(file: LineFile) -> tuple[str, ...]:
         file.refuse(rule, 1, value=untyped[0][:80])
         return ()
     names = tuple(entry.rpartition(":")[0] for entry in header)
+    if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        file.refuse("a field must occur once", 1, repeated[0])
+        return ()
     file.parse = separated_record(names, "\t")
     return names
 

@@ -53,4 +53,4 @@ def _seconds(text: str) -> float:
 
 
 def _field(record: Record, name: str) -> str:
-    return plain(record.get(name) or (record.get("app_name") if name == "title" else None))
+    return plain(record.get(name)) or plain(record.get("app_name") if name == "title" else None)

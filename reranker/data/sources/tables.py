@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from reranker.data.sources.reading.fault_list import FaultList, raise_faults
 from reranker.data.sources.reading.table_file import FIELD, TextFile, read_table
+from reranker.data.sources.reading.time_units import UNITS, in_another_unit, unit_rule
 from reranker.data_config import ItemImageSource, TablesData
 from reranker.item_text import CAPTION, ItemTemplate
 
 _INTERACTIONS = ("user_id", "item_id", "timestamp")
 _IMAGE, _FIELDS = "image", "fields"
+_SHORT = r"\s*\d(?:\.(\d+))?[eE]\+(\d{2,3})\s*"
 
 
 def read(config: TablesData) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -41,7 +44,7 @@ def read_interactions(
 ) -> pd.DataFrame:
     """Columns user_id, item_id (text, as written), timestamp, and rating (float64) where the file has it.
 
-    Timestamps are all numbers (of any unit, unchanged, int64 or float64) or all ISO 8601 dates (converted to int64
+    Timestamps are all numbers (of any one unit, unchanged, int64 or float64) or all ISO 8601 dates (converted to int64
     microseconds since 1970; UTC if there is no zone). The index is each row's line, 1-based and counting the header; in
     a Parquet file it is the number of the row.
 
@@ -54,7 +57,7 @@ def read_interactions(
     result = pd.DataFrame(index=table.index)
     for column in ("user_id", "item_id"):
         if column in table:
-            result[column] = _texts(table[column], names.get(column, column), faults)
+            result[column] = _ids(table[column], names.get(column, column), faults)
     if "timestamp" in table:
         result["timestamp"] = _timestamps(table["timestamp"], names.get("timestamp", "timestamp"), faults)
     if "rating" in table:
@@ -104,13 +107,16 @@ def read_scores(source: Path, faults: FaultList) -> pd.DataFrame:
     table = read_table(source, ("user_id", "item_id", "score"), (), {}, faults)
     if faults.total:
         return table
-    ids = {column: _texts(table[column], column, faults) for column in ("user_id", "item_id")}
-    return pd.DataFrame({**ids, "score": _numbers(table["score"], "score", "a score", faults)})
+    ids = {column: _ids(table[column], column, faults) for column in ("user_id", "item_id")}
+    scores = _numbers(table["score"], "score", "a score", faults)
+    is_large = np.isfinite(scores.to_numpy()) & (scores.abs() > np.finfo(np.float32).max).to_numpy()
+    faults.add_rows("a score must be at most 3.4e38, which 32 bits hold", "score", scores, is_large)
+    return pd.DataFrame({**ids, "score": scores})
 
 
 def items_of(ids: pd.Series[Any], texts: pd.Series[Any], names: tuple[str, str], faults: FaultList) -> pd.DataFrame:
     """Columns item_id and text, checked; the file calls them `names`."""
-    ids, texts = _texts(ids, names[0], faults), _texts(texts, names[1], faults)
+    ids, texts = _ids(ids, names[0], faults), _texts(texts, names[1], faults)
     repeated = (ids.duplicated() & (ids.str.strip() != "")).to_numpy(dtype=bool)
     faults.add_rows("an item must have one row only", names[0], ids, repeated)
     return pd.DataFrame({"item_id": ids, "text": texts})
@@ -127,6 +133,13 @@ def fill(template: ItemTemplate, fields: pd.DataFrame) -> pd.Series[Any]:
     rows = zip(*(fields[name] for name in names), strict=True)
     texts = [template.fill(dict(zip(names, values, strict=True))) for values in rows]
     return pd.Series(texts, index=fields.index, dtype="str")
+
+
+def _ids(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Series[Any]:
+    """Texts none of which is a shortened number, as programs write long ids: 1.23457E+15 stands for many of them."""
+    rule = "an id must have all its digits: a program has shortened this one, and perhaps others to the same"
+    faults.add_rows(rule, column, values, _shortened(values))
+    return _texts(values, column, faults)
 
 
 def _texts(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Series[Any]:
@@ -147,6 +160,12 @@ def _timestamps(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Se
     numbers = pd.to_numeric(values, errors="coerce")
     is_number = np.isfinite(numbers.to_numpy(dtype="float64"))
     if is_number.all():
+        if pd.api.types.is_string_dtype(values):
+            rule = "a timestamp must have all its digits: a spreadsheet has shortened this one, and others to the same"
+            faults.add_rows(rule, column, values, _lacks_digits(values))
+        most, others = in_another_unit(numbers)
+        for other in range(len(UNITS)):
+            faults.add_rows(unit_rule(most, other), column, values, others == other)
         return numbers
     rule = "a timestamp must be a number or an ISO date"
     if pd.api.types.is_numeric_dtype(values):
@@ -167,3 +186,22 @@ def _timestamps(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Se
         )
         return numbers
     return dates.dt.as_unit("us").astype("int64") if is_date.all() else numbers
+
+
+def _shortened(values: pd.Series[Any]) -> NDArray[np.bool_]:
+    """Which texts are numbers of a few digits and an exponent."""
+    # of millions, so the pattern comes second
+    is_short = values.str.contains("+", regex=False).to_numpy(dtype=bool, copy=True)
+    if is_short.any():
+        is_short[is_short] = values[is_short].str.fullmatch(_SHORT).to_numpy(dtype=bool)
+    return is_short
+
+
+def _lacks_digits(values: pd.Series[Any]) -> NDArray[np.bool_]:
+    """Which numbers have fewer digits than they had, as spreadsheets shorten them: 1.71717E+12. Not R's 1.5e+09."""
+    lacks = _shortened(values)
+    if lacks.any():
+        parts = values[lacks].str.extract(_SHORT)
+        lost = parts[0].fillna("").str.len() < parts[1].astype("int64")
+        lacks[lacks] = lost.to_numpy(dtype=bool) & values[lacks].str.contains("E", regex=False).to_numpy(dtype=bool)
+    return lacks

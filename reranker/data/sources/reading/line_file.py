@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from reranker.data.sources.reading.fault_list import FaultList
+from reranker.data.sources.reading.plain_text import whole_letters
 from reranker.errors import EnvironmentFault, first_line
 from reranker.storage.file_kinds import what_it_is
 from reranker.storage.limits import LINE_BYTES, UNPACKED_TIMES
@@ -80,8 +81,11 @@ class LineFile:
 
     def head(self, count: int) -> list[Record]:
         """The first sound records, without a note of the others."""
-        probe = LineFile(self.path, self.parse, self.origin, self.most_malformed, self.has_header)
-        return [record for _, record in islice(probe, count)]
+        return [record for _, record in islice(self.again(), count)]
+
+    def again(self) -> LineFile:
+        """The same file, to be read without a note of what is wrong."""
+        return LineFile(self.path, self.parse, self.origin, self.most_malformed, self.has_header)
 
     def first_line(self) -> str:
         """The first line that is not blank, as far as it is text; empty if there is none."""
@@ -138,7 +142,10 @@ class LineFile:
         if type(value) is int:
             return str(value)
         if isinstance(value, str) and value.strip() and "\0" not in value:
-            return value
+            if whole_letters(value) == value:
+                return value
+            self.reject(line, name, "the text must be UTF-8", value)
+            return None
         self.reject(line, name, "an id must be given, as text or a whole number", value)
         return None
 
@@ -218,19 +225,14 @@ def separated_record(names: tuple[str, ...], separator: str) -> Parse:
     return parse
 
 
-def date_or_number(value: object) -> float:
-    """A number as it is, or an ISO date, perhaps with a time, in seconds since 1970; UTC if it has no zone.
+def seconds_of(value: str) -> float:
+    """An ISO date, perhaps with a time, in seconds since 1970; UTC if it has no zone.
 
     Raises:
-        ValueError: it is neither.
+        ValueError, TypeError: it is none.
     """
-    if not isinstance(value, str):
-        return float(value)  # type: ignore[arg-type]  # raises TypeError
-    try:
-        return float(value)
-    except ValueError:
-        date = datetime.fromisoformat(value)
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    date = datetime.fromisoformat(value)
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 def _record(value: object, rule: str) -> Record:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from reranker.data.interactions import Removal
 from reranker.data.sources.reading.fault_list import raise_faults
 from reranker.data.sources.reading.line_file import Clock, LineFile, Record
 from reranker.data.sources.reading.plain_text import plain
+from reranker.data.sources.reading.time_units import in_another_unit, unit_rule, units_of
 from reranker.errors import Fault, InputError
 from reranker.item_text import ItemTemplate
 
@@ -44,6 +46,11 @@ class InteractionRows:
     def __len__(self) -> int:
         return len(self._times)
 
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """Of each row."""
+        return np.array(self._times)
+
     def add(self, user: str, item: str, time: float, rating: float | None = None) -> None:
         """One row; either all have a rating or none."""
         self._user_codes.append(self._users.setdefault(user, len(self._users)))
@@ -57,7 +64,7 @@ class InteractionRows:
         columns = {
             "user_id": _categorical(self._users, self._user_codes),
             "item_id": _categorical(self.items, self._item_codes),
-            "timestamp": np.array(self._times),
+            "timestamp": self.times,
         }
         return pd.DataFrame(columns | ({"rating": np.array(self._ratings)} if self._ratings else {}))
 
@@ -90,13 +97,27 @@ class RowFields:
                     and self.ratings[0] <= (stars := float(rating)) <= self.ratings[1]
                     and user.strip()
                     and item.strip()
-                    and "\0" not in user + item
+                    and b"\0" not in (user + item).encode()  # half a letter is no UTF-8: a ValueError
                 ):
                     rows.add(user, item, second, stars if self.rating else None)
                     continue
             except (KeyError, ValueError, TypeError, OverflowError):
                 pass
             self.add_or_reject(file, line, record, rows)
+        self._check_unit(file, rows)
+
+    def _check_unit(self, file: LineFile, rows: InteractionRows) -> None:
+        """Refuse a file whose times are in several units, and name the first line that differs from most."""
+        most, others = in_another_unit(rows.times)
+        if (others < 0).all():
+            return
+        for line, record in file.again():
+            with suppress(KeyError, ValueError, TypeError, OverflowError):
+                unit = int(units_of(self.clock(record[self.time])))
+                if unit in others and unit >= 0:
+                    hint = f"{np.count_nonzero(others >= 0):,} of {len(rows):,} are in another unit"
+                    file.refuse(unit_rule(most, unit), line, self.time, record[self.time], hint)
+                    return
 
     def add_or_reject(self, file: LineFile, line: int, record: Record, rows: InteractionRows) -> None:
         """One line, with each of its faults."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -250,9 +251,11 @@ def _read_parquet(
 def _words(values: pa.ChunkedArray) -> pd.Series[Any] | None:
     """A field's values as text, several ones after each other; None for other types."""
     kind = values.type
-    if pa.types.is_list(kind) and _is_text(kind.value_type):
+    if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _is_text(kind.value_type):
         return pd.Series([", ".join(text for text in row or () if text) for row in values.to_pylist()], dtype="str")
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        if pa.types.is_floating(kind):
+            values = pc.if_else(pc.is_nan(values), None, values)  # a missing number, as some write it
         numbers: pd.Series[Any] = values.cast(pa.string()).to_pandas().astype("str").fillna("")
         return numbers
     return None
