@@ -178,7 +178,7 @@ class StudyFolder:
         Raises:
             EnvironmentFault: there is none; the message lists those that exist.
         """
-        for path in (Path(study).expanduser(), runs / study):
+        for path in (Path(os.path.expanduser(study)), runs / study):
             if any(os.path.isfile(path / name) for name in ("manifest.json", "optuna.log")):  # either may be lost
                 return StudyFolder(path.resolve())
         names = sorted(manifest.parent.name for manifest in runs.glob("[!.]*/manifest.json"))
