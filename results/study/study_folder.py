@@ -425,7 +425,7 @@ class StudyFolder:
 
     def read_manifest(self) -> dict[str, Any]:
         """What `write_manifest` stored."""
-        return read_json(self.path / "manifest.json", {"metric": str, "references": dict})
+        return read_json(self.path / "manifest.json", {"metric": str})
 
     def read_data_config(self) -> DataConfig:
         """The data that the study's trials were trained and scored on."""
