@@ -14,7 +14,6 @@ from reranker.storage.atomic_files import (
     DamagedFile,
     as_line,
     read_bytes,
-    read_lines,
     read_text,
     write_file,
     write_json,
@@ -70,7 +69,7 @@ def _lost_readings(study: StudyFolder, findings: list[FileFinding]) -> Iterator[
         elif finding.damage.path == study.journal and "lacks a reading" in finding.damage.damage:
             with study.locked():
                 journal = Journal(study.journal)
-                for reading in read_lines(path)[len(journal.readings) :]:
+                for reading in study.readings()[len(journal.readings) :]:
                     journal.remember_reading(reading)
             yield FileFinding(finding.damage, Outcome.REBUILT, "it was added from test_readings.jsonl")
 

@@ -169,9 +169,17 @@ def read_adjustment(folder: Path) -> Adjustment:
     path, facts = folder / ADAPTER_FACTS, read_facts(folder)
     temperature, prior = facts.get("temperature", 1.0), facts.get("label_prior", [])
     numbers = [temperature, *prior] if isinstance(prior, list) else [None]
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers) or temperature <= 0:
+    if not all(map(_is_finite, numbers)) or temperature <= 0:
         raise DamagedFile(path, "is damaged: temperature and label_prior must be finite numbers, temperature above 0")
     return Adjustment(float(temperature), tuple(map(float, prior)))
+
+
+def _is_finite(number: Any) -> bool:
+    """Whether it is a number that a float holds."""
+    try:
+        return type(number) in (int, float) and math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def take_adjustment(source: Path, target: Path) -> None:

@@ -40,6 +40,7 @@ from reranker.errors import EnvironmentFault
 from reranker.metrics import Picks, Ranks
 from reranker.storage.atomic_files import (
     DamagedFile,
+    Fields,
     append_line,
     read_bytes,
     read_json,
@@ -57,6 +58,8 @@ if TYPE_CHECKING:  # reading a folder need not wait for torch
     from reranker.data.recommenders.collaborative_scores import TitleScores
     from reranker.modeling.lora.label_skill import Skill
 
+STEP: Fields = {"examples": int}  # what a line of `steps.jsonl` has
+NOTE: Fields = {"note": str}  # what a line of `notes.jsonl` has
 _LIBRARIES = ("torch", "transformers", "peft", "trl")
 _FILES = "files.json"  # in a training state: the checksum of every other file
 _RANKS = ["greater", "ties"]
@@ -122,7 +125,7 @@ class TrialFolder:
         Raises:
             DamagedFile: they are not what was written.
         """
-        return read_lines(self.path / "epochs.jsonl")
+        return read_lines(self.path / "epochs.jsonl", {"epoch": float})
 
     def append_step(self, figures: dict[str, Any]) -> None:
         """Add a line about an optimiser step; dropped if it can't be written."""
@@ -133,7 +136,7 @@ class TrialFolder:
         """The lines about steps, by `examples`; of a step that was trained again after a kill the last one. Empty if
         they are damaged."""
         try:
-            lines = {line["examples"]: line for line in read_lines(self.path / "steps.jsonl")}
+            lines = {line["examples"]: line for line in read_lines(self.path / "steps.jsonl", STEP)}
         except DamagedFile:
             return []
         return [lines[examples] for examples in sorted(lines)]
@@ -146,7 +149,7 @@ class TrialFolder:
     def read_notes(self) -> list[str]:
         """The notes in order; if they are damaged, one note that says so."""
         try:
-            return [line["note"] for line in read_lines(self.path / "notes.jsonl")]
+            return [line["note"] for line in read_lines(self.path / "notes.jsonl", NOTE)]
         except DamagedFile as damage:
             return [f"its notes are lost: {damage.path.name} {damage.damage}"]
 

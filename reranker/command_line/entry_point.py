@@ -58,8 +58,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one sentence without secrets, and exit with code 2."""
         _, unknown, words = message.partition("unrecognized arguments: ")
-        if unknown and (meant := close_to(words.split()[0].partition("=")[0], self._option_string_actions)):
-            message = f"{message}; {meant}"
+        if unknown:
+            option = words.split()[0].partition("=")[0]
+            known = option in self._option_string_actions  # then it stands behind an act of control's
+            meant = (
+                f"{option} stands before STUDY and what to do"
+                if known
+                else close_to(option, self._option_string_actions)
+            )
+            message = f"{message}; {meant}" if meant else message
         say(f"error: {masked(message)}; {self.prog} --help lists what there is", error=True)
         sys.exit(2)
 

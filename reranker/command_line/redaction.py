@@ -11,7 +11,7 @@ HIDDEN = "***"
 _START = r"(?<![\w-])"
 _NAME = (  # of a secret, in whatever spelling
     r"(?:[\w.-]{0,60}?(?:password|passwd|passphrase|pwd|secret|token|signature|credentials?|connection[_-]?string"
-    r"|(?:api|access|account|private|secret|shared|signing|encryption|master|subscription|ssh|license)[_-]?key"
+    r"|(?:api|access|account|private|secret|shared|signing|encryption|master|subscription|ssh|license|storage)[_-]?key"
     r"(?:[_-]?id)?|apikey|webhook(?:[_-]?ur[li])?)|sig)"
 )
 _VARIABLE = (  # a shell's variable: where the secret is, not what it is; or a sentence of ours about it
@@ -24,7 +24,10 @@ _VALUE = (
     r"|[\"']\S*"
     r"|(?:[^\s&\"'<>;]|;(?!\s?[\w ]{1,40}=))+)"  # a semicolon ends it if another name follows
 )
-_IS = r"(?:\\*[\"']?\s{0,3}(?:=>|=|:(?!/)|%3[dD])\s{0,3}|[\"']\s?,\s?(?=[bB]?[\"']))"  # between a name and its value
+_IS = r"(?:\\*[\"']?\]?\s{0,3}(?:=>|=|:(?!/)|%3[dD])\s{0,3}|[\"']\s?,\s?(?=[bB]?[\"']))"  # between a name and its value
+_QUOTED_PASSWORD = (  # with the user before it; a quote or bracket that ends a word of JSON or of a list is none of it
+    r"[^\s\"'<>:/@]{0,100}:(?:[^\s\"'<>/@]|[\"'<>](?![\s,:;}\])]|$)){1,200}"
+)
 _HEADER = r"(?i:(?<![\w-])(?:proxy-)?authorization(?:\\*[\"']?\s{0,3}[:=]\s{0,3}|[\"']\s?,\s?)(?:[bB]?\\*[\"'])?)"
 _FORMS = (  # how tokens begin, by who gives them out
     r"hf_|api_org_|gh[oprsu]_|github_pat_|gl(?:pat|dt|rt|ptt|soat|ft)-|sk-|[rs]k_(?:live|test)_|xox[abeoprs]-|xapp-"
@@ -38,7 +41,7 @@ _HOOKS = (  # addresses whose path is a secret
 _RULES = [
     (re.compile(r"-----BEGIN ([A-Z ]{0,30})PRIVATE KEY-----.*?(?:-----END \1PRIVATE KEY-----|\Z)", re.DOTALL), HIDDEN),
     (re.compile(rf"(https?://(?:{_HOOKS}))/[^\s\"'<>]+"), rf"\1/{HIDDEN}"),
-    (re.compile(r"(?<![\w+.-])([a-zA-Z][\w+.-]{0,40}://)[^\s\"'<>]{1,500}@"), rf"\1{HIDDEN}@"),
+    (re.compile(rf"(?<![\w+.-])([a-zA-Z][\w+.-]{{0,40}}://)(?:[^\s\"'<>]{{1,500}}|{_QUOTED_PASSWORD})@"), rf"\1{HIDDEN}@"),
     (re.compile(rf"({_HEADER})(?i:digest|aws4[\w-]*)\s[^\n]*"), rf"\1{HIDDEN}"),
     (re.compile(rf"({_HEADER})(?!\w+\s+\$|\$)(?:\w+\s+)?[^\s\"'\\]+"), rf"\1{HIDDEN}"),
     (re.compile(r"(?im)^(.{0,60}?(?<![\w-])(?:set-)?cookie:\s)[^\n\"']+"), rf"\1{HIDDEN}"),

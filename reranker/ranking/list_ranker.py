@@ -272,8 +272,8 @@ class ListRanker(ABC):
         ):
             rule = f"a list has at most {len(LETTERS)} candidates, a label each"
             faults.append(Fault(rule, field="candidates", value=len(candidates), hint="rank the best of a first stage"))
-        faults += self._fault_of_prior(len(candidates))
         self._titles.read([*history, *candidates])
+        faults += self._fault_of_prior(len(candidates))  # whose encoder needs titles
         cleaned = self._titles.texts[len(history) :]
         for name, texts in (("history", self._titles.texts[: len(history)]), ("candidates", cleaned)):
             faults += [Fault(EMPTY_TITLE, field=name, value=named[name][i]) for i, text in enumerate(texts) if not text]

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from peft import PeftModel
 from pydantic import ValidationError
-from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from reranker.artifacts.adapter_files import ADAPTER_FACTS, check_adapter, read_adjustment, read_title_scores
@@ -23,6 +22,7 @@ from reranker.evaluation.scoring import EncodedLists, FloatArray, score
 from reranker.modeling.device import best_device
 from reranker.modeling.lora.fused_lora import fuse
 from reranker.modeling.model_loading import base_fingerprint, load_base
+from reranker.ranking.adapted_base import adapted
 from reranker.ranking.list_ranker import ListRanker
 from reranker.storage.atomic_files import DamagedFile
 
@@ -70,17 +70,11 @@ class Reranker(ListRanker):
         if trained_on and base_fingerprint(model) != trained_on:
             rule = "the base model's weights must be those that the adapter was trained on"
             raise InputError([Fault(rule, str(folder), field="model", value=config.model)])
-        try:
-            adapted = PeftModel.from_pretrained(model, str(folder))
-        except (RuntimeError, ValueError) as error:
-            rule = f"the adapter must belong to the base model: {_first_reason(error)}"
-            raise InputError([Fault(rule, str(folder), field="model", value=config.model)]) from error
-        except (OSError, SafetensorError, KeyError, TypeError, AttributeError) as error:
-            raise EnvironmentFault(f"the adapter in {folder} cannot be read: {first_line(error)}") from error
+        on_base = adapted(model, folder, config.model)
         in_fp32 = model.dtype == torch.float32  # not merged into a bf16 base, which would round the adapter
-        final = adapted.merge_and_unload() if in_fp32 else adapted
+        final = on_base.merge_and_unload() if in_fp32 else on_base
         if not in_fp32:
-            fuse(adapted)
+            fuse(on_base)
         title_scores, adjustment = read_title_scores(folder), read_adjustment(folder)
         return Reranker(final.to(target_device).eval(), config, target_device, title_scores, adjustment)
 
@@ -135,12 +129,6 @@ def find_adapter(path: Path) -> tuple[Path, TrialConfig, str]:
         raise InputError([Fault("this must be given", str(facts), field=str(error.args[0]))]) from error
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise EnvironmentFault(f"{facts} cannot be read: {first_line(error)}") from error
-
-
-def _first_reason(error: Exception) -> str:
-    """torch begins with a line that says nothing, and then names each tensor."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[1] if len(lines) > 1 and lines[0].startswith("Error(s) in loading") else first_line(error)
 
 
 def _device(name: str | None) -> torch.device:

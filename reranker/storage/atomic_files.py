@@ -14,9 +14,10 @@ import json
 import os
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -27,6 +28,8 @@ from reranker.storage.file_permissions import file_mode, make_folder
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
+
+Fields = Mapping[str, Callable[[Any], object]]  # what a file has at least: a field's name → what takes its value
 
 _CHECKSUM = "checksum"
 _YAML_MARK = "# checksum: "
@@ -198,35 +201,39 @@ def read_bytes(path: Path) -> bytes:
         raise DamagedFile(path, f"cannot be read: {why}") from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, fields: Fields = MappingProxyType({})) -> dict[str, Any]:
     """What `write_json` wrote.
 
     Raises:
-        DamagedFile: it is missing, unreadable, or not what was written.
+        DamagedFile: it is missing, unreadable, not what was written, or another file of ours, which lacks these fields.
     """
-    return _unsealed(path, read_text(path), "")
+    return _with_fields(path, _unsealed(path, read_text(path), ""), fields, "")
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path, fields: Fields = MappingProxyType({})) -> list[dict[str, Any]]:
     """What `append_line` added, in order; empty if there is no file. A last line without its newline does not count.
 
     Raises:
-        DamagedFile: it is unreadable, or a line is not what was written.
+        DamagedFile: it is unreadable, a line is not what was written, or is another file's, which lacks these fields.
     """
     if not path.exists():
         return []
     content = read_bytes(path)
     lines = _decoded(path, content[: content.rfind(b"\n") + 1]).split("\n")[:-1]
-    return [_unsealed(path, line, f" in line {number}") for number, line in enumerate(lines, start=1)]
+    places = [f" in line {number}" for number in range(1, len(lines) + 1)]
+    return [
+        _with_fields(path, _unsealed(path, line, where), fields, where)
+        for line, where in zip(lines, places, strict=True)
+    ]
 
 
-def sound_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Those lines of a damaged file that are what `append_line` added, and how many are not."""
+def sound_lines(path: Path, fields: Fields = MappingProxyType({})) -> tuple[list[dict[str, Any]], int]:
+    """Those lines of a damaged file that are what `append_line` added, with these fields, and how many are not."""
     sound: list[dict[str, Any]] = []
     lines = read_bytes(path).split(b"\n")
     for line in lines:
         with contextlib.suppress(DamagedFile):
-            sound.append(_unsealed(path, _decoded(path, line), ""))
+            sound.append(_with_fields(path, _unsealed(path, _decoded(path, line), ""), fields, ""))
     return sound, sum(bool(line.strip()) for line in lines) - len(sound)
 
 
@@ -318,6 +325,17 @@ def _unsealed(path: Path, text: str, where: str) -> dict[str, Any]:
         raise DamagedFile(path, f"is damaged{where}, or another program's: it has no checksum")
     if value.pop(_CHECKSUM) != _checksum(value):
         raise DamagedFile(path, f"is damaged{where}: it is not what was written")
+    return value
+
+
+def _with_fields(path: Path, value: dict[str, Any], fields: Fields, where: str) -> dict[str, Any]:
+    for name, taken_by in fields.items():
+        if name not in value:
+            raise DamagedFile(path, f"is another file{where}: it lacks {name!r}")
+        try:
+            taken_by(value[name])
+        except (ValueError, TypeError):
+            raise DamagedFile(path, f"is damaged{where}: {name} is {value[name]!r}") from None
     return value
 
 

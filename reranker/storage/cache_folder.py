@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from reranker.storage.user_paths import path_in
 
 
 def cache_folder() -> Path:
     """`$RERANKER_CACHE`, or `reranker-tuner` under the user's cache folder (XDG)."""
-    if configured := os.environ.get("RERANKER_CACHE"):
-        return Path(configured).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reranker-tuner"
+    configured = path_in("RERANKER_CACHE")
+    return configured or (path_in("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "reranker-tuner"

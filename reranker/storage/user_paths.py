@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from reranker.errors import EnvironmentFault
+
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, on every common file system
 
 
@@ -29,3 +31,17 @@ def user_path(text: str | os.PathLike[str]) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise ValueError("~ must stand for a user's home folder, and there is no such user") from None
+
+
+def path_in(variable: str) -> Path | None:
+    """The path that an environment variable holds, expanded; None where it holds none.
+
+    Raises:
+        EnvironmentFault: no file can have such a path.
+    """
+    if not (text := os.environ.get(variable)):
+        return None
+    try:
+        return user_path(text)
+    except ValueError as error:
+        raise EnvironmentFault(f"the variable {variable}: {error} (got {text!r})") from None

@@ -34,8 +34,9 @@ def usable(study: StudyFolder, best: int) -> Usable:
     if not study.refit.adapter.exists():
         return Usable(study.trial(best).path, None, "")
     registered = study.refit.path / _REGISTERED
-    model = str(read_json(registered)["model"]) if registered.exists() else ""
-    return Usable(study.refit.path, int(read_json(study.refit.path / "recipe.json")["trial"]), model)
+    model = str(read_json(registered, {"model": str})["model"]) if registered.exists() else ""
+    recipe = read_json(study.refit.path / "recipe.json", {"trial": int})
+    return Usable(study.refit.path, recipe["trial"], model)
 
 
 def keep_registered(study: StudyFolder, model: str) -> None:

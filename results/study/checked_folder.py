@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, Fault, InputError
 from reranker.metrics import METRIC_NAMES, Picks, Ranks, summarise
 from reranker.report_figures import best_report, report_number
-from reranker.storage.atomic_files import DamagedFile, as_line, read_lines, read_yaml_text, write_file, write_yaml
+from reranker.storage.atomic_files import DamagedFile, as_line, read_yaml_text, write_file, write_yaml
 from results.study.damaged_file import FileFinding, Outcome
 from results.study.logged_reports import logged_reports
 from results.study.optuna_journal import Journal, TrialRecord
 from results.study.quarantine import put_aside
 from results.study.study_folder import READINGS_FROM_THE_START, StudyFolder, TrialStatus
+from results.study.trial_origin import Origin
 
 _STATUS = {"complete": TrialStatus.COMPLETED, "pruned": TrialStatus.PRUNED, "fail": TrialStatus.FAILED}
 _ROUNDING = 1e-6
@@ -214,15 +216,17 @@ class _Check:
             self.study.write_status(number, status, cause, ours=record.ours, origin=record.origin)
 
         try:
-            stored = TrialStatus(self.study.read_status(number)["status"])
+            facts = self.study.read_status(number)
+            stored, told = TrialStatus(facts["status"]), Origin.parse(facts.get("origin", ""))
+            path = self.study.trial(number).path / "status.json"
+            is_late = stored not in _STATUS.values() and self.study.is_searched()  # the journal is told first
+            if journal_status and stored is not journal_status and not is_late:
+                raise DamagedFile(path, f"says {stored.value}, the journal {journal_status.value}")
+            if record.config and told != record.origin:  # older journals do not know every origin
+                said, known = (f"trial {number} ({origin})".replace(" ()", "") for origin in (told, record.origin))
+                raise DamagedFile(path, f"says {said}, the journal {known}")
         except DamagedFile as damage:
             self._rebuild(damage, "the journal", write)
-            return
-        if journal_status and stored in _STATUS.values() and stored is not journal_status:
-            path = self.study.trial(number).path / "status.json"
-            self._rebuild(
-                DamagedFile(path, f"says {stored.value}, the journal {journal_status.value}"), "the journal", write
-            )
 
     def _config(self, number: int, folder: TrialFolder, known_by: str) -> None:
         path = folder.path / "config.json"
@@ -280,6 +284,8 @@ class _Check:
         """
         metric = self.manifest["metric"]
         stored = {report_number(figures): figures for figures in reports}
+        if twice := next((number for number, count in Counter(map(report_number, reports)).items() if count > 1), 0):
+            raise DamagedFile(path, f"has report {twice} more than once")
         for number, value in record.reports.items():
             if number not in stored:
                 raise DamagedFile(path, f"lacks report {number}, which the journal knows")
@@ -331,7 +337,7 @@ class _Check:
         try:
             if not path.exists() and self.manifest.get("format", 0) >= READINGS_FROM_THE_START:
                 raise DamagedFile(path, "is missing")
-            stored = read_lines(path)
+            stored = self.study.readings()
             if stored[: len(recorded)] != recorded[: len(stored)]:
                 self.refuse(DamagedFile(path, "holds another reading of the test than the journal"))
                 return

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # takes a second to import
     from reranker.data.example import Example
 
 _LISTS, _ITEMS = "lists.parquet", "items.parquet"
+_OF = "fingerprint"  # the column with that of the lists, the same in every row; files of before have none
 _TITLE = 100  # characters of an item's text that are kept
 _HEAD = 0.2  # the share of the touched items that is the short head
 _THIRDS = ("first third", "middle third", "last third")
@@ -95,8 +96,11 @@ class ListFacts:
         if sentence := ListFacts.missing(study):
             raise EnvironmentFault(sentence)
         path = study.path / _LISTS
-        items = read_table(study.path / _ITEMS, ["item_id", "title", "users"])
-        lists = read_table(path, ["user_id", "history", "target", "candidates"])
+        items = read_table(study.path / _ITEMS, ["item_id", "title", "users"], [_OF])
+        lists = read_table(path, ["user_id", "history", "target", "candidates"], [_OF])
+        for name, table in ((_ITEMS, items), (_LISTS, lists)):
+            if _OF in table and set(table[_OF]) != {study.read_manifest().get("lists")}:
+                raise DamagedFile(study.path / name, "is of other lists than the study's")
         target, count = lists["target"].astype(np.int64), len(items["item_id"])
         try:
             candidates = np.vstack(list(lists["candidates"])).astype(np.int32)
@@ -124,8 +128,11 @@ class ListFacts:
             "`--resume` adds it where the data are still the same"
         )
 
-    def keep(self, study: StudyFolder) -> None:
+    def keep(self, study: StudyFolder, of: str = "") -> None:
         """Write both files.
+
+        Args:
+            of: the fingerprint of the lists, by which another study's files are told from the study's own.
 
         Raises:
             EnvironmentFault: they can't be written.
@@ -142,8 +149,8 @@ class ListFacts:
                 "candidates": list(self.candidates),
             }
         )
-        write_table(study.path / _ITEMS, items)
-        write_table(study.path / _LISTS, lists)
+        for name, table in ((_ITEMS, items), (_LISTS, lists)):
+            write_table(study.path / name, table.assign(**{_OF: of}) if of else table)
 
     def ranked_for(self, user_ids: Collection[str]) -> ListFacts:
         """The lists of these users, in the order of their ids, as `ConfigurationResult.ranker` has them."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
+
+from reranker.storage.user_paths import path_in
 
 HOME = "RERANKER_TUNER_HOME"
 _PROJECT = Path(__file__).resolve().parents[2]
@@ -12,8 +13,8 @@ _PROJECT = Path(__file__).resolve().parents[2]
 
 def runs_home() -> Path:
     """`$RERANKER_TUNER_HOME/runs`; else `results/runs` of the checkout; of an installed package `runs` where one is."""
-    if home := os.environ.get(HOME):
-        return Path(home).expanduser().absolute() / "runs"
+    if home := path_in(HOME):
+        return home.absolute() / "runs"
     return _PROJECT / "results" / "runs" if _is_checkout() else Path.cwd() / "runs"
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from reranker.artifacts.adapter_files import ADAPTER_FACTS, check_adapter
-from reranker.artifacts.trial_folder import TrialFolder
+from reranker.artifacts.trial_folder import NOTE, STEP, TrialFolder
 from reranker.errors import EnvironmentFault
 from reranker.report_figures import best_report
-from reranker.storage.atomic_files import DamagedFile, as_line, read_json, read_lines, sound_lines, write_file
+from reranker.storage.atomic_files import DamagedFile, Fields, as_line, read_json, read_lines, sound_lines, write_file
 from results.study.damaged_file import FileFinding, Outcome
 from results.study.list_facts import ListFacts
 from results.study.quarantine import put_aside
@@ -26,7 +26,7 @@ def inspect_side_files(study: StudyFolder) -> Iterator[FileFinding]:
 
     The study must be one that `results.study.checked_folder` finds whole, and no search may run in it.
     """
-    yield from _lines(study, study.path / "acts.jsonl")
+    yield from _lines(study, study.path / "acts.jsonl", {"time": str, "act": str})
     yield from _facts_of_lists(study)
     for number in study.numbers():
         yield from _trial(study, number)
@@ -36,8 +36,8 @@ def inspect_side_files(study: StudyFolder) -> Iterator[FileFinding]:
 
 def _trial(study: StudyFolder, number: int) -> Iterator[FileFinding]:
     folder = study.trial(number)
-    for name in ("steps.jsonl", "notes.jsonl"):
-        yield from _lines(study, folder.path / name)
+    for name, fields in (("steps.jsonl", STEP), ("notes.jsonl", NOTE)):
+        yield from _lines(study, folder.path / name, fields)
     for name in ("keep.json", "stop.json"):
         if (folder.path / name).exists():
             yield from _put_aside(study, folder.path / name, lambda path: read_json(path), "ask for it again")
@@ -68,13 +68,13 @@ def check_kept_adapter(folder: TrialFolder, metric: str, *, ended: bool = True) 
         raise DamagedFile(folder.adapter / ADAPTER_FACTS, damage)
 
 
-def _lines(study: StudyFolder, path: Path) -> Iterator[FileFinding]:
+def _lines(study: StudyFolder, path: Path, fields: Fields) -> Iterator[FileFinding]:
     """Keep the sound lines of a damaged file of lines."""
     try:
-        read_lines(path)
+        read_lines(path, fields)
     except DamagedFile as damage:
         try:
-            sound, lost = sound_lines(path)
+            sound, lost = sound_lines(path, fields)
         except DamagedFile:  # not even bytes
             sound, lost = [], 0
         put_aside(study, path)

@@ -40,8 +40,7 @@ from reranker.storage.atomic_files import (
 from reranker.storage.file_permissions import make_folder, opener
 from results.study.trial_origin import DRAWN, Origin
 
-_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}")
-_OLD_S = 3600.0
+_LEFTOVER, _OLD_S = re.compile(r"\..+\.[0-9a-f]{32}"), 3600.0
 _ELSEWHERE = "--runs FOLDER or the variable RERANKER_TUNER_HOME names another place"
 READINGS_FROM_THE_START = 3  # the format of studies whose file of the test's readings is there before the first reading
 
@@ -179,7 +178,7 @@ class StudyFolder:
         Raises:
             EnvironmentFault: there is none; the message lists those that exist.
         """
-        for path in (Path(study).expanduser(), runs / study):
+        for path in (Path(os.path.expanduser(study)), runs / study):
             if any(os.path.isfile(path / name) for name in ("manifest.json", "optuna.log")):  # either may be lost
                 return StudyFolder(path.resolve())
         names = sorted(manifest.parent.name for manifest in runs.glob("[!.]*/manifest.json"))
@@ -254,7 +253,7 @@ class StudyFolder:
             except BlockingIOError:
                 raise StudyBusy(f"a search is running in {self.path}; wait for it or stop it first") from None
             except OSError as error:
-                raise EnvironmentFault(f"{self.path / 'search.lock'} can't be locked: {error.strerror}") from error
+                raise EnvironmentFault(f"{file.name} can't be locked: {error.strerror}") from error
             yield
 
     def is_searched(self) -> bool:
@@ -318,7 +317,7 @@ class StudyFolder:
 
     def readings(self) -> list[dict[str, Any]]:
         """Every reading of the test split, in order."""
-        return read_lines(self.path / "test_readings.jsonl")
+        return read_lines(self.path / "test_readings.jsonl", {"time": str, "trial": int})
 
     @property
     def lost_readings(self) -> Path:
@@ -351,7 +350,7 @@ class StudyFolder:
         """(status, cause) if the trial was asked to end, else None."""
         if not self._stop_file(number).exists():
             return None
-        request = read_json(self._stop_file(number))
+        request = read_json(self._stop_file(number), {"status": TrialStatus, "cause": str})
         return TrialStatus(request["status"]), request["cause"]
 
     def keep(self, number: int) -> None:
@@ -371,7 +370,7 @@ class StudyFolder:
 
     def acts(self) -> list[dict[str, str]]:
         """The recorded actions on the search, in order."""
-        return read_lines(self.path / "acts.jsonl")
+        return read_lines(self.path / "acts.jsonl", {"time": str, "act": str})
 
     def write_ending(self, reason: str, complete: bool) -> None:
         """Store why the search ended, and whether it is complete, with nothing left to resume."""
@@ -379,12 +378,12 @@ class StudyFolder:
 
     def read_ending(self) -> dict[str, Any]:
         """`reason` and `complete`; the reason is empty if the search is running or died."""
-        path = self.path / "ending.json"
-        return read_json(path) if path.exists() else {"reason": "", "complete": False}
+        path, fields = self.path / "ending.json", {"reason": str, "complete": bool}
+        return read_json(path, fields) if path.exists() else {"reason": "", "complete": False}
 
     def read_status(self, number: int) -> dict[str, Any]:
         """A trial's status, cause, origin and `ours`."""
-        return read_json(self.trial(number).path / "status.json")
+        return read_json(self.trial(number).path / "status.json", {"status": TrialStatus, "cause": str})
 
     def numbers(self) -> list[int]:
         """The numbers of all started trials that are not left out."""
@@ -401,7 +400,8 @@ class StudyFolder:
 
     def left_out(self) -> dict[int, str]:
         """The reason for each excluded trial, by number."""
-        return {int(line["trial"]): str(line["why"]) for line in read_lines(self.path / "left_out.jsonl")}
+        lines = read_lines(self.path / "left_out.jsonl", {"trial": int, "why": str})
+        return {line["trial"]: line["why"] for line in lines}
 
     def trials(self, *, but: Collection[int] = ()) -> Iterator[StoredTrial]:
         """Every started trial, by number; those of the numbers in `but` are not read."""
@@ -425,7 +425,7 @@ class StudyFolder:
 
     def read_manifest(self) -> dict[str, Any]:
         """What `write_manifest` stored."""
-        return read_json(self.path / "manifest.json")
+        return read_json(self.path / "manifest.json", {"metric": str})
 
     def read_data_config(self) -> DataConfig:
         """The data that the study's trials were trained and scored on."""

@@ -45,7 +45,7 @@ def tracking_uri_of(study: StudyFolder) -> str:
     uri = str(study.read_manifest()["tracking_uri"])
     if masked(uri) == uri and HIDDEN in uri:
         with contextlib.suppress(DamagedFile):
-            return str(read_json(study.path / _SECRET)["tracking_uri"])
+            return str(read_json(study.path / _SECRET, {"tracking_uri": str})["tracking_uri"])
     return local_store(study) if not uri or _was_local(study, uri) else uri
 
 

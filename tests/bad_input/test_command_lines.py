@@ -86,6 +86,7 @@ CASES = {
     "init: a folder in the place of a table": ("init empty items.csv --output new.yaml", "empty: the file must exist; looked for HERE/empty"),
     "control: no act": ("control demo", "the following arguments are required: act; reranker-tuner control --help lists what there is"),
     "control: an unknown act": ("control demo restart", "argument act: invalid choice: 'restart' (choose from 'stop', 'keep', 'add', 'pause', 'resume'); reranker-tuner control --help lists what there is"),
+    "control: an option behind the act": ("control nothing pause --runs runs", "unrecognized arguments: --runs runs; --runs stands before STUDY and what to do; reranker-tuner control --help lists what there is"),
     "control: no such study": ("control nothing pause", "there is no study 'nothing' in HERE/runs; there are: none"),
     "control: a trial in words": ("control nothing stop first", "argument trial: must be a whole number, not 'first'; reranker-tuner control --help lists what there is"),
     "control: no trial": ("control nothing stop", "the following arguments are required: trial; reranker-tuner control --help lists what there is"),

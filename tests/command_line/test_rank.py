@@ -131,6 +131,8 @@ def test_what_the_model_prefers_of_labels_is_divided_out_in_validation_as_in_use
         assert unchanged.mean(axis=0) == pytest.approx(prior, abs=1e-5), "validation lists are in drawn orders"
         assert places[0] == pytest.approx(-np.array(prior), abs=1e-5)
     assert len(ranking.rank(HISTORY, CANDIDATES).order) == 4
+    write_facts(folder.adapter, {**read_facts(folder.adapter), "label_prior": list(prior)})
+    assert len(Reranker.load(tmp_path).rank(HISTORY, CANDIDATES).order) == 4, "a shorter list is its first"
     with pytest.raises(InputError, match="a list has at most 20 candidates, the labels whose prior is known"):
         ranking.rank(HISTORY, TITLES[:21])
 

@@ -14,7 +14,9 @@ from reranker.errors import EnvironmentFault
 from results.study.study_folder import StudyFolder
 from results.study.tracking_address import local_store, tracking_uri_of
 from tests.tracked import Seen, add_trial, by_command, deliver, local
-from tune.mlflow_tracking import moved_store
+from tune.mlflow_tracking import moved_store, tracker
+from tune.mlflow_tracking.store_driver import check_driver
+from tune.mlflow_tracking.tracker import brought_up
 
 RUNS = {"study", "0", "1", "2", "popularity", "chance"}
 
@@ -33,6 +35,21 @@ def empty_store(tmp_path_factory) -> Path:
     file: Path = tmp_path_factory.mktemp("empty") / "mlflow.db"
     MlflowClient(f"sqlite:///{file}").search_experiments()
     return file
+
+
+@pytest.mark.parametrize("content", [b"no database", b"SQLite format 3\0" + b"\xff" * 4096])
+def test_a_file_that_is_no_database_is_told_in_a_sentence(study, tmp_path, content):
+    file = tmp_path / "broken.db"
+    file.write_bytes(content)
+    with pytest.raises(EnvironmentFault, match=r"MLflow does not take it: .*(not a database|malformed)"):
+        brought_up(study, f"sqlite:///{file}")
+    assert "database" in tracker.deliver(study, f"sqlite:///{file}")
+    assert file.read_bytes() == content
+
+
+def test_an_address_that_is_none_is_told_in_a_sentence():
+    with pytest.raises(EnvironmentFault, match=r"--tracking-uri http://\[::1 is no address: Invalid IPv6 URL"):
+        check_driver("http://[::1")
 
 
 @pytest.fixture

@@ -158,6 +158,7 @@ def test_a_trial_that_a_dead_search_has_left_running_was_interrupted(study):
 def test_a_search_that_was_killed_says_so_and_how_to_go_on(study, capsys, command):
     study.write_status(1, TrialStatus.RUNNING)
     study.write_status(2, TrialStatus.CANCELLED)
+    keep_journal(study)  # in which both run
     assert command(["films", "--runs", str(study.path.parent)]) == 0
     expected = (
         f"The search was interrupted during trials 1, 2; to go on: python tune/run_search.py --resume {study.path}"

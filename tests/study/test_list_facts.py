@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -142,3 +143,15 @@ def test_the_facts_of_the_demo_are_those_of_its_lists(demo):
     ]
     assert made.popularity.sum() == sum(len(sequence) for sequence in demo.split.train)
     assert not any(re.search(r"\s\s|\n", title) or len(title) > 100 for title in made.titles)
+
+
+@pytest.mark.parametrize("name", ["lists.parquet", "items.parquet"])
+def test_another_study_s_lists_are_not_believed(tmp_path, name):
+    study, other = (StudyFolder.create(tmp_path, name) for name in ("films", "books"))
+    for folder, lists in ((study, "f00d"), (other, "beef")):
+        folder.write_manifest({"metric": "ndcg_at_10", "references": {}, "lists": lists})
+        facts().keep(folder, lists)
+    assert ListFacts.of_study(study).user_ids == NAMES
+    shutil.copy(other.path / name, study.path / name)
+    with pytest.raises(DamagedFile, match=rf"films/{name} is of other lists than the study's"):
+        ListFacts.of_study(study)

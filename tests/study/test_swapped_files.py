@@ -7,11 +7,14 @@ import shutil
 import pytest
 
 from reranker.artifacts.adapter_files import write_facts
-from reranker.storage.atomic_files import DamagedFile, append_line, write_yaml
-from results.statistics.comparison import winner
+from reranker.storage.atomic_files import DamagedFile, append_line, write_json, write_yaml
+from results.statistics.comparison import compare, winner
 from results.study.checked_folder import check, check_readings
+from results.study.damaged_file import Outcome
 from results.study.optuna_journal import Journal
-from results.study.study_folder import StudyFolder
+from results.study.side_files import inspect_side_files
+from results.study.study_folder import StudyFolder, TrialStatus
+from tests.present import present
 from tests.stored import Maker, keep_journal
 
 
@@ -107,3 +110,68 @@ def test_a_record_of_readings_that_is_another_s_is_no_record(study):
     for look in (check, check_readings):
         with pytest.raises(DamagedFile, match="holds another reading of the test than the journal"):
             look(study)
+
+
+def test_a_replicate_s_status_on_another_trial_is_not_believed(tmp_path):
+    made = Maker(tmp_path, "films").trial(0.5).trial(1.5, learning_rate=1e-2)
+    made.trial(0.7, learning_rate=1e-2, seed=1, origin="replicate of 1")
+    study = keep_journal(made.study)
+    before = present(present(compare(study)).winner)
+    shutil.copy(study.trial(2).path / "status.json", study.trial(0).path / "status.json")
+    (sentence,) = check(study)
+    assert "says trial 0 (replicate of 1), the journal trial 0; it was rebuilt from the journal" in sentence
+    assert [str(trial.origin) for trial in study.trials()] == ["", "", "replicate of 1"]
+    after = present(present(compare(study)).winner)
+    assert (after.number, after.name) == (before.number, before.name)
+
+
+def test_an_ended_trial_that_its_status_says_is_not_is_put_right_once_no_search_runs(study):
+    study.write_status(1, TrialStatus.CANCELLED)
+    with study.locked():
+        assert check(study) == []  # a search tells its journal first
+    (sentence,) = check(study)
+    assert "says interrupted, the journal completed; it was rebuilt from the journal" in sentence
+    assert study.read_status(1)["status"] == "completed"
+
+
+def test_another_trial_s_reports_before_its_own_are_refused(study):
+    path = study.trial(0).path / "epochs.jsonl"
+    path.write_bytes((study.trial(1).path / "epochs.jsonl").read_bytes() + path.read_bytes())
+    with pytest.raises(DamagedFile, match=r"trials/000/epochs\.jsonl has report 1 more than once"):
+        check(study)
+
+
+KINDS = [
+    ("ending.json", "manifest.json", "is another file: it lacks 'reason'; why the search ended is not known any more"),
+    ("trials/000/status.json", "ending.json", "is another file: it lacks 'status'; it was rebuilt from the journal"),
+]
+
+
+@pytest.mark.parametrize(("name", "by", "said"), KINDS)
+def test_a_whole_file_of_another_kind_is_rebuilt_and_said(study, name, by, said):
+    shutil.copy(study.path / by, study.path / name)
+    (sentence,) = check(study)
+    assert sentence.startswith(f"{study.path / name} {said}")
+    assert check(study) == []
+
+
+def test_a_status_that_no_version_knows_is_damage(study):
+    write_json(study.trial(0).path / "status.json", {"status": "gone", "cause": ""})
+    (sentence,) = check(study)
+    assert "status.json is damaged: status is 'gone'; it was rebuilt from the journal" in sentence
+
+
+@pytest.mark.parametrize("name", ["left_out.jsonl", "test_readings.jsonl"])
+def test_lines_of_another_kind_are_refused_by_name(study, name):
+    shutil.copy(study.trial(0).path / "epochs.jsonl", study.path / name)
+    with pytest.raises(DamagedFile, match=rf"{name} is another file in line 1: it lacks '(time|trial)'"):
+        check(study)
+
+
+def test_notes_that_are_another_file_are_told_and_put_aside(study):
+    shutil.copy(study.trial(0).path / "epochs.jsonl", study.trial(0).path / "notes.jsonl")
+    (note,) = study.trial(0).read_notes()
+    assert note == "its notes are lost: notes.jsonl is another file in line 1: it lacks 'note'"
+    (finding,) = inspect_side_files(study)
+    assert (finding.outcome, finding.trial) == (Outcome.QUARANTINED, 0)
+    assert study.trial(0).read_notes() == []

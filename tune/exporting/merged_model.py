@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedModel
 
 from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError
 from reranker.modeling.model_loading import base_fingerprint, describe, load_base, load_tokenizer
+from reranker.ranking.adapted_base import adapted
 
 _CPU = torch.device("cpu")
 
@@ -39,7 +39,7 @@ def merged(folder: Path, config: TrialConfig, trained_on: str) -> PreTrainedMode
     if trained_on and base_fingerprint(base) != trained_on:
         rule = "the base model's weights must be those that the adapter was trained on"
         raise InputError([Fault(rule, str(folder), field="model", value=config.model)])
-    model: Any = PeftModel.from_pretrained(base, str(folder)).merge_and_unload(safe_merge=True)
+    model: Any = adapted(base, folder, config.model).merge_and_unload(safe_merge=True)
     model.config.use_cache = True
     own = getattr(describe(config.model), "dtype", None)
     return model.to(own if isinstance(own, torch.dtype) else torch.float32).eval()

@@ -3,6 +3,8 @@ nothing."""
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from reranker.command_line.redaction import masked
 from reranker.errors import EnvironmentFault, first_line
 
@@ -18,8 +20,12 @@ def is_database(uri: str) -> bool:
 def check_driver(uri: str) -> None:
     """
     Raises:
-        EnvironmentFault: the driver is missing or broken, or the address is none of a database.
+        EnvironmentFault: the driver is missing or broken, or the address is none, or none of a database.
     """
+    try:
+        urlsplit(uri)
+    except ValueError as error:
+        raise EnvironmentFault(f"--tracking-uri {masked(uri)} is no address: {first_line(error)}") from None
     if not is_database(uri):
         return
     from sqlalchemy.engine import make_url  # takes a while, and comes with MLflow

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from reranker.errors import EnvironmentFault, RerankerError
 from results.study.study_folder import StudyFolder
 from tune.mirroring.mirror_thread import MirrorThread, cause_of_failure
 from tune.mlflow_tracking.control_tags import Ask
 from tune.mlflow_tracking.trials_to_runs import StudyMirror, quieten
+
+_STORE_FAULTS = (MlflowException, OSError, SQLAlchemyError)  # the last of a file that is no database, or damaged
 
 
 class Tracker(MirrorThread):
@@ -52,7 +55,7 @@ def deliver(study: StudyFolder, uri: str) -> str:
     """Bring the store of a search that is over up to its folder; why that could not be done, empty if it was."""
     try:
         StudyMirror(study, uri).bring_up(ended=True)
-    except (RerankerError, MlflowException, OSError) as error:
+    except (RerankerError, *_STORE_FAULTS) as error:
         return cause_of_failure(error, (MlflowException,))
     return ""
 
@@ -69,7 +72,7 @@ def brought_up(study: StudyFolder, uri: str) -> StudyMirror:
         mirror.bring_up(ended=True)
     except EnvironmentFault:
         raise
-    except (MlflowException, OSError) as error:
+    except _STORE_FAULTS as error:
         why = cause_of_failure(error, (MlflowException,))
         raise EnvironmentFault(f"MLflow does not take it: {why}") from error
     return mirror

@@ -107,7 +107,8 @@ def _plan(study: Study, data: RerankingData) -> BaselinePlan:
 
 def keep_lists(study: Study, data: RerankingData, folder: StudyFolder) -> None:
     """What is known of the study's validation lists besides their ranks, kept in its folder for figures by segment."""
-    ListFacts.of(data, data.validation(study.base())).keep(folder)
+    lists = data.validation(study.base())
+    ListFacts.of(data, lists).keep(folder, fingerprint(lists))
 
 
 def keep_missing_lists(study: Study, data: RerankingData, folder: StudyFolder) -> None:

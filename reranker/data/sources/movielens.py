@@ -30,6 +30,7 @@ from reranker.storage.cache_folder import cache_folder
 from reranker.storage.file_kinds import what_it_is
 from reranker.storage.file_permissions import make_folder
 from reranker.storage.limits import UNPACKED_BYTES, UNPACKED_TIMES
+from reranker.storage.user_paths import path_in
 
 ADDRESS = "https://files.grouplens.org/datasets/movielens/ml-latest-small.zip"
 RATINGS = {  # in each release
@@ -202,9 +203,8 @@ def find_local() -> Path | None:
 
 
 def _places() -> list[Path]:
-    data_folder = os.environ.get("RERANKER_DATA")
-    places = [Path(data_folder).expanduser()] if data_folder else []
-    return [*places, Path("data"), _PROJECT / "data", cache_folder()]
+    data_folder = path_in("RERANKER_DATA")
+    return [*([data_folder] if data_folder else []), Path("data"), _PROJECT / "data", cache_folder()]
 
 
 def _fetch(target: Path, searched: list[Path]) -> Path:
