@@ -12,6 +12,7 @@ import fcntl
 import io
 import json
 import os
+import stat
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -191,6 +192,8 @@ def read_bytes(path: Path) -> bytes:
         DamagedFile: it is missing or unreadable.
     """
     try:
+        if stat.S_ISFIFO(path.stat().st_mode):  # which would be waited for without end
+            raise OSError(errno.EINVAL, "it is no file")
         return path.read_bytes()
     except FileNotFoundError:
         raise DamagedFile(path, "is missing") from None

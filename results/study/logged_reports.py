@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from reranker.artifacts.trial_folder import TrialFolder
 from reranker.report_figures import report_number
+from reranker.storage.atomic_files import DamagedFile, read_bytes
 
 
 def logged_reports(folder: TrialFolder) -> list[dict[str, Any]]:
     """The figures of each report that stands in `train.log`, in order; of a report that was made again, the last."""
-    reports: dict[int, Mapping[str, Any]] = {}
     try:
-        with (folder.path / "train.log").open(encoding="utf-8", errors="replace") as lines:
-            for line in filter(_may_be_a_report, lines):
-                try:
-                    figures = json.loads(line)
-                except ValueError:  # cut off, or something else that was printed
-                    continue
-                reports[report_number(figures)] = figures
-    except OSError:
+        lines = read_bytes(folder.path / "train.log").split(b"\n")
+    except DamagedFile:
         return []
-    return [dict(reports[number]) for number in sorted(reports)]
-
-
-def _may_be_a_report(line: str) -> bool:
-    return line.startswith('{"report": ')
+    reports: dict[int, dict[str, Any]] = {}
+    for line in lines:
+        if line.startswith(b'{"report": '):
+            with suppress(ValueError):  # cut off, or something else that was printed
+                figures = json.loads(line)
+                reports[report_number(figures)] = figures
+    return [reports[number] for number in sorted(reports)]

@@ -52,6 +52,12 @@ def test_an_address_that_is_none_is_told_in_a_sentence():
         check_driver("http://[::1")
 
 
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+def test_a_store_in_memory_is_refused(uri):
+    with pytest.raises(EnvironmentFault, match=f"--tracking-uri {uri} is kept in memory alone: name a file"):
+        check_driver(uri)
+
+
 @pytest.fixture
 def films(study, empty_store, tmp_path) -> StudyFolder:
     """A finished study that is in the store of its folder `runs`."""

@@ -9,6 +9,7 @@ from reranker.command_line.redaction import masked
 from reranker.errors import EnvironmentFault, first_line
 
 _DATABASES = ("postgresql", "mysql", "mssql")
+_IN_MEMORY = ("sqlite:", "sqlite:/", "sqlite://", "sqlite:///", "sqlite:///:memory:")
 _EXTRAS = {"psycopg": "'reranker-tuner[postgres]'"}  # driver → what has it
 
 
@@ -26,6 +27,10 @@ def check_driver(uri: str) -> None:
         urlsplit(uri)
     except ValueError as error:
         raise EnvironmentFault(f"--tracking-uri {masked(uri)} is no address: {first_line(error)}") from None
+    if uri.startswith("sqlite:") and uri.partition("?")[0] in _IN_MEMORY:
+        raise EnvironmentFault(
+            f"--tracking-uri {uri} is kept in memory alone: name a file, as in sqlite:////FOLDER/mlflow.db"
+        )
     if not is_database(uri):
         return
     from sqlalchemy.engine import make_url  # takes a while, and comes with MLflow
