@@ -194,6 +194,12 @@ def test_a_missing_file_and_a_folder_in_its_place_are_told(tmp_path):
         read_json(tmp_path / "a.json")
 
 
+def test_a_pipe_in_its_place_is_told_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(DamagedFile, match=r"a\.json cannot be read: it is no file"):
+        read_json(tmp_path / "a.json")
+
+
 def test_files_follow_the_umask(tmp_path):
     before = os.umask(0o077)
     try:

@@ -6,7 +6,6 @@ import contextlib
 import io
 import itertools
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -34,7 +33,6 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "garbage": lambda path: path.write_bytes(bytes(range(256)) * 4),
     "null": lambda path: path.write_text("null\n"),
     "unreadable": lambda path: (path.unlink(), path.mkdir()),  # a mode would not keep root from it
-    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
 }
 COMMANDS: dict[str, Callable[[str], int]] = {
     "compare": lambda study: compare.main([study]),
