@@ -607,6 +607,17 @@ def test_what_ends_tune_s_loop_is_told_and_leaves_what_runs_to_go_on(tmp_path, e
     assert Launch(study, folder).trial_store.interrupted() == [number]
 
 
+def test_a_fault_of_the_machine_in_the_last_trials_leaves_the_search_unfinished(tmp_path):
+    study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
+    launch = Launch(study, folder)
+    numbers = [launch.begin() for _ in range(study.settings.trials)]
+    with launch.stop_rules.minding_the_machine():
+        launch.stop_rules.machine_failed("Ray's process gcs_server is gone")
+    assert launch.stop_rules.close() == "a fault of the machine: Ray's process gcs_server is gone"
+    assert not folder.read_ending()["complete"]
+    assert Launch(study, folder).trial_store.to_go_on_with() == numbers
+
+
 def test_a_bug_in_the_search_is_nobody_else_s_fault(tmp_path):
     launch = Launch(study_of(tmp_path), StudyFolder.create(tmp_path, "a"))
     with pytest.raises(KeyError), launch.stop_rules.minding_the_machine():

@@ -126,7 +126,7 @@ class StopRules:
 
     def close(self) -> str:
         """Write down why the search ended, and return it; empty if nothing is left to resume."""
-        left = self._trial_store.to_go_on_with()
+        left = self._trial_store.left()  # a fault of the machine leaves even the last trial as it is
         complete = not left and (not self.ending or self._trial_store.asked() >= self._study.settings.trials)
         with suppress(EnvironmentFault):  # a disk that is full: what was found must be told all the same
             self._folder.write_ending("" if complete else self.ending, complete)

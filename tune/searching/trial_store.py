@@ -102,6 +102,10 @@ class TrialStore:
         numbers = [*self.interrupted(), *waiting]
         return [number for number in numbers if self.is_replicate(number)] if replicates_only else numbers
 
+    def left(self) -> list[int]:
+        """Trials that have not ended: what to go on with, and what this launch has begun."""
+        return [trial.number for trial in self._in_state(TrialState.RUNNING) + self._in_state(TrialState.WAITING)]
+
     def ended(self) -> list[tuple[int, TrialStatus]]:
         """This study's own trials that are complete, pruned or failed, in the order in which they ended."""
         trials = [trial for state in _TOLD for trial in self._in_state(state)]
