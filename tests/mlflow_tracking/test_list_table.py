@@ -53,7 +53,8 @@ def test_users_in_another_order_keep_their_lists(known):
 
 def test_mlflow_reads_it_back_once_however_often_it_is_delivered(known, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where MLflow makes a store that nobody asks
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri_of(known))  # `load_table` asks no other store
+    # `load_table` asks no other store than this one, which an earlier test of the process may have set
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", tracking_uri_of(known))
     deliver(known)
     seen = deliver(known)
     run = seen.runs["0"].info.run_id

@@ -125,7 +125,7 @@ def test_what_a_running_start_has_made_is_left_alone(tmp_path):
 
 def test_a_name_that_is_taken_meanwhile_is_not_taken_twice(tmp_path):
     def fill(folder: StudyFolder) -> None:
-        folder.write_manifest({"name": "x"})
+        folder.write_manifest({"name": "x", "metric": "recall_at_1"})
         StudyFolder.create(tmp_path, "x")
 
     study = StudyFolder.create(tmp_path, "x", fill)
@@ -140,7 +140,7 @@ import sys; sys.path.insert(0, {str(PROJECT)!r})
 from pathlib import Path
 from results.study.study_folder import StudyFolder
 for _ in range(40):
-    StudyFolder.create(Path({str(runs)!r}), "x", lambda folder: folder.write_manifest(dict(name="x")))
+    StudyFolder.create(Path({str(runs)!r}), "x", lambda folder: folder.write_manifest(dict(name="x", metric="recall_at_1")))
 """
     processes = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
