@@ -40,7 +40,7 @@ class SearchGauges:
     """The gauges of one search: `ray_reranker_…` where Prometheus reads them. Told of what happens as the live table is.
 
     What is set once is set again every few seconds, so that curves have no gaps; of the trials that have ended, the last
-    ones'. The first 250 trials have labels of their own; later ones share as many as run at once, `later-1` and so on.
+    ones'. The first 250 trials have labels of their own; later ones share `later-1` and so on, each once it is free.
 
     Args:
         done: trials that earlier launches have ended.
