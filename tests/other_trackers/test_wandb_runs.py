@@ -59,24 +59,31 @@ def records(file: Path) -> Iterator[Any]:
             whole = b""
 
 
+def run_of(file: Path) -> Run:
+    run = Run()
+    for record in records(file):
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            run.about = record.run
+            run.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+        elif kind == "history":
+            items = {item.key or item.nested_key[0]: item.value_json for item in record.history.item}
+            run.rows.append({key: json.loads(value) for key, value in items.items()})
+        elif kind == "summary":
+            for item in record.summary.update:
+                run.summary[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
+        elif kind == "exit":
+            run.exit_code = record.exit.exit_code
+    return run
+
+
 def runs(study: StudyFolder) -> dict[str, Run]:
     """By what stands in their ids behind the study's."""
     found: dict[str, Run] = {}
     for file in sorted((wandb_parent(study) / "wandb").glob("offline-run-*/run-*.wandb")):
-        run = Run()
-        for record in records(file):
-            kind = record.WhichOneof("record_type")
-            if kind == "run":
-                run.about = record.run
-                run.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
-            elif kind == "history":
-                items = {item.key or item.nested_key[0]: item.value_json for item in record.history.item}
-                run.rows.append({key: json.loads(value) for key, value in items.items()})
-            elif kind == "summary":
-                for item in record.summary.update:
-                    run.summary[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
-            elif kind == "exit":
-                run.exit_code = record.exit.exit_code
+        deadline = time.monotonic() + 60
+        while (run := run_of(file)).about is None and time.monotonic() < deadline:
+            time.sleep(0.2)  # W&B's own process writes it
         key = run.about.run_id.split("-", 1)[1]
         assert key not in found, "a run is there once"
         found[key] = run
