@@ -59,7 +59,7 @@ _ENDED = {
     TrialStatus.FAILED: "FAILED",
     TrialStatus.CANCELLED: "KILLED",
 }
-_METRICS_A_BATCH = 700  # MLflow takes 1000 metrics, parameters and tags at once, of parameters and tags 100 each
+_METRICS_A_BATCH, _PARAMS_A_BATCH = 700, 100  # MLflow takes 100 parameters and 100 tags at once, and 1000 of all
 _GREYS = ("#b4b4b4", "#8a8a8a", "#9c8f80", "#7d8a99", "#a89fb0", "#8fa08f", "#6f6f6f", "#b0a090")  # of baselines
 
 
@@ -81,9 +81,7 @@ class StudyMirror:
         """What is known of the store; asked again after it has failed, since what was under way may have arrived."""
         self._runs: dict[str, str] = {}  # a trial's number, or a baseline's name → run id
         self._sent: dict[int, int] = {}  # trial number → reports that the store has
-        self._unmodelled: set[int] = (
-            set()
-        )  # trials whose runs were made since, so that the store has no model of theirs
+        self._unmodelled: set[int] = set()  # trials whose runs were made since: the store has no models of theirs
         self._steps_sent: dict[int, float] = {}  # trial number → examples up to which the store has lines about steps
         self._ended: dict[int, str] = {}  # trial number → the status that the store has it end with
         self._delivered: set[int] = set()  # trials that have ended for good and that the store has whole
@@ -212,14 +210,11 @@ class StudyMirror:
         tags = self._ending(trial) if ended else {}
         if ended:
             params |= {name: text(value) for name, value in applied(trial).items()}  # MLflow lets none change
-        client.log_batch(
-            run,
-            points[:_METRICS_A_BATCH],
-            [Param(name, value) for name, value in params.items()],
-            [RunTag(name, value) for name, value in tags.items()],
-        )
-        for start in range(_METRICS_A_BATCH, len(points), _METRICS_A_BATCH):
-            client.log_batch(run, points[start : start + _METRICS_A_BATCH])
+        listed = [Param(name, value) for name, value in params.items()]
+        noted = [RunTag(name, value) for name, value in tags.items()]
+        while points or listed or noted:
+            client.log_batch(run, points[:_METRICS_A_BATCH], listed[:_PARAMS_A_BATCH], noted)
+            points, listed, noted = points[_METRICS_A_BATCH:], listed[_PARAMS_A_BATCH:], []
         self._sent[number] = len(trial.reports)
         if ended:
             self._end_trial(client, run, trial)
