@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -202,6 +203,7 @@ class RerankingData:
             f"  fingerprint {kept.fingerprint[:12]}",
             *(f"  left out by {removal}" for removal in kept.removed if removal.rows or removal.items),
             *self._describe_periods(),
+            *self._describe_doubts(),
             *([] if kept.images is None else [f"  {kept.images.note}"]),
             f"  {len(training)} training examples an epoch, {len(validation)} lists of {config.candidates} to score",
         ]
@@ -232,6 +234,20 @@ class RerankingData:
             f"  {sum(map(len, train))} interactions of {users} users and {is_known.sum()} items train",
             f"  {found_by}; {cold} of them are cold: nobody touched them in training",
         ]
+
+    def _describe_doubts(self) -> list[str]:
+        """What the data do not tell: which of a user's last items came last, and which of two items a title names."""
+        kept, lines = self.interactions, []
+        if tied := kept.tied_users:
+            users = f"{tied} of {len(kept.user_ids)} users"
+            lines.append(
+                f"  {users} have last items of one time: data.seed says which is the test, and which validates"
+            )
+        if same := sum(count for count in Counter(kept.item_texts).values() if count > 1):
+            lines.append(
+                f"  {same} of {len(kept.item_texts)} items have another one's text, which no model can tell apart"
+            )
+        return lines
 
     def item_texts(self, config: TrialConfig) -> list[str]:
         """What the model reads of each item; with image_mode: caption the captions must be there."""

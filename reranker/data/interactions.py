@@ -85,6 +85,8 @@ class Interactions:
         worths: what each item of the sequences is worth as a right one by its user's rating, from 1/16 to 1; None without
             ratings.
         periods: of a split by time; None: each user's last item is the test, the last but one validates.
+        tied_users: how many users have last items of one time, so that a hash says which of them is the test and which
+            validates; 0 for a split by time.
         is_sealed: whether the items of the test are missing.
     """
 
@@ -99,6 +101,7 @@ class Interactions:
     known_touched: Touched | None = None  # if sealed: the sequences hold less
     worths: list[NDArray[np.float32]] | None = None
     periods: Periods | None = None
+    tied_users: int = 0
     is_sealed: bool = False
 
     @cached_property
@@ -179,9 +182,8 @@ def build_interactions(
     faults = _Faults()
     no_images: tuple[ItemImages | None, CaptionedTexts | None] = (None, None)
     images, captioned = faults.of(lambda: _images(config, kept_items), no_images)
-    periods = None
+    periods, times = None, rows["timestamp"].to_numpy()
     if config.split == "time":
-        times = rows["timestamp"].to_numpy()
         periods = faults.of(lambda: periods_of(times, sizes[user_codes], config), None)
     faults.raise_all()
     return Interactions(
@@ -195,7 +197,19 @@ def build_interactions(
         captioned=captioned,
         worths=worths,
         periods=periods,
+        tied_users=0 if config.split == "time" else _tied_users(times, ends),
     )
+
+
+def _tied_users(times: NDArray[np.number], ends: NDArray[np.int64]) -> int:
+    """Users of whose last three interactions, which leave-one-out parts, two neighbours have one time.
+
+    Args:
+        times: of every interaction, user by user, in order.
+        ends: where each user's interactions end but the last one's; everybody has three.
+    """
+    last = np.append(ends, len(times)) - 1
+    return int(np.count_nonzero((times[last] == times[last - 1]) | (times[last - 1] == times[last - 2])))
 
 
 def _worths(ratings: NDArray[np.float64]) -> NDArray[np.float32]:

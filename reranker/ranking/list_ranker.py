@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,8 +27,25 @@ from reranker.prompting.pointwise_prompts import Encoder, encoder_of
 
 Titles = Sequence[str]
 Images = Sequence[str | None]  # paths of the titles' images; None for a title without one
-Question = tuple[Titles, Titles]  # history, oldest first, and candidates
 Pictures = tuple[Images | None, Images | None]  # theirs; None: none has one
+
+
+class Question(NamedTuple):
+    """One list to rank.
+
+    Attributes:
+        history: titles, oldest first.
+        candidates: titles, all different where there are no ids.
+        candidate_ids: one for each candidate; they tell apart those with the same title, and the model knows nothing of
+            them.
+    """
+
+    history: Titles
+    candidates: Titles
+    candidate_ids: Sequence[Any] | None = None
+
+
+Asked = Question | tuple[Titles, Titles]
 
 
 @dataclass(frozen=True)
@@ -86,6 +104,7 @@ class ListRanker(ABC):
         candidates: Titles,
         permutations: int | None = None,
         *,
+        candidate_ids: Sequence[Any] | None = None,
         history_images: Images | None = None,
         candidate_images: Images | None = None,
     ) -> Ranking:
@@ -93,8 +112,9 @@ class ListRanker(ABC):
 
         Args:
             history: titles, oldest first.
-            candidates: titles, all different: the model has never seen a list with duplicates.
+            candidates: titles, all different where there are no ids.
             permutations: orders of the candidates to average over; None: as in validation.
+            candidate_ids: one for each candidate, of a catalogue in which some items have the same title.
             history_images: of the history, for an adapter that was trained with image_mode: raw_image; a title without
                 one is read as text.
             candidate_images: of the candidates, likewise.
@@ -102,43 +122,46 @@ class ListRanker(ABC):
         Raises:
             InputError: a title is not text; a list is empty, too long or has a candidate twice; an image does not open.
         """
-        return self.rank_many([(history, candidates)], permutations, [(history_images, candidate_images)])[0]
+        asked = Question(history, candidates, candidate_ids)
+        return self.rank_many([asked], permutations, [(history_images, candidate_images)])[0]
 
     def rank_many(
         self,
-        lists: Sequence[Question],
+        lists: Sequence[Asked],
         permutations: int | None = None,
         images: Sequence[Pictures] | None = None,
     ) -> list[Ranking]:
-        """What `rank` gives for each (history, candidates), scored together.
+        """What `rank` gives for each (history, candidates) or `Question`, scored together.
 
         Raises:
             InputError: every fault of every list.
         """
         config, given = self._asked(permutations), images or [(None, None)] * len(lists)
+        questions = [Question(*asked) for asked in lists]
         with self._alone:
             faults = [
                 fault if len(lists) == 1 else replace(fault, file=f"list {number}")
-                for number, faults in enumerate(self._faults_of_each(lists, given), start=1)
+                for number, faults in enumerate(self._faults_of_each(questions, given), start=1)
                 for fault in faults
             ]
             if faults:
                 raise InputError(faults)
-            return self._rankings(lists, given, config)
+            return self._rankings(questions, given, config)
 
     def rank_each(
         self,
-        lists: Sequence[Question],
+        lists: Sequence[Asked],
         permutations: int | None = None,
         images: Sequence[Pictures] | None = None,
     ) -> list[Ranking | RerankerError]:
         """As `rank_many`, but a list that breaks a rule, or cannot be ranked, has that as its answer, and the others are
         ranked."""
         config, given = self._asked(permutations), images or [(None, None)] * len(lists)
+        questions = [Question(*asked) for asked in lists]
         with self._alone:
-            faults = self._faults_of_each(lists, given)
+            faults = self._faults_of_each(questions, given)
             sound = [i for i, of_list in enumerate(faults) if not of_list]
-            rankings = iter(self._isolated([lists[i] for i in sound], [given[i] for i in sound], config))
+            rankings = iter(self._isolated([questions[i] for i in sound], [given[i] for i in sound], config))
         return [InputError(of_list) if of_list else next(rankings) for of_list in faults]
 
     def _isolated(
@@ -155,33 +178,33 @@ class ListRanker(ABC):
 
     def _faults_of_each(self, lists: Sequence[Question], images: Sequence[Pictures]) -> list[list[Fault]]:
         return [
-            [*self._faults(history, candidates), *self._image_faults(history, candidates, pictures)]
-            for (history, candidates), pictures in zip(lists, images, strict=True)
+            [*self._faults(question), *self._image_faults(question, pictures)]
+            for question, pictures in zip(lists, images, strict=True)
         ]
 
     def _rankings(self, lists: Sequence[Question], images: Sequence[Pictures], config: TrialConfig) -> list[Ranking]:
         started = time.perf_counter()
         shown = [
-            (titles[-config.history_length :], None if of_history is None else of_history[-config.history_length :])
-            for (titles, _), (of_history, _) in zip(lists, images, strict=True)
+            (asked.history[-config.history_length :], None if seen is None else seen[-config.history_length :])
+            for asked, (seen, _) in zip(lists, images, strict=True)
         ]
         scores = self.scores(
-            [(history, candidates) for (history, _), (_, candidates) in zip(shown, lists, strict=True)],
+            [(history, asked.candidates) for (history, _), asked in zip(shown, lists, strict=True)],
             config,
             [(of_history, pictures) for (_, of_history), (_, pictures) in zip(shown, images, strict=True)],
         )
         if self._title_scores is not None:
             scores = [
                 config.model_weight * model_scores
-                + self._title_scores.of([history], [candidates])[0].astype(np.float32)
-                for model_scores, (history, candidates) in zip(scores, lists, strict=True)
+                + self._title_scores.of([asked.history], [asked.candidates])[0].astype(np.float32)
+                for model_scores, asked in zip(scores, lists, strict=True)
             ]
         seconds = (time.perf_counter() - started) / max(1, len(lists))
         return [_ranking(row, seconds, self.adjustment.temperature) for row in scores]
 
     def scores(
         self,
-        lists: Sequence[Question],
+        lists: Sequence[tuple[Titles, Titles]],
         config: TrialConfig | None = None,
         images: Sequence[Pictures] | None = None,
     ) -> list[FloatArray]:
@@ -240,9 +263,9 @@ class ListRanker(ABC):
             return self.config
         return build_trial_config({**self.config.model_dump(mode="json"), "permutations": permutations})
 
-    def _image_faults(self, history: Titles, candidates: Titles, pictures: Pictures) -> list[Fault]:
+    def _image_faults(self, question: Question, pictures: Pictures) -> list[Fault]:
         faults = []
-        parts = (("history_images", history), ("candidate_images", candidates))
+        parts = (("history_images", question.history), ("candidate_images", question.candidates))
         for (name, titles), images in zip(parts, pictures, strict=True):
             if images is None:
                 continue
@@ -260,9 +283,12 @@ class ListRanker(ABC):
                 ]
         return faults
 
-    def _faults(self, history: Titles, candidates: Titles) -> list[Fault]:
+    def _faults(self, question: Question) -> list[Fault]:
+        history, candidates, ids = question
         named = {"history": history, "candidates": candidates}
         faults = [fault for name, titles in named.items() for fault in _faults_of_texts(name, titles)]
+        if not faults and ids is not None and not _are_for(ids, candidates):
+            faults = [Fault("must be a list with an id for each candidate", field="candidate_ids")]
         if faults:
             return faults
         if (
@@ -277,13 +303,10 @@ class ListRanker(ABC):
         cleaned = self._titles.texts[len(history) :]
         for name, texts in (("history", self._titles.texts[: len(history)]), ("candidates", cleaned)):
             faults += [Fault(EMPTY_TITLE, field=name, value=named[name][i]) for i, text in enumerate(texts) if not text]
-        faults += [
-            Fault(
-                "a candidate must stand once in a list", field="candidates", value=text, hint="tell them apart by name"
-            )
-            for text in dict.fromkeys(cleaned)
-            if cleaned.count(text) > 1
-        ]
+        counts = Counter(zip(cleaned, map(repr, ids or [None] * len(cleaned)), strict=True))
+        rule, hint = "a candidate must stand once in a list", "tell them apart by name, or by candidate_ids"
+        repeated = dict.fromkeys(text for (text, _), count in counts.items() if count > 1)
+        faults += [Fault(rule, field="candidates", value=text, hint=hint) for text in repeated]
         try:
             self._titles.check_vocabulary(self.config.model)
         except InputError as error:
@@ -293,6 +316,10 @@ class ListRanker(ABC):
 
 def _with_images(titles: Titles, images: Images | None) -> list[tuple[str, str | None]]:
     return list(zip(titles, images or [None] * len(titles), strict=True))
+
+
+def _are_for(ids: Any, candidates: Titles) -> bool:
+    return not isinstance(ids, str) and isinstance(ids, Sequence) and len(ids) == len(candidates)
 
 
 def _faults_of_texts(name: str, titles: Any) -> list[Fault]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from reranker.errors import Fault, InputError, json_kind
-from reranker.ranking.list_ranker import ListRanker, Ranking, Titles
+from reranker.ranking.list_ranker import ListRanker, Question, Ranking, Titles
 from reranker.storage.file_kinds import what_it_is
 from reranker.storage.limits import LINE_BYTES
 
@@ -81,7 +81,10 @@ class RankStream:
         Raises:
             RerankerError: a list could not be ranked, which is no fault of its line's.
         """
-        lists = [(request["history"], request["candidates"]) for request in requests.values()]
+        lists = [
+            Question(request["history"], request["candidates"], request.get("candidate_ids"))
+            for request in requests.values()
+        ]
         images = [(request.get("history_images"), request.get("candidate_images")) for request in requests.values()]
         if lists and not self._warm:
             self._reranker.rank_each(lists[:1], self._permutations, images[:1])
@@ -138,9 +141,6 @@ def _parsed(line: bytes) -> dict[str, Any]:
     absent = [name for name in ("history", "candidates") if name not in request]
     if absent:
         raise InputError([Fault("this must be given", field=name) for name in absent])
-    ids, candidates = request.get("candidate_ids"), request["candidates"]
-    if ids is not None and not (isinstance(ids, list) and isinstance(candidates, list) and len(ids) == len(candidates)):
-        raise InputError([Fault("must be a list with an id for each candidate", field="candidate_ids")])
     return request
 
 

@@ -410,6 +410,20 @@ def test_an_answer_names_the_candidates_and_their_own_ids_from_the_first_place_t
     assert err.startswith("1 list in ")
 
 
+def test_items_of_one_title_are_ranked_each_by_itself_where_ids_tell_them_apart(reranker, trial, tmp_path, capsys):
+    line = {"history": HISTORY, "candidates": [*CANDIDATES, CANDIDATES[0]], "candidate_ids": ["a", "b", "c", "d", "e"]}
+    same = {**line, "candidate_ids": ["a", "b", "c", "d", "a"]}
+    (answer, refusal), _ = answers_to(line, same, trial=trial, tmp_path=tmp_path, capsys=capsys)
+    assert {one["id"]: one["title"] for one in answer["ranked"]} == dict(zip("abcde", line["candidates"], strict=True))
+    assert len(answer["probabilities"]) == 5
+    expected = reranker.scores([(HISTORY, line["candidates"])])[0]
+    assert answer["order"] == np.argsort(-expected, kind="stable").tolist()
+    rule = (
+        f"a candidate must stand once in a list (got {CANDIDATES[0]!r}); tell them apart by name, or by candidate_ids"
+    )
+    assert refusal["error"] == f"candidates: {rule}"
+
+
 @pytest.mark.parametrize("ids", [[1], "abcd", {"a": 1}, []])
 def test_ids_that_are_not_one_a_candidate_are_refused(ids, trial, tmp_path, capsys):
     line = {"history": HISTORY, "candidates": CANDIDATES, "candidate_ids": ids}

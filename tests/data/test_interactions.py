@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from reranker.config import TrialConfig
+from reranker.data.assemble import RerankingData
 from reranker.data.candidates.candidate_lists import CandidateSampler
 from reranker.data.interactions import Interactions, Removal, build_interactions
 from reranker.data_config import DemoData, TablesData
@@ -57,6 +58,21 @@ def test_ties_in_time_are_broken_by_seed_and_not_by_the_order_of_the_rows():
     assert by_id(first) != by_id(other)
     lasts = Counter(sequence[-1] for sequence in by_id(first).values())
     assert set(lasts) == set("abcd"), "a hash of the item alone would hold out the same item for all users"
+
+
+@pytest.mark.parametrize(
+    ("rows", "tied"),
+    {
+        "all times differ": (ROWS, 0),
+        "the last two of one user": ("u1 a 1, u1 b 2, u1 c 2, u2 a 1, u2 b 2, u2 c 3", 1),
+        "the last but one and the one before": ("u1 a 1, u1 b 1, u1 c 2, u2 a 1, u2 b 2, u2 c 3", 1),
+        "only earlier ones": ("u1 a 1, u1 b 1, u1 c 2, u1 d 3, u2 a 1, u2 b 2, u2 c 3", 0),
+        "the first of the next user": ("u1 a 1, u1 b 2, u1 c 3, u2 a 3, u2 b 4, u2 c 5", 0),
+        "everybody": ("u1 a 1, u1 b 1, u1 c 1, u2 a 2, u2 b 2, u2 c 2", 2),
+    }.values(),
+)
+def test_users_whose_last_items_have_one_time_are_counted(rows, tied):
+    assert build_interactions(table(rows), texts("abcd"), settings()).tied_users == tied
 
 
 def test_repeated_rows_keep_the_first_in_time_and_are_counted():
@@ -133,6 +149,26 @@ def test_generated_data_has_no_rating_filter():
         "min_item",
         "min_user",
     ]
+
+
+def test_the_plan_tells_what_the_data_leave_open(tmp_path):
+    rows = [(f"u{u}", "abcdef"[(u + at) % 6], 5 if u < 2 else at) for u in range(4) for at in range(4)]
+    days = pd.DataFrame(rows)
+    days.set_axis(["user_id", "item_id", "timestamp"], axis=1).to_csv(tmp_path / "i.csv", index=False)
+    titles = pd.DataFrame({"item_id": list("abcdef"), "text": ["Emma", "Emma", "Carrie", "Carrie", "Emma", "Heat"]})
+    titles.to_csv(tmp_path / "t.csv", index=False)
+    data = RerankingData.prepare(settings(interactions=tmp_path / "i.csv", items=tmp_path / "t.csv"))
+    told = data.describe(TrialConfig(candidates=2, collaborative_scores="none"))
+    assert (
+        "\n  2 of 4 users have last items of one time: data.seed says which is the test, and which validates\n" in told
+    )
+    assert "\n  5 of 6 items have another one's text, which no model can tell apart\n" in told
+
+
+def test_of_data_that_leave_nothing_open_the_plan_tells_none_of_it(demo):
+    told = demo.describe(TrialConfig())
+    assert "of one time" not in told
+    assert "another one's text" not in told
 
 
 def test_to_be_described_data_need_no_training_lists(demo, monkeypatch):

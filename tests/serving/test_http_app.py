@@ -70,8 +70,11 @@ def test_a_request_may_ask_for_more_orders_of_the_candidates(client, reranker):
 
 def test_a_query_has_a_title_a_line_and_no_other_mark_within_a_title_ends_it():
     query = "Dusty\N{LINE SEPARATOR}Saddle\r\n\n  \nLunar\fComet\rWild Reef"
-    history, _ = RerankRequest(query=query, documents=CANDIDATES).question()
-    assert history == ["Dusty\N{LINE SEPARATOR}Saddle", "Lunar\fComet", "Wild Reef"]
+    assert RerankRequest(query=query, documents=CANDIDATES).question().history == [
+        "Dusty\N{LINE SEPARATOR}Saddle",
+        "Lunar\fComet",
+        "Wild Reef",
+    ]
 
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
@@ -83,6 +86,12 @@ def test_the_protocol_of_cohere_and_jina_reads_the_history_line_by_line(client, 
         (i, pytest.approx(ranking.probabilities[i])) for i in ranking.order
     ]
     assert all("document" not in result for result in answer["results"])
+
+
+def test_a_document_may_stand_twice_since_its_place_tells_which(client):
+    body = {"query": "\n".join(HISTORY), "documents": [*CANDIDATES, CANDIDATES[0]]}
+    results = client.post("/v1/rerank", json=body).json()["results"]
+    assert sorted(result["index"] for result in results) == list(range(len(CANDIDATES) + 1))
 
 
 def test_of_documents_the_first_come_back_with_their_text(client, ranking):

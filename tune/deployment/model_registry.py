@@ -186,6 +186,7 @@ def _signature(config: TrialConfig) -> ModelSignature:
             [
                 ColSpec(texts, "history"),
                 ColSpec(texts, "candidates"),
+                ColSpec(texts, "candidate_ids", required=False),
                 *(images if config.image_mode == "raw_image" else []),
             ]
         ),

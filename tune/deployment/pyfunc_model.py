@@ -13,6 +13,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from reranker.errors import InputError
+from reranker.ranking.list_ranker import Question
 from reranker.ranking.ranker import Reranker
 
 
@@ -26,12 +27,16 @@ class ServedReranker(PythonModel):  # type: ignore[misc]
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """A row a list: `history` and `candidates` are titles, `history_images` and `candidate_images`, if they are there,
-        paths of theirs, empty for a title without; `order` and `probabilities` as in `Ranking`.
+        """A row a list: `history` and `candidates` are titles, `candidate_ids`, if they are there, tell those with the same
+        title apart, `history_images` and `candidate_images`, if they are there, are paths of theirs, empty for a title
+        without; `order` and `probabilities` as in `Ranking`.
         """
-        columns = (model_input["history"], model_input["candidates"])
-        lists = [(list(history), list(candidates)) for history, candidates in zip(*columns, strict=True)]
         none = [None] * len(model_input)
+        columns = (model_input["history"], model_input["candidates"], model_input.get("candidate_ids", none))
+        lists = [
+            Question(list(history), list(candidates), None if ids is None else list(ids))
+            for history, candidates, ids in zip(*columns, strict=True)
+        ]
         images = [
             (_paths(of_history), _paths(of_candidates))
             for of_history, of_candidates in zip(

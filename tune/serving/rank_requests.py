@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from reranker.errors import Fault, InputError
 from reranker.ranking.list_ranker import Question, Ranking
 from reranker.ranking.rank_stream import as_records
 from reranker.storage.pydantic_faults import rule_of as field_rule
@@ -40,8 +39,10 @@ class RankRequest(_Body):
     """One list."""
 
     history: list[str] = Field(description="titles, oldest first")
-    candidates: list[str] = Field(description="titles, all different")
-    candidate_ids: list[str | int] | None = Field(None, description="of each candidate; given back beside its title")
+    candidates: list[str] = Field(description="titles, all different where there are no ids")
+    candidate_ids: list[str | int] | None = Field(
+        None, description="of each candidate; given back beside its title, and tells those with the same title apart"
+    )
     permutations: int | None = Field(
         None,
         ge=1,
@@ -50,14 +51,8 @@ class RankRequest(_Body):
     )
 
     def question(self) -> Question:
-        """What the reranker is asked.
-
-        Raises:
-            InputError: there is not an id for each candidate.
-        """
-        if self.candidate_ids is not None and len(self.candidate_ids) != len(self.candidates):
-            raise InputError([Fault("must be a list with an id for each candidate", field="candidate_ids")])
-        return self.history, self.candidates
+        """What the reranker is asked."""
+        return Question(self.history, self.candidates, self.candidate_ids)
 
 
 class RankedCandidate(BaseModel):
@@ -97,9 +92,9 @@ class RerankRequest(_Body):
     model: str | None = Field(None, description="goes back into the answer; the service has one model")
 
     def question(self) -> Question:
-        """What the reranker is asked; blank lines of a query are left out."""
+        """What the reranker is asked, each document by its place; blank lines of a query are left out."""
         titles = _LINE_END.split(self.query) if isinstance(self.query, str) else self.query
-        return [title for title in titles if title.strip()], self.documents
+        return Question([title for title in titles if title.strip()], self.documents, range(len(self.documents)))
 
 
 class RerankText(BaseModel):
