@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -98,6 +99,7 @@ MOMENTS: dict[str, Callable[[], None]] = {
 }
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1, os.dup(1))  # for tests/ended.py; a search sends its stderr elsewhere
     moment = sys.argv.pop(1)
     MOMENTS.get(moment, lambda: None)()
     run(run_search.main)

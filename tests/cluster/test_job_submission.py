@@ -16,6 +16,7 @@ import pytest
 import requests
 
 from results.study.study_folder import StudyFolder
+from tests.ended import output_of
 from tests.ray_head import TOKEN, Head
 from tune.run_search import main
 
@@ -124,7 +125,7 @@ def sent(head, tmp_path_factory) -> Sent:
     job = re.findall(r"raysubmit_\w+", "".join(lines))[0]
     headers = {"Authorization": f"Bearer {TOKEN}"}
     requests.post(f"{head.dashboard}/api/jobs/{job}/stop", headers=headers, timeout=30).raise_for_status()
-    rest, _ = process.communicate(timeout=120)
+    rest = output_of(process)
     details = requests.get(f"{head.dashboard}/api/jobs/{job}", headers=headers, timeout=30).json()
     return Sent(StudyFolder(folder / "runs" / "sent"), "".join(lines) + rest, process.returncode, details)
 
@@ -164,7 +165,7 @@ def test_it_says_how_to_go_on_from_where_it_was_submitted(sent, head):
 @pytest.mark.slow
 def test_a_token_that_is_missing_is_named(head, tmp_path, study):
     process = submitted(head.dashboard, tmp_path, study, token="cd" * 32)
-    output, _ = process.communicate(timeout=60)
+    output = output_of(process)
     assert process.returncode == 2
     assert "asks for a token, and there is none here that it takes" in output
 
@@ -172,6 +173,6 @@ def test_a_token_that_is_missing_is_named(head, tmp_path, study):
 @pytest.mark.slow
 def test_what_answers_but_is_no_dashboard_is_told(head, tmp_path, study):
     process = submitted(f"http://127.0.0.1:{head.port}", tmp_path, study)
-    output, _ = process.communicate(timeout=60)
+    output = output_of(process)
     assert process.returncode == 2
     assert "is no dashboard of a Ray cluster" in output

@@ -178,6 +178,12 @@ def test_every_actor_that_trains_says_whose_it_is_and_none_is_dead(pages):
 
 
 @pytest.mark.slow
+def test_what_a_slot_does_without_has_no_process(pages):
+    classes = {actor["class_name"] for actor in pages["actors"]}
+    assert classes & {"TrainController", "PlacementGroupCleaner", "AutoscalingCoordinator"} == set()
+
+
+@pytest.mark.slow
 def test_a_slot_s_process_says_what_it_is_doing(pages):
     assert any(re.search(r"ray::trial 1 · epoch \d+/40", line) for line in pages["processes"]), pages["processes"]
 

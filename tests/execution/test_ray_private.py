@@ -122,7 +122,7 @@ def test_the_trainer_has_what_a_slot_does_in_its_own_way():
         assert callable(getattr(FixedScalingPolicy, name, None)), changed + f"FixedScalingPolicy.{name}"
     trainer = InProcessTrainer(lambda: None, worker_label="worker")
     kinds = [type(callback) for callback in trainer._create_default_callbacks()]
-    assert PlacementGroupCleanerCallback in kinds, changed + "what cleans up after a slot that was killed"
+    assert PlacementGroupCleanerCallback in kinds, changed + "what frees resources after a controller that was killed"
     assert DatasetsCallback not in kinds
     assert DatasetsCallback in [type(callback) for callback in TorchTrainer(lambda: None)._create_default_callbacks()]
 

@@ -19,6 +19,7 @@ import pytest
 import ray
 
 from results.study.study_folder import StudyFolder
+from tests.ended import output_of
 
 pytestmark = pytest.mark.slow
 
@@ -169,7 +170,7 @@ def far(tmp_path_factory) -> Iterator[tuple[StudyFolder, str]]:
         third = ours.join(3)
         wait_for(lambda: reports(ours.study, number) > before, folder / "node-3.log")
         end(third)
-        printed, _ = process.communicate(timeout=500)
+        printed = output_of(process, 500)
         assert process.returncode == 0, printed
         yield ours.study, printed
 

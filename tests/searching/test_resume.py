@@ -27,6 +27,7 @@ from optuna.storages.journal import JournalFileBackend
 from reranker.errors import EnvironmentFault, InputError
 from results.study.study_folder import StudyFolder
 from results.study.tracking_address import tracking_uri_of
+from tests.ended import output_of
 from tests.object_store import BUCKET, SECRET, has_object_store, object_store
 from tune.run_search import main as run_search_main
 from tune.searching import stop_pause_requests
@@ -101,7 +102,7 @@ def mlflow_runs(study: StudyFolder) -> dict[str, str]:
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     process = launch(folder, new_study(folder))
-    out, _ = process.communicate(timeout=200)
+    out = output_of(process)
     assert process.returncode == 0, out
     return StudyFolder(folder / "runs" / "small")
 
@@ -111,7 +112,7 @@ def test_a_search_that_was_killed_again_and_again_ends_as_if_it_never_was(undist
     for moment in KILLED_AT:
         mark = uuid.uuid4().hex
         process = launch(tmp_path, *arguments, moment=moment, mark=mark)
-        out, _ = process.communicate(timeout=200)
+        out = output_of(process)
         assert process.returncode == -signal.SIGKILL, f"{moment}: {out}"
         deadline = time.monotonic() + 90
         while left_behind(mark) and time.monotonic() < deadline:
@@ -120,7 +121,7 @@ def test_a_search_that_was_killed_again_and_again_ends_as_if_it_never_was(undist
         arguments = ["--resume", "small"]
     study = StudyFolder(tmp_path / "runs" / "small")
     process = launch(tmp_path, *arguments, moment="raylet")
-    out, _ = process.communicate(timeout=200)
+    out = output_of(process)
     assert process.returncode == 1, out
     assert "Ray's process raylet" in out
     assert f"--resume {study.path}" in out
@@ -128,7 +129,7 @@ def test_a_search_that_was_killed_again_and_again_ends_as_if_it_never_was(undist
     assert [str(trial.status) for trial in study.trials()][4:] == ["interrupted"]
     assert "Ray's process raylet" in study.read_ending()["reason"]
     process = launch(tmp_path, *arguments)
-    out, _ = process.communicate(timeout=200)
+    out = output_of(process)
     assert process.returncode == 0, out
 
     pd.testing.assert_frame_equal(table(study), table(undisturbed))
@@ -161,12 +162,12 @@ def copies(tmp_path, monkeypatch) -> Iterator[str]:
 def test_a_search_whose_machine_is_lost_goes_on_from_its_copy_as_if_it_never_was(undisturbed, copies, tmp_path):
     (tmp_path / "lost").mkdir()
     process = launch(tmp_path / "lost", new_study(tmp_path / "lost"), "--copy-to", copies, moment="deciding")
-    out, _ = process.communicate(timeout=200)
+    out = output_of(process)
     assert process.returncode == -signal.SIGKILL, out
     shutil.rmtree(tmp_path / "lost")
     (tmp_path / "other").mkdir()
     process = launch(tmp_path / "other", "--resume", f"{copies}/small")
-    out, _ = process.communicate(timeout=200)
+    out = output_of(process)
     assert process.returncode == 0, out
     assert f"fetching small from {copies}/small" in out
     assert f"The copy at {copies}/small has everything" in out
@@ -198,7 +199,7 @@ def test_a_search_whose_disk_was_full_ends_as_if_it_never_was(undisturbed, small
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(2**16))
-    out, _ = process.communicate(timeout=200)
+    out = output_of(process)
     assert process.returncode == 1, said + out
     print(out)
     assert f"--resume {small_disk / 'runs' / 'small'}" in out
@@ -208,7 +209,7 @@ def test_a_search_whose_disk_was_full_ends_as_if_it_never_was(undisturbed, small
     study = StudyFolder(small_disk / "runs" / "small")
     assert "failed" not in [trial.status for trial in study.trials()]
     process = launch(small_disk, "--resume", "small")
-    out, _ = process.communicate(timeout=200)
+    out = output_of(process)
     assert process.returncode == 0, out
     pd.testing.assert_frame_equal(table(study), table(undisturbed))
 
@@ -302,12 +303,12 @@ def steered(tmp_path_factory):
     assert (done.returncode, done.stdout.strip()) == (0, "resumed"), done.stderr
     before += read_until(process, "trial 1 epoch 2/4")
     os.kill(process.pid, signal.SIGINT)
-    out, _ = process.communicate(timeout=120)
+    out = output_of(process)
     deadline = time.monotonic() + 20
     while left_behind(mark) and time.monotonic() < deadline:
         time.sleep(0.2)
     left, statuses = left_behind(mark), [str(trial.status) for trial in study.trials()]
-    resumed = launch(folder, "--resume", "small").communicate(timeout=200)[0]
+    resumed = output_of(launch(folder, "--resume", "small"))
     interrupted = "".join(before) + out
     return Steered(study, counts, str(refusal.value), interrupted, process.returncode, left, statuses, resumed)
 
@@ -381,7 +382,7 @@ def test_control_of_a_search_that_does_not_run_is_refused(undisturbed):
 def test_a_resumed_search_that_is_complete_adds_nothing(undisturbed):
     before = table(undisturbed)
     process = launch(undisturbed.path.parents[1], "--resume", "small", "--quiet")
-    out, _ = process.communicate(timeout=100)
+    out = output_of(process)
     assert process.returncode == 0, out
     pd.testing.assert_frame_equal(table(undisturbed), before)
 

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
@@ -27,9 +28,10 @@ class InProcessTrainer(DataParallelTrainer):  # type: ignore[misc]
     """What a `TorchTrainer` is, with its controller as a part of the actor that calls `fit`, and no process in vain.
 
     Each process that Ray starts takes seconds of a core before it does anything, and most of them are started one after
-    the other. Of the five that Ray Train has beside a worker two are left out: that of the controller, and that for data
-    sets; so is, where no node can join, the one that asks an autoscaler for nodes. The actor does not import torch, which
-    takes seconds and 200 MB; workers do. Outside an actor the controller is an actor of its own, as always.
+    the other. Of the five that Ray Train has beside a worker three are left out: that of the controller, that for data
+    sets, and that which watches the controller and frees its workers' resources after its death, with which a search
+    ends anyway; so is, where no node can join, the one that asks an autoscaler for nodes. The actor does not import
+    torch, which takes seconds and 200 MB; workers do. Outside an actor the controller is an actor of its own, as always.
 
     Args:
         worker_label: what Ray's pages call each of its workers.
@@ -50,7 +52,7 @@ class InProcessTrainer(DataParallelTrainer):  # type: ignore[misc]
     def _initialize_and_run_controller(self, **controller: Any) -> Any:
         if ray_private.is_of_one_machine():
             controller["scaling_policy"] = _AsksForNoNodes(self.scaling_config)
-        if ray.get_runtime_context().get_actor_id() is None:
+        if not _is_in_an_actor():
             return super()._initialize_and_run_controller(**controller)
         here = TrainController(**controller)
         here.worker_group_cls = _groups_of(_labelled(self._worker_label), self._groups)
@@ -58,8 +60,14 @@ class InProcessTrainer(DataParallelTrainer):  # type: ignore[misc]
         return here.get_result()
 
     def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
-        return [callback for callback in callbacks if self.datasets or not isinstance(callback, DatasetsCallback)]
+        left_out = () if self.datasets else (DatasetsCallback,)
+        if _is_in_an_actor():
+            left_out += (PlacementGroupCleanerCallback,)
+        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, left_out)]
+
+
+def _is_in_an_actor() -> bool:
+    return ray.get_runtime_context().get_actor_id() is not None
 
 
 class _AsksForNoNodes(FixedScalingPolicy):  # type: ignore[misc]
