@@ -67,7 +67,7 @@ class InProcessTrainer(DataParallelTrainer):  # type: ignore[misc]
 
 
 def _is_in_an_actor() -> bool:
-    return ray.get_runtime_context().get_actor_id() is not None
+    return ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
 
 
 class _AsksForNoNodes(FixedScalingPolicy):  # type: ignore[misc]
