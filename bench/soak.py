@@ -265,6 +265,8 @@ class Campaign:
     def _keep_evidence(self, number: int, search: Search) -> None:
         place = self.folder / f"evidence-{number}"
         subprocess.run(["cp", "-r", str(search.folder), str(place)], check=False)
+        logs = [str(path) for path in search.temporary.rglob("session_*/logs") if not path.is_symlink()]
+        subprocess.run(["cp", "-r", "--parents", *logs, str(place)], check=False)
         print(f"its folder: {place}", flush=True)
 
     @contextlib.contextmanager
