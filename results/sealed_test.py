@@ -62,7 +62,7 @@ def read_test(study: StudyFolder, unseal: str = "", say: Callable[[str], None] =
         assert best is not None
         reading = _reading(study, best, unseal if study.readings() or study.lost_readings.exists() else "", say)
         Journal(study.journal).remember_reading(reading)  # first, so that no shown reading is lost
-        append_line(study.path / "test_readings.jsonl", reading)
+        append_line(study.readings_file, reading)
     return reading
 
 

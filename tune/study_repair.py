@@ -12,7 +12,6 @@ from reranker.artifacts.trial_folder import TrialFolder
 from reranker.errors import RerankerError
 from reranker.storage.atomic_files import (
     DamagedFile,
-    as_line,
     read_bytes,
     read_text,
     write_file,
@@ -53,16 +52,15 @@ def mend(study: StudyFolder) -> list[FileFinding]:
 
 def _lost_readings(study: StudyFolder, findings: list[FileFinding]) -> Iterator[FileFinding]:
     """Where the record of the test's readings can't be restored, have it say so: the next reading needs a reason."""
-    path = study.path / "test_readings.jsonl"
     for finding in findings:
         if finding.outcome is not Outcome.REFUSED:
             continue
-        if finding.damage.path == path:
+        if finding.damage.path == study.readings_file:
             recorded = Journal(study.journal).readings
             with study.locked():
-                put_aside(study, path)
+                put_aside(study, study.readings_file)
                 write_json(study.lost_readings, {"damage": finding.damage.damage})
-                write_file(path, "".join(as_line(reading) for reading in recorded))
+                study.write_readings(recorded)
             study.record_act("the record of the test's readings was lost")
             done = "that it was lost is on record: the next reading of the test takes --unseal WHY"
             yield FileFinding(finding.damage, Outcome.QUARANTINED, done)

@@ -29,7 +29,7 @@ from results.study.damaged_file import FileFinding, Outcome
 from results.study.logged_reports import logged_reports
 from results.study.optuna_journal import Journal, TrialRecord
 from results.study.quarantine import put_aside
-from results.study.study_folder import READINGS_FROM_THE_START, StudyFolder, TrialStatus
+from results.study.study_folder import READINGS_BEGUN, READINGS_FROM_THE_START, StudyFolder, TrialStatus
 from results.study.trial_origin import Origin
 
 _STATUS = {"complete": TrialStatus.COMPLETED, "pruned": TrialStatus.PRUNED, "fail": TrialStatus.FAILED}
@@ -333,10 +333,13 @@ class _Check:
 
     def readings(self) -> None:
         """Check that both the journal and the file hold every reading, so that none is lost with one of them."""
-        path, recorded = self.study.path / "test_readings.jsonl", self.journal.readings
+        path, recorded = self.study.readings_file, self.journal.readings
         try:
-            if not path.exists() and self.manifest.get("format", 0) >= READINGS_FROM_THE_START:
+            form = self.manifest.get("format", 0)
+            if not path.exists() and form >= READINGS_FROM_THE_START:
                 raise DamagedFile(path, "is missing")
+            if form >= READINGS_BEGUN and not self.study.readings_are_begun():
+                raise DamagedFile(path, "has lost its beginning")
             stored = self.study.readings()
             if stored[: len(recorded)] != recorded[: len(stored)]:
                 self.refuse(DamagedFile(path, "holds another reading of the test than the journal"))
@@ -351,8 +354,7 @@ class _Check:
         if len(stored) < len(recorded):
             count = f"{len(recorded)} reading" + "s" * (len(recorded) != 1)
             missing = DamagedFile(path, f"lacks what the journal knows: {count} of the test")
-            lines = "".join(as_line(reading) for reading in recorded)
-            self._rebuild(missing, "the journal", lambda: write_file(path, lines))
+            self._rebuild(missing, "the journal", lambda: self.study.write_readings(recorded))
         elif len(stored) > len(recorded):
             self.refuse(DamagedFile(self.study.journal, "lacks a reading of the test that test_readings.jsonl has"))
 

@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,6 +29,7 @@ from reranker.report_figures import best_report
 from reranker.storage.atomic_files import (
     DamagedFile,
     append_line,
+    as_line,
     read_json,
     read_lines,
     read_yaml,
@@ -43,6 +44,10 @@ from results.study.trial_origin import DRAWN, Origin
 _LEFTOVER, _OLD_S = re.compile(r"\..+\.[0-9a-f]{32}"), 3600.0
 _ELSEWHERE = "--runs FOLDER or the variable RERANKER_TUNER_HOME names another place"
 READINGS_FROM_THE_START = 3  # the format of studies whose file of the test's readings is there before the first reading
+READINGS_BEGUN = (
+    4  # and of those in which it then has a line, so that a file that was emptied is told from one of no reading
+)
+_NO_READING = {"time": "", "trial": -1}  # that line
 
 
 class StudyBusy(EnvironmentFault):
@@ -312,12 +317,28 @@ class StudyFolder:
         return {**self.read_manifest()["references"], **metrics}
 
     def begin_readings(self) -> None:
-        """Make the file of the test's readings, so that a missing one can be told from one that has none."""
-        write_file(self.path / "test_readings.jsonl", "")
+        """Make the file of the test's readings, so that a lost or emptied one can be told from one that has none."""
+        self.write_readings([])
+
+    def write_readings(self, readings: Sequence[dict[str, Any]]) -> None:
+        """Replace the file of the test's readings, by what the journal knows of them."""
+        write_file(self.readings_file, "".join(map(as_line, [_NO_READING, *readings])))
+
+    @property
+    def readings_file(self) -> Path:
+        """The record of the test's readings."""
+        return self.path / "test_readings.jsonl"
 
     def readings(self) -> list[dict[str, Any]]:
         """Every reading of the test split, in order."""
-        return read_lines(self.path / "test_readings.jsonl", {"time": str, "trial": int})
+        return [line for line in self._lines_of_readings() if line["trial"] >= 0]
+
+    def readings_are_begun(self) -> bool:
+        """Whether their file has the line that it begins with."""
+        return self._lines_of_readings()[:1] == [_NO_READING]
+
+    def _lines_of_readings(self) -> list[dict[str, Any]]:
+        return read_lines(self.readings_file, {"time": str, "trial": int})
 
     @property
     def lost_readings(self) -> Path:

@@ -73,8 +73,12 @@ def test_what_is_lost_is_named_with_exit_code_1_until_it_is_left_out(study, caps
     assert told(study, capsys, "--leave-out", "1") == (0, ["films is whole"])
 
 
-def test_a_lost_record_of_readings_seals_the_test_until_a_reason_is_given(study, capsys):
-    study.write_manifest(study.read_manifest() | {"format": 3})
+@pytest.mark.parametrize(("form", "left"), [(3, None), (4, None), (4, b""), (4, b'{"time')])
+def test_a_lost_record_of_readings_seals_the_test_until_a_reason_is_given(study, capsys, form, left):
+    study.write_manifest(study.read_manifest() | {"format": form})
+    study.readings_file.unlink(missing_ok=True)
+    if left is not None:
+        study.readings_file.write_bytes(left)
     assert told(study, capsys) == (0, ["quarantined test_readings.jsonl", "films is whole"])
     assert study.readings() == []
     with pytest.raises(InputError, match="the record of the test's readings was lost, so the test may have been read"):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from results.study.study_folder import READINGS_FROM_THE_START, StudyFolder
+from results.study.study_folder import READINGS_BEGUN, StudyFolder
 from tests.object_store import BUCKET, ObjectStore, object_store
 from tests.stored import keep_journal
 from tests.tracked import make_study
@@ -39,7 +39,7 @@ def study(tmp_path) -> StudyFolder:
     """Three trials: one whose middle epoch is the best, one stopped, one failed before its first epoch."""
     study = make_study(tmp_path / "runs", "")
     text = study.study_file.read_text().rpartition("# checksum")[0]
-    study.write_manifest(study.read_manifest() | {"format": READINGS_FROM_THE_START, "study": text})
+    study.write_manifest(study.read_manifest() | {"format": READINGS_BEGUN, "study": text})
     study.begin_readings()
     return keep_journal(study)
 

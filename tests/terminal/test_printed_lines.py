@@ -152,7 +152,7 @@ for _ in range(40):
 def test_the_manifest_can_rebuild_the_study_file_and_holds_no_place(file):
     study = begun(file)
     manifest = study.read_manifest()
-    assert manifest["format"] == 3
+    assert manifest["format"] == 4
     assert study.study_file.read_text().startswith(manifest["study"] + "# checksum: ")
     assert manifest["tracking_uri"] == ""
     assert str(study.path) not in str(manifest)

@@ -25,10 +25,10 @@ from reranker.modeling.checkpoints.model_names import MODELS
 from reranker.storage.file_permissions import make_folder
 from results.study.list_facts import ListFacts
 from results.study.quarantine import put_aside
-from results.study.study_folder import READINGS_FROM_THE_START, StudyFolder
+from results.study.study_folder import READINGS_BEGUN, StudyFolder
 from tune.study_file.study import Study
 
-FORMAT = READINGS_FROM_THE_START  # of a study's folder
+FORMAT = READINGS_BEGUN  # of a study's folder
 _LIBRARIES = ("ray", "torch", "transformers", "peft", "trl", "optuna", "mlflow")
 
 
