@@ -251,7 +251,8 @@ class StudyFolder:
             EnvironmentFault: the folder can't be written.
         """
         with writing(self.path):
-            lock = os.fdopen(opener(str(self.path / "search.lock"), os.O_WRONLY | os.O_CREAT), "w")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK  # so that a pipe in its place is not waited for
+            lock = os.fdopen(opener(str(self.path / "search.lock"), flags), "w")
         with lock as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -269,7 +270,8 @@ class StudyFolder:
         """
         path = self.path / "search.lock"
         try:
-            with path.open() as file:  # for reading, so that it works in a read-only copy too
+            # for reading, so that it works in a read-only copy too
+            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK)) as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False

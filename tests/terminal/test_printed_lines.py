@@ -205,6 +205,15 @@ def test_a_lock_that_cannot_be_opened_does_not_read_as_running(tmp_path):
         study.is_searched()
 
 
+def test_a_pipe_in_place_of_the_lock_is_told_and_not_waited_for(tmp_path):
+    study = StudyFolder.create(tmp_path, "piped")
+    (study.path / "search.lock").unlink(missing_ok=True)
+    os.mkfifo(study.path / "search.lock")
+    assert not study.is_searched()
+    with pytest.raises(EnvironmentFault, match="cannot write"), study.locked():
+        pass
+
+
 def test_a_study_that_is_searched_is_told_from_others(tmp_path):
     study = StudyFolder.create(tmp_path, "x")
     with study.locked():
