@@ -304,6 +304,12 @@ def test_a_question_that_breaks_a_rule_is_refused_with_the_rule(server):
     assert "a candidate must stand once in a list (got 'Wild Reef')" in answer["message"]
 
 
+def test_ids_tell_apart_items_of_one_title(server):
+    record = {"history": ["Dusty Saddle"], "candidates": ["Wild Reef", "Wild Reef"], "candidate_ids": ["a", "b"]}
+    status, answer = post(server, {"dataframe_records": [record]})
+    assert (status, sorted(answer["predictions"][0]["order"])) == (200, [0, 1]), answer
+
+
 def folder_of(client: MlflowClient, version) -> Path:
     """Where the store keeps a version's files."""
     model = client.get_logged_model(version.source.removeprefix("models:/"))
