@@ -63,13 +63,16 @@ def _run(args: argparse.Namespace, console: Terminal) -> int:
     if not args.quiet:
         console.say("starting …")
     from tune.execution.ray_private import hide_secrets_of_command
+    from tune.launching.restarts import go_on_later
     from tune.search import search
-    from tune.terminal.exit_status import exit_code
+    from tune.terminal.exit_status import exit_code, is_fault_of_machine
 
     hide_secrets_of_command()
 
     options = arguments.options(args)
     result = search(study, resume=folder, warm_start=earlier, options=options, console=console)
+    if args.max_restarts and is_fault_of_machine(result.ending):
+        go_on_later(args, result.folder, console)
     return exit_code(result.folder, result.ending)
 
 

@@ -39,6 +39,7 @@ CASES = {
     "search: no trials": ("search study.yaml --trials 0", "argument --trials: must be a whole number from 1, not '0'; reranker-tuner search --help lists what there is"),
     "search: trials in words": ("search study.yaml --trials many", "argument --trials: must be a whole number from 1, not 'many'; reranker-tuner search --help lists what there is"),
     "search: trials in Arabic digits": ("search study.yaml --trials ²", "argument --trials: must be a whole number from 1, not '²'; reranker-tuner search --help lists what there is"),
+    "search: no restarts": ("search study.yaml --max-restarts 0", "argument --max-restarts: must be a whole number from 1, not '0'; reranker-tuner search --help lists what there is"),
     "search: workers below zero": ("search study.yaml --workers -1", "argument --workers: must be a whole number from 1, not '-1'; reranker-tuner search --help lists what there is"),
     "search: a seed in words": ("search study.yaml --seed x", "argument --seed: must be a whole number, not 'x'; reranker-tuner search --help lists what there is"),
     "search: an unknown sampler": ("search study.yaml --sampler bayes", "--set study.sampler=bayes: study.sampler: must be tpe, random, gp, cmaes or grid (got 'bayes'); did you mean 'cmaes'?"),

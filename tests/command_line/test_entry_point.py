@@ -293,6 +293,31 @@ def test_the_command_that_is_stored_asks_the_same_and_has_no_secret():
     assert args.webhook == "https://h.example/SECRET"
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            "s.yaml --name x --trials 3 --set epochs=2 --tracking-uri http://h --max-restarts 3 --quiet --dashboard-port 9000",
+            "--resume /r/x --max-restarts 2 --runs RUNS --dashboard-port 9000 --quiet",
+        ),
+        (
+            "s.yaml --replicate 2 --refit --webhook https://h.example/SECRET --max-restarts 3",
+            "--resume /r/x --max-restarts 2 --replicate 2 --top 5 --refit --runs RUNS --webhook https://h.example/SECRET",
+        ),
+        (
+            "--resume s3://b/f/n --retry-failed --address auto --wait-for-gpus 2 --max-restarts 3",
+            "--resume /r/x --max-restarts 2 --runs RUNS --copy-to s3://b/f --address auto --wait-for-gpus 2",
+        ),
+    ],
+)
+def test_a_search_that_goes_on_by_itself_is_asked_what_its_study_does_not_know(words, expected, tmp_path):
+    args = arguments.parsed([*words.split(), "--runs", str(tmp_path)], "")
+    again = arguments.going_on(args, Path("/r/x"), 2)
+    assert again == expected.replace("RUNS", str(tmp_path)).split()
+    assert arguments.going_on(arguments.parsed(again, ""), Path("/r/x"), 2) == again
+    assert "--max-restarts" not in arguments.going_on(args, Path("/r/x"), 0)
+
+
 def test_what_goes_on_is_not_told_as_a_whole_plan_again(films):
     study = loading.load(PROJECT / "search_spaces" / "quick.yaml")
     assert goes_on(study, films, 3, 5) == (

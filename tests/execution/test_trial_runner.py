@@ -139,10 +139,35 @@ space:
 """
 
 
+@contextlib.contextmanager
+def small_memory() -> Iterator[Path | None]:
+    """A control group of this machine's with next to no memory; None where there can be none."""
+    group = _limited_group(f"reranker-test-{uuid.uuid4().hex}")
+    try:
+        yield group
+    finally:
+        if group:
+            group.rmdir()
+
+
+def _limited_group(name: str) -> Path | None:
+    for top, limit in (("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")):
+        group = Path(top) / name
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        if (group / limit).exists():
+            (group / limit).write_text(str(4 * 2**20))
+            return group
+        group.rmdir()
+    return None
+
+
 @pytest.fixture(scope="module")
 def unlucky(tmp_path_factory):
     """Without a dashboard. Trial 0 is paused after its first epochs. After the third its worker hangs, after the fourth
-    it is killed.
+    it is killed. Trial 1 is killed by the system after its first epoch, for want of memory, where that can be brought about.
 
     Gives the study, whether the worker was gone during the pause, what was printed, and at which addresses something
     listened.
@@ -161,7 +186,13 @@ def unlucky(tmp_path_factory):
     search.wait_for_epoch(0, 4)
     assert not hanging.is_running()
     search.worker().kill()
-    return search.wait(), gone, search.printed, addresses
+    with small_memory() as group:
+        if group:
+            search.wait_for_epoch(1, 1)
+            worker = search.worker()
+            (group / "cgroup.procs").write_text(str(worker.pid))
+            psutil.wait_procs([worker], timeout=60)
+    return search.wait(), gone, search.printed, addresses, group is not None
 
 
 def test_a_pause_gives_the_workers_back_and_the_trial_goes_on_afterwards(unlucky):
@@ -184,6 +215,14 @@ def test_a_second_death_is_the_trial_s_failure_and_the_next_trial_s_fresh_start(
     assert first.status == "failed"
     assert "its workers died a second time" in first.cause
     assert (second.status, len(second.reports)) == ("completed", 5)
+
+
+def test_workers_that_the_system_kills_for_want_of_memory_are_replaced_once(unlucky):
+    study, *_, had_no_memory = unlucky
+    if not had_no_memory:
+        pytest.skip("a control group with little memory needs root and a cgroup that can be written")
+    killed = "the host was out of memory, so the system killed a process of the search"
+    assert study.trial(1).read_notes() == [f"{killed}; new ones went on from its last state"]
 
 
 def test_a_search_without_a_dashboard_says_so(unlucky):

@@ -146,6 +146,18 @@ def test_a_search_that_was_killed_again_and_again_ends_as_if_it_never_was(undist
     assert "RUNNING" not in runs.values()
 
 
+def test_a_search_may_go_on_by_itself_after_a_fault_of_the_machine(undisturbed, tmp_path):
+    process = launch(tmp_path, new_study(tmp_path), "--max-restarts", "2", moment="raylet")
+    out = output_of(process, 600)  # two launches
+    study = StudyFolder(tmp_path / "runs" / "small")
+    assert process.returncode == 0, out
+    assert out.count("ended early: a fault of the machine: Ray's process raylet on this machine is gone") == 1
+    assert "going on by itself in 30 s, and may do so 1 time more; Ctrl-C leaves it as it is" in out
+    assert "study small goes on: 4 of 6 trials have ended" in out
+    pd.testing.assert_frame_equal(table(study), table(undisturbed))
+    assert study.best_config.read_text() == undisturbed.best_config.read_text()
+
+
 @pytest.fixture
 def copies(tmp_path, monkeypatch) -> Iterator[str]:
     """Where copies of studies are kept: a real S3 server where there is one, else a folder."""

@@ -15,6 +15,8 @@ MACHINE = "a fault of the machine"  # how the ending of a search begins that suc
 NO_ANSWER = "Ray does not answer any more"
 NODE_GONE = "a node of the Ray cluster is gone"
 SLOT_GONE = "the process that waits for a trial's workers was killed; Ray's logs may say by what"
+SHORT_OF_MEMORY = "the host is short of memory, so Ray ended a process of the search"
+OUT_OF_MEMORY = "the host was out of memory, so the system killed a process of the search"
 _MEMORY = (ray_errors.OutOfMemoryError, ray_errors.ObjectStoreFullError)
 _NODE = (
     ray_errors.NodeDiedError,
@@ -58,9 +60,9 @@ def machine_fault(error: BaseException | None, *, killed_for_memory: bool = Fals
         if isinstance(cause, ray_errors.OutOfDiskError):
             return "no space is left on the disk that Ray keeps its objects on"
         if isinstance(cause, _MEMORY):
-            return "the host is short of memory, so Ray ended a process of the search"
+            return SHORT_OF_MEMORY
         if isinstance(cause, ray_errors.RayActorError) and killed_for_memory:
-            return "the host was out of memory, so the system killed a process of the search"
+            return OUT_OF_MEMORY
         if isinstance(cause, _NODE) or (isinstance(cause, ray_errors.RayActorError) and _node_died(cause)):
             return NODE_GONE
         if isinstance(cause, _CONTACT):

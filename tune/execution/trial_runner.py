@@ -27,12 +27,13 @@ from reranker.report_figures import epoch_of
 from reranker.training.training_status import TrainingStatus
 from results.study.study_folder import StudyFolder, TrialStatus
 from tune.execution import ray_private
-from tune.execution.failure_cause import NODE_GONE, first_line, machine_fault
+from tune.execution.failure_cause import NODE_GONE, OUT_OF_MEMORY, SHORT_OF_MEMORY, first_line, machine_fault
 from tune.execution.trial_messages import Assignment, Ending, TuneConfig, TuneResult, report_result, status_result
 from tune.execution.worker_group import LEAVE_S, TrialResources, WorkerGroup
 from tune.execution.worker_messages import Event, SmallerPasses, WorkerJob
 from tune.study_file.study import Study
 
+_NO_MEMORY = (OUT_OF_MEMORY, SHORT_OF_MEMORY)
 _MOST_LOST_NODES = 20  # of one trial, after which something else is wrong
 _POLL_S = 0.5  # between two looks at whether the trial shall stop
 _ANSWERS_S = 10.0  # that Tune may take to ask for what is next
@@ -189,7 +190,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
         self._replayed, self._reports = 0, len(self._stored)
         fitting = self._fitting.get(self._config.model, SmallerPasses())
         self._passes = fitting if fitting.applies_to(self._config) else SmallerPasses()
-        self._deaths = self._lost_nodes = 0
+        self._deaths = self._lost_nodes = self._memory_kills = 0
 
     def _go_on(self) -> None:
         """Answer the workers, or give them the job."""
@@ -229,7 +230,10 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
             time.sleep(_POLL_S)
 
     def _can_move(self, event: Event) -> bool:
-        """Whether the trial's node alone is gone: the trial, which is not to blame, goes on elsewhere."""
+        """Whether the trial, which is not to blame, goes on with new workers: its node alone is gone, or for the first
+        time the host had no memory, which somebody else may have taken for a while."""
+        if event.machine in _NO_MEMORY:
+            return self._memory_kills == 0
         return event.machine == NODE_GONE and self._lost_nodes < _MOST_LOST_NODES
 
     def _mend(self, event: Event) -> str:
@@ -244,6 +248,10 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
         if event.machine == NODE_GONE:
             self._lost_nodes += 1
             self._folder.add_note("its node was lost; new workers went on from its last state")
+            return ""
+        if event.machine in _NO_MEMORY:
+            self._memory_kills += 1
+            self._folder.add_note(f"{event.machine}; new ones went on from its last state")
             return ""
         if event.kind == "died":
             self._deaths += 1

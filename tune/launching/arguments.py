@@ -27,6 +27,10 @@ DEMO = ROOT / "search_spaces" / "demo.yaml"
 DASHBOARD_PORT = 8265
 _TOP = 5
 _SCRIPT = "tune/run_search.py"
+_OF_EACH_LAUNCH = (  # what the study's folder does not know of a search that goes on
+    *("address", "dashboard_port", "no_dashboard", "quiet", "refit", "replicate", "runs", "summary_minutes"),
+    *("wait_for_gpus", "webhook"),
+)
 _STORES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks")
 
 
@@ -96,22 +100,40 @@ def _contradictions(args: argparse.Namespace) -> list[str]:
     return [text for holds, text in rules if holds]
 
 
+def going_on(args: argparse.Namespace, study: Path, restarts: int) -> list[str]:
+    """The words that go on with a study as these have begun or resumed it, secrets and all.
+
+    Args:
+        restarts: how often it may still go on by itself.
+    """
+    kept = {name: value for name, value in vars(args).items() if name in _OF_EACH_LAUNCH}
+    top = args.top if args.replicate else None
+    again = {**kept, "top": top, "copy_to": _copy_to(args), "max_restarts": restarts or None, "resume": str(study)}
+    return _words(_parser(""), argparse.Namespace(**again))
+
+
 def _command(parser: Parser, args: argparse.Namespace) -> list[str]:
     """The words of a command that asks the same, each option by its full name, without secrets."""
-    words = [_SCRIPT]
+    hidden = {"submit": None} | ({"webhook": HIDDEN} if args.webhook else {})
+    return without_secrets([_SCRIPT, *_words(parser, argparse.Namespace(**(vars(args) | hidden)))])
+
+
+def _words(parser: Parser, args: argparse.Namespace) -> list[str]:
+    """The study file, and each option that is not as by default, by its full name."""
+    words: list[str] = []
     for action in parser._actions:
         value = getattr(args, action.dest, None)
-        if value in (None, False, []) or value == action.default or action.dest == "submit":
+        if value in (None, False, []) or value == action.default:
             continue
         if not action.option_strings:
-            words.insert(1, str(value))
+            words.insert(0, str(value))
             continue
         option = action.option_strings[-1]
         if value is True:
             words.append(option)
         for one in value if isinstance(value, list) else [] if value is True else [value]:
-            words += [option, HIDDEN if action.dest == "webhook" else str(one)]
-    return without_secrets(words)
+            words += [option, str(one)]
+    return words
 
 
 def _parser(description: str) -> Parser:
@@ -133,6 +155,12 @@ def _parser(description: str) -> Parser:
         type=_study,
         metavar="STUDY",
         help="go on with a study, by its name, its folder, or the address of its copy",
+    )
+    parser.add_argument(
+        "--max-restarts",
+        type=at_least_one,
+        metavar="N",
+        help="go on by itself up to N times, where a fault of the machine ends the search: a lost process, a full disk …",
     )
     parser.add_argument("--retry-failed", action="store_true", help="with --resume: try failed trials again")
     parser.add_argument(

@@ -22,13 +22,18 @@ def exit_code(folder: StudyFolder, ending: str) -> int:
     failures, 1 if ours, 2 if yours."""
     if ending == INTERRUPTED:
         return 130
-    if ending.startswith(MACHINE):
+    if is_fault_of_machine(ending):
         return 1
     trials = list(folder.trials())
     if any(trial.reports for trial in trials) and not ending.startswith(TOO_MANY_FAILURES):
         return 0
     failed = [folder.read_status(trial.number)["ours"] for trial in trials if trial.status is TrialStatus.FAILED]
     return 1 if any(failed) else 2
+
+
+def is_fault_of_machine(ending: str) -> bool:
+    """Whether that is why a search has ended, so that it may go on as soon as the machine is well again."""
+    return ending.startswith(MACHINE)
 
 
 def tell_webhook(url: str | None, folder: StudyFolder) -> None:
