@@ -240,13 +240,9 @@ class RerankingData:
         kept, lines = self.interactions, []
         if tied := kept.tied_users:
             users = f"{tied} of {len(kept.user_ids)} users"
-            lines.append(
-                f"  {users} have last items of one time: data.seed says which is the test, and which validates"
-            )
+            lines.append(f"  the last items of {users} share a timestamp: data.seed decides which is the test item")
         if same := sum(count for count in Counter(kept.item_texts).values() if count > 1):
-            lines.append(
-                f"  {same} of {len(kept.item_texts)} items have another one's text, which no model can tell apart"
-            )
+            lines.append(f"  {same} of {len(kept.item_texts)} items share their text: no model can tell them apart")
         return lines
 
     def item_texts(self, config: TrialConfig) -> list[str]:

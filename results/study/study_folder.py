@@ -43,11 +43,9 @@ from results.study.trial_origin import DRAWN, Origin
 
 _LEFTOVER, _OLD_S = re.compile(r"\..+\.[0-9a-f]{32}"), 3600.0
 _ELSEWHERE = "--runs FOLDER or the variable RERANKER_TUNER_HOME names another place"
-READINGS_FROM_THE_START = 3  # the format of studies whose file of the test's readings is there before the first reading
-READINGS_BEGUN = (
-    4  # and of those in which it then has a line, so that a file that was emptied is told from one of no reading
-)
-_NO_READING = {"time": "", "trial": -1}  # that line
+# Formats of studies: the file of the test's readings is there before the first one, and begins with a line that is none.
+READINGS_FROM_THE_START, READINGS_BEGUN = 3, 4
+_NO_READING = {"time": "", "trial": -1}
 
 
 class StudyBusy(EnvironmentFault):

@@ -145,7 +145,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
                 self._training = False
                 if self._is_lost(event):
                     self._drop_group()
-                if event.machine and not self._can_move(event):
+                if event.machine and not self._may_go_on(event):
                     return _failed(event.cause, event.ours, event.machine)
                 cause = self._mend(event)
                 if cause:
@@ -229,7 +229,7 @@ class TrialRunner(ray_tune.Trainable):  # type: ignore[misc]
                 self._drop_group()
             time.sleep(_POLL_S)
 
-    def _can_move(self, event: Event) -> bool:
+    def _may_go_on(self, event: Event) -> bool:
         """Whether the trial, which is not to blame, goes on with new workers: its node alone is gone, or for the first
         time the host had no memory, which somebody else may have taken for a while."""
         if event.machine in _NO_MEMORY:
