@@ -159,16 +159,14 @@ def test_the_plan_tells_what_the_data_leave_open(tmp_path):
     titles.to_csv(tmp_path / "t.csv", index=False)
     data = RerankingData.prepare(settings(interactions=tmp_path / "i.csv", items=tmp_path / "t.csv"))
     told = data.describe(TrialConfig(candidates=2, collaborative_scores="none"))
-    assert (
-        "\n  2 of 4 users have last items of one time: data.seed says which is the test, and which validates\n" in told
-    )
-    assert "\n  5 of 6 items have another one's text, which no model can tell apart\n" in told
+    shared = "the last items of 2 of 4 users share a timestamp: data.seed decides which is the test item"
+    assert f"\n  {shared}\n  5 of 6 items share their text: no model can tell them apart\n" in told
 
 
 def test_of_data_that_leave_nothing_open_the_plan_tells_none_of_it(demo):
     told = demo.describe(TrialConfig())
-    assert "of one time" not in told
-    assert "another one's text" not in told
+    assert "share a timestamp" not in told
+    assert "share their text" not in told
 
 
 def test_to_be_described_data_need_no_training_lists(demo, monkeypatch):
