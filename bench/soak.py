@@ -265,7 +265,7 @@ class Campaign:
     def _keep_evidence(self, number: int, search: Search) -> None:
         place = self.folder / f"evidence-{number}"
         subprocess.run(["cp", "-r", str(search.folder), str(place)], check=False)
-        logs = [str(path) for path in search.temporary.rglob("session_*/logs") if not path.is_symlink()]
+        logs = [str(path) for path in search.temporary.glob("reranker-*/ray/session_2*/logs")]
         subprocess.run(["cp", "-r", "--parents", *logs, str(place)], check=False)
         print(f"its folder: {place}", flush=True)
 
@@ -376,7 +376,8 @@ def _recovery(search: Search, began: float, *, may_end: bool) -> dict[str, Any]:
     """
     ended, left, launches, since = None, 0, search.launches, began
     while (code := search.process.poll()) != 0:
-        is_refused = code == 2 and not may_end  # a disk that is full before there is a study refuses it too
+        # what comes before there is a study, a full disk or a Ray that does not start, refuses it too
+        is_refused = code == 2 and not may_end and search.study.path.exists()
         if is_refused or search.launches - launches > MOST_LAUNCHES:
             raise RuntimeError(f"it does not go on:\n{search.printed.read_text()[-3000:]}")
         if code is not None:

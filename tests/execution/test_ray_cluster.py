@@ -34,6 +34,32 @@ with cluster(None, None, dashboard=True) as running:
 """
 
 
+BROKEN = """
+import sys, threading, time
+sys.path.insert(0, {project!r})
+from tune.execution.ray_cluster import cluster
+import psutil, ray
+
+def kill_raylets(most):
+    killed = set()
+    while len(killed) < most:
+        for process in psutil.Process().children(recursive=True):
+            try:
+                if process.name() == "raylet" and process.pid not in killed:
+                    process.kill()
+                    killed.add(process.pid)
+            except psutil.NoSuchProcess:
+                continue
+        time.sleep(0.05)
+
+threading.Thread(target=kill_raylets, args=({most},), daemon=True).start()
+with cluster(None, None, dashboard=False):
+    print(ray.get(ray.remote(lambda: "it runs").remote()))
+    gcs = [p for p in psutil.Process().children(recursive=True) if p.name() == "gcs_server"]
+    print(len(gcs), "GCS")
+"""
+
+
 COLLECTING = """
 import gc, sys, threading
 sys.path.insert(0, {project!r})
@@ -224,3 +250,21 @@ with cluster(None, None, dashboard=False):
         [sys.executable, "-c", script], cwd=home, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.stdout.splitlines()[-1:] == [str(copy / "reranker" / "__init__.py")], done.stdout + done.stderr
+
+
+def test_a_ray_that_did_not_start_is_started_once_more():
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN.format(project=str(PROJECT), most=1)],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["it runs", "1 GCS"], done.stderr
+
+
+def test_a_ray_that_does_not_start_is_told_in_a_sentence():
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN.format(project=str(PROJECT), most=2)],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    sentence = done.stderr.strip().splitlines()[-1]
+    assert "EnvironmentFault: Ray could not be started (" in sentence
+    assert sentence.endswith("); the machine may be too busy, or be short of memory or disk")

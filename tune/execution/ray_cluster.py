@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -36,6 +36,7 @@ _QUIET = {
 for _name, _value in _QUIET.items():
     os.environ.setdefault(_name, _value)
 
+import psutil
 import ray
 from ray.job_config import JobConfig
 
@@ -51,6 +52,7 @@ _SETTINGS = ("HF_HUB_OFFLINE", "HF_ENDPOINT")  # that nodes of a cluster get; se
 _NETWORK = ("NCCL_", "GLOO_")
 _LOOK_S = 0.2  # how often Ray's processes are looked at
 _GRACE_S = 20.0  # for whoever looks by itself; 60 s after its loss Ray ends the process without a word
+_TRIES = 2  # to start a Ray
 _PATIENCE_S = 15.0  # for a joined cluster that does not answer
 
 
@@ -88,17 +90,11 @@ def cluster(
     """
     job = JobConfig(metadata={"job_name": job_name} if job_name else None)
     try:
-        if address is None:
-            with _terminal_of_its_own():
-                context = _start(dashboard_port, dashboard, job)
-        else:
-            context = _join(address, job)
+        context = _started(dashboard_port, dashboard, job) if address is None else _join(address, job)
     except EnvironmentFault:
         raise
-    except Exception as error:  # Ray raises plain ones where its head or dashboard does not start in time
-        where = "on this machine" if address is None else f"at {address}"
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise EnvironmentFault(f"no Ray cluster could be reached {where}: {first}") from error
+    except Exception as error:
+        raise EnvironmentFault(f"no Ray cluster could be reached at {address}: {_first_line(error)}") from error
     except KeyboardInterrupt:
         ray_private.shut_down()
         raise
@@ -166,6 +162,41 @@ def _terminal_of_its_own() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+
+def _started(dashboard_port: int | None, dashboard: bool, job: JobConfig) -> Any:
+    """A Ray of this machine's own, at a second try if need be: on a busy machine one of its processes may take longer to
+    start than another one waits for it.
+
+    Raises:
+        EnvironmentFault: the port is taken, or Ray does not start.
+    """
+    others = psutil.Process().children(recursive=True)
+    tries_left = _TRIES
+    while True:
+        try:
+            with _terminal_of_its_own():
+                return _start(dashboard_port, dashboard, job)
+        except EnvironmentFault:
+            raise
+        except Exception as error:  # Ray raises plain ones where its head or dashboard does not start in time
+            ray_private.shut_down()
+            _kill([child for child in psutil.Process().children(recursive=True) if child not in others])
+            tries_left -= 1
+            if not tries_left:
+                hint = "the machine may be too busy, or be short of memory or disk"
+                raise EnvironmentFault(f"Ray could not be started ({_first_line(error)}); {hint}") from error
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=_GRACE_S)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _start(dashboard_port: int | None, dashboard: bool, job: JobConfig) -> Any:
