@@ -171,7 +171,7 @@ def _started(dashboard_port: int | None, dashboard: bool, job: JobConfig) -> Any
     Raises:
         EnvironmentFault: the port is taken, or Ray does not start.
     """
-    others = psutil.Process().children(recursive=True)
+    others = _processes_of_ray()
     tries_left = _TRIES
     while True:
         try:
@@ -181,11 +181,22 @@ def _started(dashboard_port: int | None, dashboard: bool, job: JobConfig) -> Any
             raise
         except Exception as error:  # Ray raises plain ones where its head or dashboard does not start in time
             ray_private.shut_down()
-            _kill([child for child in psutil.Process().children(recursive=True) if child not in others])
+            _kill([process for process in _processes_of_ray() if process not in others])
             tries_left -= 1
             if not tries_left:
                 hint = "the machine may be too busy, or be short of memory or disk"
                 raise EnvironmentFault(f"Ray could not be started ({_first_line(error)}); {hint}") from error
+
+
+def _processes_of_ray() -> list[psutil.Process]:
+    """Those that this process has started; a program that searches may have others."""
+    found, package = [], str(Path(ray.__file__).parent)
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            command = " ".join(child.cmdline())
+            if package in command or command.startswith("ray::"):
+                found.append(child)
+    return found
 
 
 def _kill(processes: list[psutil.Process]) -> None:
