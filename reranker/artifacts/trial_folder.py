@@ -17,10 +17,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from cachetools import LRUCache, cached
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -42,6 +45,7 @@ from reranker.storage.atomic_files import (
     DamagedFile,
     Fields,
     append_line,
+    read_arrow_table,
     read_bytes,
     read_json,
     read_lines,
@@ -62,6 +66,8 @@ STEP: Fields = {"examples": int}  # what a line of `steps.jsonl` has
 NOTE: Fields = {"note": str}  # what a line of `notes.jsonl` has
 _LIBRARIES = ("torch", "transformers", "peft", "trl")
 _FILES = "files.json"  # in a training state: the checksum of every other file
+_KEPT_CONFIGS, _KEPT_BYTES = 4096, 128 * 2**20  # in memory, of configurations and of ranks
+_USER, _ORDER = "user_id", "order"
 _RANKS = ["greater", "ties"]
 _PICKS = ["target_position", "first_position", "first_probability"]
 
@@ -102,11 +108,7 @@ class TrialFolder:
             DamagedFile: it is missing, or not what was written.
         """
         path = self.path / "config.json"
-        values = read_json(path)
-        try:
-            return TrialConfig.model_validate_json(json.dumps(values))
-        except ValidationError:
-            raise DamagedFile(path, "was written by another version of this program") from None
+        return _read_config(path, *_version(path))
 
     def clear(self) -> None:
         """Remove the figures of an earlier training; its adapter stays until a new one replaces it."""
@@ -233,6 +235,10 @@ class TrialFolder:
         """The users in the order of `read_ranks` and `read_report`."""
         return list(read_table(self.path / "ranks.parquet", ["user_id"])["user_id"])
 
+    def read_user_order(self) -> NDArray[np.intp]:
+        """What sorts `read_user_ids`, without their being made into text; [lists]. Lists of one user keep their order."""
+        return _rank_file(self.path / "ranks.parquet")[_ORDER].astype(np.intp)
+
     def read_ranks(self) -> tuple[list[str], Ranks]:
         """
         Raises:
@@ -240,6 +246,14 @@ class TrialFolder:
         """
         table = read_table(self.path / "ranks.parquet", ["user_id", *_RANKS])
         return list(table["user_id"]), _ranks(table)
+
+    def read_ranks_alone(self) -> Ranks:
+        """Those of `read_ranks`, without the users, whose ids are checked all the same.
+
+        Raises:
+            DamagedFile: they are missing, or not what was written.
+        """
+        return _ranks(_rank_file(self.path / "ranks.parquet"))
 
     def read_picks(self) -> Picks | None:
         """The picks in the order of `read_ranks`; None if the ranker gives no probabilities."""
@@ -249,14 +263,21 @@ class TrialFolder:
         """Whether the ranks of this report are kept."""
         return self.report(number).exists()
 
-    def read_report(self, number: int) -> tuple[Ranks, Picks | None]:
+    def read_report(self, number: int) -> Ranks:
         """The ranks of one report; if it is on all lists, in the order of `read_user_ids`.
 
         Raises:
             DamagedFile: they are missing, or not what was written.
         """
-        table = read_table(self.report(number), _RANKS, _PICKS)
-        return _ranks(table), _picks(table)
+        return _ranks(_rank_file(self.report(number)))
+
+    def read_report_picks(self, number: int) -> Picks | None:
+        """The picks of one report, in the order of `read_report`.
+
+        Raises:
+            DamagedFile: they are missing, or not what was written.
+        """
+        return _picks(read_table(self.report(number), _RANKS, _PICKS))
 
     def report(self, number: int) -> Path:
         """The file with one report's ranks."""
@@ -337,6 +358,46 @@ def _checksums(folder: Path) -> dict[str, int]:
 
 def _steps_of(state: Path) -> int:
     return int(state.name.removeprefix("state-"))
+
+
+def _rank_file(path: Path) -> dict[str, NDArray[np.int32]]:
+    """The ranks in a file, and what sorts them by user where it names users."""
+    return _read_ranks(path, *_version(path))
+
+
+# A study is checked and then compared. So what was read of a file is kept, for as long as it is the same file.
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    try:
+        facts = path.stat()
+    except OSError:
+        return ()  # whoever reads it says why
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+def _bytes_of(columns: dict[str, NDArray[np.int32]]) -> int:
+    return sum(column.nbytes for column in columns.values())
+
+
+@lru_cache(_KEPT_CONFIGS)
+def _read_config(path: Path, *version: int) -> TrialConfig:
+    values = read_json(path)
+    try:
+        return TrialConfig.model_validate_json(json.dumps(values))
+    except ValidationError:
+        raise DamagedFile(path, "was written by another version of this program") from None
+
+
+@cached(LRUCache(_KEPT_BYTES, getsizeof=_bytes_of), lock=Lock())
+def _read_ranks(path: Path, *version: int) -> dict[str, NDArray[np.int32]]:
+    import pyarrow.compute
+
+    table = read_arrow_table(path, _RANKS)
+    ranks = {name: table[name].to_numpy().astype(np.int32) for name in _RANKS}
+    if _USER in table.column_names:
+        ranks[_ORDER] = pyarrow.compute.sort_indices(table[_USER]).to_numpy().astype(np.int32)
+    return ranks
 
 
 def _ranks(table: Mapping[str, NDArray[Any]]) -> Ranks:

@@ -28,12 +28,14 @@ from reranker.storage.file_permissions import file_mode, make_folder
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 Fields = Mapping[str, Callable[[Any], object]]  # what a file has at least: a field's name → what takes its value
 
 _CHECKSUM = "checksum"
 _YAML_MARK = "# checksum: "
+_NO_TABLE = "is damaged: it is not a Parquet table"
 _ADVICE = {
     errno.ENOSPC: "no space is left on the disk; what was written before is intact",
     errno.EDQUOT: "the disk quota is used up; what was written before is intact",
@@ -283,19 +285,33 @@ def read_table(path: Path, columns: Sequence[str], others: Sequence[str] = ()) -
         DamagedFile: it is missing, unreadable, or not what was written.
     """
     import pyarrow as pa
+
+    table = read_arrow_table(path, columns)
+    try:
+        return {name: table[name].to_numpy() for name in (*columns, *others) if name in table.column_names}
+    except (ValueError, pa.ArrowException):
+        raise DamagedFile(path, _NO_TABLE) from None
+
+
+def read_arrow_table(path: Path, columns: Sequence[str] = ()) -> pa.Table:
+    """What `write_table` wrote, with at least these columns. All of it is checked; none of it is made into Python's objects,
+    which takes most of the time where there is text.
+
+    Raises:
+        DamagedFile: it is missing, unreadable, or not what was written.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     content = read_bytes(path)
     try:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
-        present = set(file.schema_arrow.names)
-        table = file.read(columns=[name for name in (*columns, *others) if name in present], use_threads=False)
-        arrays = {name: table[name].to_numpy() for name in table.column_names}
+        table = file.read(use_threads=False)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
-        raise DamagedFile(path, "is damaged: it is not a Parquet table" if content else "is empty") from None
-    if missing := [name for name in columns if name not in arrays]:
+        raise DamagedFile(path, _NO_TABLE if content else "is empty") from None
+    if missing := [name for name in columns if name not in table.column_names]:
         raise DamagedFile(path, f"is damaged: it lacks the column {missing[0]!r}")
-    return arrays
+    return table
 
 
 def with_checksum(value: dict[str, Any]) -> dict[str, Any]:

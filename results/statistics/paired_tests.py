@@ -165,18 +165,34 @@ def tied(flips: Flips, count: int, families: int = 1) -> list[int]:
     fewer = np.minimum(flips.lengths[first], flips.lengths[second])
     more = np.maximum(flips.lengths[first], flips.lengths[second])
 
+    table = flips.at_level.reshape(-1, flips.at_level.shape[2])
+    rows = [level * len(flips.means) + ranker for level in (more, fewer) for ranker in (first, second)]
+
     def absolute_draws(selected: NDArray[np.intp]) -> Sums:
-        one, other, few, many = first[selected], second[selected], fewer[selected], more[selected]
-        ahead = flips.at_level[many, one] - flips.at_level[few, other]
-        sizes: Sums = np.abs(ahead)
-        if len(unequal := np.flatnonzero(few < many)):
-            one, other, few, many = one[unequal], other[unequal], few[unequal], many[unequal]
-            reverse = flips.at_level[many, other] - flips.at_level[few, one]
-            sizes[unequal] = np.maximum(ahead[unequal], reverse)
+        more_first, more_second, fewer_first, fewer_second = (of_pairs[selected] for of_pairs in rows)
+        sizes: Sums = table[more_first]
+        sizes -= table[fewer_second]
+        if len(unequal := np.flatnonzero(more_first != fewer_first)) == 0:
+            return np.abs(sizes, out=sizes)
+        reverse = table[more_second[unequal]]
+        reverse -= table[fewer_first[unequal]]
+        if len(unequal) == len(sizes):
+            return np.maximum(sizes, reverse, out=sizes)
+        np.maximum(sizes[unequal], reverse, out=reverse)
+        np.abs(sizes, out=sizes)
+        sizes[unequal] = reverse
         return sizes
 
-    p = _stepped_down(absolute_draws, flips.at_level.shape[2], mean * flips.users)
-    return [0, *(i for i in range(1, count) if families * p[i - 1] >= LEVEL)]
+    resamples, squares = flips.at_level.shape[2], np.empty(len(first))
+    is_equal = fewer == more
+    squares[is_equal] = _squared_distances(flips.at_level[flips.lengths, np.arange(len(flips.lengths))])[
+        first[is_equal], second[is_equal]
+    ]
+    squares[~is_equal] = _sums_of_squares(absolute_draws, resamples, np.flatnonzero(~is_equal))
+    is_rejected = _rejected(
+        absolute_draws, resamples, mean * flips.users, _inverse_roots(squares / resamples), LEVEL / families
+    )
+    return [0, *(i for i in range(1, count) if not is_rejected[i - 1])]
 
 
 def _spread(flips: Flips, first: NDArray[np.intp], second: NDArray[np.intp]) -> FloatArray:
@@ -203,31 +219,96 @@ def _stepped_down(absolute_draws: Callable[[NDArray[np.intp]], Sums], resamples:
         absolute_draws: indices of pairs → their absolute resampled sums, [pairs, resamples].
         total: each pair's difference, summed over users.
     """
-    weights = _weights(absolute_draws, resamples, len(total))
-    observed = np.abs(total) * weights
-    order = np.argsort(-observed, kind="stable")
-    thresholds = (observed[order] * (1 - _ROUNDING) - _ROUNDING)[:, None].astype(np.float32)
-    scale = weights[order][:, None].astype(np.float32)
+    order, thresholds, scale = _in_order(total, _weights(absolute_draws, resamples, len(total)))
     exceedances = np.empty(len(order), dtype=np.int64)
-    largest = np.full(resamples, -np.inf, np.float32)  # among the pairs behind, which are not rejected yet either
+    behind = np.full(resamples, -np.inf, np.float32)  # the largest among the pairs that are not rejected before a block
     for block in reversed(_blocks(len(order), resamples)):
-        statistic = absolute_draws(order[block])
-        statistic *= scale[block]
-        for row in statistic[::-1]:
-            np.maximum(row, largest, out=row)
-            largest = row
-        exceedances[block] = np.count_nonzero(statistic >= thresholds[block], axis=1)
+        statistic = absolute_draws(order[block]) * scale[block]
+        exceedances[block] = _exceedances(statistic, behind, thresholds[block])
+        behind = statistic[0]
     p = np.empty(len(order))
     p[order] = np.maximum.accumulate((exceedances + 1) / (resamples + 1))
     return p
 
 
+def _rejected(
+    absolute_draws: Callable[[NDArray[np.intp]], Sums],
+    resamples: int,
+    total: FloatArray,
+    weights: FloatArray,
+    level: float,
+) -> NDArray[np.bool_]:
+    """The pairs whose p-value by `_stepped_down` is below a level: a third of its time, since few p-values are needed."""
+    order, thresholds, scale = _in_order(total, weights)
+    blocks = _blocks(len(order), resamples)
+    behind = np.full(
+        (len(blocks) + 1, resamples), -np.inf, np.float32
+    )  # the largest in each block and in those after it
+    for number, block in reversed(list(enumerate(blocks))):
+        statistic = absolute_draws(order[block]) * scale[block]
+        behind[number] = np.maximum(behind[number + 1], statistic.max(axis=0))
+    is_rejected = np.zeros(len(order), dtype=bool)
+    for number, block in enumerate(blocks):
+        exceedances = np.count_nonzero(behind[number] >= thresholds[block][-1])  # no pair of the block has more
+        if (exceedances + 1) / (resamples + 1) >= level:
+            statistic = absolute_draws(order[block]) * scale[block]
+            p = (_exceedances(statistic, behind[number + 1], thresholds[block]) + 1) / (resamples + 1)
+            if len(kept := np.flatnonzero(p >= level)):
+                is_rejected[order[: block.start + kept[0]]] = True
+                return is_rejected
+    is_rejected[:] = True
+    return is_rejected
+
+
+def _in_order(total: FloatArray, weights: FloatArray) -> tuple[NDArray[np.intp], Sums, Sums]:
+    """The pairs by their statistic, largest first; what counts as reaching it, and their weights, [pairs, 1] each."""
+    observed = np.abs(total) * weights
+    order = np.argsort(-observed, kind="stable")
+    thresholds = (observed[order] * (1 - _ROUNDING) - _ROUNDING)[:, None].astype(np.float32)
+    return order, thresholds, weights[order][:, None].astype(np.float32)
+
+
+def _exceedances(statistic: Sums, behind: Sums, thresholds: Sums) -> NDArray[np.intp]:
+    """In how many resamples a pair, or one after it, reaches the pair's threshold; [pairs].
+
+    Args:
+        statistic: [pairs, resamples]; becomes the largest of a pair's and those after it.
+        behind: the largest of the pairs after these, [resamples].
+    """
+    for row in statistic[::-1]:
+        np.maximum(row, behind, out=row)
+        behind = row
+    counts: NDArray[np.intp] = np.count_nonzero(statistic >= thresholds, axis=1)
+    return counts
+
+
 def _weights(absolute_draws: Callable[[NDArray[np.intp]], Sums], resamples: int, pairs: int) -> FloatArray:
     """For each pair, 1 / RMS of its resamples; 0 if they are mere rounding errors."""
-    square, all_pairs = np.empty(pairs), np.arange(pairs)
-    for block in _blocks(pairs, resamples):
-        square[block] = np.square(absolute_draws(all_pairs[block]), dtype=np.float64).sum(axis=1)
-    root = np.sqrt(square / resamples)
+    return _inverse_roots(_sums_of_squares(absolute_draws, resamples, np.arange(pairs)) / resamples)
+
+
+def _sums_of_squares(
+    absolute_draws: Callable[[NDArray[np.intp]], Sums], resamples: int, selected: NDArray[np.intp]
+) -> FloatArray:
+    sums = np.empty(len(selected))
+    for block in _blocks(len(selected), resamples):
+        draws = absolute_draws(selected[block])
+        sums[block] = np.einsum("ij,ij->i", draws, draws)
+    return sums
+
+
+def _squared_distances(draws: Sums) -> FloatArray:
+    """Between the resamples of any two rankers, by |a - b|² = |a|² + |b|² - 2ab; [rankers, rankers]."""
+    exact = draws.astype(np.float64)
+    products = exact @ exact.T
+    squares = np.add.outer(np.diag(products), np.diag(products))
+    distances: FloatArray = squares - 2 * products
+    distances[distances < 1e-12 * squares] = 0.0
+    return distances
+
+
+def _inverse_roots(squares: FloatArray) -> FloatArray:
+    root = np.sqrt(squares)
     weights: FloatArray = np.divide(1.0, root, out=np.zeros_like(root), where=root > _ROUNDING)
     return weights
 

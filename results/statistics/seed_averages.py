@@ -92,9 +92,9 @@ class ConfigurationResult:
         runs, chosen = [], []
         for run in self.runs:
             folder, best = self.study.trial(run.number), run.best(self.metric)
-            order = np.argsort(folder.read_user_ids(), kind="stable")
+            order = folder.read_user_order()
             compared = [figures for figures in run.reports if scored_share(figures) == scored_share(best or {})]
-            reports = [folder.read_report(report_number(figures))[0] for figures in compared]
+            reports = [folder.read_report(report_number(figures)) for figures in compared]
             runs.append(np.array([values_of(ranks, metric)[order] for ranks in reports]))
             chosen.append(next(i for i, figures in enumerate(compared) if figures is best))
         return Ranker(tuple(runs), tuple(chosen))
@@ -105,8 +105,8 @@ class ConfigurationResult:
             return self._rankers[metric].values
         rows = []
         for run in self.runs:
-            users, ranks = self.study.trial(run.number).read_ranks()
-            rows.append(values_of(ranks, metric)[np.argsort(users, kind="stable")])
+            folder = self.study.trial(run.number)
+            rows.append(values_of(folder.read_ranks_alone(), metric)[folder.read_user_order()])
         mean: FloatArray = np.mean(rows, axis=0)
         return mean
 

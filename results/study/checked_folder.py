@@ -22,7 +22,7 @@ from reranker.artifacts.trial_folder import TrialFolder, config_digest
 from reranker.command_line.printable_text import say
 from reranker.config import TrialConfig
 from reranker.errors import EnvironmentFault, Fault, InputError
-from reranker.metrics import METRIC_NAMES, Picks, Ranks, summarise
+from reranker.metrics import METRIC_NAMES, Ranks, summarise
 from reranker.report_figures import best_report, report_number
 from reranker.storage.atomic_files import DamagedFile, as_line, read_yaml_text, write_file, write_yaml
 from results.study.damaged_file import FileFinding, Outcome
@@ -254,22 +254,19 @@ class _Check:
                 stored = self._as_recorded(path, logged, record)
             except DamagedFile:
                 raise damage from None
-            if not stored or (self._ranked and not all(_gives(folder.read_report(n)[0], f) for n, f in stored.items())):
+            if not stored or (self._ranked and not all(_gives(folder.read_report(n), f) for n, f in stored.items())):
                 raise
             self._rebuild(damage, "its train.log", lambda: write_file(path, "".join(map(as_line, logged))))
         if not stored or not self._ranked:
             return
-        kept = {}
         for number, figures in stored.items():
-            kept[number] = folder.read_report(number)
-            if not _gives(kept[number][0], figures):
+            if not _gives(folder.read_report(number), figures):
                 raise DamagedFile(
                     folder.report(number), f"gives other figures than report {number} of epochs.jsonl has"
                 )
         chosen = best_report(stored.values(), metric)
         if chosen is not None:
-            number = report_number(chosen)
-            self._best_ranks(folder, number, *kept[number], running=record.state == "running")
+            self._best_ranks(folder, report_number(chosen), running=record.state == "running")
 
     @property
     def _ranked(self) -> bool:
@@ -293,13 +290,11 @@ class _Check:
                 raise DamagedFile(path, f"says {stored[number].get(metric)} of report {number}, the journal {value}")
         return stored
 
-    def _best_ranks(
-        self, folder: TrialFolder, chosen: int, ranks: Ranks, picks: Picks | None, *, running: bool
-    ) -> None:
+    def _best_ranks(self, folder: TrialFolder, chosen: int, *, running: bool) -> None:
         """`ranks.parquet` must be the chosen report's; in a running trial it may be a newer one."""
-        path = folder.path / "ranks.parquet"
+        path, ranks = folder.path / "ranks.parquet", folder.read_report(chosen)
         try:
-            _, stored = folder.read_ranks()
+            stored = folder.read_ranks_alone()
             is_same = np.array_equal(stored.greater, ranks.greater) and np.array_equal(stored.ties, ranks.ties)
             if not is_same and not running:
                 raise DamagedFile(path, f"is not that of report {chosen}, the best one")
@@ -307,6 +302,7 @@ class _Check:
             users = next((ids for ids in self._user_ids() if len(ids) == len(ranks.greater)), [])
             if not users:
                 raise
+            picks = folder.read_report_picks(chosen)
             self._rebuild(damage, "its reports", lambda: folder.keep_ranks(users, ranks, picks))
 
     def _user_ids(self) -> Iterator[list[str]]:

@@ -135,6 +135,35 @@ def test_trials_that_were_stopped_for_their_bad_luck_are_not_proven_worse():
     assert wins <= 12
 
 
+def test_the_tie_set_is_that_of_step_down_max_t_on_all_pairs():
+    """By its definition, pair by pair; in a pair of unequal lengths either ranker may have had more reports."""
+    for seed in range(3):
+        gaps = np.random.default_rng(seed).choice([0.0, 0.15, 0.3], 30)
+        rankers = [chosen(noise(1 + i % 3, 50 * seed + i, users=300) - gap) for i, gap in enumerate(gaps)]
+        rankers.sort(key=lambda ranker: -ranker.values.mean())
+        flips = Flips.of(rankers, seed)
+        pairs = [(i, j) for i in range(30) for j in range(i + 1, 30)]
+        draws = []
+        for i, j in pairs:
+            few, many = sorted((flips.lengths[i], flips.lengths[j]))
+            ahead = flips.at_level[many, i] - flips.at_level[few, j]
+            draws.append(
+                np.maximum(ahead, flips.at_level[many, j] - flips.at_level[few, i]) if few < many else np.abs(ahead)
+            )
+        sizes = np.array(draws, dtype=np.float64)
+        roots = np.sqrt((sizes**2).mean(axis=1))
+        observed = np.array([abs(flips.means[i] - flips.means[j]) * flips.users for i, j in pairs]) / roots
+        statistics, p, largest_p = sizes / roots[:, None], {}, 0.0
+        left = sorted(range(len(pairs)), key=lambda pair: -observed[pair])
+        while left:
+            reached = np.count_nonzero(statistics[left].max(axis=0) >= observed[left[0]])
+            largest_p = max(largest_p, (reached + 1) / (sizes.shape[1] + 1))
+            p[pairs[left.pop(0)]] = largest_p
+        expected = [0, *(j for j in range(1, 30) if p[0, j] >= 0.05)]
+        assert 1 < len(expected) < 30
+        assert tied(flips, 30) == expected
+
+
 def test_an_untrained_trial_all_but_equal_to_the_untrained_baseline_hides_nothing():
     """It differs from it by next to nothing at its chosen report, and by as much as any other in its other reports."""
     base = noise(1, 0, users=1000)[0]

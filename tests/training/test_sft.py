@@ -445,10 +445,10 @@ def test_reports_within_an_epoch_are_on_a_part_of_the_lists_and_never_the_best_o
     fine_tune(TINY.model_copy(update={"epochs": 2}), data, folder=folder, reports_per_epoch=2, metric="val_loss")
     reports = folder.read_reports()
     assert [e.get("scored_share") for e in reports] == [100 / 160, None, 100 / 160, None]
-    assert [len(folder.read_report(number)[0].greater) for number in (1, 2, 3, 4)] == [100, 160, 100, 160]
+    assert [len(folder.read_report(number).greater) for number in (1, 2, 3, 4)] == [100, 160, 100, 160]
     best = min(reports[1::2], key=lambda e: e["val_loss"])
     assert best_report(reports, "val_loss") == best
-    assert np.array_equal(folder.read_ranks()[1].greater, folder.read_report(best["report"])[0].greater)
+    assert np.array_equal(folder.read_ranks()[1].greater, folder.read_report(best["report"]).greater)
     facts = json.loads((folder.adapter / "reranker.json").read_text())
     assert facts["epoch"] == best["epoch"]
 
