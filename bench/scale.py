@@ -267,7 +267,7 @@ def made_up_study(runs: Path, count: int, users: int) -> Path:
         ranks, picks = ranker.ranks(0.1 * skill, count + skill, 0)
         untrained.write_figures(summarise(ranks))
         untrained.keep_ranks(users_of(data, study.base()), ranks, picks)
-    store = TrialStore(study, folder, lambda number: make_sampler(study, number))
+    store = TrialStore(study, folder, lambda *of_trial: make_sampler(study, *of_trial))
     life = TrialLife(store, folder, study.metric)
     for number in range(count):
         assignment, _ = life.begin()

@@ -60,7 +60,7 @@ def study_of(folder: Path, settings: str = "", space: str = SPACE, fixed: str = 
 
 
 def ledger_of(study: Study, folder: StudyFolder) -> TrialStore:
-    return TrialStore(study, folder, lambda number: make_sampler(study, number))
+    return TrialStore(study, folder, lambda *of_trial: make_sampler(study, *of_trial))
 
 
 def journal(folder: StudyFolder) -> list[optuna.trial.FrozenTrial]:

@@ -13,12 +13,16 @@ from reranker.report_figures import report_number
 from results.study.study_folder import TrialStatus
 from tune.execution.failure_cause import SLOT_GONE
 from tune.execution.trial_messages import Ending, TuneConfig, TuneResult
+from tune.searching.optuna_private import SomeTrials
 from tune.searching.replicates import Replication
 from tune.searching.stop_rules import StopRules
+from tune.searching.trial_index import TrialIndex
 from tune.searching.trial_lifecycle import TrialLife
 from tune.searching.trial_store import TrialStore
 from tune.study_file.settings import StudySettings
 from tune.study_file.study import Study
+
+_GOOD, _LATEST = 25, 475  # trials that TPE knows; it never takes more than 25 for good ones
 
 
 class OptunaSearcher(Searcher):  # type: ignore[misc]
@@ -99,13 +103,16 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         raise NotImplementedError("a study is resumed from its journal")
 
 
-def make_sampler(study: Study, number: int) -> optuna.samplers.BaseSampler:
+def make_sampler(study: Study, number: int, trials: TrialIndex | None = None) -> optuna.samplers.BaseSampler:
     """Optuna's sampler of the study's choice for one trial. TPE is multivariate, and grouped for conditional knobs.
+
+    TPE looks at each trial that it knows with every draw, and with thousands it would take longer than all else that a
+    trial costs. So it knows the best ones, which are all that it takes for good ones, and the latest.
 
     Made anew for each trial and seeded with its number, so that a draw depends on the finished trials and nothing else:
     a search that was killed and resumed draws what an undisturbed one draws.
     """
-    return _OwnDraws(study.settings, number)
+    return _OwnDraws(study.settings, number, trials)
 
 
 class _OwnDraws(optuna.samplers.BaseSampler):  # type: ignore[misc]
@@ -114,26 +121,36 @@ class _OwnDraws(optuna.samplers.BaseSampler):  # type: ignore[misc]
     So it makes no difference which of them an earlier launch has drawn before it was killed.
     """
 
-    def __init__(self, settings: StudySettings, number: int) -> None:
-        self._settings, self._number = settings, number
+    def __init__(self, settings: StudySettings, number: int, trials: TrialIndex | None) -> None:
+        self._settings, self._number, self._trials = settings, number, trials
         self._together = self._make("")
+        self._known: Any = None  # the study as the sampler sees it, from its first question on
 
     def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
-        space: dict[str, Any] = self._together.infer_relative_search_space(study, trial)
+        space: dict[str, Any] = self._together.infer_relative_search_space(self._known_of(study), trial)
         return space
 
     def sample_relative(self, study: Any, trial: Any, search_space: dict[str, Any]) -> dict[str, Any]:
-        drawn: dict[str, Any] = self._together.sample_relative(study, trial, search_space)
+        drawn: dict[str, Any] = self._together.sample_relative(self._known_of(study), trial, search_space)
         return drawn
 
     def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
-        return self._make(param_name).sample_independent(study, trial, param_name, param_distribution)
+        sampler = self._make(param_name)
+        return sampler.sample_independent(self._known_of(study), trial, param_name, param_distribution)
 
     def before_trial(self, study: Any, trial: Any) -> None:
         self._together.before_trial(study, trial)
 
     def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
         self._together.after_trial(study, trial, state, values)
+
+    def _known_of(self, study: Any) -> Any:
+        if self._known is None:
+            some = None
+            if self._trials is not None and self._settings.sampler == "tpe":
+                some = self._trials.best_and_latest(_GOOD, _LATEST)
+            self._known = study if some is None else SomeTrials(study, some)
+        return self._known
 
     def _make(self, knob: str) -> optuna.samplers.BaseSampler:
         entropy = [self._settings.seed, self._number, *knob.encode()]

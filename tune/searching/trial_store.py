@@ -29,11 +29,11 @@ from results.study.optuna_journal import CONFIG, ENDS, ORIGIN, baseline_attribut
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.trial_origin import DRAWN, Origin, OriginKind
 from tune.execution.trial_messages import Assignment, Ending, TuneConfig
-from tune.searching.optuna_private import go_on_with, is_enqueued
+from tune.searching.optuna_private import go_on_with, is_enqueued, trial_of
+from tune.searching.trial_index import EXTRA, TrialIndex
 from tune.study_file.distributions import Parameters
 from tune.study_file.study import Study
 
-_EXTRA = "extra"  # the attribute of trials beyond the study's number: added by hand, tried again, taken over
 _SEED = "seed"  # the attribute of replicates, which takes the place of the configuration's
 
 
@@ -59,7 +59,9 @@ class TrialStore:
         EnvironmentFault: the journal is not one.
     """
 
-    def __init__(self, study: Study, folder: StudyFolder, make_sampler: Callable[[int], Any]) -> None:
+    def __init__(
+        self, study: Study, folder: StudyFolder, make_sampler: Callable[[int, TrialIndex | None], Any]
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=ExperimentalWarning)  # of TPE's `group`, which is years old
         self._study, self._folder, self._make_sampler = study, folder, make_sampler
@@ -70,25 +72,26 @@ class TrialStore:
                 study_name=next(iter(optuna.get_all_study_names(journal)), folder.name),
                 storage=journal,
                 direction="minimize" if study.mode == "min" else "maximize",
-                sampler=make_sampler(0),
+                sampler=make_sampler(0, None),
                 load_if_exists=True,
             )
         except (ValueError, KeyError) as error:
             raise EnvironmentFault(f"{folder.journal} is not a journal that Optuna can read: {error}") from error
+        self._index = TrialIndex(self._optuna)
         self._trials: dict[int, optuna.Trial] = {}  # that run in this process
         self._remembered = set(self._optuna.user_attrs)
 
     def enqueue(self, parameters: Parameters, origin: Origin, *, extra: bool = False) -> None:
         """Have these parameters tried next; what they leave out is drawn."""
-        self._optuna.enqueue_trial(parameters, user_attrs={ORIGIN: str(origin), _EXTRA: extra})
+        self._optuna.enqueue_trial(parameters, user_attrs={ORIGIN: str(origin), EXTRA: extra})
 
     def enqueue_first(self) -> None:
         """The configurations to start from and those of a grid, but for what an earlier launch has enqueued."""
         points = [(point, Origin(OriginKind.START_FROM)) for point in self._study.start_points]
         if self._study.settings.sampler == "grid":
             points += [(point, DRAWN) for point in self._study.grid() if point not in self._study.start_points]
-        trials = self._optuna.get_trials(deepcopy=False)
-        enqueued = sum(is_enqueued(t) and not t.user_attrs.get(_EXTRA) for t in trials)
+        trials = self._index.all()
+        enqueued = sum(is_enqueued(t) and not t.user_attrs.get(EXTRA) for t in trials)
         for point, origin in points[enqueued:]:
             self.enqueue(point, origin)
 
@@ -111,12 +114,6 @@ class TrialStore:
         trials = [trial for state in _TOLD for trial in self._in_state(state)]
         ours = [trial for trial in trials if origin_of(trial).kind is not OriginKind.WARM_START]
         return [(trial.number, _TOLD[trial.state]) for trial in sorted(ours, key=_order)]
-
-    def _count_ended(self) -> int:
-        """How many `ended` has, by state and origin alone."""
-        trials = self._optuna.get_trials(deepcopy=False, states=tuple(_TOLD))
-        taken_over = str(Origin(OriginKind.WARM_START))
-        return sum(trial.user_attrs.get(ORIGIN) != taken_over for trial in trials)
 
     def failures(self) -> int:
         """Failed trials, but for those that were asked for again."""
@@ -143,7 +140,7 @@ class TrialStore:
 
     def asked(self) -> int:
         """How many trials of the study's own number were asked for, or wait to be."""
-        return sum(not trial.user_attrs.get(_EXTRA) for trial in self._optuna.get_trials(deepcopy=False))
+        return self._index.asked()
 
     def waiting(self) -> int:
         """How many trials are enqueued."""
@@ -153,12 +150,10 @@ class TrialStore:
         """An interrupted or a waiting trial, or the next one: enqueued, else drawn."""
         if number is None:
             waiting = [trial.number for trial in self._in_state(TrialState.WAITING)]
-            self._optuna.sampler = self._make_sampler(
-                min(waiting, default=len(self._optuna.get_trials(deepcopy=False)))
-            )
+            self._optuna.sampler = self._make_sampler(min(waiting, default=len(self._index.all())), self._index)
             trial = self._optuna.ask()
         else:
-            self._optuna.sampler = self._make_sampler(number)
+            self._optuna.sampler = self._make_sampler(number, self._index)
             trial = go_on_with(self._optuna, self._trial(number))
         config = self._study.draw(trial)
         if (seed := trial.user_attrs.get(_SEED)) is not None:
@@ -184,7 +179,7 @@ class TrialStore:
         """Write down how a trial shall end, so that a kill before `end`, or before the folder knows, leaves no
         doubt."""
         if ENDS not in self._trial(number).user_attrs:
-            self._trials[number].set_user_attr(ENDS, [status.value, self._count_ended(), masked(cause), ours])
+            self._trials[number].set_user_attr(ENDS, [status.value, self._index.own_ended(), masked(cause), ours])
 
     def end(self, number: int, status: TrialStatus) -> None:
         """A complete trial's value is its best report. A cancelled one stays as it is, to go on another time."""
@@ -219,26 +214,26 @@ class TrialStore:
         return retried
 
     def _is_retried(self, trial: Any) -> bool:
-        later = self._optuna.get_trials(deepcopy=False)[trial.number + 1 :]
+        later = self._index.all()[trial.number + 1 :]
         return any(_lasting(other) == _of_retry(trial) for other in later)
 
     def replicate(self, original: StoredTrial, seeds: int) -> int:
         """Enqueue a trial's parameters with the next `seeds` seeds, but for those that were asked for; how many are
         new."""
         origin = Origin(OriginKind.REPLICATE, original.number)
-        trials = self._optuna.get_trials(deepcopy=False)
+        trials = self._index.all()
         seeds_so_far = {trial.user_attrs[_SEED] for trial in trials if origin_of(trial) == origin}
         first = original.values["seed"] + 1
         new = [seed for seed in range(first, first + seeds) if seed not in seeds_so_far]
         for seed in new:
-            attributes = {ORIGIN: str(origin), _EXTRA: True, _SEED: seed}
+            attributes = {ORIGIN: str(origin), EXTRA: True, _SEED: seed}
             self._optuna.enqueue_trial(trials[original.number].params, user_attrs=attributes)
         return len(new)
 
     def replicates(self) -> dict[int, tuple[set[int], bool]]:
         """Of each trial that is replicated: the seeds that were asked for, and whether one of them is not finished."""
         replicates: dict[int, tuple[set[int], bool]] = {}
-        for trial in self._optuna.get_trials(deepcopy=False):
+        for trial in self._index.all():
             if _SEED in trial.user_attrs:
                 original = origin_of(trial).trial
                 assert original is not None
@@ -267,7 +262,7 @@ class TrialStore:
 
     def taken_over(self) -> int:
         """How many trials of another study the sampler knows."""
-        trials = self._optuna.get_trials(deepcopy=False)
+        trials = self._index.all()
         return sum(origin_of(trial).kind is OriginKind.WARM_START for trial in trials)
 
     def _reports(self, number: int) -> dict[int, float]:
@@ -285,9 +280,11 @@ class TrialStore:
         return pick(on_all or reports.values(), default=None)
 
     def _trial(self, number: int) -> Any:
-        return self._optuna.get_trials(deepcopy=False)[number]
+        return trial_of(self._optuna, number)
 
     def _in_state(self, state: TrialState) -> list[Any]:
+        if not state.is_finished():
+            return self._index.unfinished(state)
         return list(self._optuna.get_trials(deepcopy=False, states=(state,)))
 
 
@@ -306,6 +303,6 @@ def _of_retry(trial: Any) -> dict[str, Any]:
     replicate = _SEED in trial.user_attrs  # it goes on to judge what it repeats, with its own seed
     return {
         **_lasting(trial),
-        _EXTRA: True,
+        EXTRA: True,
         **({} if replicate else {ORIGIN: str(Origin(OriginKind.RETRY, trial.number))}),
     }
