@@ -241,9 +241,7 @@ def _rejected(
     """The pairs whose p-value by `_stepped_down` is below a level: a third of its time, since few p-values are needed."""
     order, thresholds, scale = _in_order(total, weights)
     blocks = _blocks(len(order), resamples)
-    behind = np.full(
-        (len(blocks) + 1, resamples), -np.inf, np.float32
-    )  # the largest in each block and in those after it
+    behind = np.full((len(blocks) + 1, resamples), -np.inf, np.float32)  # the largest from each block on
     for number, block in reversed(list(enumerate(blocks))):
         statistic = absolute_draws(order[block]) * scale[block]
         behind[number] = np.maximum(behind[number + 1], statistic.max(axis=0))

@@ -51,8 +51,8 @@ class TrialIndex:
 
     def _look(self) -> None:
         known = len(self._trials)
-        if len(self._unfinished) > _FEW:
-            self._trials = self._study.get_trials(deepcopy=False)
+        if not known or len(self._unfinished) > _FEW:
+            self._trials = list(self._study.get_trials(deepcopy=False))
         else:
             for number in self._unfinished:
                 self._trials[number] = trial_of(self._study, number)
