@@ -124,6 +124,21 @@ def test_a_quote_that_is_never_closed_swallows_no_rows(write):
     assert faults(write(items=until_the_next))[0].startswith("items.csv:2: quotes must be closed")
 
 
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        ('b,"Bread" the loaf', "',' expected after '\"'"),
+        ('"b"1,Bread', "',' expected after '\"'"),
+        ('b,"Bread, cut sh', "unexpected end of data"),
+    ],
+)
+def test_a_quote_out_of_place_is_told_wherever_it_stands(write, row, hint):
+    """Also where each line is a record: no quote is taken out of a text without a word."""
+    items = f"item_id,text\na,Apple\nc,Cheese\n{row}"
+    message = f"items.csv:4: quotes must be closed, and doubled within a quoted field; {hint}"
+    assert faults(write(items=items)) == [message]
+
+
 def test_text_that_is_not_utf8_is_reported(write):
     items = TEXTS.replace("Bread", "Br\xf6d").encode("latin-1")
     assert faults(write(items=items)) == [r"items.csv:3: the text must be UTF-8; found b'bBr\xf6d'"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -141,6 +142,8 @@ def _read_text(
 
 def _read_regular(file: TextFile, columns: list[str]) -> pd.DataFrame | None:
     """Read a file with one complete record per line, fast; None for any other file."""
+    if file.quoted and not _quotes_are_whole(file):  # pyarrow would take them out without a word
+        return None
     try:
         table = pyarrow.csv.read_csv(
             pa.BufferReader(file.data),
@@ -162,6 +165,13 @@ def _read_regular(file: TextFile, columns: list[str]) -> pd.DataFrame | None:
         return None
     frame: pd.DataFrame = table.to_pandas()
     return frame.set_axis(pd.RangeIndex(first, first + len(frame)), axis=0)
+
+
+def _quotes_are_whole(file: TextFile) -> bool:
+    """Whether each field that begins with a quote ends with one, and has only doubled ones in between."""
+    mark = re.escape(file.delimiter).encode()
+    field = rb'(?:\A(?:%b)?|[%b\r\n])"(?:[^"]|"")*+("(?=[%b\r\n]|\Z))?' % (BOM_UTF8, mark, mark)
+    return b'"' not in file.data or all(match[1] for match in re.finditer(field, file.data))
 
 
 def _read_by_line(file: TextFile, header: list[str], columns: list[str], faults: FaultList) -> pd.DataFrame:
