@@ -147,7 +147,7 @@ def build_interactions(
         skipped: what was left out before, of the files.
 
     Raises:
-        InputError: an item of the interactions has no text, nothing is left after the filters, a split by time leaves a
+        InputError: an item of the interactions has no text, nothing is left after a filter, a split by time leaves a
             period empty, or images of what is left are missing.
     """
     rows, user_index, item_index = _coded(interactions)
@@ -156,6 +156,7 @@ def build_interactions(
     knob, least = _least_rating(config)
     if least is not None and "rating" in rows:
         kept = rows[rows["rating"] >= least]
+        _check_rated_enough(rows["rating"], knob, least)
         removed.append(_removal(knob, rows, kept))
         rows = kept
     rows = rows.iloc[_order_of_time(rows, user_index, item_index, config.seed)]
@@ -285,6 +286,12 @@ def _check_texts(rows: pd.DataFrame, item_index: IdIndex, items: pd.DataFrame, i
         for code in missing[:_SHOWN_FAULTS]
     ]
     raise InputError(faults, total=len(missing))
+
+
+def _check_rated_enough(ratings: pd.Series[float], knob: str, least: float) -> None:
+    if ratings.max() < least:
+        hint = f"the highest {'rating' if knob == 'min_rating' else 'number of hours'} is {ratings.max():g}"
+        raise InputError([Fault(f"{knob} must leave interactions", field=f"data.{knob}", value=least, hint=hint)])
 
 
 def _least_rating(config: DataConfig) -> tuple[str, float | None]:

@@ -48,6 +48,17 @@ def test_sequences_are_in_the_order_of_time():
     assert {sequence.dtype for sequence in data.sequences} == {np.dtype(np.int32)}
 
 
+def test_a_rating_that_nobody_gave_is_told_by_its_own_knob():
+    rated = table(
+        ", ".join(f"u{user} {item} 1 {stars}" for user in range(3) for item, stars in zip("abc", "534", strict=True))
+    )
+    with pytest.raises(InputError) as caught:
+        build_interactions(rated, texts("abc"), settings(min_rating=8))
+    message = "data.min_rating: min_rating must leave interactions (got 8.0); the highest rating is 5"
+    assert str(caught.value) == message
+    assert by_id(build_interactions(rated, texts("abc"), settings(min_rating=3))) != {}
+
+
 def test_ties_in_time_are_broken_by_seed_and_not_by_the_order_of_the_rows():
     rows = table(", ".join(f"u{u} {item} 1" for u in range(30) for item in "abcd"))
     shuffled = rows.sample(frac=1, random_state=3)
