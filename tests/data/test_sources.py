@@ -586,6 +586,17 @@ def test_ratings_that_movielens_has_not_are_told_with_their_lines(tmp_path):
     ]
 
 
+def test_a_least_rating_of_movielens_needs_ratings(tmp_path):
+    (tmp_path / "ratings.csv").write_text("userId,movieId,timestamp\n1,1,1\n1,2,2\n1,3,3\n")
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\n1,One,x\n2,Two,x\n3,Three,x\n")
+    config = MovieLensData(path=tmp_path, min_user=3, min_item=1)
+    assert load(config).sequences[0].tolist() == [0, 1, 2]
+    with pytest.raises(InputError) as caught:
+        load(config.model_copy(update={"min_rating": 4.0}))
+    message = f"{tmp_path}/ratings.csv: data.min_rating: min_rating needs a column 'rating' (got 4.0)"
+    assert str(caught.value) == message
+
+
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="ml-latest-small.zip is not beside the project")
 def test_movielens_small_has_its_known_size(nowhere, monkeypatch):
     monkeypatch.setenv("RERANKER_DATA", str(ARCHIVE.parent))
