@@ -123,6 +123,17 @@ def test_items_without_a_text_are_all_named():
     )
 
 
+@pytest.mark.parametrize(("given", "known"), [("1.0", "1"), ("1", "1.0"), ("1 ", "1")])
+def test_an_item_that_the_other_table_spells_otherwise_is_told_with_that_spelling(given, known):
+    """Ids that went through a table with missing ones have become decimals."""
+    items = pd.DataFrame({"item_id": [known, "2"], "text": ["One", "Two"]})
+    with pytest.raises(InputError) as caught:
+        build_interactions(table("u1 2 1").assign(item_id=given), items, settings(item_columns={"item_id": "sku"}))
+    assert str(caught.value) == (
+        f"sku: every item of the interactions must have a text (got {given!r}); in 1 rows; the items have {known!r}"
+    )
+
+
 def test_nothing_left_names_the_knobs_and_what_each_removed():
     with pytest.raises(InputError) as caught:
         build_interactions(table(ROWS), texts("abcd"), settings(min_user=5))
