@@ -61,6 +61,16 @@ def test_parquet_and_dates_give_the_same_data(write, tmp_path):
         assert load(config).fingerprint == expected.fingerprint
 
 
+def test_dates_keep_their_last_digit(write, tmp_path):
+    """Seconds since 1970 that were taken for nanoseconds on their way here: an hour is 3.6 microseconds of them."""
+    clicks = [("b", 1_600_000_300), ("c", 1_600_000_000), ("a", 1_600_000_900)]
+    frame = pd.DataFrame([("u", *click) for click in clicks], columns=["user_id", "item_id", "timestamp"])
+    frame["timestamp"] = pd.to_datetime(frame["timestamp"], unit="ns")
+    frame.to_parquet(tmp_path / "i.parquet")
+    for interactions in (tmp_path / "i.parquet", frame.to_csv(index=False)):
+        assert load(write(interactions)).sequences[0].tolist() == [2, 1, 0]
+
+
 def test_large_epoch_numbers_keep_their_last_digit(write):
     rows = "".join(f"u,{item},160000000000000000{digit}\n" for item, digit in zip("abc", "201", strict=True))
     assert load(write(HEADER + rows)).sequences[0].tolist() == [1, 2, 0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -45,7 +45,7 @@ def read_interactions(
     """Columns user_id, item_id (text, as written), timestamp, and rating (float64) where the file has it.
 
     Timestamps are all numbers (of any one unit, unchanged, int64 or float64) or all ISO 8601 dates (converted to int64
-    microseconds since 1970; UTC if there is no zone). The index is each row's line, 1-based and counting the header; in
+    microseconds since 1970, or nanoseconds if they have such digits; UTC if there is no zone). The index is each row's line, 1-based and counting the header; in
     a Parquet file it is the number of the row.
 
     Args:
@@ -185,7 +185,8 @@ def _timestamps(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Se
             f"timestamps must be of one kind: most are {majority}, this is {minority}", column, values, is_minority
         )
         return numbers
-    return dates.dt.as_unit("us").astype("int64") if is_date.all() else numbers
+    unit: Literal["ns", "us"] = "ns" if dates.dt.unit == "ns" else "us"  # of a table with such digits
+    return dates.dt.as_unit(unit).astype("int64") if is_date.all() else numbers
 
 
 def _shortened(values: pd.Series[Any]) -> NDArray[np.bool_]:

@@ -247,7 +247,8 @@ def _read_parquet(
         if _is_text(kind) or (is_id and pa.types.is_integer(kind)):
             series[column] = decoded.cast(pa.string()).to_pandas().astype("str").fillna("")
         elif column == "timestamp" and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
-            series[column] = decoded.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_pandas()
+            unit = "ns" if pa.types.is_timestamp(kind) and kind.unit == "ns" else "us"  # no two times become one
+            series[column] = decoded.cast(pa.timestamp(unit), safe=False).cast(pa.int64()).to_pandas()
         elif column in ("timestamp", "rating", "score") and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
             series[column] = decoded.to_pandas()
         elif column.startswith(FIELD) and (words := _words(decoded)) is not None:
