@@ -200,6 +200,16 @@ def test_ids_that_a_spreadsheet_has_shortened_would_be_one_and_are_refused(write
     ]
 
 
+def test_an_id_with_and_without_blanks_would_be_two_and_is_refused(write):
+    rule = "an id must be written alike in all rows: others have this one without the blanks around it"
+    assert faults(write(HEADER + "u,a,1\nu ,b,2\nu,c,3\n", TEXTS + " a,Pear\n")) == [
+        f"interactions.csv:3: user_id: {rule} (got 'u ')",
+        f"items.csv:5: item_id: {rule} (got ' a')",
+    ]
+    padded = write(HEADER + "u ,a,1\nu ,b,2\nu ,c,3\n")
+    assert load(padded).user_ids == ["u "], "in all rows they do no harm"
+
+
 def test_the_first_twenty_of_a_file_are_shown_and_all_counted(write):
     with pytest.raises(InputError) as caught:
         tables.read(write(HEADER + "u,,x\n" * 500))

@@ -136,9 +136,15 @@ def fill(template: ItemTemplate, fields: pd.DataFrame) -> pd.Series[Any]:
 
 
 def _ids(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Series[Any]:
-    """Texts none of which is a shortened number, as programs write long ids: 1.23457E+15 stands for many of them."""
+    """Texts none of which is a shortened number, as programs write long ids: 1.23457E+15 stands for many of them. Nor is one
+    another's with blanks around it, which would make two users of one."""
     rule = "an id must have all its digits: a program has shortened this one, and perhaps others to the same"
     faults.add_rows(rule, column, values, _shortened(values))
+    bare = values.str.strip()
+    has_blanks = (bare != values).to_numpy(dtype=bool)
+    if has_blanks.any():
+        rule = "an id must be written alike in all rows: others have this one without the blanks around it"
+        faults.add_rows(rule, column, values, has_blanks & bare.isin(values[~has_blanks]).to_numpy(dtype=bool))
     return _texts(values, column, faults)
 
 
