@@ -4,10 +4,12 @@ an error, never a default. What it is trained on is in `reranker.data_config`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from reranker.errors import Fault, InputError, nearest
 from reranker.storage.pydantic_faults import meant_by, rule_of
@@ -23,10 +25,39 @@ Baseline = Literal[
 ]
 
 
+Rule = TypeVar("Rule", bound=Callable[[Any], None])
+
+
+def cross_rule(check: Rule) -> Rule:
+    """A method of a StrictModel that raises ValueError if fields do not go together. All that are broken are told at once."""
+    check.is_cross_rule = True  # type: ignore[attr-defined]
+    return check
+
+
+@cache
+def _cross_rules(model: type[BaseModel]) -> tuple[Callable[[Any], None], ...]:
+    """Those of its bases first, each in the order in which they are written."""
+    members = (member for kind in reversed(model.__mro__) for member in vars(kind).values())
+    return tuple(member for member in members if getattr(member, "is_cross_rule", False))
+
+
 class StrictModel(BaseModel):
     """A frozen model without unknown fields, coercion, infinity or NaN."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _keeps_cross_rules(self) -> Self:
+        broken = []
+        for check in _cross_rules(type(self)):
+            try:
+                check(self)
+            except ValueError as error:
+                broken.append(PydanticCustomError("value_error", "Value error, {rule}", {"rule": str(error)}))
+        if broken:
+            details = [InitErrorDetails(type=rule, input={}) for rule in broken]
+            raise ValidationError.from_exception_data(type(self).__name__, details)
+        return self
 
 
 def auto_or_int(low: int, high: int) -> BeforeValidator:
@@ -47,11 +78,10 @@ class NegativesMix(StrictModel):
     popularity: float = Field(0.0, ge=0, le=1)
     retriever: float = Field(0.0, ge=0, le=1, description="hard ones: of the best 100 of the data's `retriever`")
 
-    @model_validator(mode="after")
-    def _shares_sum_to_one(self) -> NegativesMix:
+    @cross_rule
+    def _shares_sum_to_one(self) -> None:
         if abs(self.uniform + self.popularity + self.retriever - 1) > 1e-9:
             raise ValueError("the shares of the negatives must sum to 1")
-        return self
 
 
 class TrialConfig(StrictModel):
@@ -219,8 +249,8 @@ class TrialConfig(StrictModel):
     def _method_names_a_model(cls, data: Any) -> Any:
         return model_of_method(data) if isinstance(data, dict) else data
 
-    @model_validator(mode="after")
-    def _lora_variants_go_together(self) -> TrialConfig:
+    @cross_rule
+    def _lora_variants_go_together(self) -> None:
         if self.dora and self.lora_init != "zero":
             raise ValueError("dora must be left out with lora_init: pissa or olora")
         if self.quantisation != "none" and (self.dora or self.lora_init != "zero"):
@@ -236,22 +266,20 @@ class TrialConfig(StrictModel):
             raise ValueError(f"compile_layers must be auto or false with {rule}")
         if self.dora and self.lora_targets != "all_linear":
             raise ValueError("dora must be left out unless lora_targets is all_linear")
-        return self
 
-    @model_validator(mode="after")
-    def _what_reads_images_goes_together(self) -> TrialConfig:
+    @cross_rule
+    def _what_reads_images_goes_together(self) -> None:
         if self.vision_lora and self.image_mode != "raw_image":
             raise ValueError("vision_lora must be left out unless image_mode is raw_image, which alone reads images")
         if self.image_mode == "raw_image" and self.quantisation != "none":
             raise ValueError("quantisation must be none with image_mode: raw_image; it was never tried with images")
-        return self
 
-    @model_validator(mode="after")
-    def _only_lists_have_labels(self) -> TrialConfig:
+    @cross_rule
+    def _only_lists_have_labels(self) -> None:
         if self.scoring == "listwise":
             if self.objective == "binary_ce":
                 raise ValueError("objective: binary_ce needs scoring: pointwise, where each answer is yes or no")
-            return self
+            return
         if self.objective == "token_ce":
             raise ValueError("objective must not be token_ce with scoring: pointwise: binary_ce trains yes and no")
         if self.list_sharing not in ("auto", 1):
@@ -266,38 +294,35 @@ class TrialConfig(StrictModel):
             raise ValueError(
                 "positive_grades must be order with objective: binary_ce, to which all right items are alike"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _a_teacher_compares_labels(self) -> TrialConfig:
+    @cross_rule
+    def _a_teacher_compares_labels(self) -> None:
         if self.teacher != "none" and self.objective == "token_ce":
             raise ValueError("teacher must be none with objective: token_ce, which does not compare candidates")
         if self.teacher == "collaborative" and self.collaborative_scores == "counts":
             raise ValueError(
                 "teacher must not be collaborative with collaborative_scores: counts, which the model is added to anyway"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _a_second_stage_comes_after_a_first(self) -> TrialConfig:
+    @cross_rule
+    def _a_second_stage_comes_after_a_first(self) -> None:
         if not self.dpo_epochs:
-            return self
+            return
         if self.dpo_epochs >= self.epochs:
             raise ValueError("dpo_epochs must be less than `epochs`: what is trained before is what it starts from")
         if self.objective == "token_ce":
             raise ValueError("dpo_epochs must be 0 with objective: token_ce, which does not compare candidates")
         if self.teacher != "none":
             raise ValueError("dpo_epochs must be 0 with a teacher, of which the second stage knows nothing")
-        return self
 
-    @model_validator(mode="after")
-    def _several_positives_leave_room(self) -> TrialConfig:
+    @cross_rule
+    def _several_positives_leave_room(self) -> None:
         if self.positives == 1:
             if self.positive_grades != "order":
                 raise ValueError(
                     "positive_grades must be order unless positives is more than 1: one has nothing beside it"
                 )
-            return self
+            return
         if self.objective == "token_ce" or self.dpo_epochs:
             raise ValueError("positives must be 1 with objective: token_ce or dpo_epochs, which know one right answer")
         if self.positives >= self.least_candidates:
@@ -306,23 +331,21 @@ class TrialConfig(StrictModel):
             raise ValueError(
                 "list_sharing times positives must be at most `candidates` (and `first_candidates`): all stand in the list"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _each_candidate_has_a_letter(self) -> TrialConfig:
+    @cross_rule
+    def _each_candidate_has_a_letter(self) -> None:
         if self.scoring == "listwise" and self.label_style == "letters" and self.candidates > len(LETTERS):
             raise ValueError(
                 f"candidates must be at most {len(LETTERS)} with label_style: letters; numbers, mixed and id_tokens have "
                 "more labels"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _a_list_can_be_shared(self) -> TrialConfig:
+    @cross_rule
+    def _a_list_can_be_shared(self) -> None:
         if self.first_candidates is not None and self.first_candidates > self.candidates:
             raise ValueError("first_candidates must be at most `candidates`")
         if self.list_sharing == "auto" or self.list_sharing == 1:
-            return self
+            return
         if self.prompt_order == "history_first":
             raise ValueError(
                 "list_sharing must be auto or 1 with prompt_order: history_first, where no list comes first"
@@ -333,7 +356,6 @@ class TrialConfig(StrictModel):
             raise ValueError(
                 "list_sharing must be at most `first_candidates`: each example's target stands in the list"
             )
-        return self
 
     @property
     def may_compile(self) -> bool:

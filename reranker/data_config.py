@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from reranker.config import Retriever, StrictModel
+from reranker.config import Retriever, StrictModel, cross_rule
 from reranker.item_text import CAPTION, ItemTemplate, check_fields
 from reranker.storage.user_paths import user_path
 
@@ -156,18 +156,17 @@ class _DataBase(StrictModel):
             "test_from": _TEST_FROM if self.test_from is None else self.test_from,
         }
 
-    @model_validator(mode="after")
-    def _split_has_what_is_set(self) -> _DataBase:
+    @cross_rule
+    def _split_has_what_is_set(self) -> None:
         for name in ("validation_from", "test_from", "targets_per_user"):
             if self.split != "time" and getattr(self, name) != _LATER_FIELDS[name]:
                 raise ValueError(f"{name} must be left out without split: time")
         validation, test = self.period_begins.values()
         if is_share(validation) and is_share(test) and validation >= test:
             raise ValueError(f"validation_from must be below test_from, which is {test}; it is {validation}")
-        return self
 
-    @model_validator(mode="after")
-    def _mode_has_what_is_set(self) -> _DataBase:
+    @cross_rule
+    def _mode_has_what_is_set(self) -> None:
         if self.candidate_mode == "retrieval" and self.evaluation_negatives != "uniform":
             raise ValueError("evaluation_negatives must be left out with candidate_mode: retrieval, which has none")
         if self.retriever == "dense" and self.dense_model is None:
@@ -182,7 +181,6 @@ class _DataBase(StrictModel):
             raise ValueError(
                 "candidate_order must be left out without candidate_mode: retrieval: only its lists have one"
             )
-        return self
 
 
 class DemoData(_DataBase):
@@ -193,11 +191,10 @@ class DemoData(_DataBase):
     users: int = Field(2000, ge=10, le=100_000, description="how many are generated")
     interactions_per_user: int = Field(8, ge=4, description="length of each generated sequence")
 
-    @model_validator(mode="after")
-    def _is_made_in_seconds(self) -> DemoData:
+    @cross_rule
+    def _is_made_in_seconds(self) -> None:
         if self.users * self.interactions_per_user > 1_000_000:
             raise ValueError("users × interactions_per_user must be at most 1,000,000")
-        return self
 
 
 class MovieLensData(_DataBase):
@@ -215,11 +212,10 @@ class MovieLensData(_DataBase):
         None, description="template of an item's text, of title, genres, year; null: the title with its year"
     )
 
-    @model_validator(mode="after")
-    def _is_in_one_place(self) -> MovieLensData:
+    @cross_rule
+    def _is_in_one_place(self) -> None:
         if self.path is not None and self.release is not None:
             raise ValueError("release must be left out with path, which says what to read")
-        return self
 
 
 class InteractionColumns(StrictModel):
@@ -287,10 +283,9 @@ class TablesData(_DataBase):
     )
     images: ItemImageSource | None = Field(None, description="of the items, for image_mode; null: none are looked at")
 
-    @model_validator(mode="after")
-    def _captions_stand_beside_a_text(self) -> TablesData:
+    @cross_rule
+    def _captions_stand_beside_a_text(self) -> None:
         _check_captions(self.images, self.item_text, is_column=True)
-        return self
 
 
 class _ImportedData(_DataBase):
@@ -322,10 +317,9 @@ class AmazonData(_ImportedData):
         """Of the metadata, with addresses of images."""
         return {2014: "imUrl", 2018: "imageURLHighRes", 2023: "images"}[self.year]
 
-    @model_validator(mode="after")
-    def _captions_stand_beside_a_text(self) -> AmazonData:
+    @cross_rule
+    def _captions_stand_beside_a_text(self) -> None:
         _check_captions(self.images, self.item_text, is_column=False)
-        return self
 
 
 class RecBoleData(_ImportedData):
@@ -396,11 +390,10 @@ class YelpData(_ImportedData):
         "{name}", description="template of an item's text, of any fields of the businesses"
     )
 
-    @model_validator(mode="after")
-    def _ratings_have_a_range(self) -> YelpData:
+    @cross_rule
+    def _ratings_have_a_range(self) -> None:
         if self.lowest_rating > self.highest_rating:
             raise ValueError("lowest_rating must be at most highest_rating")
-        return self
 
 
 DataConfig = Annotated[

@@ -147,15 +147,16 @@ def build_interactions(
         skipped: what was left out before, of the files.
 
     Raises:
-        InputError: an item of the interactions has no text, nothing is left after the filters, a split by time leaves a
+        InputError: an item of the interactions has no text, nothing is left after a filter, a split by time leaves a
             period empty, or images of what is left are missing.
     """
     rows, user_index, item_index = _coded(interactions)
-    _check_texts(rows, item_index, items, items_file)
+    _check_texts(rows, item_index, items, items_file, config)
     removed = [*skipped, Removal("items without interactions", 0, 0, len(items) - len(item_index))]
     knob, least = _least_rating(config)
     if least is not None and "rating" in rows:
         kept = rows[rows["rating"] >= least]
+        _check_rated_enough(rows["rating"], knob, least)
         removed.append(_removal(knob, rows, kept))
         rows = kept
     rows = rows.iloc[_order_of_time(rows, user_index, item_index, config.seed)]
@@ -274,17 +275,33 @@ def _coded(interactions: pd.DataFrame) -> tuple[pd.DataFrame, IdIndex, IdIndex]:
     return others.assign(user=users, item=items), np.asarray(user_index, object), np.asarray(item_index, object)
 
 
-def _check_texts(rows: pd.DataFrame, item_index: IdIndex, items: pd.DataFrame, items_file: str) -> None:
+def _check_texts(
+    rows: pd.DataFrame, item_index: IdIndex, items: pd.DataFrame, items_file: str, config: DataConfig
+) -> None:
     missing = np.flatnonzero(~pd.Index(item_index, dtype=object).isin(items["item_id"].to_numpy(object)))
     if not len(missing):
         return
     counts = np.bincount(rows["item"].to_numpy(), minlength=len(item_index))
     rule = "every item of the interactions must have a text"
-    faults = [
-        Fault(rule, items_file, None, "item_id", item_index[code], f"in {counts[code]} rows")
-        for code in missing[:_SHOWN_FAULTS]
-    ]
+    column = config.item_columns.item_id if isinstance(config, TablesData) else "item_id"
+    ids = set(items["item_id"])
+    faults = []
+    for code in missing[:_SHOWN_FAULTS]:
+        near = next((f"; the items have {other!r}" for other in _spellings(item_index[code]) if other in ids), "")
+        faults.append(Fault(rule, items_file, None, column, item_index[code], f"in {counts[code]} rows{near}"))
     raise InputError(faults, total=len(missing))
+
+
+def _spellings(item: str) -> tuple[str, ...]:
+    """What else tables write for the same id: without blanks around it, or a whole number with or without a decimal."""
+    bare = item.strip()
+    return bare, bare.removesuffix(".0"), f"{bare}.0"
+
+
+def _check_rated_enough(ratings: pd.Series[float], knob: str, least: float) -> None:
+    if ratings.max() < least:
+        hint = f"the highest {'rating' if knob == 'min_rating' else 'number of hours'} is {ratings.max():g}"
+        raise InputError([Fault(f"{knob} must leave interactions", field=f"data.{knob}", value=least, hint=hint)])
 
 
 def _least_rating(config: DataConfig) -> tuple[str, float | None]:

@@ -124,7 +124,7 @@ class _Clock:
             ticks, rest = divmod(since // timedelta(microseconds=1) * self.ticks, 10**6)
             return ticks + rest / 10**6 if rest else ticks
         if is_share(moment):
-            place = int(round(moment * len(times), 6))  # 0.29 of 100 is 29
+            place = min(int(round(moment * len(times), 6)), len(times) - 1)  # 0.29 of 100 is 29
             boundary: float = np.partition(times, place)[place].item()
             return boundary
         return moment

@@ -397,3 +397,23 @@ def test_settings_of_data(content, says):
 @pytest.mark.parametrize(("content", "says"), table(KNOB_CASES))
 def test_knobs_and_resources(content, says):
     assert answer(content) == (2, says)
+
+
+def test_all_rules_among_fields_are_told_at_once():
+    """Not the first of them, and the next one once that is mended."""
+    content = (
+        "study: {name: a, trials: 2}\n"
+        "data: {source: demo, retriever: dense, split: time, validation_from: 0.9, test_from: 0.5}\n"
+        "fixed: {candidates: 60, first_candidates: 70, epochs: 2, dpo_epochs: 2}\n"
+        "space: {lora_rank: {choice: [4, 8]}}\n"
+    )
+    says = (
+        "study.yaml:2: data: validation_from must be below test_from, which is 0.5; it is 0.9\n"
+        "study.yaml:2: data: retriever: dense needs dense_model, a sentence encoder: a folder, or an id of the Hub such as "
+        "sentence-transformers/all-MiniLM-L6-v2\n"
+        "study.yaml:3: fixed: dpo_epochs must be less than `epochs`: what is trained before is what it starts from\n"
+        "study.yaml:3: fixed: candidates must be at most 52 with label_style: letters; numbers, mixed and id_tokens have "
+        "more labels\n"
+        "study.yaml:3: fixed: first_candidates must be at most `candidates`"
+    )
+    assert answer(content) == (2, says)

@@ -128,6 +128,16 @@ def test_the_reviews_of_2014_may_be_python_dictionaries(amazon):
     assert load(amazon(2014, lines)).fingerprint == load(amazon(2014)).fingerprint
 
 
+@pytest.mark.parametrize("year", YEARS)
+def test_json_that_begins_with_blanks_or_is_one_list_is_read_as_json(amazon, year):
+    """And not as a CSV, whose fields it would lack."""
+    lines = "".join(f" {json.dumps(record)}\n" for record in REVIEWS[year])
+    assert load(amazon(year, lines)).fingerprint == load(amazon(year)).fingerprint
+    first, second, *_ = faults(amazon(year, json.dumps(REVIEWS[year])))
+    assert "(got '1 of 1')" in first
+    assert second.startswith("reviews.json:1: a line must hold one whole JSON object")
+
+
 def test_low_ratings_are_no_interactions(amazon):
     data = load(amazon(2018, min_rating=3))
     assert data.item_texts == ["Lamp", "Tent & pegs", "Stove"]

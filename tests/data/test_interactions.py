@@ -48,6 +48,17 @@ def test_sequences_are_in_the_order_of_time():
     assert {sequence.dtype for sequence in data.sequences} == {np.dtype(np.int32)}
 
 
+def test_a_rating_that_nobody_gave_is_told_by_its_own_knob():
+    rated = table(
+        ", ".join(f"u{user} {item} 1 {stars}" for user in range(3) for item, stars in zip("abc", "534", strict=True))
+    )
+    with pytest.raises(InputError) as caught:
+        build_interactions(rated, texts("abc"), settings(min_rating=8))
+    message = "data.min_rating: min_rating must leave interactions (got 8.0); the highest rating is 5"
+    assert str(caught.value) == message
+    assert by_id(build_interactions(rated, texts("abc"), settings(min_rating=3))) != {}
+
+
 def test_ties_in_time_are_broken_by_seed_and_not_by_the_order_of_the_rows():
     rows = table(", ".join(f"u{u} {item} 1" for u in range(30) for item in "abcd"))
     shuffled = rows.sample(frac=1, random_state=3)
@@ -109,6 +120,17 @@ def test_items_without_a_text_are_all_named():
     assert str(caught.value) == (
         "items.csv: item_id: every item of the interactions must have a text (got 'a'); in 2 rows\n"
         "items.csv: item_id: every item of the interactions must have a text (got 'c'); in 2 rows"
+    )
+
+
+@pytest.mark.parametrize(("given", "known"), [("1.0", "1"), ("1", "1.0"), ("1 ", "1")])
+def test_an_item_that_the_other_table_spells_otherwise_is_told_with_that_spelling(given, known):
+    """Ids that went through a table with missing ones have become decimals."""
+    items = pd.DataFrame({"item_id": [known, "2"], "text": ["One", "Two"]})
+    with pytest.raises(InputError) as caught:
+        build_interactions(table("u1 2 1").assign(item_id=given), items, settings(item_columns={"item_id": "sku"}))
+    assert str(caught.value) == (
+        f"sku: every item of the interactions must have a text (got {given!r}); in 1 rows; the items have {known!r}"
     )
 
 

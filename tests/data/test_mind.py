@@ -149,6 +149,24 @@ def test_clicks_follow_the_history_in_order_of_their_times(mind):
     assert data.item_texts[0] == 'The "first" story'
 
 
+def test_a_click_that_later_histories_repeat_keeps_its_time(mind):
+    lines = [
+        "1\tU1\t11/11/2019 9:00:00 AM\tN1\tN2-1 N6-0\n",
+        "2\tU1\t11/12/2019 9:00:00 AM\tN1 N2\tN3-1\n",
+        "3\tU1\t11/13/2019 9:00:00 AM\tN1 N2 N3 N4\tN5-1\n",
+    ]
+    others = [line.replace("U1", "U2") for line in lines]
+    periods = {"split": "time", "validation_from": "2019-11-12", "test_from": "2019-11-12 12:00"}
+    for order in (1, -1):
+        data = load(mind("".join([*lines, *others][::order]), **periods))
+        assert data.sequences[0].tolist() == [0, 1, 2, 3, 4], "N4 was clicked before it was part of a history"
+        assert data.periods is not None
+        assert data.periods.before_validation.tolist() == [2, 2], (
+            "what was clicked on the 12th trains nobody on the 11th"
+        )
+        assert data.periods.before_test.tolist() == [3, 3]
+
+
 def test_a_template_is_made_of_the_news_fields(mind):
     assert load(mind(item_text="{title:2} | {category}, {subcategory} | {abstract}")).item_texts[3] == (
         'The "fourth" | sports, football | About it.'

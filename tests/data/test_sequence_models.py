@@ -18,7 +18,7 @@ from reranker.data.recommenders.ranked_lists import RankedLists
 from reranker.data.recommenders.sequence_models import training, tuning
 from reranker.data.recommenders.sequence_models.networks import LENGTH, Recipe, SequenceNetwork
 from reranker.data.recommenders.sequence_models.training import OutOfTime, SequenceTraining
-from reranker.data_config import DemoData
+from reranker.data_config import DemoData, TablesData
 from reranker.metrics import Ranks, summarise
 from reranker.storage.cache_folder import cache_folder
 from tests.poisoned import poison_test, poison_validation
@@ -138,7 +138,7 @@ def test_drawn_items_stand_for_the_whole_catalogue():
 
 def test_each_transition_is_in_one_window_and_windows_move():
     rng = np.random.default_rng(0)
-    sequences = [rng.integers(0, 999, n).astype(np.int32) for n in (1, 2, 50, 51, 52, 180, 1)]
+    sequences = [rng.integers(0, 999, n).astype(np.int32) for n in (1, 0, 2, 50, 51, 52, 180, 1, 0)]
     wanted = Counter((a, b) for s in sequences for a, b in zip(s[:-1].tolist(), s[1:].tolist(), strict=True))
     cuts = set()
     for epoch in range(3):
@@ -245,6 +245,23 @@ def test_a_loss_that_is_no_number_ends_a_recipe(monkeypatch):
 def test_users_of_one_training_item_each_can_not_be_learned_from():
     with pytest.raises(tuning.Untrainable, match="no training sequence has two items"):
         tuning.RecipeSearch([np.array([1])] * 3, 5, LISTS, "ndcg_at_10", 60, 0, lambda line: None).best("sasrec")
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_users_who_begin_after_the_training_are_no_fault_of_it(architecture, tmp_path):
+    """With a split by time nearly all data have some."""
+    clicks = "".join(
+        f"u{user},i{(user + 3 * step) % 20},{3 * user + step}\n" for user in range(40) for step in range(6)
+    )
+    (tmp_path / "clicks.csv").write_text(f"user_id,item_id,timestamp\n{clicks}")
+    (tmp_path / "items.csv").write_text("item_id,text\n" + "".join(f"i{item},Item {item}\n" for item in range(20)))
+    files = {"interactions": tmp_path / "clicks.csv", "items": tmp_path / "items.csv"}
+    data = RerankingData.prepare(TablesData(**files, split="time"))
+    assert not all(map(len, data.split.train))
+    for part in ("validation", "test"):
+        ranks = data.baselines(CONFIG, part, BaselinePlan((architecture,))).ranks[architecture]
+        assert len(ranks.greater) == len(data.split.held_out(part)) > 0
 
 
 @pytest.mark.usefixtures("quick")

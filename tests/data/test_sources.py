@@ -61,6 +61,16 @@ def test_parquet_and_dates_give_the_same_data(write, tmp_path):
         assert load(config).fingerprint == expected.fingerprint
 
 
+def test_dates_keep_their_last_digit(write, tmp_path):
+    """Seconds since 1970 that were taken for nanoseconds on their way here: an hour is 3.6 microseconds of them."""
+    clicks = [("b", 1_600_000_300), ("c", 1_600_000_000), ("a", 1_600_000_900)]
+    frame = pd.DataFrame([("u", *click) for click in clicks], columns=["user_id", "item_id", "timestamp"])
+    frame["timestamp"] = pd.to_datetime(frame["timestamp"], unit="ns")
+    frame.to_parquet(tmp_path / "i.parquet")
+    for interactions in (tmp_path / "i.parquet", frame.to_csv(index=False)):
+        assert load(write(interactions)).sequences[0].tolist() == [2, 1, 0]
+
+
 def test_large_epoch_numbers_keep_their_last_digit(write):
     rows = "".join(f"u,{item},160000000000000000{digit}\n" for item, digit in zip("abc", "201", strict=True))
     assert load(write(HEADER + rows)).sequences[0].tolist() == [1, 2, 0]
@@ -124,6 +134,21 @@ def test_a_quote_that_is_never_closed_swallows_no_rows(write):
     assert faults(write(items=until_the_next))[0].startswith("items.csv:2: quotes must be closed")
 
 
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        ('b,"Bread" the loaf', "',' expected after '\"'"),
+        ('"b"1,Bread', "',' expected after '\"'"),
+        ('b,"Bread, cut sh', "unexpected end of data"),
+    ],
+)
+def test_a_quote_out_of_place_is_told_wherever_it_stands(write, row, hint):
+    """Also where each line is a record: no quote is taken out of a text without a word."""
+    items = f"item_id,text\na,Apple\nc,Cheese\n{row}"
+    message = f"items.csv:4: quotes must be closed, and doubled within a quoted field; {hint}"
+    assert faults(write(items=items)) == [message]
+
+
 def test_text_that_is_not_utf8_is_reported(write):
     items = TEXTS.replace("Bread", "Br\xf6d").encode("latin-1")
     assert faults(write(items=items)) == [r"items.csv:3: the text must be UTF-8; found b'bBr\xf6d'"]
@@ -173,6 +198,16 @@ def test_ids_that_a_spreadsheet_has_shortened_would_be_one_and_are_refused(write
         f"interactions.csv:3: user_id: {rule} (got '1e+16')",
         f"items.csv:5: item_id: {rule} (got '5E+12')",
     ]
+
+
+def test_an_id_with_and_without_blanks_would_be_two_and_is_refused(write):
+    rule = "an id must be written alike in all rows: others have this one without the blanks around it"
+    assert faults(write(HEADER + "u,a,1\nu ,b,2\nu,c,3\n", TEXTS + " a,Pear\n")) == [
+        f"interactions.csv:3: user_id: {rule} (got 'u ')",
+        f"items.csv:5: item_id: {rule} (got ' a')",
+    ]
+    padded = write(HEADER + "u ,a,1\nu ,b,2\nu ,c,3\n")
+    assert load(padded).user_ids == ["u "], "in all rows they do no harm"
 
 
 def test_the_first_twenty_of_a_file_are_shown_and_all_counted(write):
@@ -569,6 +604,17 @@ def test_ratings_that_movielens_has_not_are_told_with_their_lines(tmp_path):
         "ml/ratings.csv:3: rating: a rating must be from 0.5 to 5 (got 0.0)",
         "ml/ratings.csv:4: rating: a rating must be from 0.5 to 5 (got 5.5)",
     ]
+
+
+def test_a_least_rating_of_movielens_needs_ratings(tmp_path):
+    (tmp_path / "ratings.csv").write_text("userId,movieId,timestamp\n1,1,1\n1,2,2\n1,3,3\n")
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\n1,One,x\n2,Two,x\n3,Three,x\n")
+    config = MovieLensData(path=tmp_path, min_user=3, min_item=1)
+    assert load(config).sequences[0].tolist() == [0, 1, 2]
+    with pytest.raises(InputError) as caught:
+        load(config.model_copy(update={"min_rating": 4.0}))
+    message = f"{tmp_path}/ratings.csv: data.min_rating: min_rating needs a column 'rating' (got 4.0)"
+    assert str(caught.value) == message
 
 
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="ml-latest-small.zip is not beside the project")

@@ -362,6 +362,13 @@ def test_times_that_leave_a_side_empty_are_told_with_the_times_that_there_are(tm
     ]
 
 
+def test_a_share_of_nearly_all_ends_at_the_last_time(tmp_path):
+    (fault,) = faults(tables(tmp_path, split="time", test_from=0.9999999999))
+    assert fault.startswith("data.test_from: there must be 2 users in the test who have an item before their target")
+    assert "test from then on" in fault
+    assert "before 2020-01-10, test" in fault, "the last time of all"
+
+
 def test_too_few_users_of_a_period_are_told(tmp_path):
     assert faults(tables(tmp_path, split="time", validation_from="2020-01-03", test_from="2020-01-10")) == [
         (

@@ -69,6 +69,14 @@ def test_games_played_for_fewer_hours_or_none_known_are_no_interactions(steam):
     assert Removal("min_hours", 1, 0, 1) in data.removed
 
 
+def test_hours_that_nobody_played_are_told_by_their_own_knob(steam):
+    with pytest.raises(InputError) as caught:
+        load(steam(min_hours=5000))
+    (fault,) = caught.value.faults
+    assert (fault.field, fault.value) == ("data.min_hours", 5000)
+    assert fault.hint.startswith("the highest number of hours is ")
+
+
 def test_a_template_is_made_of_a_game_s_fields(steam):
     assert load(steam(item_text="{title:2} | {genres} | {tags} | {developer} | {price}")).item_texts == [
         "Lost Summoner | Action, Indie | 4.99",

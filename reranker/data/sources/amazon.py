@@ -109,7 +109,7 @@ def read(config: AmazonData) -> Imported:
 def _is_of_its_year(reviews: LineFile, release: _Release) -> bool:
     """Whether the reviews are of the year that was said, as far as can be seen; sets how its lines are read."""
     start = reviews.first_line()
-    if not start or start.lstrip("\ufeff").startswith("{"):
+    if not start or start.lstrip("\ufeff \t").startswith(("{", "[")):
         return _check_year(reviews, release, _year_by(reviews.head(_PROBED), _REVIEW_MARKS))
     names = tuple(start.split(","))
     has_header = "parent_asin" in names

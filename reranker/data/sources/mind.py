@@ -1,8 +1,9 @@
 """MIND's behaviors.tsv and news.tsv, of a folder or of several → the tables of interactions and items.
 
 A line of behaviors is what a user was shown at a time and what of it was clicked, with the user's clicks before that, oldest
-first and without times. Those are put a second apart before the user's first line. Several folders (train, dev) are one log:
-users and news have the same ids in all of them, and what two of them hold is taken once.
+first and without times. Those are put a second apart before the user's first line, or before the later one that has more
+of them. Several folders (train, dev) are one log: users and news have the same ids in all of them, and what two of them hold
+is taken once.
 """
 
 from __future__ import annotations
@@ -69,8 +70,9 @@ class _Log:
 
     rows: InteractionRows
     among_several: bool
-    _histories: dict[str, str] = field(default_factory=dict)  # the longest one of each user
-    _first_times: dict[str, float] = field(default_factory=dict)
+    # Of each user the earliest line, and the earliest of those with the most clicks before: time and history
+    _earliest: dict[str, tuple[float, int, str]] = field(default_factory=dict)
+    _longest: dict[str, tuple[int, str, float]] = field(default_factory=dict)
     _earlier: set[int] = field(default_factory=set)  # the impressions of other files, by hash
     _repeated: int = 0
     _repeated_clicks: int = 0
@@ -99,17 +101,26 @@ class _Log:
                 own.add(impression)
             for news in clicked:
                 self.rows.add(user, news, time)
-            if len(record["history"]) > len(self._histories.get(user, "")):
-                self._histories[user] = record["history"]
-            self._first_times[user] = min(time, self._first_times.get(user, time))
+            history, fewer = record["history"], -len(record["history"].split())
+            self._earliest[user] = min((time, fewer, history), self._earliest.get(user, (time, fewer, history)))
+            self._longest[user] = min((fewer, history, time), self._longest.get(user, (fewer, history, time)))
         self._earlier |= own
 
     def add_histories(self) -> None:
-        """Add each user's clicks before the first impression, after all files were read."""
-        for user, history in self._histories.items():
+        """Add each user's clicks before the first impression, after all files were read. What a later line has besides
+        was clicked between the two: at the time of its own impression, if there is one, for that is the earlier row.
+        """
+        for user, (time, _, history) in self._earliest.items():
             clicked = history.split()
-            for position, news in enumerate(clicked):
-                self.rows.add(user, news, self._first_times[user] - len(clicked) + position)
+            self._add_before(time, user, clicked)
+            _, longest, later = self._longest[user]
+            if longest != history:
+                known = set(clicked)
+                self._add_before(later, user, [news for news in longest.split() if news not in known])
+
+    def _add_before(self, time: float, user: str, clicked: list[str]) -> None:
+        for position, news in enumerate(clicked):
+            self.rows.add(user, news, time - len(clicked) + position)
 
     @property
     def skipped(self) -> list[Removal]:

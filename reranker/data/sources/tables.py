@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -45,7 +45,7 @@ def read_interactions(
     """Columns user_id, item_id (text, as written), timestamp, and rating (float64) where the file has it.
 
     Timestamps are all numbers (of any one unit, unchanged, int64 or float64) or all ISO 8601 dates (converted to int64
-    microseconds since 1970; UTC if there is no zone). The index is each row's line, 1-based and counting the header; in
+    microseconds since 1970, or nanoseconds if they have such digits; UTC if there is no zone). The index is each row's line, 1-based and counting the header; in
     a Parquet file it is the number of the row.
 
     Args:
@@ -136,9 +136,15 @@ def fill(template: ItemTemplate, fields: pd.DataFrame) -> pd.Series[Any]:
 
 
 def _ids(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Series[Any]:
-    """Texts none of which is a shortened number, as programs write long ids: 1.23457E+15 stands for many of them."""
+    """Texts none of which is a shortened number, as programs write long ids: 1.23457E+15 stands for many of them. Nor is one
+    another's with blanks around it, which would make two users of one."""
     rule = "an id must have all its digits: a program has shortened this one, and perhaps others to the same"
     faults.add_rows(rule, column, values, _shortened(values))
+    bare = values.str.strip()
+    has_blanks = (bare != values).to_numpy(dtype=bool)
+    if has_blanks.any():
+        rule = "an id must be written alike in all rows: others have this one without the blanks around it"
+        faults.add_rows(rule, column, values, has_blanks & bare.isin(values[~has_blanks]).to_numpy(dtype=bool))
     return _texts(values, column, faults)
 
 
@@ -185,7 +191,8 @@ def _timestamps(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Se
             f"timestamps must be of one kind: most are {majority}, this is {minority}", column, values, is_minority
         )
         return numbers
-    return dates.dt.as_unit("us").astype("int64") if is_date.all() else numbers
+    unit: Literal["ns", "us"] = "ns" if dates.dt.unit == "ns" else "us"  # of a table with such digits
+    return dates.dt.as_unit(unit).astype("int64") if is_date.all() else numbers
 
 
 def _shortened(values: pd.Series[Any]) -> NDArray[np.bool_]:

@@ -151,8 +151,9 @@ def _batches(sequences: Sequence[ItemCodes], rng: np.random.Generator) -> Iterat
 
 
 def _windows(sequences: Sequence[ItemCodes], rng: np.random.Generator) -> tuple[ItemCodes, ItemCodes]:
-    """Each sequence cut into windows of LENGTH transitions at a drawn place; every transition is in one of them."""
-    transitions = np.array([len(sequence) - 1 for sequence in sequences], dtype=np.int64)
+    """Each sequence cut into windows of LENGTH transitions at a drawn place; every transition is in one of them. A sequence
+    may be empty: with a split by time some users begin later."""
+    transitions = np.array([max(0, len(sequence) - 1) for sequence in sequences], dtype=np.int64)
     shifts = rng.integers(0, LENGTH, len(sequences))
     users = np.repeat(np.arange(len(sequences)), transitions)
     places = np.arange(transitions.sum()) - np.repeat(np.cumsum(transitions) - transitions, transitions)

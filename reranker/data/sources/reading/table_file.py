@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -141,6 +142,8 @@ def _read_text(
 
 def _read_regular(file: TextFile, columns: list[str]) -> pd.DataFrame | None:
     """Read a file with one complete record per line, fast; None for any other file."""
+    if file.quoted and not _quotes_are_whole(file):  # pyarrow would take them out without a word
+        return None
     try:
         table = pyarrow.csv.read_csv(
             pa.BufferReader(file.data),
@@ -162,6 +165,13 @@ def _read_regular(file: TextFile, columns: list[str]) -> pd.DataFrame | None:
         return None
     frame: pd.DataFrame = table.to_pandas()
     return frame.set_axis(pd.RangeIndex(first, first + len(frame)), axis=0)
+
+
+def _quotes_are_whole(file: TextFile) -> bool:
+    """Whether each field that begins with a quote ends with one, and has only doubled ones in between."""
+    mark = re.escape(file.delimiter).encode()
+    field = rb'(?:\A(?:%b)?|[%b\r\n])"(?:[^"]|"")*+("(?=[%b\r\n]|\Z))?' % (BOM_UTF8, mark, mark)
+    return b'"' not in file.data or all(match[1] for match in re.finditer(field, file.data))
 
 
 def _read_by_line(file: TextFile, header: list[str], columns: list[str], faults: FaultList) -> pd.DataFrame:
@@ -237,7 +247,8 @@ def _read_parquet(
         if _is_text(kind) or (is_id and pa.types.is_integer(kind)):
             series[column] = decoded.cast(pa.string()).to_pandas().astype("str").fillna("")
         elif column == "timestamp" and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
-            series[column] = decoded.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_pandas()
+            unit = "ns" if pa.types.is_timestamp(kind) and kind.unit == "ns" else "us"  # no two times become one
+            series[column] = decoded.cast(pa.timestamp(unit), safe=False).cast(pa.int64()).to_pandas()
         elif column in ("timestamp", "rating", "score") and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
             series[column] = decoded.to_pandas()
         elif column.startswith(FIELD) and (words := _words(decoded)) is not None:
