@@ -1,12 +1,12 @@
 """What grows with a study and with its data, against what it may take: many trials, large reports, large tables.
 
-    python -m bench.scale [--quick] [--part trials|report|data]
+    python -m bench.scale [--quick] [--part store|trials|report|data]
 
-*trials*: the search itself, one trial at a time on one slot, with a trial that trains nothing and reports made-up figures
-twice. Searcher, scheduler, journal, folder, callbacks and, where it is asked for, MLflow are the search's own; the
-comparison at its end is left out. *report*: `results.compare` and `results.report` on a study of made-up ranks, told to
-the same stores. *data*: a Parquet file of made-up interactions → import, split and lists. Each measurement is a process
-of its own.
+*store*: drawing a trial and telling journal and folder of it, without Ray. *trials*: the search itself, one trial at a
+time on one slot, with a trial that trains nothing and reports made-up figures twice. Searcher, scheduler, journal,
+folder, callbacks and, where it is asked for, MLflow are the search's own; the comparison at its end is left out.
+*report*: `results.compare` and `results.report` on a study of made-up ranks, told to the same stores. *data*: a Parquet
+file of made-up interactions → import, split and lists. Each measurement is a process of its own.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from reranker.data_config import TablesData
 from reranker.metrics import Picks, Ranks, summarise
 from reranker.report_figures import is_better
 
-PARTS = ("trials", "report", "data")
+PARTS = ("store", "trials", "report", "data")
 MODEL, CANDIDATES, METRIC = "demo-tiny", 20, "ndcg_at_10"
 WINDOW = 100  # trials, at the beginning and at the end
 WITH_MLFLOW = 1_000  # trials of the largest search with it
@@ -216,6 +216,35 @@ def trials(count: int, with_mlflow: int) -> dict[str, Any]:
         }
 
 
+def store(count: int) -> list[dict[str, float]]:
+    """CPU time of a trial, mean of a hundred at a time; every second one reports twice, the others are stopped."""
+    from results.study.study_folder import TrialStatus
+    from tune.execution.trial_messages import Ending
+    from tune.launching.launch import begin_study
+    from tune.searching.optuna_searcher import make_sampler
+    from tune.searching.trial_lifecycle import TrialLife
+    from tune.searching.trial_store import TrialStore
+    from tune.study_file.study import Study
+
+    study = Study.load(study_of(count, users=200, epochs=2, sampler="tpe"))
+    rng, found = np.random.default_rng(0), []
+    with tempfile.TemporaryDirectory() as runs:
+        folder = begin_study(study, RerankingData.prepare(study.data).sealed(), Path(runs))
+        trial_store = TrialStore(study, folder, lambda *of_trial: make_sampler(study, *of_trial))
+        life = TrialLife(trial_store, folder, study.metric)
+        for first in range(0, count, WINDOW):
+            began = time.process_time()
+            for number in range(first, first + WINDOW):
+                trial_store.to_go_on_with()  # as the searcher asks before each
+                trial_store.asked()
+                assignment, _ = life.begin()
+                for report in range(1, 2 + number % 2):
+                    life.report(assignment.number, report, float(rng.random()))
+                life.end(assignment.number, Ending(TrialStatus.COMPLETED if number % 2 else TrialStatus.PRUNED))
+            found.append({"trials": first + WINDOW, "cpu_ms": 1000 * (time.process_time() - began) / WINDOW})
+    return found
+
+
 def _window(moments: list[Moment]) -> dict[str, float]:
     """Milliseconds a trial, and the memory at the end."""
     first, last, count = moments[0], moments[-1], len(moments) - 1
@@ -387,7 +416,7 @@ def child(part: str, *sizes: str) -> Any:
         return tables(Path(sizes[0]), int(sizes[1]))
     if part == "data":
         return data(Path(sizes[0]))
-    measure: dict[str, Callable[..., Any]] = {"trials": trials, "report": report}
+    measure: dict[str, Callable[..., Any]] = {"store": store, "trials": trials, "report": report}
     return measure[part](*map(int, sizes))
 
 
@@ -404,6 +433,12 @@ def main() -> None:
         parser.error("--sizes takes --part")
     print(machine())
     found: dict[str, Any] = {}
+    if args.part in (None, "store"):
+        count = args.sizes[0] if args.sizes else 200 if args.quick else 4_000
+        found["store"] = in_a_process("bench.scale", "store", str(count))
+        print(f"\n{'up to trial':>12}{'CPU, ms':>10}")
+        for row in found["store"][:: max(1, len(found["store"]) // 10)] + found["store"][-1:]:
+            print(f"{row['trials']:>12,}{row['cpu_ms']:>10.1f}")
     if args.part in (None, "trials"):
         header = "".join(f"{name:>16}" for name in ("overhead, ms", "trial, ms", "CPU, ms", "of MLflow", "private MiB"))
         print(f"\n{'trials':>7}{'':>7}{header}")
