@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+PATIENCE_S = 300  # for what starts Ray, which takes minutes on a busy machine; only what hangs is waited for so long
 _RAYS_LOGS = re.compile(r"Ray's logs: +(\S+)")
 
 
-def output_of(process: subprocess.Popen[str], seconds: float = 300) -> str:
+def output_of(process: subprocess.Popen[str], seconds: float = PATIENCE_S) -> str:
     """The rest of what it says until its end, for which the test fails if that does not come in time.
 
     It then tells all that was said, the stacks of the command's threads if it is `tests/killed.py`, and the ends of Ray's logs.

@@ -40,6 +40,7 @@ from reranker.training.sft import fine_tune
 from reranker.training.trainer import TrainingReport
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.tracking_address import local_store, tracking_uri_of
+from tests.ended import PATIENCE_S
 from tune.deployment.deploy import example_of, refit_and_register
 from tune.deployment.model_registry import REQUIRED, register
 from tune.deployment.refit import Recipe, refit
@@ -248,7 +249,7 @@ def server(study, handed_over, tmp_path_factory):
             cwd=bare, env=environment, stdout=log, stderr=log,
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_S
         while not answers(f"http://127.0.0.1:{port}/ping"):
             assert process.poll() is None, (bare / "log").read_text()
             assert time.monotonic() < deadline, (bare / "log").read_text()

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from results.study.study_folder import StudyFolder
+from tests.ended import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).resolve().parents[2]
@@ -32,13 +33,16 @@ def test_the_search_ends_with_one_sentence_and_a_closed_study(tmp_path):
         [*command, "--no-dashboard"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
     study = StudyFolder(tmp_path / "runs" / "small")
-    deadline = time.monotonic() + 150
-    while not (study.trial(0).path / "epochs.jsonl").exists():
-        assert time.monotonic() < deadline
-        assert search.poll() is None, search.communicate()
-        time.sleep(0.1)
-    next(child for child in psutil.Process(search.pid).children() if child.name() == process).kill()
-    out, err = search.communicate(timeout=120)
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (study.trial(0).path / "epochs.jsonl").exists():
+            assert time.monotonic() < deadline
+            assert search.poll() is None, search.communicate()
+            time.sleep(0.1)
+        next(child for child in psutil.Process(search.pid).children() if child.name() == process).kill()
+        out, err = search.communicate(timeout=PATIENCE_S)
+    finally:
+        search.kill()
     assert search.returncode == 1, out + err
     assert err == ""
     early, resume = out.splitlines()[-2:]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from reranker.errors import EnvironmentFault
+from tests.ended import PATIENCE_S
 from tests.ray_head import TOKEN, Head
 from tune.execution.cluster_address import find_cluster
 
@@ -100,7 +101,7 @@ def test_a_ray_of_our_own_listens_on_the_loopback_interface_and_shows_nothing_to
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     addresses, logs = json.loads(done.stdout.strip().splitlines()[-1])
@@ -128,7 +129,9 @@ with cluster(None, None, dashboard=True) as running:
     url, state = ray.get(ray.remote(Looking).remote().look.remote())
     print(url == running.dashboard, state)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
     assert done.stdout.splitlines()[-1:] == ["True ALIVE"], done.stdout + done.stderr
 
 
@@ -138,7 +141,7 @@ def test_ray_s_end_survives_a_thread_that_collects_garbage(home):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
 
@@ -161,7 +164,9 @@ try:
 except RayLost as lost:
     print(lost)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
     assert f"Ray's process {process} on this machine is gone; its logs are in " in done.stdout, (
         done.stdout + done.stderr
     )
@@ -192,7 +197,7 @@ except Exception as error:
     print(type(error).__name__, error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=90,
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=PATIENCE_S,
         env={**os.environ, **variables},
     )  # fmt: skip
     return done.stdout.strip() or done.stderr
@@ -247,7 +252,7 @@ with cluster(None, None, dashboard=False):
     print(ray.get(ray.remote(where).remote()))
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=home, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", script], cwd=home, capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     assert done.stdout.splitlines()[-1:] == [str(copy / "reranker" / "__init__.py")], done.stdout + done.stderr
 

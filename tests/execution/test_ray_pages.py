@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.ended import PATIENCE_S
 from tests.execution.test_trial_runner import RunningSearch
 from tune.searching import stop_pause_requests
 
@@ -44,7 +45,7 @@ figures = {{"recall_at_1": 0.25, "ndcg_at_10": 0.5, "train_loss": 2.25, "val_los
 with cluster(None, None, dashboard=True) as running:
     gauges = SearchGauges(study, done=1)
     {told}
-    lines, deadline = [], time.monotonic() + 90
+    lines, deadline = [], time.monotonic() + 180
     while not any(re.search({awaited!r}, line) for line in lines) and time.monotonic() < deadline:
         time.sleep(1)
         gauges.tick()
@@ -74,7 +75,9 @@ MANY = """
 def gauged(told: str, awaited: str) -> dict[tuple[str, str, str, str], float]:
     """What Prometheus would read once a line of it matches: (gauge, state, trial, metric) → value."""
     script = GAUGED.format(project=str(PROJECT), told=told, awaited=awaited)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
     assert done.returncode == 0, done.stderr
     values = {}
     for line in json.loads(done.stdout.splitlines()[-1]):
@@ -133,7 +136,7 @@ def pages(tmp_path_factory):
     """A search of two trials that is looked at in its second trial's first epochs, of which that has many."""
     search = RunningSearch(tmp_path_factory.mktemp("pages"), STUDY)
     search.wait_for_epoch(1, 1)
-    dashboard, deadline = Dashboard(search.printed), time.monotonic() + 60
+    dashboard, deadline = Dashboard(search.printed), time.monotonic() + PATIENCE_S
     while not (tasks := [task for task in dashboard.state("tasks") if task["name"].startswith("trial 1")]):
         assert time.monotonic() < deadline
         time.sleep(1)

@@ -14,6 +14,7 @@ import pytest
 from reranker.errors import EnvironmentFault
 from results.study.study_folder import StudyFolder
 from results.study.tracking_address import keep_secret_uri
+from tests.ended import PATIENCE_S
 from tests.postgresql import PASSWORD, PostgreSQL, postgresql
 from tests.tracked import Seen, add_trial, make_study
 from tune.mlflow_tracking.store_driver import check_driver
@@ -94,7 +95,7 @@ def is_nowhere(secret: str, study: StudyFolder, said: list[str], *outputs: str) 
 
 
 def wait_for(condition) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

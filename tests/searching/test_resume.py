@@ -27,7 +27,7 @@ from optuna.storages.journal import JournalFileBackend
 from reranker.errors import EnvironmentFault, InputError
 from results.study.study_folder import StudyFolder
 from results.study.tracking_address import tracking_uri_of
-from tests.ended import output_of
+from tests.ended import PATIENCE_S, output_of
 from tests.object_store import BUCKET, SECRET, has_object_store, object_store
 from tune.run_search import main as run_search_main
 from tune.searching import stop_pause_requests
@@ -114,7 +114,7 @@ def test_a_search_that_was_killed_again_and_again_ends_as_if_it_never_was(undist
         process = launch(tmp_path, *arguments, moment=moment, mark=mark)
         out = output_of(process)
         assert process.returncode == -signal.SIGKILL, f"{moment}: {out}"
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + PATIENCE_S
         while left_behind(mark) and time.monotonic() < deadline:
             time.sleep(0.2)
         assert left_behind(mark) == []
@@ -245,13 +245,13 @@ def test_a_search_whose_terminal_is_closed_ends_cleanly_with_a_report(tmp_path):
                 shown += os.read(master, 2**16)
         assert process.poll() is None, shown.decode()
     os.close(master)  # the terminal is gone, and the kernel says so to the session
-    assert process.wait(timeout=120) == 130
+    assert process.wait(timeout=PATIENCE_S) == 130
     assert b"starting" in shown.splitlines()[0]
     assert study.read_ending() == {"reason": "interrupted", "complete": False}
     assert {str(trial.status) for trial in study.trials()} <= {"completed", "interrupted"}
     assert len(study.numbers()) < 6
     assert study.report.stat().st_size > 50_000
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while left_behind(mark) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert left_behind(mark) == []
@@ -300,7 +300,7 @@ def steered(tmp_path_factory):
     before = read_until(process, "trial 0 epoch 1/4")
     study = StudyFolder(folder / "runs" / "small")
     stop_pause_requests.ask(study, "pause")
-    counts, deadline = list[int](), time.monotonic() + 15
+    counts, deadline = list[int](), time.monotonic() + 60
     while len(study.trial(0).read_reports()) < 2 and time.monotonic() < deadline:
         time.sleep(0.2)  # an epoch that has begun is trained to its end
     for _ in range(2):
@@ -316,7 +316,7 @@ def steered(tmp_path_factory):
     before += read_until(process, "trial 1 epoch 2/4")
     os.kill(process.pid, signal.SIGINT)
     out = output_of(process)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while left_behind(mark) and time.monotonic() < deadline:
         time.sleep(0.2)
     left, statuses = left_behind(mark), [str(trial.status) for trial in study.trials()]
