@@ -238,7 +238,7 @@ def _rejected(
     weights: FloatArray,
     level: float,
 ) -> NDArray[np.bool_]:
-    """The pairs whose p-value by `_stepped_down` is below a level: a third of its time, since few p-values are needed."""
+    """The pairs whose p-value by `_stepped_down` is below a level, found without all the others' p-values."""
     order, thresholds, scale = _in_order(total, weights)
     blocks = _blocks(len(order), resamples)
     behind = np.full((len(blocks) + 1, resamples), -np.inf, np.float32)  # the largest from each block on
