@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -230,7 +231,7 @@ def store(count: int) -> list[dict[str, float]]:
     rng, found = np.random.default_rng(0), []
     with tempfile.TemporaryDirectory() as runs:
         folder = begin_study(study, RerankingData.prepare(study.data).sealed(), Path(runs))
-        trial_store = TrialStore(study, folder, lambda *of_trial: make_sampler(study, *of_trial))
+        trial_store = TrialStore(study, folder, partial(make_sampler, study))
         life = TrialLife(trial_store, folder, study.metric)
         for first in range(0, count, WINDOW):
             began = time.process_time()
@@ -296,7 +297,7 @@ def made_up_study(runs: Path, count: int, users: int) -> Path:
         ranks, picks = ranker.ranks(0.1 * skill, count + skill, 0)
         untrained.write_figures(summarise(ranks))
         untrained.keep_ranks(users_of(data, study.base()), ranks, picks)
-    store = TrialStore(study, folder, lambda *of_trial: make_sampler(study, *of_trial))
+    store = TrialStore(study, folder, partial(make_sampler, study))
     life = TrialLife(store, folder, study.metric)
     for number in range(count):
         assignment, _ = life.begin()

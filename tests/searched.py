@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from reranker.data.assemble import RerankingData
@@ -48,7 +49,7 @@ def search(runs: Path, name: str = "small", *, trials: int = 3, killed: bool = F
     folder.write_manifest(manifest)
     folder.begin_readings()
     create_journal(folder.journal, name, minimise=False, manifest=manifest)
-    trial_store, bases = TrialStore(study, folder, lambda *of_trial: make_sampler(study, *of_trial)), BaseModels()
+    trial_store, bases = TrialStore(study, folder, partial(make_sampler, study)), BaseModels()
     keep_zero_shot(study.base(), data, bases, *folder.zero_shot(study.base().model))
     trial_store.enqueue_first()
     for _ in range(trials):

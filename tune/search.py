@@ -257,7 +257,7 @@ def _run_trials(
     expected_s: float | None,
 ) -> str:
     """Why the search ended before all trials did; empty if none is left."""
-    trial_store = TrialStore(study, folder, lambda *of_trial: make_sampler(study, *of_trial))
+    trial_store = TrialStore(study, folder, partial(make_sampler, study))
     trial_life = TrialLife(trial_store, folder, study.metric)
     trial_life.reconcile()
     past = trial_store.past()

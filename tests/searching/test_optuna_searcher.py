@@ -7,6 +7,7 @@ import errno
 import io
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def study_of(folder: Path, settings: str = "", space: str = SPACE, fixed: str = 
 
 
 def ledger_of(study: Study, folder: StudyFolder) -> TrialStore:
-    return TrialStore(study, folder, lambda *of_trial: make_sampler(study, *of_trial))
+    return TrialStore(study, folder, partial(make_sampler, study))
 
 
 def journal(folder: StudyFolder) -> list[optuna.trial.FrozenTrial]:
