@@ -39,6 +39,7 @@ from tune.mlflow_tracking import mlflow_pages
 REQUIRED = (
     "PyYAML",
     "accelerate",
+    "cachetools",
     "filelock",
     "gguf",
     "huggingface_hub",
@@ -197,7 +198,7 @@ def _signature(config: TrialConfig) -> ModelSignature:
 
 def _required(config: TrialConfig) -> tuple[str, ...]:
     quantiser = ["bitsandbytes"] if config.quantisation == "nf4" else []
-    return (*REQUIRED, *quantiser, *(["pillow"] if config.image_mode == "raw_image" else []))
+    return (*REQUIRED, *quantiser)
 
 
 def _version(library: str) -> str:
