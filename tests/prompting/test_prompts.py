@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 
 import pytest
@@ -52,6 +53,19 @@ def test_the_whole_conversation_has_the_tokens_of_the_chat_template(tokenizer):
     ours = encoder.encode([EXAMPLE])[0].input_ids + encoder.answer_ids[EXAMPLE.target]
     assert whole[: len(ours)] == ours
     assert tokenizer.decode(whole[len(ours) :]).strip() == ""
+
+
+@pytest.mark.parametrize(
+    "today",
+    [
+        "{{ strftime_now('%d %b %Y') }}",  # SmolLM3's way
+        "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}{{ date_string }}",
+    ],
+)
+def test_a_template_that_tells_the_day_tells_the_same_one_on_every_day(demo_tokenizer, today):
+    dated = copy.copy(demo_tokenizer)
+    dated.chat_template = f"Today Date: {today}\n{{{{ messages[0].content }}}}"
+    assert chat(dated, "Which?") == "Today Date: 26 Jul 2024\nWhich?"
 
 
 def test_qwen3_does_not_think(qwen3_tokenizer):
