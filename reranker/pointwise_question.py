@@ -23,12 +23,15 @@ _INSTRUCTION = (
 
 
 def question_form(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """What stands before and behind the question: as a chat where the model knows its marks."""
+    """What stands before and behind the question: as a chat where the model knows its marks; first of all what the
+    tokenizer begins every text with (Gemma, Llama)."""
     known = tokenizer.get_vocab()
+    begins = bool(tokenizer.bos_token) and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+    first = str(tokenizer.bos_token) if begins else ""
     if "<|im_start|>" not in known:
-        return f"{_JUDGE}\n\n", "\nAnswer: "
+        return f"{first}{_JUDGE}\n\n", "\nAnswer: "
     thought = "<think>\n\n</think>\n\n" if "<think>" in known else ""
-    before = f"<|im_start|>system\n{_JUDGE}<|im_end|>\n<|im_start|>user\n"
+    before = f"{first}<|im_start|>system\n{_JUDGE}<|im_end|>\n<|im_start|>user\n"
     return before, f"<|im_end|>\n<|im_start|>assistant\n{thought}"
 
 

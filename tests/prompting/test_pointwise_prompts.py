@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from reranker.config import TrialConfig
 from reranker.data.example import Example
@@ -40,6 +43,16 @@ def test_each_prompt_is_the_question_of_one_candidate(qwen3_tokenizer):
         assert qwen3_tokenizer.decode(ids) == text
         assert ids == qwen3_tokenizer.encode(text, add_special_tokens=False)
     assert [qwen3_tokenizer.decode([token]) for token in encoder.trie.tokens] == ["yes", "no"]
+
+
+def test_a_question_begins_as_every_text_of_the_model_does(words):
+    tokenizer = copy.deepcopy(words.tokenizer)
+    tokenizer.add_special_tokens({"bos_token": "<bos>"})
+    template = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", tokenizer.bos_token_id)])
+    tokenizer.backend_tokenizer.post_processor = template  # as Gemma's and Llama's
+    (prompt,) = PointwiseEncoder(Catalogue(tokenizer, TITLES), POINTWISE).encode([EXAMPLE])
+    (as_it_was,) = PointwiseEncoder(words, POINTWISE).encode([EXAMPLE])
+    assert prompt.beginning == [tokenizer.bos_token_id, *as_it_was.beginning]
 
 
 def test_the_oldest_history_goes_first_then_titles_are_cut_for_all_candidates_alike(words):
