@@ -47,7 +47,7 @@ def _rank_one(reranker: ListRanker, args: argparse.Namespace) -> None:
     print("rank  probability  candidate")
     for place, i in enumerate(ranking.order, start=1):
         print(f"{place:>4}  {ranking.probabilities[i]:>11.4f}  {_shown(args.candidates[i])}")
-    orders = args.permutations or reranker.config.permutations
+    orders = min(len(args.candidates), args.permutations or reranker.config.permutations)
     where = f"{reranker.place}, {orders} order{'s' * (orders > 1)} of the candidates"
     print(f"{1000 * ranking.seconds:.1f} ms a list ({where})", flush=True)
 

@@ -81,7 +81,7 @@ class EncodedLists:
             ]
             beginnings, items = [len(prompt.beginning) for prompt in encoded], encoder.config.candidates
             return EncodedLists(prompts, [], 1, encoder.trie, encoder.pad_id, encoder.images, beginnings, items)
-        turns = encoder.config.permutations
+        turns = orders_of(encoder.config.candidates, encoder.config.permutations)
         orders = [_rotation(len(e.candidates), turn, turns) for turn in range(turns) for e in examples]
         turned = [_reordered(e, order) for e, order in zip([*examples] * turns, orders, strict=True)]
         return EncodedLists(encoder.encode(turned), orders, turns, encoder.trie, encoder.pad_id, encoder.images)
@@ -167,9 +167,10 @@ def at_places(label_prior: Sequence[float], turns: int) -> FloatArray:
 
     Args:
         label_prior: mean log-probability of each label, over lists whose order tells nothing about their targets.
-        turns: orders that scores are averaged over.
+        turns: orders that scores are averaged over, as many as the list has at most.
     """
     prior, places = np.array(label_prior, dtype=np.float64), np.zeros(len(label_prior))
+    turns = orders_of(len(prior), turns)
     for turn in range(turns):
         places[_rotation(len(prior), turn, turns)] += prior / turns
     return places.astype(np.float32)
@@ -412,6 +413,12 @@ def _for_inference(model: PreTrainedModel | PeftModel) -> Iterator[None]:
             layer.get_base_layer().weight.data = weight
             layer.merged_adapters.clear()
         model.train(was_training)
+
+
+def orders_of(candidates: int, permutations: int) -> int:
+    """How many orders a list is scored in: it has no more than candidates, and some twice would not cancel what the model
+    prefers of places."""
+    return max(1, min(candidates, permutations))
 
 
 def _rotation(count: int, turn: int, turns: int) -> list[int]:

@@ -10,7 +10,7 @@ from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.item_token_cache import Catalogue
 from reranker.errors import TrainingError
-from reranker.evaluation.scoring import EncodedLists, _alike, inspect
+from reranker.evaluation.scoring import EncodedLists, _alike, at_places, in_own_order, inspect
 from reranker.evaluation.title_probe import title_probes
 from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import load_base, load_tokenizer
@@ -49,6 +49,15 @@ def test_scores_masses_and_probes_are_those_of_each_prompt_by_itself(demo, order
     np.testing.assert_allclose(scored.scores, found.reshape(3, 12, 20).mean(axis=0), atol=2e-5)
     named = [int(alone(model, p.prompt.input_ids, encode.label_ids)[0].argmax()) in p.right for p in probes]
     assert scored.found.tolist() == named
+
+
+def test_in_more_orders_than_a_list_has_what_a_model_prefers_of_places_still_cancels(demo):
+    config = TrialConfig(model="demo-tiny", candidates=3, permutations=4, skill_steps=0)
+    lists = EncodedLists.of(encoder(config, demo), demo.validation(config)[:2])
+    of_labels = [-0.5, -1.5, -4.0]  # whatever stands there
+    scores = in_own_order(np.tile(of_labels, (len(lists.prompts), 1)), lists)
+    np.testing.assert_allclose(scores, np.full((2, 3), -2.0), rtol=1e-6)
+    np.testing.assert_allclose(at_places(of_labels, 4), [-2.0] * 3, rtol=1e-6)
 
 
 def test_a_list_is_computed_once_for_its_probe_and_a_history_once_for_its_orders(demo):

@@ -29,7 +29,7 @@ class ServedReranker(PythonModel):  # type: ignore[misc]
     ) -> pd.DataFrame:
         """A row a list: `history` and `candidates` are titles, `candidate_ids`, if they are there, tell those with the same
         title apart, `history_images` and `candidate_images`, if they are there, are paths of theirs, empty for a title
-        without; `order` and `probabilities` as in `Ranking`.
+        without; `order` and `probabilities` as in `Ranking`, under the rows' own index.
         """
         none = [None] * len(model_input)
         columns = (model_input["history"], model_input["candidates"], model_input.get("candidate_ids", none))
@@ -48,7 +48,7 @@ class ServedReranker(PythonModel):  # type: ignore[misc]
         except InputError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         answers = [{"order": ranking.order, "probabilities": ranking.probabilities} for ranking in rankings]
-        return pd.DataFrame(answers, columns=["order", "probabilities"])
+        return pd.DataFrame(answers, columns=["order", "probabilities"], index=model_input.index)
 
 
 def _paths(images: Any) -> list[str | None] | None:
