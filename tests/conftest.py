@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem in RAY:
             item.add_marker(pytest.mark.ray)
-    items.sort(key=lambda item: item.path.stem not in RAY)  # longest first: the other core does the rest
+    items.sort(key=lambda item: item.path.stem not in RAY)  # the longest first: the other core does the rest meanwhile
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile:

@@ -367,6 +367,6 @@ def test_the_requirements_are_all_that_ranking_imports():
     needed = {name for module in ours for name in graph.find_modules_directly_imported_by(module)}
     outside = {name.partition(".")[0] for name in needed if not name.startswith("reranker")} - sys.stdlib_module_names
     assert outside
-    packages = {"yaml": "PyYAML", "PIL": "pillow", "pydantic_core": "pydantic"}  # pydantic names its core's exact version
+    packages = {"yaml": "PyYAML", "PIL": "pillow", "pydantic_core": "pydantic"}  # with an exact version
     outside = {packages.get(name, name) for name in outside}
     assert outside - {"implicit"} <= set(REQUIRED)  # imported when a first stage is fitted, which ranking never does
