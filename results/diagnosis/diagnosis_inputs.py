@@ -146,6 +146,11 @@ class DiagnosisInputs:
         return DiagnosisInputs(ranked, users, candidates, metric, chance_levels)
 
     @property
+    def ended(self) -> int:
+        """How many trials there are, those that failed included; one may have failed after an epoch that is compared."""
+        return len({id(trial) for trial in (*self.trials, *self.failed)})
+
+    @property
     def winner(self) -> StoredTrial:
         """The best trial."""
         return self.trials[0]

@@ -78,14 +78,18 @@ def adds_nothing(inputs: DiagnosisInputs) -> Finding | None:
     if not inputs.at_chance or not inputs.adds_counts:
         return None
     metric = inputs.comparison.metric if inputs.comparison else inputs.metric
-    seen = how_far_it_leads(inputs, [COLLABORATIVE])
+    parts = []
+    if inputs.comparison and COLLABORATIVE in inputs.comparison.against:  # a study may have other baselines alone
+        parts.append(how_far_it_leads(inputs, [COLLABORATIVE]))
+    elif metric in inputs.best:
+        parts.append(f"{pretty_metric(metric)} {inputs.best[metric]:.3f}")
     if (loss := comparable_loss(inputs)) is not None:
-        seen += f"; the loss, {loss:.2f}, stands against that of {inputs.guess}"
+        parts.append(f"the loss, {loss:.2f}, stands against that of {inputs.guess}")
     alone, level = inputs.best.get(f"alone/{metric}"), inputs.chance.get(metric)
     if alone is not None and level is not None:
-        seen += f"; by itself the model has {pretty_metric(metric)} {alone:.3f}, guessing {level:.3f}"
+        parts.append(f"by itself the model has {pretty_metric(metric)} {alone:.3f}, guessing {level:.3f}")
     return Finding(
-        ADDS_NOTHING, seen,
+        ADDS_NOTHING, "; ".join(parts),
         "the ranking is that of counting what users did; the language model has learned nothing that adds to it",
         "fix what is named below; if nothing is, the titles may not tell more than the counts do",
         Confidence.LIKELY, Grade.SYMPTOM,
@@ -165,10 +169,10 @@ def _still_at_its_start(inputs: DiagnosisInputs) -> list[str]:
 def rate_too_high(inputs: DiagnosisInputs) -> Finding | None:
     """Most trials diverged, or the best trial's model is broken."""
     diverged = [trial for trial in inputs.failed if "diverged" in trial.cause]
-    mostly_diverged = len(diverged) > len(inputs.trials)
+    mostly_diverged = len(diverged) > inputs.ended - len(inputs.failed)
     seen, confidence = _destroyed(inputs)
     if mostly_diverged:
-        seen = f"{len(diverged)} of {len(inputs.trials) + len(inputs.failed)} trials diverged"
+        seen = f"{len(diverged)} of {inputs.ended} trials diverged"
         confidence = Confidence.SURE
     naming_fails = inputs.naming is not None and inputs.naming.fails  # explains the same figures
     if not seen or (confidence is Confidence.POSSIBLE and naming_fails):

@@ -48,9 +48,12 @@ def failures(inputs: DiagnosisInputs) -> Finding | None:
         return None
     causes = Counter(trial.cause for trial in inputs.failed).most_common(3)
     cause_counts = "; ".join(f"{cause or 'no cause is known'} ({count}×)" for cause, count in causes)
+    scored = sum(bool(trial.reports) for trial in inputs.failed)
     return Finding(
-        "trials failed", f"{len(inputs.failed)} of {len(inputs.failed) + len(inputs.trials)}: {cause_counts}",
-        "these configurations were not compared",
+        "trials failed", f"{len(inputs.failed)} of {inputs.ended}: {cause_counts}",
+        "these configurations were not compared" if not scored else "these configurations are compared by what they had "
+        "reported before" if scored == len(inputs.failed) else "these configurations were not compared, but for what "
+        f"{scored} of them had reported before",
         "see their train.log; `--resume STUDY --retry-failed` tries them again",
         Confidence.SURE, Grade.ASIDE if inputs.trials else Grade.CAUSE,
     )  # fmt: skip

@@ -1,0 +1,38 @@
+"""Studies that are odd and plausible: a finding says of them what is so, in figures that are theirs."""
+
+from __future__ import annotations
+
+from results.diagnosis.diagnosis import diagnose
+from results.diagnosis.diagnosis_inputs import DiagnosisInputs
+from results.diagnosis.finding import Finding
+from results.study.study_folder import TrialStatus
+from tests.stored import Maker
+
+DIVERGED = "diverged in epoch 2: the loss is not finite"
+
+
+def found_in(made: Maker) -> dict[str, Finding]:
+    return {finding.name: finding for finding in diagnose(DiagnosisInputs.of_study(made.study))}
+
+
+def test_a_model_that_adds_nothing_to_the_counts_is_told_where_the_study_has_other_baselines(tmp_path):
+    made = Maker(tmp_path).baseline("popularity", 0.5).trial(0, figures={"collaborative_loss": 2.1})
+    finding = found_in(made)["adds nothing to counting"]
+    assert finding.seen == (
+        "NDCG@10 0.471; the loss, 2.60, stands against that of the collaborative scores without the model, 2.10"
+    )
+
+
+def test_a_trial_that_failed_after_a_report_is_one_trial(tmp_path):
+    made = Maker(tmp_path).trial(1.5).trial(1.0)
+    made.study.write_status(1, TrialStatus.FAILED, DIVERGED)
+    finding = found_in(made)["trials failed"]
+    assert finding.seen == f"1 of 2: {DIVERGED} (1×)"
+    assert finding.means == "these configurations are compared by what they had reported before"
+
+
+def test_most_trials_diverged_though_they_had_reported_before(tmp_path):
+    made = Maker(tmp_path).trial(1.5).trial(1.0).trial(1.0)
+    for number in (1, 2):
+        made.study.write_status(number, TrialStatus.FAILED, DIVERGED)
+    assert found_in(made)["rate too high"].seen == "2 of 3 trials diverged (learning_rate 1.0e-03)"
