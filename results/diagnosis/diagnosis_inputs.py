@@ -163,6 +163,11 @@ class DiagnosisInputs:
         return figures
 
     @property
+    def scored_users(self) -> int:
+        """How many lists the figures of the best epoch are on; a report within an epoch scores a part of them."""
+        return max(1, round(scored_share(self.best) * self.users))
+
+    @property
     def guessing(self) -> float:
         """The loss in nats of a model that has learned nothing: of equally likely candidates, or of counting alone."""
         return float(self.best.get("collaborative_loss", math.log(self.candidates)))

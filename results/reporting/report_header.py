@@ -20,6 +20,7 @@ from results.statistics.seed_averages import configuration_results
 from results.statistics.verdict_text import (
     capital,
     corrected,
+    counted,
     p_value,
     power,
     seed_variance,
@@ -96,9 +97,9 @@ class ReportHeader:
         counts = {status: sum(trial.status is status for trial in self.trials) for status in TrialStatus}
         status_counts = ", ".join(f"{count} {status.value}" for status, count in counts.items() if count)
         return (
-            _count(len(self.trials), "trial") + (f" ({status_counts})" if status_counts else ""),
+            counted(len(self.trials), "trial") + (f" ({status_counts})" if status_counts else ""),
             f"{PRETTY.get(self.metric, self.metric)} on validation",
-            f"{users} users, {'' if users == lists else f'{lists} lists, '}{self.candidates} candidates each",
+            f"{counted(users, 'user')}, {'' if users == lists else f'{lists} lists, '}{self.candidates} candidates each",
             *_protocol(plan),
             str(self.state),
         )
@@ -329,10 +330,6 @@ def _protocol(plan: dict[str, Any]) -> list[str]:
 def difference_text(difference: dict[str, float]) -> str:
     """A stored difference of the sealed test, as text."""
     return "{mean:+.3f} ({low:+.3f} to {high:+.3f})".format(**difference) + f", {p_value(difference['p'])}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _costs(cheap: StoredTrial, best: StoredTrial) -> str:

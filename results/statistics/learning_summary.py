@@ -187,7 +187,7 @@ def lesson(trials: Iterable[StoredTrial]) -> str:
 def _share(figures: Mapping[str, Any], when: str = "") -> Share | None:
     if "titles_found" not in figures or not figures.get("titles_asked"):
         return None
-    when = when or (f"after epoch {figures['epoch']:.0f}" if "epoch" in figures else "trained")
+    when = when or (f"after epoch {figures['epoch']:g}" if "epoch" in figures else "trained")
     return Share(float(figures["titles_found"]), float(figures["titles_asked"]), when)
 
 

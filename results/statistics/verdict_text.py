@@ -42,12 +42,16 @@ def verdict(study: StudyFolder, ranked: Sequence[ConfigurationResult] | None = N
     lists = manifest["plan"]["validation_lists"]
     users = manifest["plan"].get("validation_users", lists)
     who = "users" if users == lists else "lists"
+    lists, users = (
+        max(1, round(best.share * count)) for count in (lists, users)
+    )  # reports within an epoch score a part
     half_width = 1.96 * math.sqrt(max(recall * (1 - recall), 1 / users) / users)
     if half_width > VAGUE:
         reference_texts[-1] += (
-            f". With {lists} lists that is uncertain by ±{half_width:.0%}: too few to tell configurations apart"
+            f". With {counted(lists, 'list')} that is uncertain by ±{half_width:.0%}: too few to tell close configurations "
+            "apart"
         )
-    subject = f"The best trial (number {best.trial.number}, epoch {best.figures['epoch']}) ranks"
+    subject = f"The best trial (number {best.trial.number}, epoch {best.figures['epoch']:g}) ranks"
     if best.replicates:
         subject = f"The best configuration (trial {best.trial.number}, {number_of_seeds(len(best.runs))}) ranks"
     sentence = f"{subject} the true item first for {recall:.0%} of {who}; {', '.join(reference_texts)}."
@@ -88,8 +92,13 @@ def findings(comparison: Comparison | None) -> list[str]:
 
 def sample(comparison: Comparison) -> str:
     """What a comparison is on, in words: users, and lists where some have several."""
-    users = f"{comparison.users} users"
+    users = counted(comparison.users, "user")
     return users if comparison.lists in (None, comparison.users) else f"{comparison.lists} lists of {users}"
+
+
+def counted(number: int, noun: str) -> str:
+    """So many of something, as text."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def told_difference(difference: Difference) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from results.diagnosis.diagnosis import diagnose
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Finding
+from results.statistics.learning_summary import Naming
 from results.study.study_folder import TrialStatus
 from tests.stored import Maker
 
@@ -36,3 +37,16 @@ def test_most_trials_diverged_though_they_had_reported_before(tmp_path):
     for number in (1, 2):
         made.study.write_status(number, TrialStatus.FAILED, DIVERGED)
     assert found_in(made)["rate too high"].seen == "2 of 3 trials diverged (learning_rate 1.0e-03)"
+
+
+def test_figures_on_a_part_of_the_lists_stand_beside_how_many_that_are(tmp_path):
+    at_chance = Maker(tmp_path).trial(0, figures={"scored_share": 0.25})
+    assert "guessing gives 0.1000 ± 0.0759 with 60 users" in found_in(at_chance)["at chance"].seen
+
+
+def test_a_report_within_an_epoch_is_told_by_its_place(tmp_path):
+    asked = {"titles_found": 0.9, "titles_asked": 100, "epoch": [0.25, 0.5]}
+    made = Maker(tmp_path).trial(1.0, figures=asked, model="smollm2-135m")
+    naming = Naming.of(next(iter(made.study.trials())), "ndcg_at_10", {}, 240)
+    assert naming is not None
+    assert [share.when for share in naming.reports] == ["after epoch 0.25", "after epoch 0.5"]

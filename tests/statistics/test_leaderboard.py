@@ -340,10 +340,10 @@ def test_a_webhook_that_is_down_is_worth_a_line(study, capsys):
 HALF = USERS[::2]
 
 
-def report_on_half(study: StudyFolder, number: int, share: float) -> None:
+def report_on_half(study: StudyFolder, number: int, share: float, epoch: float = 0.5) -> None:
     """A report within the first epoch: the true item first for this share of every second user."""
     ranks = Ranks(np.where(np.arange(50) < round(50 * share), 0, 19), np.zeros(50, np.int64))
-    report(study.trial(number), HALF, ranks, **figures(0.5, share), scored_share=0.5)
+    report(study.trial(number), HALF, ranks, **figures(epoch, share), scored_share=0.5)
 
 
 def test_a_trial_on_a_part_of_the_lists_is_shown_without_a_rank_and_does_not_win(study):
@@ -361,6 +361,18 @@ def test_a_trial_on_a_part_of_the_lists_is_shown_without_a_rank_and_does_not_win
     out = io.StringIO()
     Console(file=out, width=200).print(pretty(leaderboard(study), ["learning_rate"]))
     assert "trials without a rank are scored on 50% of the lists so far" in out.getvalue()
+
+
+def test_the_verdict_on_a_part_of_the_lists_counts_those_that_were_scored(study):
+    manifest = study.read_manifest()
+    manifest["plan"]["validation_lists"] = 100
+    study.write_manifest(manifest)
+    for number, share in ((0, 0.4), (1, 0.9)):
+        study.trial(number).clear()
+        report_on_half(study, number, share, epoch=1 / 3)
+    said = verdict(study)
+    assert said.startswith("The best trial (number 1, epoch 0.333333) ranks the true item first for 90% of users; ")
+    assert said.endswith("With 50 lists that is uncertain by ±8%: too few to tell close configurations apart.")
 
 
 def test_before_any_report_on_all_lists_trials_and_baselines_are_compared_on_the_part(study):

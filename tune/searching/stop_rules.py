@@ -173,7 +173,8 @@ class StopRules:
             self._end(f"{TOO_MANY_FAILURES}: {failures} (max_failures)")
         if settings.patience is not None and self._since_best >= settings.patience and not self.ending:
             noise = f"the noise of {self._study.metric}, {self._noise:.3f}"
-            self._end(f"{self._since_best} trials in a row brought no gain above {noise} (patience)")
+            trials = f"{self._since_best} trial{'s' * (self._since_best != 1)}"
+            self._end(f"{trials} in a row brought no gain above {noise} (patience)")
             self.out_of_patience = True
 
     def _count(self, number: int, status: TrialStatus) -> None:

@@ -258,7 +258,7 @@ def leaning(picks: Picks, candidates: int) -> tuple[float, float]:
 def most_by_chance(inputs: DiagnosisInputs, level: float) -> float:
     """The most that the best of all epochs reaches in 995 of 1000 studies if the expected Recall@1 is `level`."""
     z = stats.norm.ppf(1 - 0.005 / sum(len(trial.reports) for trial in inputs.trials))
-    return level + float(z) * math.sqrt(level * (1 - level) / inputs.users)
+    return level + float(z) * math.sqrt(level * (1 - level) / inputs.scored_users)
 
 
 def pretty_metric(metric: str) -> str:

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from reranker.data.baselines.baseline_ranks import COLLABORATIVE
 from reranker.metrics import METRIC_NAMES
+from reranker.report_figures import scored_share
 from results.diagnosis.checks.measures import (
     ADDS_NOTHING,
     AT_GUESSING,
@@ -41,6 +42,7 @@ from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Confidence, Finding, Grade
 from results.statistics.learning_summary import HALF, ZERO_SHOT
 from results.statistics.training_loss import is_no_likelihood, other_loss, what_is_trained
+from results.statistics.verdict_text import counted
 from results.study.study_folder import TrialStatus
 
 
@@ -49,10 +51,10 @@ def at_chance(inputs: DiagnosisInputs) -> Finding | None:
     if not inputs.at_chance or inputs.adds_counts:
         return None
     metric = "recall_at_1" if "recall_at_1" in inputs.best else "ndcg_at_10"
-    level, half_width = inputs.chance[metric], 1.96 * inputs.error_of_chance(metric)
+    level, half_width = inputs.chance[metric], 1.96 * inputs.error_of_chance(metric, scored_share(inputs.best))
     seen = (
         f"{pretty_metric(metric)} {inputs.best[metric]:.4f}; guessing gives {level:.4f} ± {half_width:.4f} with "
-        f"{inputs.users} users"
+        f"{counted(inputs.scored_users, 'user')}"
     )
     if (loss := comparable_loss(inputs)) is not None:
         side = (
