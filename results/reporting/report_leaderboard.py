@@ -89,15 +89,14 @@ def board_of(
         columns,
     )
     sign = 1 if manifest["metric"].endswith("_loss") else -1
-    configuration_estimates = estimates(configuration_results, manifest["metric"])
-    scores = {
-        c.trial.number: estimate.value
-        for c, estimate in zip(configuration_results, configuration_estimates, strict=True)
-    }
+    compared = on_most_lists(configuration_results)  # the others' scores are on other lists, and bear on no estimate
+    scores = {c.trial.number: c.score(manifest["metric"]) for c in configuration_results}
+    for c, estimate in zip(compared, estimates(compared, manifest["metric"]), strict=True):
+        scores[c.trial.number] = estimate.value
     reruns_of: dict[int | None, list[StoredTrial]] = {}
     for trial in trials:
         reruns_of.setdefault(replicated(trial), []).append(trial)
-    on_all = {c.trial.number for c in on_most_lists(configuration_results)}
+    on_all = {c.trial.number for c in compared}
     groups: list[tuple[bool, float, list[Row]]] = []  # whether on a part of the lists, what is sorted by, the rows
     for record in leaderboard(study, trials).to_dict("records"):
         if record["kind"] != "trial":

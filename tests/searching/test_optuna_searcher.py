@@ -712,6 +712,18 @@ def test_the_best_are_repeated_with_other_seeds_and_nothing_else_of_them_changes
     assert said == ["the best again with other seeds, 4 trainings: trial 1, trial 2"]
 
 
+def test_a_trial_that_was_stopped_before_all_lists_were_scored_is_not_repeated(tmp_path):
+    study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
+    trial_store = ledger_of(study, folder)
+    run(trial_store, folder, 2)
+    ranked(folder, [0.3])
+    on_a_part = {"epoch": 0.25, "report": 1, "ndcg_at_10": 0.5, "seconds": 1.0, "scored_share": 0.25}
+    folder.trial(1).append_report(on_a_part)
+    assert Replication(folder, top=1, seeds=1, say=lambda line: None).enqueue(trial_store) == 1
+    _, origin = trial_store.ask()
+    assert str(origin) == "replicate of 0"
+
+
 def test_replicates_are_asked_for_once_and_a_later_launch_asks_for_what_is_missing(tmp_path):
     study, folder = study_of(tmp_path), StudyFolder.create(tmp_path, "a")
     trial_store = ledger_of(study, folder)

@@ -12,6 +12,7 @@ from reranker.errors import InputError
 from reranker.metrics import Ranks, chance, summarise
 from reranker.storage.atomic_files import write_yaml
 from results import compare as compare_module
+from results.reporting.report_leaderboard import board_of
 from results.statistics.comparison import compare, winner
 from results.statistics.seed_averages import configuration_results, estimates, seed_spread
 from results.statistics.verdict_text import findings, verdict
@@ -132,6 +133,18 @@ def test_the_estimate_is_the_mean_drawn_towards_that_of_all_the_more_the_fewer_t
     by_hand = centre + between / (between + own) * (means - centre)
     assert [first.value, second.value, third.value] == pytest.approx(list(by_hand))
     assert first.error == pytest.approx(np.sqrt(between / (between + own[0]) * own[0]))
+
+
+def test_the_report_s_leaderboard_begins_with_the_winner_whatever_others_have_on_a_part_of_the_lists(tmp_path):
+    study = scored(tmp_path, "part", [(0.72, ""), (0.701, ""), (0.60, ""), *rerun(0, 0.68, 0.70)])
+    for number in (5, 6):
+        study.start_trial(number, TrialConfig(model="demo-tiny", seed=number))
+        report(study.trial(number), USERS, ranks(4.0, seed=0), ndcg_at_10=0.9, scored_share=0.25)
+        study.write_status(number, TrialStatus.PRUNED)
+    ranked = configuration_results(study)
+    rows = [row for row in board_of(study, ranked, compare(study, ranked=ranked)).rows if row.kind == "trial"]
+    assert [row.name for row in rows] == [f"trial {number}" for number in (0, 1, 2, 5, 6)]
+    assert rows[0].place == "winner"
 
 
 def test_without_a_replicate_the_scores_stand_as_they_are(tmp_path):

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from results.statistics.seed_averages import ConfigurationResult, configuration_results, estimates, sign_of
+from results.statistics.seed_averages import (
+    ConfigurationResult,
+    configuration_results,
+    estimates,
+    on_most_lists,
+    sign_of,
+)
 from results.study.study_folder import StudyFolder
 from tune.searching.trial_store import TrialStore
 
@@ -50,8 +56,9 @@ class Replication:
 
 
 def _candidates(ranked: list[ConfigurationResult]) -> list[ConfigurationResult]:
-    """Those that could be the best, the most promising first: by the upper end of what their seeds may average."""
-    if not ranked:
+    """Those that could be the best, the most promising first: by the upper end of what their seeds may average. A trial
+    that was stopped before a report on all lists has a score on other lists, and stays without a rank whatever its replicates have."""
+    if not (ranked := on_most_lists(ranked)):
         return []
     metric = ranked[0].metric
     sign, of_ranked = sign_of(metric), estimates(ranked, metric)
