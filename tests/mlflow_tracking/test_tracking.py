@@ -36,10 +36,10 @@ from results.study.list_facts import ListFacts
 from results.study.study_folder import StudyFolder, TrialStatus
 from results.study.tracking_address import tracking_uri_of
 from tests.present import present
-from tests.stored import report
+from tests.stored import Maker, report
 from tests.tracked import USERS, Seen, add_trial, by_command, deliver, figures, first_for, ranks
 from tune.mlflow_tracking.mlflow_pages import NOTE
-from tune.mlflow_tracking.run_tags import searched, trial_note
+from tune.mlflow_tracking.run_tags import axes, searched, trial_note
 from tune.mlflow_tracking.store_address import ui_command
 from tune.mlflow_tracking.tracker import Tracker
 from tune.mlflow_tracking.trials_to_runs import StudyMirror
@@ -621,6 +621,22 @@ def test_metric_names_are_ones_that_mlflow_takes(study):
     with pytest.raises(MlflowException):
         seen.client.log_metric(seen.runs["0"].info.run_id, "recall@1", 0.1)
     assert all("@" not in name for name in METRIC_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("knob", "fixed", "kept"),
+    [
+        ("skill_steps", {}, "auto"),
+        ("micro_batch", {}, "null"),
+        ("examples_per_user", {"examples_per_user": None}, "null"),
+    ],
+)
+def test_a_knob_that_is_no_number_where_its_condition_does_not_hold_is_shown_as_it_is(tmp_path, knob, fixed, kept):
+    made = Maker(tmp_path, knobs=(knob,)).trial(1.0, **fixed)
+    space = {knob: {"int": [2, 16], "log": True, "when": {"model": "demo-small"}}}
+    write_yaml(made.study.study_file, json.dumps({"fixed": fixed, "space": space}))
+    (trial,) = made.study.trials()
+    assert searched(trial.values, axes(made.study)) == {f"Searched/{knob}": kept}
 
 
 def test_a_knob_that_is_0_where_its_condition_does_not_hold_has_no_place_on_a_logarithmic_axis():

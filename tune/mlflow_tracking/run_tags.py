@@ -56,19 +56,20 @@ def axes(study: StudyFolder) -> dict[str, str]:
         if "log_uniform" not in entry and not entry.get("log"):
             return ""
         kept = fixed.get(knob, TrialConfig.model_fields[knob].default)  # where a condition does not hold
-        return "" if "when" in entry and isinstance(kept, int | float) and kept <= 0 else " log10"
+        always = "when" not in entry or (isinstance(kept, int | float) and kept > 0)  # not 0, `auto` or null elsewhere
+        return " log10" if always else ""
 
     return {knob: f"Searched/{knob}{ending(knob)}" for knob in study.read_manifest()["knobs"]}
 
 
 def searched(values: Mapping[str, Any], axes: Mapping[str, str]) -> dict[str, str]:
-    """The searched knobs of a trial, as `axes` names them; without one that is 0 where its condition does not hold,
-    which has no place on a logarithmic axis."""
+    """The searched knobs of a trial, as `axes` names them; without one that is 0, `auto` or null where its condition
+    does not hold, which has no place on a logarithmic axis."""
     logs = {knob for knob, name in axes.items() if name.endswith(" log10")}
     return {
         name: f"{math.log10(values[knob]):.3f}" if knob in logs else text(values[knob])
         for knob, name in axes.items()
-        if knob not in logs or values[knob] > 0
+        if knob not in logs or (isinstance(values[knob], int | float) and values[knob] > 0)
     }
 
 
