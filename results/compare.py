@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from reranker.command_line.entry_point import Parser, a_path, last_net, not_empty, working_on
 from reranker.command_line.printable_text import Terminal
-from results.study.checked_folder import open_study
+from results.study.checked_folder import open_studies
 from results.study.runs_home import runs_home
 from results.study.study_folder import StudyFolder, TrialStatus
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     console = Terminal()
-    studies = [open_study(args.runs, study) for study in dict.fromkeys(args.studies)]
+    studies = open_studies(args.runs, args.studies)
     working_on(studies[0].path / "driver.log")
 
     from results.leaderboard import pretty, unfinished  # these take a second

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from reranker.command_line.entry_point import Parser, a_path, last_net, not_empty
 from reranker.command_line.printable_text import Terminal, say
 from reranker.errors import EnvironmentFault, RerankerError
-from results.study.checked_folder import open_study
+from results.study.checked_folder import open_studies, open_study, told_apart
 from results.study.runs_home import runs_home
 from results.study.study_folder import StudyFolder
 
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--runs", type=a_path, default=runs_home(), help="where studies are kept")
     args = parser.parse_args(argv)
-    studies = _named(args.runs, args.studies) if args.studies else _all(args.runs)
+    studies = open_studies(args.runs, args.studies) if args.studies else told_apart(_all(args.runs))
 
     from results.statistics.comparison import common_metric  # these take a second
     from results.statistics.study_changes import Change, StudyOutcome
@@ -55,10 +55,6 @@ def main(argv: list[str] | None = None) -> int:
             "change on the same lists for every pair of configurations."
         )
     return 0
-
-
-def _named(runs: Path, names: Sequence[str]) -> list[StudyFolder]:
-    return [open_study(runs, name) for name in dict.fromkeys(names)]
 
 
 def _all(runs: Path) -> list[StudyFolder]:
@@ -100,10 +96,16 @@ def _cells(outcome: StudyOutcome, metric: str) -> tuple[str, ...]:
         ("", "") if comparison is None else (f"{outcome.score:.3f}", "{:.3f} to {:.3f}".format(*comparison.interval))
     )
     against = (f"{lead[0]} {outcome.levels[lead[0]]:.3f}", told_difference(lead[1])) if lead else ("", "")
-    test = outcome.reading["figures"].get(metric) if outcome.reading else None
-    return (
-        outcome.study.name, begun, str(outcome.state).partition(":")[0], *counts, *figures, *against, f"{test:.3f}" if test else "not opened",
-    )  # fmt: skip
+    state, test = str(outcome.state).partition(":")[0], _test(outcome, metric)
+    return (outcome.study.name, begun, state, *counts, *figures, *against, test)
+
+
+def _test(outcome: StudyOutcome, metric: str) -> str:
+    """What the sealed test was read to be, the first time."""
+    if outcome.reading is None:
+        return "not known: record lost" if outcome.study.lost_readings.exists() else "not opened"
+    test = outcome.reading["figures"].get(metric)
+    return "" if test is None else f"{test:.3f}"
 
 
 if __name__ == "__main__":

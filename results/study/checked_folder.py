@@ -11,7 +11,7 @@ import contextlib
 import json
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,26 @@ def open_study(runs: Path, name: str, tell: Callable[[str], None] | None = None)
     for sentence in check(study):
         (tell or _to_stderr)(sentence)
     return study
+
+
+def open_studies(runs: Path, names: Sequence[str]) -> list[StudyFolder]:
+    """Existing studies, each once, whatever it is named by; see `open_study` and `told_apart`."""
+    return told_apart([open_study(runs, name) for name in dict.fromkeys(names)])
+
+
+def told_apart(studies: Sequence[StudyFolder]) -> list[StudyFolder]:
+    """Each of the studies once; those of one name, such as a copy and its original, are called by their folders."""
+    each = dict.fromkeys(studies)
+    counts = Counter(study.name for study in each)
+    return [study if counts[study.name] == 1 else _CalledByFolder(study.path) for study in each]
+
+
+class _CalledByFolder(StudyFolder):
+    """A study beside another of its name."""
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
 
 
 def check(study: StudyFolder) -> list[str]:

@@ -231,3 +231,24 @@ def test_the_command_names_each_trial_with_its_study(tmp_path, capsys):
     assert out.splitlines()[1].split()[:5] == ["1", "trial", "0", "of", "bc"]
     assert "NDCG@10 of trial 0 of bc:" in out
     assert out.count("popularity") >= 2
+
+
+def test_two_studies_of_one_name_are_called_by_their_folders_and_both_have_their_rows(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    for runs, means in (("june", [3.0, 3.5]), ("july", [2.0, 2.5])):
+        study = a_study(tmp_path / runs, "same", [(mean, "") for mean in means])
+        study.write_manifest(study.read_manifest() | {"name": "same"})
+    paths = [str(tmp_path / runs / "same") for runs in ("june", "july")]
+    assert compare_module.main(paths) == 0
+    out = capsys.readouterr().out
+    rows = [line for line in out.split("\n\n")[0].splitlines() if " trial " in line]
+    assert sorted(row.split(" completed")[0].split(maxsplit=1)[1].rstrip() for row in rows) == sorted(
+        f"trial {number} of {path}" for path in paths for number in (0, 1)
+    )
+    assert f"Trial 0 of {paths[1]}" in out or f"of trial 0 of {paths[1]}" in out
+
+
+def test_a_study_that_is_named_twice_is_compared_once(tmp_path, capsys):
+    a_study(tmp_path, "a", [(3.0, ""), (2.0, "")])
+    assert compare_module.main(["a", str(tmp_path / "a"), "--runs", str(tmp_path)]) == 0
+    assert "picking the best of 2 configurations" in " ".join(capsys.readouterr().out.split())

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reranker.storage.atomic_files import append_line
 from results import history
 from results.statistics.study_changes import Change, StudyOutcome
 from results.study.journal_file import begun
+from results.study.optuna_journal import Journal
 from results.study.study_folder import StudyFolder
 from tests.present import present
 from tests.stored import Maker, keep_journal
@@ -101,6 +103,21 @@ def test_the_command_shows_every_study_of_the_folder_in_the_order_in_which_they_
     assert "not opened" in lines[1]
     assert sum(" after " in line for line in lines) == 1
     assert any(line.startswith("ant after zebra, on the same lists") for line in lines)
+
+
+def test_a_test_that_was_read_is_shown_though_its_figure_is_0_and_a_lost_record_is_no_closed_seal(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    read, lost = stored(tmp_path, "read", 1.5), stored(tmp_path, "lost", 1.5)
+    reading = {"time": "2026-11-30 12:00:00", "trial": 1, "figures": {"ndcg_at_10": 0.0}}
+    Journal(read.journal).remember_reading(reading)
+    append_line(read.readings_file, reading)
+    lost.lost_readings.write_text("{}")
+    assert history.main(["read", "lost", "--runs", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].rstrip().endswith(" 0.000")
+    assert lines[2].rstrip().endswith(" not known: record lost")
 
 
 def test_the_command_takes_the_studies_that_are_named_and_their_paths(tmp_path, capsys):
