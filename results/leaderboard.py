@@ -193,4 +193,6 @@ def _cell(column: str, value: Any) -> str:
         return f"{value:g}"
     if column in ("seconds", "learning_rate"):
         return f"{value:.0f}" if column == "seconds" else f"{value:.1e}"
-    return f"{value:.3f}" if isinstance(value, float) and not value.is_integer() else f"{value}"
+    if not isinstance(value, float) or value.is_integer():
+        return f"{value}"
+    return f"{value:.1e}" if column not in _COLUMNS and abs(value) < 0.01 else f"{value:.3f}"  # a knob's are no zeros

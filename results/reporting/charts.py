@@ -45,6 +45,7 @@ from results.reporting.svg import (
     whole_numbers,
 )
 from results.statistics.training_loss import is_no_likelihood, other_loss, what_is_trained
+from results.statistics.verdict_text import p_value
 
 _FEW = 10  # lists; a share of fewer says nothing
 _FEW_NAMES = 12  # beside the points of a chart; of more some would lie on others
@@ -68,13 +69,13 @@ def learning_curves(contest: Contest) -> Figure:
         _end_labels(axes, [*marks, (best, f"trial {contest.winner}", WIN)])
         axes.set_ylabel(contest.label)
         svg = to_svg(canvas, key, title, notes)
-    better_side, worse_side = ("above", "below") if contest.sign > 0 else ("below", "above")
+    better_side = "above" if contest.sign > 0 else "below"
     unbeaten = [clean(name) for name, level in contest.levels.items() if contest.sign * (best - level) <= 0]
-    standing = (
-        f"stands {better_side} chance and every baseline"
-        if not unbeaten
-        else f"stands {worse_side} {', '.join(unbeaten)}"
-    )
+    standing = f"does not stand {better_side} {', '.join(unbeaten)}"
+    if not unbeaten:  # by a loss there may be no baseline to stand above
+        standing = f"stands {better_side} chance" + (
+            " and every baseline" if contest.levels.keys() - {"chance"} else ""
+        )
     caption = f"At its best epoch trial {contest.winner} {standing}. Trials that were stopped early end in a ring."
     return Figure(key, title, caption, svg)
 
@@ -124,8 +125,14 @@ def losses(contest: Contest) -> Figure:
     return Figure(key, title, caption, svg)
 
 
-def rank_histogram(ranks: Ranks, candidates: int, winner: int, baseline: tuple[str, Ranks] | None) -> Figure:
-    """The ranks that the winner gave the true item, against chance and a baseline."""
+def rank_histogram(
+    ranks: Ranks, candidates: int, winner: int, baseline: tuple[str, Ranks] | None, counted: str = "users"
+) -> Figure:
+    """The ranks that the winner gave the true item, against chance and a baseline.
+
+    Args:
+        counted: what shares are of: users, or lists where users have several.
+    """
     key, title = "ranks", "Rank of the true item"
     shares = rank_shares(ranks, candidates)
     missing = 1 - float(shares.sum())
@@ -147,10 +154,10 @@ def rank_histogram(ranks: Ranks, candidates: int, winner: int, baseline: tuple[s
         svg = to_svg(canvas, key, title)
     caption = (
         f"Trial {winner} puts the true item first for {shares[0]:.0%} and among the first three for "
-        f"{shares[:3].sum():.0%} of users;{baseline_text} the dashed one guessing."
+        f"{shares[:3].sum():.0%} of {counted};{baseline_text} the dashed one guessing."
     )
     if missing > 1e-9:
-        caption += f" For {missing:.0%} of users the true item is not in the list."
+        caption += f" For {missing:.0%} of {counted} the true item is not in the list."
     return Figure(key, title, caption, svg)
 
 
@@ -183,9 +190,8 @@ def label_positions(picks: Picks | None, candidates: int) -> Figure:
     favoured = int(np.argmax(first_counts - true_counts))
     caption = f"{moved:.0%} of first places would have to move to match the true items (dots), "
     if p < 0.05:
-        p_text = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
         caption += (
-            f"more than luck ({p_text}): position {favoured + 1} is favoured most, with "
+            f"more than luck ({p_value(p)}): position {favoured + 1} is favoured most, with "
             f"{first_counts[favoured] / lists:.1%} of first places and {true_counts[favoured] / lists:.1%} of true "
             "items."
         )

@@ -185,7 +185,9 @@ def _noise_levels(study: Any, evaluator: Any, knobs: list[str]) -> dict[str, flo
         shuffled = sign * (rng.permutation(values) if shuffle else values)
         target = {"target": lambda trial, shuffled=shuffled: shuffled[trial.number]}
         rows.append(get_param_importances(study, evaluator=evaluator, params=knobs, normalize=False, **target))
-    total = sum(rows[0].values()) or 1.0
+    total = sum(rows[0].values())
+    if not total:  # all scores are the same, say; Optuna then gives each knob an equal share of nothing
+        return dict.fromkeys(knobs, 1.0)
     levels = {knob: float(np.quantile([row[knob] for row in rows[1:]], 0.95)) / total for knob in knobs}
     return {knob: min(1.0, level) for knob, level in levels.items()}  # above 1, nothing can stand out
 

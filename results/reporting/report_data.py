@@ -153,9 +153,13 @@ class _Report(ReportHeader):
         if proofs := self.proofs:
             name = max(proofs, key=lambda proof: proof.level).baseline
             baseline = (name, self.study.baseline(name).read_ranks()[1])
+        plan = self.manifest["plan"]
+        counted = (
+            "users" if plan.get("validation_users", plan["validation_lists"]) == plan["validation_lists"] else "lists"
+        )
         has_labels = self.best is None or self.best.values.get("scoring") != "pointwise"
         return [
-            charts.rank_histogram(ranks, self.candidates, contest.winner, baseline),
+            charts.rank_histogram(ranks, self.candidates, contest.winner, baseline, counted),
             *([charts.label_positions(picks, self.candidates)] if has_labels else []),
             charts.reliability(picks, self.best.best(self.metric) if self.best is not None else None),
         ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from results.leaderboard import PRETTY
 from results.statistics.comparison import Comparison, name_of
-from results.statistics.paired_tests import Difference
+from results.statistics.paired_tests import LEVEL, Difference
 from results.statistics.seed_averages import ConfigurationResult, configuration_results
 from results.study.study_folder import StoredTrial, StudyFolder
 
@@ -206,5 +206,8 @@ def number_of_seeds(count: int) -> str:
 
 
 def p_value(value: float) -> str:
-    """A p-value as text."""
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+    """A p-value as text, with so many digits that it is below the level if, and only if, the value is."""
+    if value < 0.001:
+        return "p < 0.001"
+    shown = (f"{value:.{digits}f}" for digits in range(3, 17))
+    return f"p = {next((text for text in shown if (float(text) < LEVEL) == (value < LEVEL)), value)}"

@@ -216,6 +216,14 @@ def test_of_many_trials_the_first_hundred_rows_are_printed_and_every_baseline(st
     assert any("popularity" in line for line in lines)
 
 
+def test_a_small_value_of_a_knob_is_no_zero_in_the_table(study):
+    table = leaderboard(study)
+    table["weight_decay"] = [2e-4, 0.0, 0.05, None, None]
+    out = io.StringIO()
+    Console(file=out, width=200).print(pretty(table, ["weight_decay"]))
+    assert [line.split()[-1] for line in out.getvalue().splitlines()[1:4]] == ["2.0e-04", "0.0", "0.050"]
+
+
 def test_the_verdict_says_it_in_one_sentence(study):
     assert verdict(study) == (
         "The best trial (number 0, epoch 2) ranks the true item first for 41% of users; "

@@ -20,7 +20,7 @@ from results.statistics.paired_tests import (
     tied,
 )
 from results.statistics.sign_flips import Flips, Ranker
-from results.statistics.verdict_text import findings
+from results.statistics.verdict_text import findings, p_value
 from results.study.study_folder import StudyFolder, TrialStatus
 from tests.present import present
 from tests.stored import report
@@ -288,3 +288,10 @@ def test_a_study_without_a_finished_epoch_has_nothing_to_compare(tmp_path, study
     empty.write_manifest(study.read_manifest())
     assert compare(empty) is None
     assert findings(compare(empty)) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(0.0004, "p < 0.001"), (0.0496, "p = 0.0496"), (0.05, "p = 0.050"), (0.0504, "p = 0.050")]
+)
+def test_a_p_value_is_never_rounded_over_the_level(value, said):
+    assert p_value(value) == said
