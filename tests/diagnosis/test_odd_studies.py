@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from results.diagnosis.checks.measures import not_beaten
 from results.diagnosis.diagnosis import diagnose
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Finding
@@ -50,3 +53,15 @@ def test_a_report_within_an_epoch_is_told_by_its_place(tmp_path):
     naming = Naming.of(next(iter(made.study.trials())), "ndcg_at_10", {}, 240)
     assert naming is not None
     assert [share.when for share in naming.reports] == ["after epoch 0.25", "after epoch 0.5"]
+
+
+def test_what_is_not_known_has_no_figure_in_a_finding():
+    perfect = DiagnosisInputs.of_table([{"recall_at_1": 0.97}], users=600, candidates=20, metric="recall_at_1")
+    (finding,) = diagnose(perfect)
+    assert finding.seen == "Recall@1 is 0.970: what somebody takes next is hardly ever so certain"
+
+
+def test_a_baseline_with_the_lower_loss_is_the_better_one():
+    inputs = DiagnosisInputs.of_table([{"val_loss": 2.0}], users=600, candidates=20, metric="val_loss")
+    rivals = {"weaker": {"val_loss": 2.5}, "stronger": {"val_loss": 1.8}, "unknown": {}}
+    assert not_beaten(replace(inputs, references=rivals)) == ["stronger"]

@@ -8,6 +8,7 @@ from results.statistics.segments import segments
 from results.statistics.top_items import first_places
 from tests.stored import Maker
 from tune.mirroring.segment_metrics import WhoGains
+from tune.mirroring.tracked_outcome import proven
 
 
 @pytest.fixture
@@ -52,3 +53,9 @@ def test_a_study_without_sound_lists_has_no_such_metrics(maker, damaged):
     if damaged:
         (maker.lists().study.path / "lists.parquet").write_text("no table")
     assert (metrics_of(maker), who_gains(maker).losses) == ({}, [])
+
+
+def test_a_trial_on_a_part_of_the_lists_is_not_said_to_be_behind(tmp_path):
+    made = Maker(tmp_path).trial(1.0).trial(2.0, figures={"scored_share": 0.25}).trial(0.1)
+    found = proven(made.study, compare(made.study))
+    assert found == {"0": "winner", "1": "not compared: on a part of the lists", "2": "behind the winner"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from reranker.report_figures import scored_share
 from results.statistics.comparison import Comparison, compare
 from results.statistics.seed_averages import configuration_results, replicated
 from results.study.study_folder import StoredTrial, StudyFolder
@@ -11,6 +12,7 @@ from tune.mirroring.segment_metrics import WhoGains
 from tune.mirroring.tracked_figures import of_best
 
 WINNER = "winner"
+ON_A_PART = "not compared: on a part of the lists"
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,10 @@ def proven(study: StudyFolder, comparison: Comparison | None) -> dict[str, str]:
     if comparison is None:
         return {}
     tie_set = {trial.number for trial in comparison.tie_set}
-    shown = {}
-    for trial in study.trials():
+    shown, metric = {}, study.read_manifest()["metric"]
+    trials = {trial.number: trial for trial in study.trials()}
+    compared_on = scored_share(comparison.winner.best(metric) or {})
+    for trial in trials.values():
         original = replicated(trial)
         configuration = trial.number if original is None else original
         if configuration == comparison.winner.number:
@@ -55,7 +59,8 @@ def proven(study: StudyFolder, comparison: Comparison | None) -> dict[str, str]:
             cheapest = ", cheapest" if trial.number == comparison.cheapest.number else ""
             shown[str(trial.number)] = f"tied with the winner{cheapest}"
         elif trial.reports:
-            shown[str(trial.number)] = "behind the winner"
+            own = trials.get(configuration, trial).best(metric) or {}
+            shown[str(trial.number)] = "behind the winner" if scored_share(own) >= compared_on else ON_A_PART
     for name, difference in comparison.against.items():
         beaten = "beaten by the winner" if difference.mean > 0 else "BETTER than the winner"
         shown[name] = beaten if difference.proven else "tied with the winner"

@@ -32,19 +32,17 @@ from results.statistics.training_loss import other_loss
 def leaked_target(inputs: DiagnosisInputs) -> Finding | None:
     """The result is too good: better than a ranker that knows how the data were made, or almost without error."""
     recall, loss = inputs.best.get("recall_at_1", 0.0), inputs.best.get("val_loss", 0.0)
-    best_simple = max(
-        (row["recall_at_1"] for row in simple_baselines(inputs).values() if "recall_at_1" in row), default=0.0
-    )
+    with_recall = [row["recall_at_1"] for row in simple_baselines(inputs).values() if "recall_at_1" in row]
+    best_simple = max(with_recall, default=0.0)
     if inputs.best_reachable is not None and recall > most_by_chance(inputs, inputs.best_reachable):
         seen = (
             f"Recall@1 is {recall:.3f}; someone who knows how these data were made reaches {inputs.best_reachable:.3f}"
         )
         confidence = Confidence.SURE
     elif best_simple >= 0.95 or (recall >= 0.95 and loss < 0.3):
-        seen = (
-            f"Recall@1 is {recall:.3f} at a loss of {loss:.2f} nats, that of the best simple baseline {best_simple:.3f}"
-        )
-        seen += ": what somebody takes next is hardly ever so certain"
+        at_loss = f" at a loss of {loss:.2f} nats" if "val_loss" in inputs.best else ""
+        beside = f", that of the best simple baseline {best_simple:.3f}" if with_recall else ""
+        seen = f"Recall@1 is {recall:.3f}{at_loss}{beside}: what somebody takes next is hardly ever so certain"
         confidence = Confidence.POSSIBLE if 0.6 < best_simple < 0.95 else Confidence.LIKELY
     else:
         return None

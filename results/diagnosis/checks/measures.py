@@ -185,10 +185,11 @@ def beats_all(inputs: DiagnosisInputs) -> bool:
 def not_beaten(inputs: DiagnosisInputs) -> list[str]:
     """Simple baselines that the best trial is not proven better than; undecided ones are left out."""
     if inputs.comparison is None:  # the inputs are a table
+        sign = -1 if inputs.metric.endswith("_loss") else 1
         return [
             name
             for name, row in simple_baselines(inputs).items()
-            if row.get(inputs.metric, -math.inf) >= inputs.best[inputs.metric]
+            if inputs.metric in row and sign * (row[inputs.metric] - inputs.best[inputs.metric]) >= 0
         ]
     against = {
         name: difference for name, difference in inputs.comparison.against.items() if not name.startswith(ZERO_SHOT)
