@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +17,8 @@ from reranker.data.item_token_cache import FORMS, Catalogue, ImageMarks, Titles
 from reranker.errors import Fault, InputError
 from reranker.modeling.images.image_inputs import ImageInputs
 from reranker.modeling.labels.label_trie import LabelTrie
+from reranker.prompting.chat import chat
 from reranker.prompting.labels import label_texts
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase  # takes half a second
 
 _AT_ONCE = 64  # examples
 SHORTEST_TITLE = 4  # tokens; a shorter title says nothing
@@ -39,13 +36,6 @@ class Question:
 NEXT = Question("Seen by the user, oldest first:\n", "Answer with the label of the candidate that comes next.")
 FIND = Question("Find this candidate:\n", "Answer with its label.")  # an example's history is then just its target
 _USER_MARK, _ANSWER_MARK = "USER0MARK", "ANSWER0MARK"
-_TODAY = (  # of templates that tell it: the day that Llama's tells where there is no clock
-    ("%-d", "26"), ("%d", "26"), ("%b", "Jul"), ("%B", "July"), ("%m", "07"), ("%Y", "2024"), ("%y", "24"), ("%a", "Fri"),
-    ("%A", "Friday"), ("%H", "00"), ("%M", "00"), ("%S", "00"),
-)  # fmt: skip
-_CLOCK = "{% macro strftime_now(format) %}{{ format%s }}{% endmacro %}".replace(
-    "%s", "".join(f" | replace('{code}', '{value}')" for code, value in _TODAY)
-)
 
 
 @dataclass(frozen=True)
@@ -122,29 +112,6 @@ def _block(heading: str, lines: Sequence[tuple[Piece, Piece]]) -> list[Piece]:
 
 def _text(pieces: Sequence[Piece], titles: Sequence[str]) -> str:
     return "".join(p if isinstance(p, str) else FORMS[p[0]].format(titles[p[1]]) for p in pieces)
-
-
-def chat(tokenizer: PreTrainedTokenizerBase, content: str, answer: str | None = None) -> str:
-    """The conversation as text, in the tokenizer's chat template with thinking switched off.
-
-    Without an answer it ends where the model must start one. A tokenizer without a template gets plain text. Templates
-    that tell what day it is (Llama 3.2, SmolLM3) tell the same one on every day: an adapter is asked as it was trained.
-    """
-    if tokenizer.chat_template is None:
-        return f"{tokenizer.bos_token or ''}{content}\n\nAnswer:\n{answer or ''}"
-    messages = [{"role": "user", "content": content}]
-    if answer is not None:
-        messages.append({"role": "assistant", "content": answer})
-    template = tokenizer.get_chat_template()
-    text = tokenizer.apply_chat_template(
-        messages,
-        chat_template=_CLOCK + template if "strftime_now" in template else template,
-        tokenize=False,
-        add_generation_prompt=answer is None,
-        enable_thinking=False,
-    )
-    assert isinstance(text, str)
-    return text
 
 
 class PromptEncoder:

@@ -8,10 +8,33 @@ from pathlib import Path
 
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reranker.artifacts.adapter_files import ADAPTER_WEIGHTS
+from reranker.artifacts.adapter_files import ADAPTER_WEIGHTS, read_facts
 from reranker.errors import EnvironmentFault, Fault, InputError, first_line
+from reranker.prompting.chat import chat_fingerprint
+
+
+def check_chat(tokenizer: PreTrainedTokenizerBase, folder: Path, model: str) -> None:
+    """Hold the base's tokenizer against what an adapter was trained with; of an older adapter that is not known.
+
+    Args:
+        folder: the adapter's.
+        model: the base's name, for messages.
+
+    Raises:
+        InputError: it writes prompts in other tokens.
+        DamagedFile: the adapter's facts cannot be read.
+    """
+    facts = read_facts(folder)
+    if facts.get("chat", (ours := chat_fingerprint(tokenizer))) != ours:
+        rule = "the base's tokenizer and chat template must write prompts as they did when the adapter was trained"
+        hint = (
+            f"its revision then: {facts['revision']}"
+            if "revision" in facts
+            else "name a folder with the base as it was"
+        )
+        raise InputError([Fault(rule, str(folder), field="model", value=model, hint=hint)])
 
 
 def adapted(base: PreTrainedModel, folder: Path, model: str) -> PeftModel:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from reranker.modeling.images.image_inputs import ImageInputs
 from reranker.modeling.item_catalogue import image_inputs
 from reranker.modeling.model_loading import load_tokenizer
 from reranker.prompting.pointwise_prompts import Encoder, encoder_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Titles = Sequence[str]
 Images = Sequence[str | None]  # paths of the titles' images; None for a title without one
@@ -83,6 +86,11 @@ class ListRanker(ABC):
             self._images = image_inputs(config, self._titles.tokenizer, ItemImages((), (), (), ""))
         self._encoders: dict[tuple[int, int], Encoder] = {}
         self._alone = threading.Lock()  # scoring changes a model temporarily, and servers use several threads
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Of the base that the adapter was trained on."""
+        return self._titles.tokenizer
 
     @property
     @abstractmethod

@@ -22,7 +22,7 @@ from reranker.evaluation.scoring import EncodedLists, FloatArray, score
 from reranker.modeling.device import best_device
 from reranker.modeling.lora.fused_lora import fuse
 from reranker.modeling.model_loading import base_fingerprint, load_base
-from reranker.ranking.adapted_base import adapted
+from reranker.ranking.adapted_base import adapted, check_chat
 from reranker.ranking.list_ranker import ListRanker
 from reranker.storage.atomic_files import DamagedFile
 
@@ -76,7 +76,9 @@ class Reranker(ListRanker):
         if not in_fp32:
             fuse(on_base)
         title_scores, adjustment = read_title_scores(folder), read_adjustment(folder)
-        return Reranker(final.to(target_device).eval(), config, target_device, title_scores, adjustment)
+        reranker = Reranker(final.to(target_device).eval(), config, target_device, title_scores, adjustment)
+        check_chat(reranker.tokenizer, folder, config.model)
+        return reranker
 
     @property
     def place(self) -> str:

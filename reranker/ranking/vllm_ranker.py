@@ -18,6 +18,7 @@ import numpy as np
 from reranker.artifacts.adapter_files import read_adjustment, read_title_scores
 from reranker.errors import EnvironmentFault, Fault, InputError, first_line
 from reranker.evaluation.scoring import EncodedLists, FloatArray, in_own_order
+from reranker.ranking.adapted_base import check_chat
 from reranker.ranking.list_ranker import ListRanker
 from reranker.ranking.ranker import find_adapter
 
@@ -45,6 +46,7 @@ class VllmRanker(ListRanker):
         if config.image_mode == "raw_image":
             raise InputError([Fault("images are not sent to vLLM; serve it from here", field="image_mode")])
         super().__init__(config, read_title_scores(folder), read_adjustment(folder))
+        check_chat(self.tokenizer, folder, config.model)
         self._address, self._model, self._token = address.rstrip("/"), model, token
 
     @property

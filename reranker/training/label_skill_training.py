@@ -30,6 +30,7 @@ from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import base_dtype, base_fingerprint
 from reranker.modeling.process_group import add_up, of_first, worker_rank, workers
 from reranker.modeling.sharded_base import idle_pass, passes_missing
+from reranker.prompting.chat import chat_fingerprint
 from reranker.prompting.forward_passes import Limits, Pass, on_device, plain_passes, shared_passes
 from reranker.prompting.prompts import FIND, PromptEncoder
 from reranker.storage.cache_folder import cache_folder
@@ -60,7 +61,9 @@ def skill_key(config: TrialConfig, catalogue: Catalogue, base: PreTrainedModel) 
     titles = catalogue.fingerprint(config.max_title_tokens)
     settings = [_VERSION, RANK, _RATE, _WARMUP, LISTS, _ALONE, _ENOUGH, _MOST, _EVERY, _LOOKS]
     held_as = str(base.dtype) if config.quantisation == "none" else f"{base.dtype} {config.quantisation}"
-    inputs = json.dumps([settings, base_fingerprint(base), held_as, titles, knobs])
+    inputs = json.dumps(
+        [settings, base_fingerprint(base), chat_fingerprint(catalogue.tokenizer), held_as, titles, knobs]
+    )
     return hashlib.sha256(inputs.encode()).hexdigest()[:32]
 
 

@@ -32,6 +32,7 @@ from reranker.modeling.checkpoints.quantisation import count
 from reranker.modeling.lora.label_skill import Skill
 from reranker.modeling.process_group import add_up, gathered, of_all, of_first, wait_for_all, worker_rank, workers
 from reranker.modeling.sharded_base import passes_missing
+from reranker.prompting.chat import chat_fingerprint
 from reranker.prompting.forward_passes import Pass
 from reranker.prompting.pointwise_prompts import Encoder
 from reranker.report_figures import SCORED_SHARE, best_report, is_better
@@ -341,7 +342,8 @@ class RerankerTrainer(ResumableTrainer):
             model = self.accelerator.unwrap_model(self.model)
             title_scores = self.job.data.title_scores(self.job.config)
             adjustment = AS_SCORED if report.evaluation is None else report.evaluation.adjustment
-            self.job.folder.keep_adapter(model, self.job.config, epoch, self.job.skill, title_scores, adjustment)
+            chat = chat_fingerprint(self.job.encoder.tokenizer)
+            self.job.folder.keep_adapter(model, self.job.config, epoch, self.job.skill, title_scores, adjustment, chat)
         if (evaluation := report.evaluation) is not None:
             users = [self.job.data.interactions.user_ids[e.user] for e in lists]
             self.job.folder.keep_report(number, users, evaluation.ranks, evaluation.picks, best=report.best)

@@ -42,9 +42,8 @@ def verdict(study: StudyFolder, ranked: Sequence[ConfigurationResult] | None = N
     lists = manifest["plan"]["validation_lists"]
     users = manifest["plan"].get("validation_users", lists)
     who = "users" if users == lists else "lists"
-    lists, users = (
-        max(1, round(best.share * count)) for count in (lists, users)
-    )  # reports within an epoch score a part
+    scored_part = best.share  # reports within an epoch score a part of the lists
+    lists, users = (max(1, round(scored_part * count)) for count in (lists, users))
     half_width = 1.96 * math.sqrt(max(recall * (1 - recall), 1 / users) / users)
     if half_width > VAGUE:
         reference_texts[-1] += (

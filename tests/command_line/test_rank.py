@@ -317,6 +317,16 @@ def test_a_base_with_other_weights_is_refused_and_one_in_another_precision_taken
         Reranker.load(trial.adapter, base=tmp_path / "base")
 
 
+def test_a_base_whose_chat_template_has_changed_is_refused(trial, tmp_path):
+    shutil.copytree(BUNDLED / "demo-tiny", tmp_path / "base")
+    template = tmp_path / "base" / "chat_template.jinja"
+    template.write_text("{# the same prompts #}" + template.read_text())
+    Reranker.load(trial.adapter, base=tmp_path / "base")
+    template.write_text(template.read_text().replace("<|im_end|>", "<|im_end|><|im_end|>"))
+    with pytest.raises(InputError, match="chat template must write prompts as they did when the adapter was trained"):
+        Reranker.load(trial.adapter, base=tmp_path / "base")
+
+
 def test_what_is_no_whole_adapter_of_the_base_is_refused(trial, tmp_path):
     with pytest.raises(EnvironmentFault, match=r"must hold adapter_config\.json and adapter_model\.safetensors"):
         Reranker.load(tmp_path)

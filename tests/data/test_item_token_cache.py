@@ -13,7 +13,8 @@ from reranker.config import LabelStyle, TrialConfig
 from reranker.data.example import Example
 from reranker.data.item_token_cache import Catalogue, PassingTitles, TokenTable
 from reranker.errors import InputError
-from reranker.prompting.prompts import PromptEncoder, chat, render
+from reranker.prompting.chat import chat
+from reranker.prompting.prompts import PromptEncoder, render
 from tests.present import present
 
 ODD = [

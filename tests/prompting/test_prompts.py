@@ -13,8 +13,9 @@ from reranker.data.example import Example
 from reranker.data.item_token_cache import Catalogue
 from reranker.errors import InputError
 from reranker.modeling.model_loading import load_tokenizer
+from reranker.prompting.chat import chat
 from reranker.prompting.forward_passes import Limits
-from reranker.prompting.prompts import PromptEncoder, chat, render
+from reranker.prompting.prompts import PromptEncoder, render
 from reranker.training.collator import PassCollator
 
 TITLES = ["Toy Story (1995)", "Heat (1995)", "The Matrix (1999)", "Alien (1979)", "Up (2009)", "Brazil (1985)"]

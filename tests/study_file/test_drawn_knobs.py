@@ -31,3 +31,13 @@ def test_a_study_is_held_against_its_data_by_what_it_can_draw():
     check_agreement(study(**{**taught, "teacher": {**sure, "when": {"objective": "label_ce"}}}))
     never = {"choice": ["divide"], "when": {"schedule": "cosine"}}
     check_agreement(study(**rate, label_prior=never))
+
+
+def test_knobs_that_clash_at_the_ends_of_their_ranges_alone_are_found():
+    second_stage = {"epochs": {"int": [1, 500]}, "dpo_epochs": {"int": [0, 1]}}
+    with pytest.raises(
+        InputError, match=r"space: dpo_epochs must be less than `epochs`.*keeps the knobs apart"
+    ) as caught:
+        check_agreement(study(**second_stage))
+    assert len(caught.value.faults) == 1
+    check_agreement(study(**{**second_stage, "epochs": {"int": [2, 500]}}))

@@ -31,7 +31,7 @@ from reranker.modeling.model_loading import load_base, load_tokenizer
 from reranker.prompting.prompts import PromptEncoder
 from reranker.ranking.ranker import Reranker
 from reranker.training import label_skill_training
-from reranker.training.label_skill_training import FindLists, SkillLesson, kept_skill
+from reranker.training.label_skill_training import FindLists, SkillLesson, kept_skill, skill_key
 from reranker.training.loss import Objective
 from reranker.training.sft import fine_tune
 from tests.present import present
@@ -149,6 +149,13 @@ def test_a_skill_is_learned_once_and_anew_where_it_is_damaged(small, tmp_path, m
     assert all(torch.equal(again[name], weight) for name, weight in first.items())
     fine_tune(TAUGHT.model_copy(update={"label_position": "before"}), small)
     assert len(learned) == 3
+
+
+def test_a_skill_is_of_one_way_of_writing_prompts(small):
+    base, ours = load_base(TAUGHT, CPU), catalogue(small.interactions.item_texts)
+    other = catalogue(small.interactions.item_texts)
+    other.tokenizer.chat_template = other.tokenizer.get_chat_template().replace("<|im_end|>", "<|im_end|><|im_end|>")
+    assert skill_key(TAUGHT, ours, base) != skill_key(TAUGHT, other, base)
 
 
 def test_without_a_place_to_keep_it_the_training_goes_on(small, tmp_path, monkeypatch):

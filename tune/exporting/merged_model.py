@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from reranker.config import TrialConfig
 from reranker.errors import Fault, InputError
 from reranker.modeling.model_loading import base_fingerprint, describe, load_base, load_tokenizer
-from reranker.ranking.adapted_base import adapted
+from reranker.ranking.adapted_base import adapted, check_chat
 
 _CPU = torch.device("cpu")
 
@@ -39,6 +39,7 @@ def merged(folder: Path, config: TrialConfig, trained_on: str) -> PreTrainedMode
     if trained_on and base_fingerprint(base) != trained_on:
         rule = "the base model's weights must be those that the adapter was trained on"
         raise InputError([Fault(rule, str(folder), field="model", value=config.model)])
+    check_chat(load_tokenizer(config.model), folder, config.model)
     model: Any = adapted(base, folder, config.model).merge_and_unload(safe_merge=True)
     model.config.use_cache = True
     own = getattr(describe(config.model), "dtype", None)
