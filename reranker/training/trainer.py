@@ -281,7 +281,7 @@ class RerankerTrainer(ResumableTrainer):
             "loss": pace.loss,
             "learning_rate": self.lr_scheduler.get_last_lr()[0],
             "tokens_per_second": (pace.tokens_per_second or 0.0) * workers(),
-            "padding": 1 - self._counts.tokens / self._counts.places,
+            "padding": 1 - self._counts.tokens / max(1, self._counts.places),  # of this worker, which may have had none
             "memory_mb": _peak_memory_mb(),
         }
         self.job.folder.append_step(line)
