@@ -41,13 +41,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _rank_one(reranker: ListRanker, args: argparse.Namespace) -> None:
+    from reranker.evaluation.scoring import orders_of
+
     images = {"history_images": args.history_images, "candidate_images": args.candidate_images}
     reranker.rank(args.history, args.candidates, args.permutations, **images)  # warm-up
     ranking = reranker.rank(args.history, args.candidates, args.permutations, **images)
     print("rank  probability  candidate")
     for place, i in enumerate(ranking.order, start=1):
         print(f"{place:>4}  {ranking.probabilities[i]:>11.4f}  {_shown(args.candidates[i])}")
-    orders = min(len(args.candidates), args.permutations or reranker.config.permutations)
+    orders = orders_of(len(args.candidates), args.permutations or reranker.config.permutations)
     where = f"{reranker.place}, {orders} order{'s' * (orders > 1)} of the candidates"
     print(f"{1000 * ranking.seconds:.1f} ms a list ({where})", flush=True)
 

@@ -297,19 +297,19 @@ class TrialFolder:
         model: PeftModel,
         config: TrialConfig,
         epoch: float,
+        chat: str,
         skill: Skill | None = None,
         title_scores: TitleScores | None = None,
         adjustment: Adjustment = AS_SCORED,
-        chat: str = "",
     ) -> None:
         """Replace the kept adapter, file by file: safetensors, peft's configuration, and our `reranker.json`.
 
         Args:
+            chat: the `chat_fingerprint` of the base's tokenizer.
             skill: the part added to the base's weights in training, the start of the adapter included; the stored
                 adapter then includes it.
             title_scores: what was added to the labels' logits in training.
             adjustment: what the validation lists tell of its answers.
-            chat: what `chat_fingerprint` says of the base's tokenizer; empty: not known.
         """
         from reranker.modeling.checkpoints.model_files import revision_of
         from reranker.modeling.lora.label_skill import put_beside
@@ -317,8 +317,7 @@ class TrialFolder:
 
         temporary = self.path / "adapter.tmp"
         versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-        origin = {"config": config.model_dump(mode="json"), "base": base_fingerprint(model)}
-        origin |= {"chat": chat} if chat else {}
+        origin = {"config": config.model_dump(mode="json"), "base": base_fingerprint(model), "chat": chat}
         facts: dict[str, Any] = {**origin, "epoch": epoch, "versions": versions, **adjustment_facts(adjustment)}
         with writing(self.adapter):
             try:

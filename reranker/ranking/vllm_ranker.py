@@ -38,7 +38,7 @@ class VllmRanker(ListRanker):
 
     Raises:
         EnvironmentFault: there is no complete adapter.
-        InputError: vLLM cannot be asked for its labels.
+        InputError: vLLM cannot be asked for its labels, or the base writes prompts in other tokens than in the training.
     """
 
     def __init__(self, adapter: Path | str, address: str, model: str, token: str = "") -> None:

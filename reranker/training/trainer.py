@@ -343,7 +343,7 @@ class RerankerTrainer(ResumableTrainer):
             title_scores = self.job.data.title_scores(self.job.config)
             adjustment = AS_SCORED if report.evaluation is None else report.evaluation.adjustment
             chat = chat_fingerprint(self.job.encoder.tokenizer)
-            self.job.folder.keep_adapter(model, self.job.config, epoch, self.job.skill, title_scores, adjustment, chat)
+            self.job.folder.keep_adapter(model, self.job.config, epoch, chat, self.job.skill, title_scores, adjustment)
         if (evaluation := report.evaluation) is not None:
             users = [self.job.data.interactions.user_ids[e.user] for e in lists]
             self.job.folder.keep_report(number, users, evaluation.ranks, evaluation.picks, best=report.best)
