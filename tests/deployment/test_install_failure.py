@@ -48,10 +48,11 @@ def test_make_without_a_network_says_so(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(PROJECT / name, tmp_path / name)
     alone = {"PIP_INDEX_URL": "http://127.0.0.1:1/simple", "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "1"}
+    as_from_a_shell = {name: text for name, text in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
     done = subprocess.run(
         ["make", "install", f"PYTHON={sys.executable}"],
         cwd=tmp_path,
-        env={**os.environ, **alone, "UV_INDEX_URL": alone["PIP_INDEX_URL"]},
+        env={**as_from_a_shell, **alone, "UV_INDEX_URL": alone["PIP_INDEX_URL"]},
         capture_output=True,
         text=True,
         check=False,
