@@ -20,16 +20,16 @@ def disagreements(config: TrialConfig, data: DataConfig) -> list[Fault]:
     """The faults of a configuration with these data."""
     faults = []
     if config.label_prior == "divide" and data.candidate_order == "retriever":
-        rule = "label_prior must be keep with candidate_order: retriever, where a label tells how good its candidate is"
+        rule = "must be keep with candidate_order: retriever, where a label tells how good its candidate is"
         faults.append(Fault(rule, field="label_prior", value=config.label_prior))
     if config.teacher == "file" and data.teacher_scores is None:
-        rule = "teacher: file needs data.teacher_scores, a table of user_id, item_id and score"
+        rule = "file needs data.teacher_scores, a table of user_id, item_id and score"
         faults.append(Fault(rule, field="teacher", value=config.teacher))
     counted = config.collaborative_scores == "auto" and not isinstance(data, DemoData)
     if config.teacher == "collaborative" and counted:
-        rule = "teacher: collaborative needs collaborative_scores: none, since auto adds these scores to the model's"
+        rule = "collaborative needs collaborative_scores: none, since auto adds these scores to the model's"
         faults.append(Fault(rule, field="teacher", value=config.teacher))
     if config.positive_grades == "rating" and isinstance(data, DemoData | MindData | SteamData):
-        rule = f"positive_grades: rating needs interactions with a rating, and source: {data.source} has none"
+        rule = f"rating needs interactions with a rating, and source: {data.source} has none"
         faults.append(Fault(rule, field="positive_grades", value=config.positive_grades))
     return faults

@@ -323,7 +323,7 @@ class RerankingData:
                 items = len(self.interactions.item_ids)
                 teacher = CrossFitted.fitted(name, self.split.train, items, on_known=self.split.by_time)
             if teacher is None:
-                raise InputError([Fault("teacher: file needs data.teacher_scores", field="teacher", value=name)])
+                raise InputError([Fault("file needs data.teacher_scores", field="teacher", value=name)])
             self._teachers[name, n] = Calibrated.on(teacher, self._fitting_lists(n))
         return self._teachers[name, n]
 

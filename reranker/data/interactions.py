@@ -115,7 +115,7 @@ class Interactions:
             InputError: there are no ratings, by which positives are to be graded.
         """
         if self.worths is None:
-            rule = "positive_grades: rating needs interactions with a rating, and these have none"
+            rule = "rating needs interactions with a rating, and these have none"
             raise InputError([Fault(rule, field="positive_grades", value="rating")])
 
     def sealed(self) -> Interactions:

@@ -201,7 +201,7 @@ CSV_CASES = {
 OTHER_CASES = {
     "another ending": ("tables", {}, {"interactions": HERE / "clicks.xlsx"}, "clicks.xlsx: the file must exist; looked for HERE/clicks.xlsx"),
     "an ending that is there": ("tables", {"clicks.tsv": "user_id\titem_id\ttimestamp\nu\ta\t1\n"}, {"interactions": HERE / "clicks.tsv"}, "clicks.tsv: the file's name must end in .csv or .parquet (got 'clicks.tsv')"),
-    "a rating that no column has": ("tables", {}, {"min_rating": 3.0}, "clicks.csv: data.min_rating: min_rating needs a column 'rating' (got 3.0)"),
+    "a rating that no column has": ("tables", {}, {"min_rating": 3.0}, "clicks.csv: data.min_rating: needs a column 'rating' (got 3.0)"),
     "a template of a column that is not there": ("tables", {}, {"item_text": "{titel}"}, "items.csv:1: titel: the file must have this column; valid: item_id, text"),
     "a release that is not here": ("movielens", {}, {"path": None, "release": "ml-1m"}, "data.release: the release must be on this machine (got 'ml-1m'); fetch it from https://grouplens.org/datasets/movielens/1m/ (for research, with citation; not to be passed on or used commercially without permission) as ml-1m.zip and put it into one of these folders: HERE/data, CHECKOUT/data, HERE/cache; or name its place as data.path"),
     "a rating that a review lacks": ("recbole", {}, {"min_rating": 3.0}, "x.inter:1: rating: the file must have this field; valid: item_id, timestamp, user_id"),

@@ -16,7 +16,7 @@ RETRIEVED = DemoData(users=40, candidate_mode="retrieval", candidate_order="retr
 
 def test_a_prior_of_labels_that_tell_the_retriever_s_rank_is_no_prior():
     config = TrialConfig(model="demo-tiny", label_prior="divide")
-    with pytest.raises(InputError, match="label_prior must be keep with candidate_order: retriever"):
+    with pytest.raises(InputError, match="label_prior: must be keep with candidate_order: retriever"):
         fine_tune(config, RerankingData.prepare(RETRIEVED))
     check_agreement(config, RETRIEVED.model_copy(update={"candidate_order": "shuffled"}))
     check_agreement(config.model_copy(update={"label_prior": "keep"}), RETRIEVED)

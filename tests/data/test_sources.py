@@ -269,7 +269,7 @@ def test_parquet_faults_name_the_row(write, tmp_path):
 
 def test_a_rating_filter_needs_ratings(write):
     assert faults(write(min_rating=3.0)) == [
-        "interactions.csv: data.min_rating: min_rating needs a column 'rating' (got 3.0)"
+        "interactions.csv: data.min_rating: needs a column 'rating' (got 3.0)"
     ]
     rated = "user_id,item_id,timestamp,rating\nu,a,1,3\nu,b,2,4\nu,c,3,5\nv,a,1,2\n"
     assert load(write(rated, min_rating=3.0)).user_ids == ["u"]
@@ -613,7 +613,7 @@ def test_a_least_rating_of_movielens_needs_ratings(tmp_path):
     assert load(config).sequences[0].tolist() == [0, 1, 2]
     with pytest.raises(InputError) as caught:
         load(config.model_copy(update={"min_rating": 4.0}))
-    message = f"{tmp_path}/ratings.csv: data.min_rating: min_rating needs a column 'rating' (got 4.0)"
+    message = f"{tmp_path}/ratings.csv: data.min_rating: needs a column 'rating' (got 4.0)"
     assert str(caught.value) == message
 
 

@@ -19,7 +19,7 @@ def study(**space) -> Study:
 def test_a_study_is_held_against_its_data_by_what_it_can_draw():
     rate = {"learning_rate": {"log_uniform": [1e-4, 1e-2]}}
     check_agreement(study(**rate))
-    with pytest.raises(InputError, match="label_prior must be keep") as caught:
+    with pytest.raises(InputError, match="label_prior: must be keep") as caught:
         check_agreement(study(**rate, label_prior={"choice": ["keep", "divide"]}))
     assert len(caught.value.faults) == 1
     sure = {"choice": ["none", "ease"]}

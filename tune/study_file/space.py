@@ -127,7 +127,7 @@ def _ratio(
 ) -> Distribution | None:
     if len(knobs) > 1 or not isinstance(other, str) or other not in KNOBS or other == knobs[0]:
         hint = nearest(str(other), KNOBS.keys() - set(knobs))
-        rule = "ratio_of must name another knob, for one knob alone"
+        rule = "must name another knob, for one knob alone"
         document.faults.append(document.fault((*at, "ratio_of"), rule, other, hint))
         return None
     if _follows(document, other):
@@ -215,7 +215,7 @@ def check_ends(
     other = dimension.distribution.other
     for value in reach(other, fixed, dimensions):
         if not is_number(value):
-            rule = f"ratio_of must name a knob whose values are all numbers; {other} can be {json.dumps(value)}"
+            rule = f"must name a knob whose values are all numbers; {other} can be {json.dumps(value)}"
             document.faults.append(document.fault((*at, "ratio_of"), rule))
             return
         before = len(document.faults)

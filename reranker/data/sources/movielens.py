@@ -113,7 +113,7 @@ def read(config: MovieLensData) -> tuple[pd.DataFrame, pd.DataFrame]:
             f"a rating must be from {LOWEST_RATING} to {HIGHEST_RATING}", "rating", ratings["rating"], is_out
         )
     elif config.min_rating and not rating_faults.total:
-        rating_faults.add("min_rating needs a column 'rating'", column="data.min_rating", value=config.min_rating)
+        rating_faults.add("needs a column 'rating'", column="data.min_rating", value=config.min_rating)
     if config.release and not rating_faults.total and len(ratings) != RATINGS[config.release]:
         rule = f"{config.release} must have {RATINGS[config.release]:,} ratings"
         rating_faults.add(rule, value=len(ratings), hint="name its place as data.path to use it as it is")

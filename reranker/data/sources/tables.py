@@ -33,7 +33,7 @@ def read(config: TablesData) -> tuple[pd.DataFrame, pd.DataFrame]:
     interactions = read_interactions(config.interactions, interaction_faults, columns.model_dump())
     items = read_items(config.items, item_faults, config.item_columns.model_dump(), config.item_text, config.images)
     if config.min_rating is not None and not interaction_faults.total and "rating" not in interactions:
-        rule = f"min_rating needs a column {columns.rating!r}"
+        rule = f"needs a column {columns.rating!r}"
         interaction_faults.add(rule, column="data.min_rating", value=config.min_rating)
     raise_faults(interaction_faults, item_faults)
     return interactions, items
