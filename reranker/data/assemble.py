@@ -217,7 +217,8 @@ class RerankingData:
                 f"  hit@{config.candidates}: {ceiling:.3f} of the lists hold their target, {others}",
             ]
         if self.teacher_file is not None:
-            lines.append(f"  {self.teacher_file}")
+            share = self.share_taught(config.candidates)
+            lines += [f"  {self.teacher_file}", f"  it compares candidates of {share:.0%} of the training lists"]
         best = self.best_reachable(config)
         return "\n".join(lines if best is None else [*lines, f"  best reachable Recall@1: {best:.3f}"])
 
@@ -326,6 +327,12 @@ class RerankingData:
                 raise InputError([Fault("file needs data.teacher_scores", field="teacher", value=name)])
             self._teachers[name, n] = Calibrated.on(teacher, self._fitting_lists(n))
         return self._teachers[name, n]
+
+    def share_taught(self, n: int) -> float:
+        """Of training lists of n like those of validation, in which the teacher's file scores two candidates or more."""
+        assert self.teacher_file is not None
+        scores = self.teacher_file.scores(self._fitting_lists(n))
+        return float(np.mean(np.isfinite(scores).sum(axis=1) > 1))
 
     def _collaborative(self, part: Evaluated, n: int) -> CollaborativeScores:
         """Counted in everything before the part, and weighed on training lists with negatives like the part's."""

@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def is_taught(teacher: Tensor) -> Tensor:
-    """Which examples the teacher says anything of, bool [examples].
+    """Which examples the teacher says anything of, bool [examples]: those with two candidates that it compares.
 
     Args:
         teacher: log-probabilities, [examples, candidates]; −inf of candidates that it has no score of.
     """
-    return teacher.isfinite().any(dim=1)
+    return teacher.isfinite().sum(dim=1) > 1
 
 
 def divergence(logits: Tensor, teacher: Tensor) -> Tensor:
@@ -24,8 +24,9 @@ def divergence(logits: Tensor, teacher: Tensor) -> Tensor:
         logits: [examples, candidates].
         teacher: as of `is_taught`; the probabilities of an example sum to 1.
     """
-    has_score = teacher.isfinite()
-    counted = has_score | ~is_taught(teacher)[:, None]  # a row without any would have no softmax
+    says_something = is_taught(teacher)[:, None]
+    has_score = teacher.isfinite() & says_something
+    counted = has_score | ~says_something  # a row without any would have no softmax
     log_shares = torch.log_softmax(logits.masked_fill(~counted, -torch.inf), dim=1)
     gap = teacher.masked_fill(~has_score, 0.0) - log_shares.masked_fill(~has_score, 0.0)
     return (teacher.exp() * gap).sum(dim=1)

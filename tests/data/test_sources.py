@@ -268,9 +268,7 @@ def test_parquet_faults_name_the_row(write, tmp_path):
 
 
 def test_a_rating_filter_needs_ratings(write):
-    assert faults(write(min_rating=3.0)) == [
-        "interactions.csv: data.min_rating: needs a column 'rating' (got 3.0)"
-    ]
+    assert faults(write(min_rating=3.0)) == ["interactions.csv: data.min_rating: needs a column 'rating' (got 3.0)"]
     rated = "user_id,item_id,timestamp,rating\nu,a,1,3\nu,b,2,4\nu,c,3,5\nv,a,1,2\n"
     assert load(write(rated, min_rating=3.0)).user_ids == ["u"]
 

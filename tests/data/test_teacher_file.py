@@ -51,6 +51,16 @@ def test_pairs_may_be_missing_and_rows_of_others_are_counted(scores, tmp_path):
     assert "scores; 1 others are of users or items that are not in the data" in data.describe(CONFIG)
 
 
+def test_in_how_many_lists_there_is_something_to_learn_is_told(scores, tmp_path):
+    user, item = scores["user_id"], scores["item_id"]
+    of_one_user_all = scores[(user == user[0]) | (item == item[0])]
+    data = prepared(of_one_user_all, tmp_path / "scores.csv")
+    trained_on = [example.user for example in data.training_examples(CONFIG.model_copy(update={"teacher": "none"}), 0)]
+    share = trained_on.count(data.interactions.user_ids.index(user[0])) / len(trained_on)
+    assert 0 < share < 0.2
+    assert f"it compares candidates of {share:.0%} of the training lists" in data.describe(CONFIG)
+
+
 def test_all_faults_of_rows_are_told_together(scores, tmp_path):
     broken = scores.astype({"score": object}).head(6)
     broken.loc[1, "score"] = "much"

@@ -39,10 +39,11 @@ def by_candidate(logits: list[float], teacher: list[float]) -> float:
 
 def test_the_divergence_is_that_of_the_formula_over_what_the_teacher_scored():
     generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(6, 5, generator=generator, dtype=torch.float64)
-    teacher = torch.randn(6, 5, generator=generator, dtype=torch.float64)
+    logits = 3 * torch.randn(7, 5, generator=generator, dtype=torch.float64)
+    teacher = torch.randn(7, 5, generator=generator, dtype=torch.float64)
     teacher[1, 2:] = NONE
     teacher[2, 0] = NONE
+    teacher[6, :4] = NONE  # of one candidate alone there is nothing to learn
     teacher = teacher.log_softmax(dim=1)
     teacher[3] = NONE
     logits[4, 1] = -1e9
@@ -52,11 +53,11 @@ def test_the_divergence_is_that_of_the_formula_over_what_the_teacher_scored():
     found = divergence(logits, teacher)
     expected = [by_candidate(*rows) for rows in zip(logits.tolist(), teacher.tolist(), strict=True)]
     assert found.tolist() == pytest.approx(expected, abs=1e-12)
-    assert is_taught(teacher).tolist() == [True, True, True, False, True, True]
+    assert is_taught(teacher).tolist() == [True, True, True, False, True, True, False]
     found.sum().backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
-    assert logits.grad[3].abs().max() == 0
+    assert logits.grad[[3, 6]].abs().max() == 0
     assert logits.grad[1, 2:].abs().max() == 0
     difference = torch.where(teacher.isfinite(), logits.log_softmax(dim=1).exp() - teacher.exp(), 0.0)[[0, 5]]
     assert torch.allclose(logits.grad[[0, 5]], difference, atol=1e-12), "shares of the model less those of the teacher"
