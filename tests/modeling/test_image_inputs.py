@@ -11,23 +11,26 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, Qwen3VLConfig
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.example import Example
+from reranker.data.images.item_images import given_images
 from reranker.errors import InputError
 from reranker.evaluation.scoring import EncodedLists, Probe, flops_per_list, inspect, score
 from reranker.modeling.architecture_check import architecture_of
 from reranker.modeling.batching import pad_right
 from reranker.modeling.checkpoints.model_names import MODELS
 from reranker.modeling.checkpoints.model_shape import read_shape
-from reranker.modeling.images.image_inputs import image_tokens
+from reranker.modeling.images.image_inputs import ImageInputs, image_tokens
 from reranker.modeling.item_catalogue import item_catalogue
 from reranker.modeling.labels.label_trie import LabelTrie
 from reranker.modeling.lora.lora import attach_lora
 from reranker.modeling.model_loading import check_base, load_base
 from reranker.modeling.shared_list_attention import lay_out
 from reranker.prompting.prompts import FIND, PromptEncoder
+from tests.pictures import noise
 from tests.vision import BARE, make_vision_model, shop_with_images
 
 CPU = torch.device("cpu")
@@ -94,6 +97,20 @@ def test_an_image_s_tokens_stand_before_its_title(data, model):
     tokenizer = AutoTokenizer.from_pretrained(model)
     before = tokenizer(text + mark, add_special_tokens=False)["input_ids"]
     assert [images.token if i < 0 else i for i in prompt.input_ids[: len(before)]] == before
+
+
+@pytest.mark.parametrize("most", [1024, 4096, 16_384])
+def test_no_image_is_more_tokens_than_its_limit_allows(tmp_path, most):
+    sizes = [(43, 99), (100, 120), (10, 11), (900, 9), (9, 900), (64, 48), (1600, 1200)]
+    files = [noise(tmp_path / f"{number}.png", number, size) for number, size in enumerate(sizes)]
+    images, rules = given_images([str(file) for file in files])
+    assert not any(rules)
+    processor = Qwen2VLImageProcessorPil(patch_size=16, size={"shortest_edge": 65_536, "longest_edge": 2**24})
+    inputs = ImageInputs(images, processor, "", 0, most)  # sizes as Qwen3-VL's own, which enlarges what is small
+    assert max(inputs.counts) <= most // 1024
+    for item, count in enumerate(inputs.counts):
+        pixels, grid = inputs._pixels(item)
+        assert len(pixels) == int(grid.prod()) == 4 * count
 
 
 @pytest.mark.parametrize("order", ["candidates_first", "history_first"])

@@ -6,6 +6,7 @@ the model's own token when a pass is made (`ImageInputs.in_pass`).
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -123,12 +124,16 @@ class ImageInputs(ImageMarks):
         return int(self._processor.patch_size * self._processor.merge_size)
 
     def _grid(self, width: int, height: int) -> tuple[int, int]:
-        """Rows and columns of an image's tokens."""
+        """Rows and columns of an image's tokens: the processor's own where they keep within the limit.
+
+        It rounds up what it enlarges, and gives a long strip a token for each of its squares, so both may pass it.
+        """
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
         least = min(self._processor.size["shortest_edge"], self._most)
-        rows, columns = smart_resize(height, width, self._side, least, self._most)
-        return rows // self._side, columns // self._side
+        rows, columns = (pixels // self._side for pixels in smart_resize(height, width, self._side, least, self._most))
+        most = max(1, self._most // self._side**2)
+        return (rows, columns) if rows * columns <= most else _nearest(most, height / width)
 
     def _places(self, batch: dict[str, Any]) -> IntArray:
         from reranker.modeling.shared_list_attention import Layout  # brings transformers, which texts alone do not need
@@ -195,6 +200,16 @@ class _KeptFeatures:
         self._bytes += features.nbytes
         while self._bytes > MOST_KEPT and len(self._by_key) > 1:
             self._bytes -= self._by_key.popitem(last=False)[1].nbytes
+
+
+def _nearest(most: int, shape: float) -> tuple[int, int]:
+    """The grid of at most so many tokens that is nearest to as many of this shape, rows over columns."""
+    tall, wide = math.sqrt(most * shape), math.sqrt(most / shape)
+    grids = []
+    for towards in (math.floor, math.ceil):
+        rows, columns = (max(1, min(most, towards(exact))) for exact in (tall, wide))
+        grids += [(rows, max(1, min(most // rows, round(wide)))), (max(1, min(most // columns, round(tall))), columns)]
+    return min(grids, key=lambda grid: abs(math.log(grid[0] / tall)) + abs(math.log(grid[1] / wide)))
 
 
 def image_tokens(ids: Sequence[int]) -> list[tuple[int, int]]:
