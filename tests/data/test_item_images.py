@@ -200,6 +200,18 @@ def test_addresses_are_fetched_once_where_asked_for(tmp_path, monkeypatch):
     assert asked.count("/a.png") == 1
 
 
+def test_an_address_is_asked_for_as_browsers_write_it(tmp_path):
+    drawn = draw(tmp_path / "a.png").read_bytes()
+    written = ["/%C3%A9t%C3%A9%202.png", "/50%25.png?size=a%20b"]
+    with serving(dict.fromkeys(written, drawn)) as (at, asked):
+        cells = {"a": f"{at}/été 2.png", "b": f"{at}/50%25.png?size=a b", "c": "http://été..example/a.png"}
+        images = load(shop(tmp_path, cells, images={"fetch": True, "missing": "text"})).images
+    assert images is not None
+    assert [path is not None for path in images.paths] == [True, True, False]
+    assert "1 × an image must be where its address says: encoding with 'idna'" in images.note
+    assert sorted(asked) == sorted(written)
+
+
 def test_what_an_address_gives_that_is_no_image_is_not_kept(tmp_path):
     drawn = draw(tmp_path / "a.png").read_bytes()
     answers = {"/a.png": b"<html>try again later</html>", "/b.png": drawn[: len(drawn) // 2]}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from reranker.storage.atomic_files import write_file
@@ -19,6 +19,7 @@ from reranker.storage.limits import IMAGE_BYTES
 _WAIT_S = 10  # for an answer, and for each part of it
 _MOST_S = 30  # for all of it
 _PART = 1 << 16  # bytes
+_WRITTEN = "!#$%&'()*+,/:;=?@[]~"  # signs of an address that stand for themselves
 
 
 def is_url(text: str) -> bool:
@@ -48,9 +49,11 @@ def fetched(url: str, check: Callable[[bytes], object]) -> Path:
 
 def _content(url: str) -> bytes:
     try:
-        if urlsplit(url).scheme.lower() not in ("http", "https"):
+        parts = urlsplit(url)
+        if parts.scheme.lower() not in ("http", "https"):
             raise ValueError("scheme")
-        request = Request(url, headers={"User-Agent": "reranker-tuner"})
+        written = urlunsplit([*parts[:2], *(quote(part, _WRITTEN) for part in parts[2:])])  # été → %C3%A9t%C3%A9
+        request = Request(written, headers={"User-Agent": "reranker-tuner"})
     except ValueError:
         raise ValueError("an image's address must begin with http:// or https://") from None
     latest = time.monotonic() + _MOST_S
@@ -65,7 +68,7 @@ def _content(url: str) -> bytes:
                     raise ValueError(f"an image must arrive within {_MOST_S} s")
     except HTTPError as error:
         raise ValueError(f"an image must be where its address says: HTTP {error.code}") from None
-    except (URLError, HTTPException, OSError) as error:
+    except (URLError, HTTPException, OSError, UnicodeError) as error:  # the last of a host's name that is none
         reason = getattr(error, "reason", None) or error
         raise ValueError(f"an image must be where its address says: {reason}") from None
     return bytes(content)
