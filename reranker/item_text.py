@@ -23,8 +23,10 @@ class Slot:
     words: int | None = None
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """The value on one line; empty if the item lacks it."""
-        return " ".join(values.get(self.field, "").split()[: self.words])
+        """The value on one line; empty if the item lacks it. Where it is cut, no comma stays behind the last word."""
+        words = values.get(self.field, "").split()
+        shown = " ".join(words[: self.words])
+        return shown if self.words is None or len(words) <= self.words else shown.rstrip(",") or shown
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ LAMP = {"title": "Fjord  head\nlamp", "brand": "Fjord", "category": "Outdoor, Li
     [
         ("{title}", "Fjord head lamp"),
         ("{title} | {brand} | {category}", "Fjord head lamp | Fjord | Outdoor, Light, Head lamps"),
-        ("{title:2}|{category:1}", "Fjord head | Outdoor,"),
+        ("{title:2}|{category:1}", "Fjord head | Outdoor"),
+        ("{category:2}, {category:4}", "Outdoor, Light, Outdoor, Light, Head lamps"),
         ("{ title : 2 }", "Fjord head"),
         ("{title} by {brand}", "Fjord head lamp by Fjord"),
         ("Product | {title:1}", "Product | Fjord"),
@@ -110,7 +111,7 @@ def test_lists_and_missing_values_of_parquet_become_words(table):
     tags, brands = pd.Series([["light", "head"], [], None]), pd.Series(["Fjord", None, "Alder"])
     frame = PRODUCTS.assign(tags=tags, brand=brands)
     assert load(table(frame, "{name} | {tags:1} | {brand}", "parquet")).item_texts == [
-        "Lamp | light, | Fjord",
+        "Lamp | light | Fjord",
         "Tent",
         "Stove | Alder",
     ]

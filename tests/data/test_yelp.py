@@ -61,8 +61,8 @@ def test_reviews_become_sequences_by_time(yelp):
 def test_a_template_is_made_of_any_fields_of_a_business(yelp):
     texts = load(yelp(item_text="{name} | {categories:1} | {city} | {attributes}")).item_texts
     assert texts == [
-        "Taco Place | Mexican, | Tucson",
-        "Book Nook | Shopping, | Tucson",
+        "Taco Place | Mexican | Tucson",
+        "Book Nook | Shopping | Tucson",
         "Gym | Tucson",
         "Bar | Nightlife | Tucson",
     ]
