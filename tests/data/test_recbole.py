@@ -118,6 +118,12 @@ def test_few_malformed_lines_are_left_out_and_counted(recbole):
     assert data.sequences[0].tolist() == [0, 2, 1, 3]
 
 
+def test_blank_lines_may_stand_before_the_first_line(recbole):
+    data = load(recbole("\n \n" + INTER, "\n" + ITEM))
+    assert data.sequences[0].tolist() == load(recbole()).sequences[0].tolist()
+    assert not any("malformed" in removal.step for removal in data.removed)
+
+
 def test_times_in_two_units_are_refused_with_the_first_line_that_differs(recbole):
     inter = INTER.replace("30.5", "1700000000000").replace("10\n", "1700000000\n").replace("20\n", "1700000001\n")
     (line,) = faults(recbole(inter))

@@ -42,7 +42,7 @@ class LineFile:
         origin: where it can be had and on what terms; told if it is absent.
         most_malformed: share of the lines that may be left out.
         faults: of the file as a whole and, until `finish`, of each malformed line.
-        has_header: whether the first line is none of the records.
+        has_header: whether the first line that is not blank is none of the records.
         name: what it is called where lines of it were left out; empty: its own name.
         malformed: lines with a fault so far.
     """
@@ -103,7 +103,7 @@ class LineFile:
             raise _unreadable(self.path, error) from error
 
     def _records(self, file: BinaryIO, most: float) -> Iterator[tuple[int, Record]]:
-        number, unpacked, longest = 0, 0, LINE_BYTES.most
+        number, unpacked, longest, header_is_due = 0, 0, LINE_BYTES.most, self.has_header
         while data := file.readline(longest + 1):
             number, unpacked = number + 1, unpacked + len(data)
             if len(data) > longest:
@@ -112,7 +112,10 @@ class LineFile:
             if unpacked > most:
                 self.refuse(UNPACKED_TIMES.rule("a packed file"), number, hint=UNPACKED_TIMES.hint)
                 return
-            if not (data := data.strip(b"\r\n")).strip() or (number == 1 and self.has_header):
+            if not (data := data.strip(b"\r\n")).strip():
+                continue
+            if header_is_due:
+                header_is_due = False
                 continue
             self.lines += 1
             try:
