@@ -13,6 +13,7 @@ from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.baselines.baseline_plan import BaselinePlan
 from reranker.data.example import Example
+from reranker.data.recommenders.catalogue_lists import CatalogueLists
 from reranker.data.recommenders.linear_recommenders import markov
 from reranker.data.recommenders.ranked_lists import RankedLists
 from reranker.data.recommenders.sequence_models import training, tuning
@@ -210,6 +211,27 @@ def test_what_was_trained_is_not_trained_again(monkeypatch):
     assert len(trained) == 1
     tuning.RecipeSearch(TRAINED, 2 * RING, LISTS, "recall_at_1", 1e6, 1, lambda line: None).best("sasrec")
     assert len(trained) == 4, "another seed is another search"
+
+
+@pytest.mark.usefixtures("quick")
+def test_ranks_in_another_catalogue_are_not_those_that_are_kept():
+    items, none = 2 * RING, np.empty((len(SEQUENCES), 0), dtype=np.int64)
+    histories, targets = [tuple(s[:-1].tolist()) for s in SEQUENCES], np.array([s[-1] for s in SEQUENCES])
+    whole, first = np.ones(items, dtype=np.bool_), np.arange(items) < RING
+    in_whole, in_first = (
+        tuning.RecipeSearch(
+            TRAINED,
+            items,
+            CatalogueLists(histories, none, targets % RING, known),
+            "recall_at_1",
+            1e6,
+            0,
+            lambda line: None,
+        ).best("sasrec")
+        for known in (whole, first)
+    )
+    assert in_whole.ranks.greater.max() >= RING
+    assert in_first.ranks.greater.max() < RING
 
 
 @pytest.mark.usefixtures("quick")

@@ -49,3 +49,7 @@ class CatalogueLists(RankedLists):
             greater.append(ranks.greater)
             ties.append(ranks.ties)
         return Ranks(np.concatenate(greater), np.concatenate(ties))
+
+    def parts(self) -> list[bytes]:
+        """All that ranks depend on besides the histories and what scores them."""
+        return [*super().parts(), self.known.tobytes()]

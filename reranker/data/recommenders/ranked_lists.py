@@ -38,3 +38,7 @@ class RankedLists:
     def ranks(self, scores_of: Callable[[Sequence[History], IntArray], FloatArray]) -> Ranks:
         """Ranks of the targets by scores of histories and candidates."""
         return ranks_of_target(scores_of(self.histories, self.candidates), self.targets)
+
+    def parts(self) -> list[bytes]:
+        """All that ranks depend on besides the histories and what scores them."""
+        return [self.candidates.tobytes(), self.targets.tobytes()]

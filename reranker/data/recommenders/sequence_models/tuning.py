@@ -202,8 +202,8 @@ class RecipeSearch:
         for rows in (self._sequences, [np.asarray(history) for history in self._lists.histories]):
             digest.update(np.array([len(row) for row in rows], dtype=np.int64).tobytes())
             digest.update(np.concatenate(rows).astype(np.int64).tobytes())
-        digest.update(self._lists.candidates.tobytes())
-        digest.update(self._lists.targets.tobytes())
+        for part in self._lists.parts():
+            digest.update(part)
         return digest.hexdigest()[:32]
 
 
