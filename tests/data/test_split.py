@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from reranker.config import NegativesMix, TrialConfig
 from reranker.data.assemble import RerankingData
+from reranker.data.candidates.first_stage import recommender
 from reranker.data.candidates.leak_guard import check_no_leak
 from reranker.data.example import Example
 from reranker.data.interactions import Interactions
@@ -302,6 +303,18 @@ def test_a_recommender_on_known_items_scores_them_as_one_that_has_no_others(tmp_
         whole = fitted(name, sequences, items, on_known=True).scores([[3, 0]])[0]
         assert np.allclose(whole[:30], alone)
         assert not whole[30:].any()
+
+
+def test_texts_of_later_items_do_not_tell_how_rare_a_word_is(tmp_path):
+    data = world(tmp_path, "x", 60)
+    sequences, ids = data.split.before("validation"), data.interactions.item_ids
+    colours = [f"{('red', 'blue')[place % 3 == 0]} {'door ' * (place % 4)}" for place in range(30)]
+    scores = []
+    for later in ("red", "blue door " * 9):
+        texts = [colours[int(item[1:])] if item.startswith("i") else later for item in ids]
+        scores.append(recommender("bm25", sequences, texts, None, on_known=True).scores([[3, 0], [7]])[:, :30])
+    assert np.array_equal(scores[0], scores[1])
+    assert np.ptp(scores[0]) > 0
 
 
 def test_the_demo_split_by_time_is_the_demo_split_leave_one_out(demo):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from reranker.data.interactions import Interactions
 from reranker.data.recommenders import sentence_encoder
 from reranker.data.recommenders.ranked_lists import RankedLists
 from reranker.data.recommenders.sentence_encoder import embeddings
-from reranker.data.recommenders.text_recommenders import LATEST, bm25, dense
+from reranker.data.recommenders.text_recommenders import LATEST, bm25, dense, words_of
 from reranker.data.split import split
 from reranker.data_config import DemoData
 from reranker.errors import EnvironmentFault, InputError
@@ -56,6 +57,21 @@ def test_bm25_is_its_formula_with_the_latest_texts_as_the_query():
         np.testing.assert_allclose(fitted.scores([history])[0], expected, atol=1e-12)
     assert LATEST == 3
     assert np.array_equal(fitted.scores_of([(2, 3, 4, 0, 1)], everything), fitted.scores_of([(4, 0, 1)], everything))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("हिन्दी फ़िल्में", ["हिन्दी", "फ़िल्में"]),  # vowels are marks on the letters before them
+        ("Cafe\u0301 CAF\u00c9", ["café", "café"]),  # two spellings of one word
+        ("ＡＢＣ ﬁne", ["abc", "fine"]),
+        ("ดีมาก", ["ดี", "ม", "า", "ก"]),  # written without spaces, as Japanese is
+        ("紅い扉・𠮷", ["紅", "い", "扉", "𠮷"]),
+        ("❤️ 👍 -", []),
+    ],
+)
+def test_words_are_whole_in_every_script(text, words):
+    assert words_of(text) == [unicodedata.normalize("NFKC", word) for word in words]
 
 
 def world(texts: list[str]) -> Interactions:

@@ -58,7 +58,7 @@ def recommender(
     if name in RECOMMENDERS:
         return fitted(name, sequences, len(texts), on_known=on_known)
     if name == "bm25":
-        return bm25(texts)
+        return bm25(texts, counts(sequences, len(texts)) > 0 if on_known else None)
     if dense_model is None:
         raise InputError([Fault("dense needs a sentence encoder", field="data.dense_model")])
     return dense(texts, dense_model)
