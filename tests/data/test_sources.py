@@ -395,6 +395,15 @@ def test_movielens_texts_are_made_of_title_genres_and_year(tmp_path, layout, gen
     assert data.item_texts == [f"The Matrix{between}1999", f"L'Ami\xe9{between}1995", f"Se7en{between}1995"]
 
 
+def test_a_movie_without_the_template_s_fields_is_told_by_them(tmp_path):
+    hundred_thousand(tmp_path / "ml")  # without a genre
+    with pytest.raises(InputError) as caught:
+        load(MovieLensData(path=tmp_path / "ml", min_user=3, min_item=1, item_text="{genres}"))
+    assert [(fault.line, fault.field, fault.rule) for fault in caught.value.faults] == [
+        (line, "genres", "must not be empty") for line in (1, 2, 3)
+    ]
+
+
 def test_the_flags_of_the_oldest_movielens_are_genres(tmp_path):
     hundred_thousand(tmp_path / "ml")
     items = tmp_path / "ml" / "u.item"

@@ -142,7 +142,8 @@ def _movies(file: TextFile, faults: FaultList, template: str | None) -> pd.DataF
     else:
         genres = table["genres"].str.replace("(no genres listed)", "", regex=False)
         fields["genres"] = genres.str.replace("|", ", ", regex=False)
-    return items_of(table["movieId"], fill(ItemTemplate.parse(template), fields), ("movieId", "title"), faults)
+    parsed = ItemTemplate.parse(template)
+    return items_of(table["movieId"], fill(parsed, fields), ("movieId", ", ".join(parsed.fields)), faults)
 
 
 _TITLE_AND_YEAR = re.compile(r"^(.*?)\s*(?:\((\d{4})(?:[-–]\d{0,4})?\))?\s*$", re.DOTALL)
