@@ -177,9 +177,28 @@ def test_a_first_stage_that_finds_nothing_says_what_to_change():
 def test_more_candidates_than_there_are_items_names_the_knob():
     few = world([0, 1, 2, 3], [3, 0, 4], items=5)
     assert [sorted(example.candidates) for example in retrieved(few, n=3)] == [[2, 3, 4], [0, 1, 2]]
-    with pytest.raises(InputError, match="1 users have fewer, user 'u0' has 3 of 5: lower it to 3") as caught:
+    with pytest.raises(InputError, match="1 user has fewer, user 'u0' has 3 of 5: lower it to 3") as caught:
         retrieved(few, n=4)
     assert caught.value.faults[0].field == "candidates"
+
+
+def test_no_number_of_candidates_is_advised_that_no_list_may_have():
+    nearly_all = world([0, 1, 2, 3], [3, 0, 4], items=5)
+    with pytest.raises(InputError) as caught:
+        CandidateSampler(nearly_all, split(nearly_all), "item_knn").evaluation_examples(
+            "validation", n=6, negatives="uniform", users=None, seed=0
+        )
+    assert caught.value.faults[0].hint.endswith("user 'u0' has 1 of 5: lower it to 2 or keep more items (min_item)")
+    all_of_it = world([0, 1, 2, 3], [3, 0, 2], items=4)
+    with pytest.raises(InputError) as caught:
+        CandidateSampler(all_of_it, split(all_of_it), "item_knn").evaluation_examples(
+            "validation", n=2, negatives="uniform", users=None, seed=0
+        )
+    told = "1 user has fewer, user 'u0' has 0 of 4: keep more items (min_item)"
+    assert (caught.value.faults[0].rule, caught.value.faults[0].hint) == (
+        "a list must find 1 item of the catalogue that its user never touched",
+        told,
+    )
 
 
 def test_a_catalogue_too_large_for_ease_is_refused_before_anything_is_fitted(monkeypatch):

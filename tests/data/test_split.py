@@ -191,7 +191,7 @@ def test_lists_hold_only_what_was_known_when_their_period_ended(tmp_path):
         ("u5", ["g"], "h"),
     ]
     assert training[0][2] == ["b", "g", "h"], "e is not known yet"
-    with pytest.raises(InputError, match=r"1 users have fewer, user 'u1' has 2 of 6: lower it to 3"):
+    with pytest.raises(InputError, match=r"1 user has fewer, user 'u1' has 2 of 6: lower it to 3"):
         data.training_examples(BARE, 0)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from reranker.config import TrialConfig
 from reranker.data.candidates.first_stage import NOTHING, HardNegatives, Retriever
 from reranker.data.candidates.leak_guard import check_no_leak
-from reranker.data.candidates.negatives import OPEN, Negatives
+from reranker.data.candidates.negatives import OPEN, Negatives, too_few
 from reranker.data.example import MISSING, Evaluated, Example, Part
 from reranker.data.hash_random import IntArray, Words, random_bits, sample, shuffled, uniform
 from reranker.data.interactions import Interactions, ItemCodes
@@ -368,10 +368,7 @@ class CandidateSampler:
             return
         left, user = items - int(seen.max()), self.interactions.user_ids[int(users[np.argmax(seen)])]
         rule = f"a retriever must find {n} items of the catalogue that are not in the user's history"
-        hint = (
-            f"{np.count_nonzero(items - seen < n)} users have fewer, user {user!r} has {left} of {items}: "
-            f"lower it to {left} or keep more items (min_item)"
-        )
+        hint = too_few(len(np.unique(users[items - seen < n])), user, left, items, left)
         raise InputError([Fault(rule, field="candidates", value=n, hint=hint)])
 
 

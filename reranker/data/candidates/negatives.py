@@ -13,6 +13,7 @@ from reranker.errors import Fault, InputError
 
 OPEN = -1  # an empty place in a list
 _ATTEMPTS = 30  # draws for one place before falling back to a draw from the items still allowed
+FEWEST_CANDIDATES = 2
 _PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
@@ -124,9 +125,20 @@ class Negatives:
         left = items - int(touched.max())
         user = self._interactions.user_ids[int(users[np.argmax(touched)])]
         short = len(np.unique(users[items - touched < count]))
-        rule = f"a list must find {count} items of the catalogue that its user never touched"
-        hint = (
-            f"{short} users have fewer, user {user!r} has {left} of {items}: "
-            f"lower it to {left + 1} or keep more items (min_item)"
-        )
+        rule = f"a list must find {count} item{'s' * (count > 1)} of the catalogue that its user never touched"
+        hint = too_few(short, user, left, items, left + 1)
         raise InputError([Fault(rule, field="candidates", value=count + 1, hint=hint)])
+
+
+def too_few(users: int, user: str, left: int, items: int, candidates: int) -> str:
+    """What to do where the catalogue has too few items for some users' lists.
+
+    Args:
+        users: how many these are.
+        user: one of those who have fewest.
+        left: items of the catalogue that can be in that user's list.
+        candidates: as many as a list of everybody can have.
+    """
+    lower = f"lower it to {candidates} or " if candidates >= FEWEST_CANDIDATES else ""
+    who = "1 user has" if users == 1 else f"{users} users have"
+    return f"{who} fewer, user {user!r} has {left} of {items}: {lower}keep more items (min_item)"
