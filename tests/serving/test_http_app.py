@@ -108,6 +108,11 @@ LIST = {"history": HISTORY, "candidates": CANDIDATES}
     ("path", "body", "message"),
     [
         ("/rank", {**LIST, "candidates": []}, "candidates: there must be at least one title"),
+        (
+            "/rank",
+            {**LIST, "candidate_images": ["a.png", None, None, None]},
+            "the body: must hold no images: their paths would be read on the server",
+        ),
         ("/rank", {**LIST, "candidates": None}, "candidates: must be a list"),
         ("/rank", {**LIST, "candidates": ["Silly Clown", 3]}, "candidates.1: must be text"),
         ("/rank", {"history": HISTORY}, "candidates: this must be given"),

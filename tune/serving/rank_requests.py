@@ -11,13 +11,14 @@ import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from reranker.ranking.list_ranker import Question, Ranking
 from reranker.ranking.rank_stream import as_records
 from reranker.storage.pydantic_faults import rule_of as field_rule
 
 _LINE_END = re.compile(r"\r\n|\n|\r")  # `splitlines` would also cut titles at U+2028 and others within them
+_IMAGES = ("history_images", "candidate_images")  # of lists that `reranker.rank` takes
 MOST_PERMUTATIONS = 64  # of one request: each costs as much as a list
 
 
@@ -49,6 +50,14 @@ class RankRequest(_Body):
         le=MOST_PERMUTATIONS,
         description="orders of the candidates to average over; left out: as in validation",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_images(cls, body: Any) -> Any:
+        """Of other fields that this service does not know none changes the answer; the paths of images do."""
+        if isinstance(body, dict) and any(body.get(name) is not None for name in _IMAGES):
+            raise ValueError("must hold no images: their paths would be read on the server")
+        return body
 
     def question(self) -> Question:
         """What the reranker is asked."""
