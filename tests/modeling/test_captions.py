@@ -17,6 +17,7 @@ from reranker.data.sources import demo
 from reranker.errors import EnvironmentFault, InputError
 from reranker.modeling.images import captions as module
 from reranker.modeling.images.captions import are_kept, check_captioner, have_captions
+from reranker.storage.cache_folder import cache_folder
 from reranker.training.sft import fine_tune
 from tests.captioner import make_captioner
 from tests.pictures import noise, shop
@@ -119,6 +120,22 @@ def test_a_kill_costs_no_caption_that_was_made(tmp_path, captioner, monkeypatch)
         have_captions(prepared(tmp_path, captioner))
     have_captions(prepared(tmp_path, captioner))
     assert calls == [2, 2, 2, 2, 1], "four were kept, three were missing"
+
+
+def test_a_damaged_line_costs_its_own_caption_once(tmp_path, captioner, monkeypatch):
+    have_captions(prepared(tmp_path, captioner))
+    (kept,) = (cache_folder() / "captions").glob("*.jsonl")
+    lines = kept.read_bytes().split(b"\n")
+    kept.write_bytes(b"\n".join([*lines[:2], b"\0" * len(lines[2]), *lines[3:]]))
+    again = prepared(tmp_path, captioner)
+    real, calls = module._Captioner.describe, []
+    monkeypatch.setattr(module._Captioner, "describe", lambda s, images: calls.append(len(images)) or real(s, images))
+    have_captions(again)
+    assert calls == [1]
+    monkeypatch.setattr(module, "_Captioner", lambda model: pytest.fail("loaded again"))
+    last = prepared(tmp_path, captioner)
+    have_captions(last)
+    assert last.captions == again.captions
 
 
 def test_other_weights_write_captions_of_their_own(tmp_path, captioner):

@@ -29,7 +29,7 @@ from reranker.modeling.checkpoints.model_names import MODELS, is_hub_id
 from reranker.modeling.checkpoints.vision_models import READS_IMAGES, reads_images
 from reranker.modeling.device import best_device, computes_in_bf16
 from reranker.modeling.model_loading import from_pretrained
-from reranker.storage.atomic_files import append_line, read_lines
+from reranker.storage.atomic_files import append_line, sound_lines
 from reranker.storage.cache_folder import cache_folder
 from reranker.storage.file_permissions import make_folder
 
@@ -205,9 +205,9 @@ def _place(folder: Path) -> Path:
 
 
 def _kept(place: Path) -> dict[str, str]:
-    """The captions that are kept there, by the hash of the image; none if the file is missing or damaged."""
+    """The captions that are kept there, by the hash of the image; none if the file is missing, and no damaged line."""
     with contextlib.suppress(EnvironmentFault):
-        return {line["image"]: line["caption"] for line in read_lines(place)}
+        return {line["image"]: line["caption"] for line in sound_lines(place, {"image": str, "caption": str})[0]}
     return {}
 
 
