@@ -18,7 +18,7 @@ from reranker.data.images.item_images import opened
 from reranker.data.sources import load
 from reranker.data_config import TablesData
 from reranker.errors import EnvironmentFault, InputError
-from reranker.storage.limits import IMAGE_BYTES
+from reranker.storage.limits import IMAGE_BYTES, IMAGE_PIXELS
 from tests.pictures import COLOURS, draw, serving, shop
 from tune.study_file.study import Study
 
@@ -174,6 +174,17 @@ def test_what_was_opened_once_is_not_opened_again(tmp_path, monkeypatch):
     note = load(config).images
     monkeypatch.setattr(module, "opened", lambda data: pytest.fail("opened again"))
     assert load(config).images == note
+
+
+def test_a_verdict_is_not_kept_when_a_limit_is_raised(tmp_path, monkeypatch):
+    draw(tmp_path / "good.png")
+    monkeypatch.setenv(IMAGE_PIXELS.variable, "1000")
+    with pytest.raises(InputError, match="an image must have at most 1,000 pixels"):
+        load(shop(tmp_path, dict.fromkeys("abc", "good.png")))
+    monkeypatch.delenv(IMAGE_PIXELS.variable)
+    images = load(shop(tmp_path, dict.fromkeys("abc", "good.png"))).images
+    assert images is not None
+    assert images.sizes == ((64, 48),) * 3
 
 
 def test_a_column_that_is_not_there_is_a_fault_of_the_file(tmp_path):

@@ -39,7 +39,7 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _AT_ONCE = 8  # files
 _SHOWN_FAULTS = 20
 _SHOWN_RULES = 4
-_VERSION = 1  # of the checks: verdicts of another version are not used
+_VERSION = 1  # of the checks: verdicts of another version, or by other limits, are not used
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,8 @@ def _checked(images: Sequence[_Found], pool: ThreadPoolExecutor) -> list[_Found]
     paths = {image.hash: image.path for image in images if image.path is not None}
     if not paths:
         return list(images)
-    key = hashlib.sha256("\n".join([str(_VERSION), *sorted(paths)]).encode()).hexdigest()[:32]
+    judged_by = [_VERSION, IMAGE_BYTES.most, IMAGE_PIXELS.most]
+    key = hashlib.sha256("\n".join([*map(str, judged_by), *sorted(paths)]).encode()).hexdigest()[:32]
     kept = cache_folder() / "images" / f"{key}.json"
     verdicts: dict[str, list[Any]] | None = None
     with suppress(DamagedFile):
