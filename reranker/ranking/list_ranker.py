@@ -15,7 +15,7 @@ import numpy as np
 from reranker.calibration import AS_SCORED, Adjustment
 from reranker.config import LETTERS, TrialConfig, build_trial_config
 from reranker.data.example import Example
-from reranker.data.images.item_images import ItemImages, given_images
+from reranker.data.images.item_images import ItemImages, given_images, how_to_raise
 from reranker.data.item_token_cache import EMPTY_TITLE, PassingTitles
 from reranker.data.recommenders.collaborative_scores import TitleScores
 from reranker.errors import Fault, InputError, RerankerError, TrainingError, json_kind
@@ -287,7 +287,9 @@ class ListRanker(ABC):
             else:
                 _, rules = given_images(images)
                 faults += [
-                    Fault(rule, field=name, value=image) for image, rule in zip(images, rules, strict=True) if rule
+                    Fault(rule, field=name, value=image, hint=how_to_raise(rule))
+                    for image, rule in zip(images, rules, strict=True)
+                    if rule
                 ]
         return faults
 

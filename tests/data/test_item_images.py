@@ -179,8 +179,13 @@ def test_what_was_opened_once_is_not_opened_again(tmp_path, monkeypatch):
 def test_a_verdict_is_not_kept_when_a_limit_is_raised(tmp_path, monkeypatch):
     draw(tmp_path / "good.png")
     monkeypatch.setenv(IMAGE_PIXELS.variable, "1000")
-    with pytest.raises(InputError, match="an image must have at most 1,000 pixels"):
+    with pytest.raises(InputError, match="an image must have at most 1,000 pixels") as caught:
         load(shop(tmp_path, dict.fromkeys("abc", "good.png")))
+    how = f"the variable {IMAGE_PIXELS.variable} raises that"
+    assert caught.value.faults[0].hint.startswith(f"{how}; data.images.missing: text")
+    counted = load(shop(tmp_path, dict.fromkeys("abc", "good.png"), images={"missing": "text"})).images
+    assert counted is not None
+    assert counted.note.endswith(f"3 × an image must have at most 1,000 pixels ({how})")
     monkeypatch.delenv(IMAGE_PIXELS.variable)
     images = load(shop(tmp_path, dict.fromkeys("abc", "good.png"))).images
     assert images is not None

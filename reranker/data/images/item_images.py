@@ -134,6 +134,11 @@ def given_images(cells: Sequence[str | None]) -> tuple[ItemImages, list[str]]:
     return images, [image.rule for image in resolved]
 
 
+def how_to_raise(rule: str) -> str:
+    """What raises the limit that a rule tells; empty for other rules."""
+    return next((limit.hint for limit in (IMAGE_BYTES, IMAGE_PIXELS) if rule == limit.rule("an image")), "")
+
+
 class _Limit(Exception):
     """A limit that an image breaks."""
 
@@ -183,7 +188,10 @@ def item_images(cells: Sequence[ImageCell], source: ImageSource, table: Path, co
     broken = [(cell, image.rule) for cell, image in zip(cells, resolved, strict=True) if image.rule]
     if broken and source.missing == "error":
         hint = "data.images.missing: text reads such items as text; data.images.fetch: true gets addresses"
-        faults = [Fault(rule, str(table), cell.line, column, cell.text, hint) for cell, rule in broken[:_SHOWN_FAULTS]]
+        faults = [
+            Fault(rule, str(table), cell.line, column, cell.text, "; ".join(filter(None, [how_to_raise(rule), hint])))
+            for cell, rule in broken[:_SHOWN_FAULTS]
+        ]
         raise InputError(faults, total=len(broken))
     return ItemImages(
         tuple(None if image.rule else image.path for image in resolved),
@@ -198,7 +206,10 @@ def _note(items: int, rules: Counter[str]) -> str:
     note = f"images: {items - rules.total()} of {items} items have one"
     if not rules:
         return note
-    shown = [f"{count} × {rule}" for rule, count in rules.most_common(_SHOWN_RULES)]
+    shown = [
+        f"{count} × {rule}{f' ({how})' if (how := how_to_raise(rule)) else ''}"
+        for rule, count in rules.most_common(_SHOWN_RULES)
+    ]
     others = "; …" * (len(rules) > _SHOWN_RULES)
     return f"{note}; the others are read as text: {'; '.join(shown)}{others}"
 
