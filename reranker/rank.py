@@ -90,7 +90,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--candidates", nargs="+", metavar="TITLE", help="all different")
     for name in ("history", "candidate"):
         parser.add_argument(
-            f"--{name}-images", nargs="+", metavar="FILE", help=f"of each {name} title, for image_mode: raw_image"
+            f"--{name}-images",
+            nargs="+",
+            metavar="FILE",
+            help=f"of each {name} title, '' for one without, for image_mode: raw_image",
         )
     parser.add_argument(
         "--jsonl",

@@ -14,7 +14,7 @@ from PIL import Image
 
 from reranker.data.assemble import RerankingData
 from reranker.data.images import item_images as module
-from reranker.data.images.item_images import opened
+from reranker.data.images.item_images import given_images, opened
 from reranker.data.sources import load
 from reranker.data_config import TablesData
 from reranker.errors import EnvironmentFault, InputError
@@ -190,6 +190,12 @@ def test_a_verdict_is_not_kept_when_a_limit_is_raised(tmp_path, monkeypatch):
     images = load(shop(tmp_path, dict.fromkeys("abc", "good.png"))).images
     assert images is not None
     assert images.sizes == ((64, 48),) * 3
+
+
+def test_a_title_is_asked_of_without_an_image_by_none_or_a_blank(tmp_path):
+    images, rules = given_images([None, "", " ", str(draw(tmp_path / "a.png"))])
+    assert rules == [""] * 4
+    assert [path is not None for path in images.paths] == [False, False, False, True]
 
 
 def test_a_column_that_is_not_there_is_a_fault_of_the_file(tmp_path):

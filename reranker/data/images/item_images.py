@@ -117,13 +117,13 @@ def opened(content: bytes) -> ImageType:
 
 
 def given_images(cells: Sequence[str | None]) -> tuple[ItemImages, list[str]]:
-    """Images that are given with a question, as paths from the current folder; None for an item without one.
+    """Images that are given with a question, as paths from the current folder; None or blank for an item without one.
 
     Returns:
         The images, and for each of them the rule that it breaks, empty if it opens.
     """
     source = ImageSource(missing="text")
-    resolved = [_Found() if cell is None else _found(cell, source, Path()) for cell in cells]
+    resolved = [_found(cell, source, Path()) if cell and cell.strip() else _Found() for cell in cells]
     resolved = [_judged(image, *_verdict(image.path)) if image.path else image for image in resolved]
     images = ItemImages(
         tuple(None if image.rule else image.path for image in resolved),
