@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from reranker.errors import Fault, InputError, nearest
-from reranker.storage.pydantic_faults import meant_by, rule_of
+from reranker.storage.pydantic_faults import meant_by, names_at, rule_of
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 MOST_CANDIDATES = 10_000
@@ -414,6 +414,9 @@ def validation_faults(
         if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
             hint = nearest(str(item["loc"][-1]), model.model_fields)
             faults.append(Fault("there is no such knob", file, line, field, hint=hint))
+        elif item["type"] == "extra_forbidden":
+            hint = nearest(str(item["loc"][-1]), names_at(model, item["loc"][:-1]))
+            faults.append(Fault(rule_of(item), file, line, field, hint=hint))
         else:
             value = None if item["type"] == "missing" or isinstance(item["input"], dict) else item["input"]
             faults.append(Fault(rule_of(item), file, line, field, value, meant_by(item)))

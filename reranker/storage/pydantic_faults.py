@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel
 
 from reranker.errors import close_to
 
@@ -55,6 +57,15 @@ def meant_by(error: Mapping[str, Any]) -> str:
     if error["type"] != "literal_error":
         return ""
     return close_to(str(error["input"]), re.findall(r"'([^']*)'", error["ctx"]["expected"]))
+
+
+def names_at(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    """The fields that may stand at a place within a model: its own, or those of a model that is in one of them."""
+    for name in place:
+        annotation = model.model_fields[str(name)].annotation if str(name) in model.model_fields else None
+        kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        model = next((kind for kind in kinds if issubclass(kind, BaseModel)), model)
+    return list(model.model_fields)
 
 
 def _shown(value: object) -> str:

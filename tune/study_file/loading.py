@@ -15,22 +15,16 @@ from reranker.config import model_of_method
 from reranker.data.baselines.baseline_plan import NO_MODEL
 from reranker.data_config import ENCODER, POINTWISE, DataConfig, absolute_paths
 from reranker.errors import Fault, InputError, nearest
-from reranker.storage.pydantic_faults import meant_by, rule_of
+from reranker.storage.pydantic_faults import meant_by, names_at, rule_of
 from reranker.storage.yaml_lines import Document, Location, from_mapping, override, read
 from tune.study_file.dimensions import KNOBS, NO_KNOB, Dimension, mapping_of, names_of, reach
 from tune.study_file.distributions import FloatRange
-from tune.study_file.settings import MOST_TRIALS, Asha, Resources, StudyFile, StudySettings
+from tune.study_file.settings import MOST_TRIALS, StudyFile, StudySettings
 from tune.study_file.space import always_broken, check_ends, check_knobs, check_when, in_order, read_dimension
 from tune.study_file.start_points import points_of, read_start_point
 from tune.study_file.study import DECAYING, Study
 
 _DATA = {model.model_fields["source"].default: model for model in get_args(get_args(DataConfig)[0])}
-_SECTIONS: dict[Location, type[BaseModel]] = {
-    (): StudyFile,
-    ("study",): StudySettings,
-    ("study", "asha"): Asha,
-    ("resources",): Resources,
-}
 
 
 def load(
@@ -169,12 +163,13 @@ def _parse_sections(document: Document) -> StudyFile | None:
     except ValidationError as error:
         for item in error.errors():
             kind, at, value, hint = item["type"], item["loc"], item["input"], ""
+            within: tuple[type[BaseModel], Location]
             if at[0] == "data" and len(at) > 1:  # pydantic puts the source behind it, which is no part of the place
-                siblings, at = _DATA[at[1]], ("data", *at[2:])
+                within, at = (_DATA[at[1]], at[2:-1]), ("data", *at[2:])
             else:
-                siblings = _SECTIONS.get(at[:-1], StudyFile)
+                within = (StudyFile, at[:-1])
             if kind == "extra_forbidden":
-                value, hint = None, nearest(str(at[-1]), siblings.model_fields)
+                value, hint = None, nearest(str(at[-1]), names_at(*within))
             elif kind.startswith("union_tag"):
                 at, value = ("data", "source"), item.get("ctx", {}).get("tag")
                 hint = nearest(str(value), _DATA)

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from reranker.config import TrialConfig
 from reranker.errors import InputError, nearest
-from reranker.storage.pydantic_faults import meant_by, rule_of
+from reranker.storage.pydantic_faults import meant_by, names_at, rule_of
 from reranker.storage.yaml_lines import Document, Location
 from tune.study_file.dimensions import KNOBS, NO_KNOB, Dimension, is_number, mapping_of, names_of, reach
 from tune.study_file.distributions import Choice, Distribution, FloatRange, IntRange, RatioOf
@@ -250,9 +250,13 @@ def check_knobs(
         for item in error.errors():
             of_several = not item["loc"] and at[0] != "fixed" and rule_of(item) not in told
             if of_several or (item["loc"] and item["loc"][0] in about):
-                value = None if isinstance(item["input"], dict) else item["input"]
+                value, hint, place = None if isinstance(item["input"], dict) else item["input"], meant_by(item), at
+                if (names := names_at(TrialConfig, item["loc"][:-1])) and item["type"] == "extra_forbidden":
+                    value, hint, place = None, nearest(str(item["loc"][-1]), names), (*at, *item["loc"][1:])
+                elif len(item["loc"]) > 1 and item["loc"][-1] in names:  # no kind of value, as pydantic tells of unions
+                    place = (*at, *item["loc"][1:])
                 knob = f"{item['loc'][0]}: " if len(about) > 1 and item["loc"] else ""
-                document.faults.append(document.fault(at, f"{prefix}{knob}{rule_of(item)}", value, meant_by(item)))
+                document.faults.append(document.fault(place, f"{prefix}{knob}{rule_of(item)}", value, hint))
     if "model" in about and isinstance(values["model"], str) and values["model"]:
         try:
             check_model(values["model"])
