@@ -261,13 +261,13 @@ class RerankingData:
         """
         images = self.interactions.images
         if mode != "text" and images is None:
-            rule = f"image_mode: {mode} needs images of the items"
+            rule = f"{mode} needs images of the items"
             hint = "data: {source: tables, images: {column: …}} names the column that has their paths"
             if isinstance(self.config, AmazonData):
                 hint = "data.images: {fetch: true} gets those whose addresses the metadata have"
             raise InputError([Fault(rule, field="image_mode", value=mode, hint=hint)])
         if mode == "caption" and (images is None or images.caption_model is None):
-            rule = "image_mode: caption needs a model that describes images"
+            rule = "caption needs a model that describes images"
             hint = "data.images.caption_model, such as Salesforce/blip-image-captioning-base"
             raise InputError([Fault(rule, field="image_mode", value=mode, hint=hint)])
 

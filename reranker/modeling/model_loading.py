@@ -93,9 +93,7 @@ def check_reads(config: TrialConfig, described: PreTrainedConfig) -> None:
         InputError: the configuration has images read, and the model reads none.
     """
     if config.image_mode == "raw_image" and not reads_images(described):
-        rule = (
-            f"image_mode: raw_image needs a model that reads images; {config.model} ({described.model_type}) does not"
-        )
+        rule = f"raw_image needs a model that reads images; {config.model} ({described.model_type}) does not"
         hint = "qwen3vl-2b, qwen3vl-4b and qwen3vl-8b do; with image_mode: caption any model reads what is seen in them"
         raise InputError([Fault(rule, field="image_mode", value="raw_image", hint=hint)])
 
