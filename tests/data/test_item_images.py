@@ -222,6 +222,16 @@ def test_addresses_are_fetched_once_where_asked_for(tmp_path, monkeypatch):
     assert asked.count("/a.png") == 1
 
 
+def test_an_address_of_several_items_is_asked_for_once(tmp_path):
+    drawn = draw(tmp_path / "a.png").read_bytes()
+    with serving({"/none.png": drawn}) as (at, asked):
+        cells = {f"i{number}": f"{at}/{'none' if number % 2 else 'gone'}.png" for number in range(12)}
+        images = load(shop(tmp_path, cells, images={"fetch": True, "missing": "text"})).images
+    assert images is not None
+    assert images.note.startswith("images: 6 of 12 items have one; the others are read as text: 6 × an image must be")
+    assert sorted(asked) == ["/gone.png", "/none.png"]
+
+
 def test_an_address_is_asked_for_as_browsers_write_it(tmp_path):
     drawn = draw(tmp_path / "a.png").read_bytes()
     written = ["/%C3%A9t%C3%A9%202.png", "/50%25.png?size=a%20b"]

@@ -183,8 +183,9 @@ def item_images(cells: Sequence[ImageCell], source: ImageSource, table: Path, co
         InputError: with `missing: error`, every image that is missing or does not open.
     """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        resolved = list(pool.map(lambda cell: _found(cell.text.strip(), source, table.parent), cells))
-        resolved = _checked(resolved, pool)
+        texts = dict.fromkeys(cell.text.strip() for cell in cells)  # one for all, where shops have a picture of none
+        found = dict(zip(texts, pool.map(lambda text: _found(text, source, table.parent), texts), strict=True))
+        resolved = _checked([found[cell.text.strip()] for cell in cells], pool)
     broken = [(cell, image.rule) for cell, image in zip(cells, resolved, strict=True) if image.rule]
     if broken and source.missing == "error":
         hint = "data.images.missing: text reads such items as text; data.images.fetch: true gets addresses"
