@@ -122,3 +122,12 @@ def first_line(error: BaseException) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def minutes_or_seconds(seconds: float) -> str:
+    """A duration in a sentence: no minute that is a few seconds reads as 0 minutes.
+
+    >>> minutes_or_seconds(3.25), minutes_or_seconds(90)
+    ('3.2 s', '1.5 minutes')
+    """
+    return f"{seconds:.2g} s" if seconds < 60 else f"{seconds / 60:.1f} minutes"

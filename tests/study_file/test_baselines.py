@@ -79,7 +79,7 @@ def test_a_baseline_without_the_time_for_an_epoch_is_left_out(tmp_path):
     study = study_of("popularity", "sasrec", baseline_minutes=1e-9)
     folder = begin_study(study, sealed(study), tmp_path)
     assert folder.baselines() == ["popularity"]
-    assert folder.left_out_baselines()["sasrec"].endswith("and 0.0 minutes were given")
+    assert folder.left_out_baselines()["sasrec"].endswith("and 6e-08 s were given")
 
 
 @pytest.mark.usefixtures("quick")

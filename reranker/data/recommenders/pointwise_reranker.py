@@ -16,7 +16,7 @@ from reranker.data.item_token_cache import Catalogue
 from reranker.data.recommenders.hub_model import HubModel
 from reranker.data.recommenders.linear_recommenders import FloatArray, History, IntArray
 from reranker.data_config import POINTWISE
-from reranker.errors import EnvironmentFault, first_line
+from reranker.errors import EnvironmentFault, first_line, minutes_or_seconds
 from reranker.pointwise_question import about, answer_tokens, question_form
 
 LATEST = 10  # items of the history that the question holds
@@ -93,7 +93,7 @@ class PointwiseReranker:
                 warm = now  # the first list takes longer
             expected = (warm - began) + (now - warm) / max(1, row) * (len(histories) - 1)
             if now - began > most_s or (row == _PROBED and expected > most_s):
-                raise TooSlow(f"it takes about {expected / 60:.0f} minutes on this machine")
+                raise TooSlow(f"it takes about {minutes_or_seconds(expected)} on this machine")
             if now - said > _SAID_S:
                 say(f"pointwise: {row + 1} of {len(histories)} lists")
                 said = now

@@ -24,7 +24,7 @@ from reranker.data.interactions import ItemCodes
 from reranker.data.recommenders.ranked_lists import RankedLists
 from reranker.data.recommenders.sequence_models.networks import Recipe
 from reranker.data.recommenders.sequence_models.training import OutOfTime, SequenceTraining
-from reranker.errors import EnvironmentFault, RerankerError
+from reranker.errors import EnvironmentFault, RerankerError, minutes_or_seconds
 from reranker.metrics import Ranks, values_of
 from reranker.storage.atomic_files import DamagedFile, read_json, write_json
 from reranker.storage.cache_folder import cache_folder
@@ -179,7 +179,9 @@ class RecipeSearch:
                 loss = training.train_epoch(self._until)
             except OutOfTime as reached:
                 whole = (time.monotonic() - started) / reached.share
-                self._trouble = f"an epoch takes {_minutes(whole)}, and {_minutes(self._seconds)} were given"
+                self._trouble = (
+                    f"an epoch takes {minutes_or_seconds(whole)}, and {minutes_or_seconds(self._seconds)} were given"
+                )
                 break
             if not math.isfinite(loss):
                 self._trouble = "its loss is no number any more"
@@ -219,7 +221,3 @@ def _stored(path: Path, recipe: Recipe) -> TrainedRecipe | None:
         return None
     ranks = Ranks(np.array(facts["greater"], dtype=np.int64), np.array(facts["ties"], dtype=np.int64))
     return TrainedRecipe(recipe, facts["epochs"], facts["value"], ranks, facts["seconds"])
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.1f} minutes"
