@@ -147,6 +147,17 @@ def test_in_a_full_evaluation_it_reranks_the_lists_as_a_model_does(model):
     assert sorted(rank for rank in ranks.greater.tolist() if rank >= CONFIG.candidates) == sorted(missed)
 
 
+def test_a_model_that_answers_with_no_number_is_a_sentence_and_not_beaten(model, tmp_path):
+    broken = Qwen3ForCausalLM.from_pretrained(model)
+    with torch.no_grad():
+        broken.lm_head.weight[:] = math.nan
+    broken.save_pretrained(tmp_path)
+    PreTrainedTokenizerFast.from_pretrained(model).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="the model must answer with finite numbers") as told:
+        PointwiseReranker(str(tmp_path), TEXTS).scores([(0,)], np.array([[1, 2]]), 60, print)
+    assert told.value.faults[0].field == "data.pointwise_model"
+
+
 def test_without_the_time_for_it_it_is_left_out(model):
     data = RerankingData.prepare(DemoData(users=40, pointwise_model=model))
     baselines = data.baselines(CONFIG, "validation", BaselinePlan(("pointwise",), minutes=1e-9))

@@ -162,6 +162,19 @@ def test_embeddings_are_computed_once_and_again_if_the_file_is_damaged(encoder, 
 
 
 @pytest.mark.usefixtures("own_cache")
+def test_an_encoder_of_which_a_weight_is_no_number_is_a_sentence(encoder, tmp_path):
+    model = BertModel.from_pretrained(encoder)
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight[7] = math.nan  # of wine
+    model.save_pretrained(tmp_path)
+    BertTokenizerFast.from_pretrained(encoder).save_pretrained(tmp_path)
+    assert np.isfinite(embeddings(str(tmp_path), ["the red door"])).all()
+    with pytest.raises(InputError, match="the encoder must turn texts into finite numbers") as told:
+        embeddings(str(tmp_path), SHOWN)
+    assert told.value.faults[0].field == "data.dense_model"
+
+
+@pytest.mark.usefixtures("own_cache")
 def test_a_dense_first_stage_takes_its_embeddings_along(encoder, monkeypatch):
     data = RerankingData.prepare(
         DemoData(users=60, candidate_mode="retrieval", retriever="dense", dense_model=str(encoder))

@@ -78,7 +78,7 @@ class PointwiseReranker:
 
         Raises:
             TooSlow: it takes longer.
-            InputError: the model can't be asked so.
+            InputError: the model can't be asked so, or its answers are no numbers.
             EnvironmentFault: it does not fit the GPU's memory.
         """
         import torch
@@ -122,7 +122,10 @@ class PointwiseReranker:
             if isinstance(error, torch.OutOfMemoryError):
                 raise EnvironmentFault(f"the model {self._named.name!r} does not fit the GPU's memory") from error
             raise self._named.fault(f"the model must continue a text that it has read: {first_line(error)}") from error
-        return np.concatenate(parts)
+        odds = np.concatenate(parts)
+        if not np.isfinite(odds).all():  # such targets would rank last, as though the model had been beaten
+            raise self._named.fault("the model must answer with finite numbers; some of its are NaN or infinite")
+        return odds
 
     def _answered(self, read: Any, length: int, rows: list[list[int]]) -> FloatArray:
         """The log-odds behind each row, all of them behind the same text."""

@@ -77,6 +77,8 @@ def _embedded(encoder: PreTrainedModel, named: HubModel, texts: Sequence[str]) -
     except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise named.fault(f"the encoder must turn texts into a state for each token: {first_line(error)}") from error
     embedded = np.concatenate(parts)
+    if not np.isfinite(embedded).all():
+        raise named.fault("the encoder must turn texts into finite numbers; some of its are NaN or infinite")
     made = np.empty_like(embedded)
     made[order] = embedded
     return made
@@ -89,9 +91,9 @@ def _sample(encoder: PreTrainedModel) -> bytes:
 
 
 def _stored(path: os.PathLike[str]) -> NDArray[np.float32] | None:
-    """What was kept; None if there is nothing, or if it is damaged."""
+    """What was kept; None if there is nothing, or if it can't be used."""
     try:
         stored: NDArray[np.float32] = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    return stored if stored.dtype == np.float32 and stored.ndim == 2 else None
+    return stored if stored.dtype == np.float32 and stored.ndim == 2 and np.isfinite(stored).all() else None
