@@ -175,6 +175,15 @@ def test_an_encoder_of_which_a_weight_is_no_number_is_a_sentence(encoder, tmp_pa
 
 
 @pytest.mark.usefixtures("own_cache")
+def test_another_tokenizer_makes_other_embeddings_of_the_same_weights(encoder, tmp_path):
+    BertModel.from_pretrained(encoder).save_pretrained(tmp_path)
+    words = (encoder / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    (tmp_path / "vocab.txt").write_text("\n".join([*words[:5], *reversed(words[5:])]), encoding="utf-8")
+    BertTokenizerFast(vocab=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    assert not np.allclose(embeddings(str(encoder), SHOWN), embeddings(str(tmp_path), SHOWN))
+
+
+@pytest.mark.usefixtures("own_cache")
 def test_a_dense_first_stage_takes_its_embeddings_along(encoder, monkeypatch):
     data = RerankingData.prepare(
         DemoData(users=60, candidate_mode="retrieval", retriever="dense", dense_model=str(encoder))

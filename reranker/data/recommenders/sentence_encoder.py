@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,13 +39,15 @@ def embeddings(model: str, texts: Sequence[str]) -> NDArray[np.float32]:
     """
     named = encoder_of(model)
     encoder = named.whole("AutoModel", may_lack="pooler")  # which is not used
+    tokenizer = named.loaded("AutoTokenizer")
     digest = hashlib.sha256(_sample(encoder) + bytes([MOST_TOKENS]))
+    digest.update(repr(_tokens(named, tokenizer, texts[:: max(1, len(texts) // 64)])).encode())
     for text in texts:
         digest.update(text.encode() + b"\0")
     path = cache_folder() / "embeddings" / f"{digest.hexdigest()}.npy"
     if (stored := _stored(path)) is not None and len(stored) == len(texts):
         return stored
-    made = _embedded(encoder, named, texts)
+    made = _embedded(encoder, named, tokenizer, texts)
     buffer = io.BytesIO()
     np.save(buffer, made, allow_pickle=False)
     with contextlib.suppress(EnvironmentFault):  # then they are computed again, if need be
@@ -58,10 +60,18 @@ def encoder_of(model: str) -> HubModel:
     return HubModel(model, "encoder", "data.dense_model", ENCODER)
 
 
-def _embedded(encoder: PreTrainedModel, named: HubModel, texts: Sequence[str]) -> NDArray[np.float32]:
+def _tokens(named: HubModel, tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Of some texts: with the same weights, another tokenizer makes other embeddings."""
+    try:
+        ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=MOST_TOKENS)["input_ids"]
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise named.fault(f"the encoder must turn texts into tokens: {first_line(error)}") from error
+    return ids
+
+
+def _embedded(encoder: PreTrainedModel, named: HubModel, tokenizer: Any, texts: Sequence[str]) -> NDArray[np.float32]:
     import torch
 
-    tokenizer = named.loaded("AutoTokenizer")
     encoder = encoder.float().eval()
     order = sorted(range(len(texts)), key=lambda text: len(texts[text]))  # so that little is padded
     parts: list[NDArray[np.float32]] = []
