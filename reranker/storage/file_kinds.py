@@ -21,6 +21,7 @@ _KINDS = (
     (b"<html", "it is a web page: what was to be fetched is not there, or asks for a login"),
     (b"version https://git-lfs", "it is a pointer of Git LFS: git lfs pull fetches the file"),
 )
+OTHER_MARKS = (";", "\t", "|")  # that tables are written with, in place of commas
 _LONGEST = max(len(start) for start, _ in _KINDS)
 
 

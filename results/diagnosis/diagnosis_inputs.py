@@ -7,7 +7,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import numpy as np
 from scipy import stats
@@ -16,8 +17,8 @@ from reranker.config import TrialConfig
 from reranker.data.baselines.baseline_ranks import COLLABORATIVE
 from reranker.errors import EnvironmentFault, Fault, InputError, nearest
 from reranker.metrics import METRIC_NAMES, METRICS, Picks, chance
-from reranker.report_figures import on_all_lists, scored_share
-from reranker.storage.file_kinds import what_it_is
+from reranker.report_figures import SCORED_SHARE, on_all_lists, scored_share
+from reranker.storage.file_kinds import OTHER_MARKS, what_it_is
 from results.leaderboard import LEFT_OUT, REASON
 from results.statistics.comparison import Comparison, compare
 from results.statistics.learning_summary import ZERO_SHOT, Naming
@@ -26,9 +27,20 @@ from results.statistics.segments import Segments, segments
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 
 _RANKED_BY = ("ndcg_at_10", *(name for name in METRIC_NAMES if name != "ndcg_at_10"), "val_loss")
-_FIGURES = (*METRIC_NAMES, "train_loss", "val_loss", "label_mass", "titles_found", "titles_asked", "hit", "seconds")
+_SHARES = (*METRIC_NAMES, "label_mass", "titles_found", "hit", SCORED_SHARE)
+_FIGURES = (*_SHARES, "train_loss", "val_loss", "titles_asked", "seconds")
+_KINDS = ("trial", "baseline", "chance")
 _TEXTS = ("rank", "name", "kind", "status", "epoch", REASON)  # columns of a leaderboard that are no figures
 _APPLIED = {"optimizer_steps": "applied/optimizer_steps"}
+_FROM_ZERO = ("train_loss", "val_loss", "titles_asked", *_APPLIED, *_APPLIED.values())
+_NUMBERS = {
+    *(*_FIGURES, *_FROM_ZERO, "applied/learning_rate"),
+    *(
+        name
+        for name, knob in TrialConfig.model_fields.items()
+        if {*(get_args(knob.annotation) or (knob.annotation,))} <= {int, float, NoneType}
+    ),
+}
 _GAINS: dict[str, Callable[[int], float]] = {
     "recall": lambda rank: 1.0,
     "ndcg": lambda rank: 1 / math.log2(rank + 1),
@@ -315,10 +327,11 @@ def read_table(path: Path, *, users: int, candidates: int) -> DiagnosisInputs:
         raise InputError([Fault("the file must be CSV, in UTF-8", str(path), hint=hint)]) from None
     faults = [Fault("must be at least 1", field="--users", value=users)] if users < 1 else []
     faults += [Fault("must be at least 2", field="--candidates", value=candidates)] if candidates < 2 else []
-    faults += _table_faults(str(path), columns, rows)
+    faults += _table_faults(str(path), columns, rows, candidates)
     if faults:
         raise InputError(faults)
-    metric = next(metric for metric in _RANKED_BY if metric in columns)
+    told = [name for name in _RANKED_BY if any(row.get(name) for _, row in rows if _is_run(row))]
+    metric = next(name for name in (*told, *_RANKED_BY) if name in columns)
     runs, failed, baselines = [], [], {}
     for line, row in rows:
         figures = {_APPLIED.get(name, name): _value(name, text) for name, text in row.items() if text}
@@ -326,43 +339,71 @@ def read_table(path: Path, *, users: int, candidates: int) -> DiagnosisInputs:
             continue
         if row.get("kind") == "baseline":
             baselines[row.get("name") or f"the one in line {line}"] = figures
-        elif metric not in figures and row.get("kind") != "chance":
+        elif _is_run(row) and metric not in figures:
             failed.append(StoredTrial(line, {}, TrialStatus.FAILED, "", []))
-        elif row.get("kind") != "chance":
+        elif _is_run(row):
             runs.append(figures)
     inputs = DiagnosisInputs.of_table(runs, users=users, candidates=candidates, metric=metric)
     return replace(inputs, failed=failed, references=baselines)
 
 
-def _table_faults(file: str, columns: list[str], rows: list[tuple[int, dict[str, Any]]]) -> list[Fault]:
-    known_columns = {
-        *_FIGURES,
-        *_APPLIED,
-        *_APPLIED.values(),
-        "applied/learning_rate",
-        *_TEXTS,
-        *TrialConfig.model_fields,
-    }
+def _is_run(row: dict[str, Any]) -> bool:
+    return (row.get("kind") or "trial") == "trial"
+
+
+def _table_faults(
+    file: str, columns: list[str], rows: list[tuple[int, dict[str, Any]]], candidates: int
+) -> list[Fault]:
+    if not any(name.strip() for name in columns):
+        return [Fault("the first line must hold the names of the columns", file, 1)]
+    if len(columns) == 1 and (mark := next((mark for mark in OTHER_MARKS if mark in columns[0]), "")):
+        rule = "the fields of a line must be separated by commas"
+        return [Fault(rule, file, 1, value=columns[0], hint=f"these are by {mark!r}")]
+    known_columns = {*_NUMBERS, *_TEXTS, *TrialConfig.model_fields}
     faults = [
         Fault("there is no such column", file, 1, name, hint=nearest(name, known_columns))
         for name in columns
         if name not in known_columns
     ]
+    faults += [
+        Fault("a column must occur once", file, 1, name) for name in dict.fromkeys(columns) if columns.count(name) > 1
+    ]
     if not set(_RANKED_BY) & set(columns):
         faults.append(Fault(f"one of these columns must be there: {', '.join(_RANKED_BY)}", file, 1))
-    if not rows:
+    if not any(_is_run(row) for _, row in rows):
         faults.append(Fault("there must be a row a run", file))
+    baselines: dict[str, int] = {}
     for line, row in rows:
         if None in row or None in row.values():
             faults.append(Fault(f"a row must have {len(columns)} cells", file, line))
             continue
+        if (kind := row.get("kind")) and kind not in _KINDS:
+            rule = f"must be one of {', '.join(_KINDS)}, or empty"
+            faults.append(Fault(rule, file, line, "kind", kind, nearest(kind, _KINDS)))
+        if kind == "baseline" and (name := row.get("name")) and baselines.setdefault(name, line) != line:
+            faults.append(Fault("each baseline must have a name of its own", file, line, "name", name))
         for name, text in row.items():
-            numeric = name in {*_FIGURES, *_APPLIED, *_APPLIED.values(), "applied/learning_rate"}
-            if text and numeric and not isinstance(_value(name, text), float):
-                faults.append(Fault("must be a finite number", file, line, name, text))
-            elif text and name in {*METRIC_NAMES, "titles_found"} and not 0 <= float(text) <= 1:
-                faults.append(Fault("must be from 0 to 1, not in percent", file, line, name, text))
+            if text and (rule := _broken(name, text, candidates)):
+                faults.append(Fault(rule, file, line, name, text))
     return faults
+
+
+def _broken(name: str, text: str, candidates: int) -> str:
+    """The rule that a cell breaks; empty if it breaks none."""
+    number = _value(name, text)
+    if name not in _NUMBERS:
+        return ""
+    if not isinstance(number, float):
+        return "must be a finite number"
+    if name in _SHARES and not 0 <= number <= 1:
+        return "must be from 0 to 1" + (", not in percent" if number > 1 else "")
+    if name == SCORED_SHARE and number == 0:
+        return "must be above 0"
+    if name in _FROM_ZERO and number < 0:
+        return "must be at least 0"
+    if name == "candidates" and number != candidates:
+        return f"must be what --candidates says, {candidates}: lists of different length can't be compared"
+    return ""
 
 
 def _value(name: str, text: str) -> float | str:

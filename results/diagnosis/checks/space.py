@@ -54,6 +54,7 @@ def failures(inputs: DiagnosisInputs) -> Finding | None:
         "these configurations were not compared" if not scored else "these configurations are compared by what they had "
         "reported before" if scored == len(inputs.failed) else "these configurations were not compared, but for what "
         f"{scored} of them had reported before",
-        "see their train.log; `--resume STUDY --retry-failed` tries them again",
+        "see their train.log; `--resume STUDY --retry-failed` tries them again" if inputs.data
+        else "see what these runs have logged",  # a table's rows
         Confidence.SURE, Grade.ASIDE if inputs.trials else Grade.CAUSE,
     )  # fmt: skip

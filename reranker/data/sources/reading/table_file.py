@@ -19,11 +19,10 @@ import pyarrow.parquet
 
 from reranker.data.sources.reading.fault_list import FaultList
 from reranker.errors import EnvironmentFault, nearest
-from reranker.storage.file_kinds import what_it_is
+from reranker.storage.file_kinds import OTHER_MARKS, what_it_is
 from reranker.storage.limits import TABLE_BYTES, TABLE_ROWS
 
 _LONGEST_FIELD = 2**31 - 1  # characters; Python's own limit of 131,072 holds for quoted line breaks only
-_OTHER_MARKS = (";", "\t", "|")  # that tables are written with
 FIELD = "field "  # before the name of a template's field among our names, none of which it is then
 
 
@@ -125,7 +124,7 @@ def _read_text(
     if len(header) == 1 and (hint := what_it_is(file.data[:64])):
         faults.add("the first line must hold the names of the columns", 1, hint=hint)
         return pd.DataFrame()
-    if len(header) == 1 and (other := next((mark for mark in _OTHER_MARKS if mark in header[0]), "")):
+    if len(header) == 1 and (other := next((mark for mark in OTHER_MARKS if mark in header[0]), "")):
         faults.add(
             "the fields of a line must be separated by commas", 1, value=header[0], hint=f"these are by {other!r}"
         )
