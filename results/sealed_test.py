@@ -25,8 +25,8 @@ from reranker.storage.atomic_files import append_line
 from results.leaderboard import PRETTY
 from results.statistics.comparison import winner
 from results.statistics.lists_of_users import ListsOfUsers
-from results.statistics.paired_tests import differences
-from results.statistics.verdict_text import p_value
+from results.statistics.paired_tests import Difference, differences
+from results.statistics.verdict_text import p_value, told_difference
 from results.study.checked_folder import check_readings
 from results.study.optuna_journal import Journal, repair
 from results.study.side_files import check_kept_adapter
@@ -197,11 +197,8 @@ def show(reading: dict[str, Any], console: Terminal) -> None:
     console.print()
     metric = PRETTY.get(reading["metric"], reading["metric"])
     for name, difference in sorted(reading["against"].items(), key=lambda item: item[1]["mean"]):
-        proof = (
-            f"{metric} {difference['mean']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f}), "
-            f"{p_value(difference['p'])}"
-        )
-        console.say(f"  against {name}: {proof}")
+        proof = f"{told_difference(Difference(**difference))}, {p_value(difference['p'])}"
+        console.say(f"  against {name}: {metric} {proof}")
 
 
 def _times(count: int) -> str:

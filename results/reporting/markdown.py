@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from results.reporting.report_content import Content, Reading, Step, Tile
 from results.reporting.report_leaderboard import Board, Row
 from results.reporting.segment_table import ITEM_HEAD, SegmentTable
+from results.statistics.verdict_text import signed
 
 _ROWS = 10  # trials in the short leaderboard
 _LIMIT = 59_900  # bytes; GitHub takes 65,536 characters
@@ -110,12 +111,12 @@ def _proven(content: Content) -> list[str]:
         return [escaped(line) for line in content.proven]
     rows = []
     for proof in content.proofs:
-        interval = f"{proof.low:+.3f} to {proof.high:+.3f}"
+        interval = f"{signed(proof.low)} to {signed(proof.high)}"
         rows.append(
             [
                 escaped(proof.baseline),
                 f"{proof.level:.3f}",
-                f"{proof.mean:+.3f}",
+                signed(proof.mean),
                 interval,
                 escaped(proof.p),
                 proof.word,

@@ -16,6 +16,7 @@ from results.leaderboard import PRETTY, standing
 from results.reporting.report_content import TIED, Proof, Step, Tile
 from results.reporting.segment_table import NOTHING, SegmentTable
 from results.statistics.comparison import Comparison, compare
+from results.statistics.paired_tests import Difference
 from results.statistics.seed_averages import configuration_results
 from results.statistics.verdict_text import (
     capital,
@@ -24,8 +25,10 @@ from results.statistics.verdict_text import (
     p_value,
     power,
     seed_variance,
+    signed,
     spelled_flops,
     ties,
+    told_difference,
     unreplicated,
 )
 from results.study.adapter_usage import rank_command, serve_command, usable
@@ -159,8 +162,8 @@ class ReportHeader:
         if proofs := self.proofs:
             nearest = max(proofs, key=lambda proof: proof.level)
             adjustment = "adjusted for all comparisons"
-            gain = (f"{nearest.low:+.3f} to {nearest.high:+.3f} (95%)", f"{nearest.p}, {adjustment}")
-            tiles.append(Tile(f"gain over {nearest.baseline}", f"{nearest.mean:+.3f}", gain))
+            gain = (f"{signed(nearest.low)} to {signed(nearest.high)} (95%)", f"{nearest.p}, {adjustment}")
+            tiles.append(Tile(f"gain over {nearest.baseline}", signed(nearest.mean), gain))
         if self.comparison and self.comparison.configurations > 1:
             tiles.append(self._tie_tile(self.comparison))
         return tiles
@@ -329,7 +332,7 @@ def _protocol(plan: dict[str, Any]) -> list[str]:
 
 def difference_text(difference: dict[str, float]) -> str:
     """A stored difference of the sealed test, as text."""
-    return "{mean:+.3f} ({low:+.3f} to {high:+.3f})".format(**difference) + f", {p_value(difference['p'])}"
+    return f"{told_difference(Difference(**difference))}, {p_value(difference['p'])}"
 
 
 def _costs(cheap: StoredTrial, best: StoredTrial) -> str:

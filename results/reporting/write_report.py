@@ -16,6 +16,7 @@ from results.reporting.segment_table import ITEM_HEAD
 from results.reporting.spreadsheet import as_csv
 from results.statistics.comparison import winner
 from results.statistics.segment_frames import item_frame, segment_frame
+from results.statistics.verdict_text import signed
 from results.study.study_folder import StoredTrial, StudyFolder
 
 
@@ -63,6 +64,7 @@ def to_html(content: Content) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     environment.filters["coded"] = lambda text: Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    environment.filters["signed"] = signed
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     return environment.get_template("report.html.jinja").render(
         c=content, summary=chat_summary(content), item_head=ITEM_HEAD

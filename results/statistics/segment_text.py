@@ -5,7 +5,7 @@ from __future__ import annotations
 from results.leaderboard import PRETTY
 from results.statistics.segments import LEAST, SegmentFigures, Segments
 from results.statistics.top_items import FirstPlaces, Item
-from results.statistics.verdict_text import p_value, told_difference
+from results.statistics.verdict_text import p_value, signed, told_difference
 
 _NAMED = 3  # items named in a sentence
 
@@ -62,7 +62,7 @@ def first_place_findings(first: FirstPlaces) -> list[str]:
     )
     novelty = (
         f"What it puts first is {compared} what users took: {first.novelty.mean:.2f} bits against "
-        f"{first.target_novelty.mean:.2f} ({gain.mean:+.2f}, {gain.low:+.2f} to {gain.high:+.2f})."
+        f"{first.target_novelty.mean:.2f} ({signed(gain.mean, 2)}, {signed(gain.low, 2)} to {signed(gain.high, 2)})."
     )
     lines = [coverage, novelty]
     if often := first.too_often:

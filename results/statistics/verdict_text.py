@@ -102,7 +102,13 @@ def counted(number: int, noun: str) -> str:
 
 def told_difference(difference: Difference) -> str:
     """A difference with its interval."""
-    return f"{difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
+    return f"{signed(difference.mean)} ({signed(difference.low)} to {signed(difference.high)})"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference as text with its sign, to so many digits, or one more where these show nothing; a zero has no sign."""
+    shown = (f"{value:+.{count}f}" for count in (digits, digits + 1))
+    return next((text for text in shown if float(text)), f"{0:.{digits}f}")
 
 
 def corrected(comparison: Comparison) -> str:

@@ -195,8 +195,9 @@ class ListFacts:
     def _by_target(self) -> Iterator[Segment]:
         users = self.popularity[self.target]
         yield Segment("target", "cold", "nobody touched it in training", users == 0)
-        yield Segment("target", "long tail", f"1 to {self.head - 1} users", (users > 0) & (users < self.head))
-        yield Segment("target", "short head", f"{self.head} users or more", users >= self.head)
+        tail = f"{_spelled(1, self.head - 1)} user{'s' * (self.head > 2)}"
+        yield Segment("target", "long tail", tail, (users > 0) & (users < self.head))
+        yield Segment("target", "short head", f"{self.head} user{'s' * (self.head > 1)} or more", users >= self.head)
 
     def _by_place(self) -> Iterator[Segment]:
         """Thirds of the list, by where the true item's label stands in it."""
@@ -208,5 +209,8 @@ class ListFacts:
 
 
 def _span(numbers: NDArray[np.integer]) -> str:
-    low, high = int(numbers.min()), int(numbers.max())
+    return _spelled(int(numbers.min()), int(numbers.max()))
+
+
+def _spelled(low: int, high: int) -> str:
     return f"{low}" if low == high else f"{low} to {high}"

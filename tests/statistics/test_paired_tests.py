@@ -20,7 +20,7 @@ from results.statistics.paired_tests import (
     tied,
 )
 from results.statistics.sign_flips import Flips, Ranker
-from results.statistics.verdict_text import findings, p_value
+from results.statistics.verdict_text import findings, p_value, signed
 from results.study.study_folder import StudyFolder, TrialStatus
 from tests.present import present
 from tests.stored import report
@@ -295,3 +295,10 @@ def test_a_study_without_a_finished_epoch_has_nothing_to_compare(tmp_path, study
 )
 def test_a_p_value_is_never_rounded_over_the_level(value, said):
     assert p_value(value) == said
+
+
+@pytest.mark.parametrize(("value", "said"), [
+    (0.0123, "+0.012"), (-0.0123, "-0.012"), (-0.0003, "-0.0003"), (0.0003, "+0.0003"), (-0.00002, "0.000"), (0.0, "0.000"), (-0.0, "0.000"),
+])  # fmt: skip
+def test_no_difference_is_shown_as_a_zero_with_a_sign(value, said):
+    assert signed(value) == said

@@ -60,6 +60,13 @@ def test_targets_are_told_apart_by_how_many_users_touched_them_in_training():
     }
 
 
+def test_one_user_is_no_range_of_users():
+    sparse = facts(popularity=np.array([2, 2, 1, 1, 1, 1, 1, 1, 1, 0]))
+    assert [detail for detail, _ in parts(sparse, "target").values()][1:] == ["1 user", "2 users or more"]
+    level = facts(popularity=np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 0]))
+    assert parts(level, "target")["short head"][0] == "1 user or more"
+
+
 def test_items_that_tie_with_the_last_of_the_fifth_are_in_the_short_head():
     tied = facts(popularity=np.array([40, 30, 30, 30, 4, 3, 2, 1, 1, 0]))
     assert tied.head == 30

@@ -15,7 +15,7 @@ from reranker.storage.atomic_files import DamagedFile
 from results.leaderboard import PRETTY, leaderboard, left_out_baselines
 from results.statistics.comparison import Comparison
 from results.statistics.seed_averages import replicated
-from results.statistics.verdict_text import findings, p_value, verdict
+from results.statistics.verdict_text import counted, findings, p_value, signed, verdict
 from results.study.adapter_usage import rank_command, serve_command, usable
 from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.trial_origin import DRAWN
@@ -155,9 +155,11 @@ def reading_text(reading: Mapping[str, Any]) -> str:
     """One reading of the test split, in a line."""
     shown = ("recall_at_1", "ndcg_at_10")
     figures = ", ".join(f"{PRETTY[name]} {reading['figures'][name]:.3f}" for name in shown)
-    against = [f"{value['mean']:+.3f} to {name} ({p_value(value['p'])})" for name, value in reading["against"].items()]
+    against = [
+        f"{signed(value['mean'])} to {name} ({p_value(value['p'])})" for name, value in reading["against"].items()
+    ]
     left_out = [f"{name} is left out: {reason}" for name, reason in reading.get("left_out_baselines", {}).items()]
-    line = f"{reading['time']}, trial {reading['trial']}, {reading['users']} users: "
+    line = f"{reading['time']}, trial {reading['trial']}, {counted(reading['users'], 'user')}: "
     line += "; ".join([figures, *against, *left_out])
     return line + (f". UNSEALED again: {reading['unseal']}" if reading["unseal"] else "")
 

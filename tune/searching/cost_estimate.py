@@ -27,7 +27,8 @@ class Cost:
     expected: int
 
     def __str__(self) -> str:
-        return f"at most {self.most:,} epochs, about {self.expected:,} expected"
+        epochs = f"{self.most:,} epoch{'s' * (self.most != 1)}"
+        return f"at most {epochs}, about {self.expected:,} expected"
 
 
 def estimate_cost(study: Study) -> Cost:

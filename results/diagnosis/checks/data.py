@@ -135,7 +135,7 @@ def retriever_ceiling(inputs: DiagnosisInputs) -> Finding | None:
         f"{inputs.hit:.0%} of the lists hold their target, so no ranking has more than {inputs.hit:.3f} "
         f"{pretty_metric(metric)}; the best trial has {score:.3f}, and {score_on_hits:.3f} on the lists that hold it",
         f"of what is missing to 1, {1 - inputs.hit:.3f} is lost before the model sees the list and "
-        f"{inputs.hit - score:.3f} by it",
+        f"{max(0.0, inputs.hit - score):.3f} by it",
         "a better retriever, or more candidates; tuning the model can win back the smaller part only",
         Confidence.SURE, limit_or_cause(inputs),
     )  # fmt: skip

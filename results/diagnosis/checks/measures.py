@@ -15,7 +15,7 @@ from results.diagnosis.finding import Grade
 from results.leaderboard import PRETTY
 from results.statistics.learning_summary import ZERO_SHOT
 from results.statistics.training_loss import is_no_likelihood, other_loss
-from results.statistics.verdict_text import p_value
+from results.statistics.verdict_text import p_value, signed
 from results.study.study_folder import StoredTrial
 
 FEW_STEPS = 60  # optimiser steps; a LoRA adapter starts at zero, and a step moves a weight by at most the rate
@@ -229,10 +229,8 @@ def how_far_it_leads(inputs: DiagnosisInputs, names: list[str]) -> str:
     leads = []
     for name in names:
         difference = inputs.comparison.against[name]
-        leads.append(
-            f"over {name} is {difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f}, "
-            f"{p_value(difference.p)})"
-        )
+        interval = f"{signed(difference.low)} to {signed(difference.high)}"
+        leads.append(f"over {name} is {signed(difference.mean)} ({interval}, {p_value(difference.p)})")
     return f"the lead of the best trial in {pretty_metric(inputs.comparison.metric)} {', '.join(leads)}"
 
 
