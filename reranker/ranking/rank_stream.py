@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
@@ -132,7 +133,7 @@ def _parsed(line: bytes) -> dict[str, Any]:
     if len(line) > LINE_BYTES.most:
         raise InputError([Fault(LINE_BYTES.rule("a line"), hint=LINE_BYTES.hint)])
     try:
-        request = json.loads(line.decode("utf-8-sig"))
+        request = json.loads(line.decode("utf-8-sig"), parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise InputError([Fault(f"a line must be {_why_not_json(error)}", hint=what_it_is(line[:64]))]) from None
     if not isinstance(request, dict):
@@ -144,12 +145,24 @@ def _parsed(line: bytes) -> dict[str, Any]:
     return request
 
 
+class _NotFinite(ValueError):
+    """A number that JSON can't hold; passed on, it would make the answer one that other readers refuse."""
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise _NotFinite(text)
+    return number
+
+
 def _why_not_json(error: Exception) -> str:
     """What a line should be and is not, as the end of "a line must be"."""
     if isinstance(error, UnicodeDecodeError):
         return f"UTF-8 text; byte {error.start + 1} is not"
     if isinstance(error, json.JSONDecodeError):
         return f"JSON; at character {error.pos + 1}: {error.msg[0].lower()}{error.msg[1:]}"
+    if isinstance(error, _NotFinite):
+        return f"JSON, whose numbers are finite; {error} is not"
     return (
         "JSON without brackets in thousands"
         if isinstance(error, RecursionError)

@@ -81,6 +81,8 @@ LINES_CASES = {
     "other names": (b'{"query": "a", "documents": ["b", "c"]}', "history: this must be given\ncandidates: this must be given"),
     "a hundred thousand brackets": (b"[" * 100_000, "a line must be JSON without brackets in thousands"),
     "a number of five thousand digits": (b'{"history": ' + b"9" * 5000 + b"}", "a line must be JSON with numbers of at most 4,300 digits"),
+    "a number that is none": (line(score=float("nan")), "a line must be JSON, whose numbers are finite; NaN is not"),
+    "a number beyond all": (line()[:-1] + b', "score": -1e999}', "a line must be JSON, whose numbers are finite; -1e999 is not"),
     "a history that is text": (line(history="Dusty Saddle"), "history: titles must be a list of texts, not text"),
     "a history that is null": (line(history=None), "history: titles must be a list of texts, not null"),
     "a history that is a number": (line(history=3), "history: titles must be a list of texts, not a number"),
