@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import os
@@ -33,7 +34,7 @@ from results.statistics.comparison import winner
 from results.statistics.seed_averages import replicated
 from results.statistics.verdict_text import verdict
 from results.study.list_facts import ListFacts
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
 from results.study.tracking_address import tracking_uri_of
 from tests.present import present
 from tests.stored import Maker, report
@@ -423,6 +424,16 @@ def test_a_trials_note_says_what_it_was_and_how_it_ended(study, number, expected
     what, how = trial_note(trial, "ndcg_at_10", ["learning_rate", "model"]).split("**: ")
     assert what == "**learning_rate " + ["0.01", "1.0e-03", "1.0e-04"][number] + ", model demo-tiny"
     assert how == expected
+
+
+def test_a_note_shows_a_cause_as_it_is():
+    """MLflow takes what looks like a tag out of a note, and a bar for the end of a cell."""
+    values = {"model": "models/a|b", "epochs": 1}
+    trial = StoredTrial(0, values, TrialStatus.FAILED, "TypeError: <class 'str'>\nand `*more*` [here](x)", [])
+    what, how = trial_note(trial, "ndcg_at_10", ["model"]).split("**: ")
+    assert "<" not in how
+    assert html.unescape(how) == "failed after 0 of 1 epoch: TypeError: <class 'str'> and `*more*` [here](x)."
+    assert what == "**model models/a&#124;b"
 
 
 @pytest.mark.slow

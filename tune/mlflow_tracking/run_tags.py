@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import math
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,12 @@ from tune.mirroring.run_names import brief, text
 from tune.mlflow_tracking.mlflow_pages import Links
 
 _LISTED = 10  # rows of the note's leaderboard
+_MARKUP = re.compile(r"<(?=\S)|[&|`*\[\]]")
+
+
+def literal(text: str) -> str:
+    """A text from elsewhere on one line of a note, which is Markdown: no tag, which would not be shown, and no cell."""
+    return _MARKUP.sub(lambda sign: f"&#{ord(sign[0])};", " ".join(text.split()))
 
 
 def run_key(row: Mapping[Hashable, Any]) -> str:
@@ -81,37 +88,36 @@ def trial_note(trial: StoredTrial, metric: str, knobs: list[str]) -> str:
         what = f"trial {original} again with seed {trial.values['seed']} ({what})"
     elif trial.origin != DRAWN:
         what += f" ({trial.origin})"
-    line = f"**{what}**: {_how_it_ended(trial)}"
+    line = f"**{literal(what)}**: {literal(_how_it_ended(trial))}"
     if (best := trial.best(metric)) is not None:
         scores = ", ".join(
             f"{PRETTY.get(name, name)} {best[name]:.3f}" for name in dict.fromkeys([metric, "recall_at_1"])
         )
         line += f"; {scores} at its best, epoch {best['epoch']:g}"
-    return "; ".join([line, *trial.notes]) + "."
+    return "; ".join([line, *map(literal, trial.notes)]) + "."
 
 
 def ranker_note(name: str) -> str:
     """What a baseline or chance is, in a line."""
     if name == "chance":
         return "**chance**: what a ranker without knowledge gets, exactly."
-    return f"**{name}**: a baseline, on the same lists as every trial. It has no epochs; its curves are level."
+    return f"**{literal(name)}**: a baseline, on the same lists as every trial. It has no epochs; its curves are level."
 
 
 def _how_it_ended(trial: StoredTrial) -> str:
-    planned, done = trial.values["epochs"], f"{trial.reports[-1]['epoch'] if trial.reports else 0:g}"
+    done = f"{trial.reports[-1]['epoch'] if trial.reports else 0:g}"
+    planned = counted(trial.values["epochs"], "epoch")
     match trial.status:
         case TrialStatus.RUNNING:
-            return f"running, {done} of {planned} epochs"
+            return f"running, {done} of {planned}"
         case TrialStatus.COMPLETED:
-            return f"completed, {done} epochs"
+            return f"completed, {planned}"
         case TrialStatus.FAILED:
-            return f"failed after {done} of {planned} epochs: {trial.cause}"
+            return f"failed after {done} of {planned}: {trial.cause}"
         case TrialStatus.PRUNED:
-            return f"stopped after {done} of {planned} epochs" + (
-                f": {trial.cause}" if trial.cause else ", as too weak"
-            )
+            return f"stopped after {done} of {planned}" + (f": {trial.cause}" if trial.cause else ", as too weak")
         case TrialStatus.CANCELLED:
-            return f"cut short with the search after {done} of {planned} epochs"
+            return f"cut short with the search after {done} of {planned}"
 
 
 def experiment_note(study: StudyFolder, links: Links) -> str:
@@ -145,7 +151,7 @@ def study_note(study: StudyFolder, links: Links, comparison: Comparison | None, 
         blocks += ["### What is proven", "\n".join(f"- {line}" for line in proven)]
     blocks += ["### The best, and what they must beat", _table(study, links)]
     if readings := study.readings():
-        blocks += ["### The sealed test", "\n".join(f"- {reading_text(reading)}" for reading in readings)]
+        blocks += ["### The sealed test", "\n".join(f"- {literal(reading_text(reading))}" for reading in readings)]
     if comparison is not None:
         blocks += ["### Use it", _use(study, comparison.winner)]
     return "\n\n".join(blocks)
@@ -174,13 +180,13 @@ def _table(study: StudyFolder, links: Links) -> str:
     """The first of the leaderboard, and all baselines."""
     knobs = study.read_manifest()["knobs"]
     rows = leaderboard(study)
-    notes = [f"{name} is left out: {reason}" for name, reason in left_out_baselines(rows)]
+    notes = [literal(f"{name} is left out: {reason}") for name, reason in left_out_baselines(rows)]
     rows = rows[rows["recall_at_1"].notna() & ((rows["kind"] != "trial") | (rows["rank"] <= _LISTED).fillna(False))]
     lines = [_row(["", "Recall@1", "NDCG@10", "epoch", *knobs]), _row(["---"] * (4 + len(knobs)))]
     for row in rows.to_dict("records"):
         scores = [f"{row[name]:.3f}" for name in ("recall_at_1", "ndcg_at_10")]
-        others = ["" if pd.isna(row[name]) else brief(row[name]) for name in ("epoch", *knobs)]
-        lines.append(_row([f"[{row['name']}]({links.run(run_key(row))})", *scores, *others]))
+        others = ["" if pd.isna(row[name]) else literal(brief(row[name])) for name in ("epoch", *knobs)]
+        lines.append(_row([f"[{literal(str(row['name']))}]({links.run(run_key(row))})", *scores, *others]))
     return "\n".join([*lines, *(f"\n{note}" for note in notes)])
 
 
