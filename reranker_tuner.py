@@ -25,7 +25,7 @@ COMMANDS = {
     "search": ("tune.run_search", "search for the configuration that makes a good reranker"),
     "check": ("tune.run_search", "read a study file and print its plan, or every fault; starts nothing"),
     "init": ("tune.init", "your tables and this machine: a study file to start from"),
-    "control": ("tune.control", "stop, add, pause or resume while a search runs"),
+    "control": ("tune.control", "stop, keep, add, pause or resume while a search runs"),
     "track": ("tune.tracking", "bring MLflow up to a study's folder"),
     "train": ("reranker.train", "train one configuration, without a search"),
     "rank": ("reranker.rank", "rank candidates with a trained adapter"),

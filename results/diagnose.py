@@ -60,6 +60,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if (args.study is None) == (args.table is None):
         parser.error("name a study, or give --table")
+    if args.table is None and not (args.users is None and args.candidates is None):
+        parser.error("--users and --candidates take --table: a study knows its own")
     if args.table and (args.users is None or args.candidates is None):
         parser.error("--table needs --users and --candidates")
     return args

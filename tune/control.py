@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     acts.add_parser("stop", help="end one trial").add_argument("trial", type=whole_number)
     acts.add_parser("keep", help="let one trial train all its epochs").add_argument("trial", type=whole_number)
     acts.add_parser("add", help="try this next").add_argument("knobs", nargs="+", metavar="KNOB=VALUE")
-    acts.add_parser("pause", help="start no trial, and hold the running ones at their next epoch")
+    acts.add_parser("pause", help="start no trial, and hold the running ones at their next report")
     acts.add_parser("resume", help="go on after a pause")
     args = parser.parse_args(argv)
     details: dict[str, Any] = {"trial": args.trial} if args.act in ("stop", "keep") else {}

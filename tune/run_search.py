@@ -3,7 +3,7 @@
 python tune/run_search.py                                  the demo, on generated data
 python tune/run_search.py search_spaces/qwen3_lora.yaml    your study
 python tune/run_search.py --resume STUDY                   go on with a study that was stopped or killed
-python tune/run_search.py control STUDY stop|add|pause|resume …    steer a search while it runs
+python tune/run_search.py control STUDY stop|keep|add|pause|resume …    steer a search while it runs
 """
 
 from __future__ import annotations

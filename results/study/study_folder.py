@@ -237,7 +237,7 @@ class StudyFolder:
 
     @property
     def paused(self) -> Path:
-        """Exists while no trial may start or continue with its next epoch."""
+        """Exists while no trial may start, or go on after its next report."""
         return self.control / "paused"
 
     @contextmanager

@@ -143,7 +143,7 @@ def test_the_job_says_what_it_searches_and_by_which_command(sent):
 @pytest.mark.slow
 def test_its_log_is_the_search_s_and_is_shown_where_it_was_submitted(sent, head):
     assert f"page:  {head.dashboard}/#/jobs/raysubmit_" in sent.output
-    assert "study sent: 1 trials by ndcg_at_10" in sent.output
+    assert "study sent: 1 trial by ndcg_at_10" in sent.output
     assert "cluster: 1 node" in sent.output
 
 

@@ -111,7 +111,8 @@ def test_the_plan_tells_how_trials_are_drawn_and_stopped(options, expected, tmp_
     {
         # 5 trials of 3 epochs.
         "none": (["--set", "study.scheduler=none"], "at most 15 epochs, about 15 expected"),
-        "one": (["--trials", "1", "--set", "epochs=1"], "at most 1 epoch, about 1 expected"),
+        "one": (["--trials", "1", "--set", "epochs=1"], ": 1 trial by ndcg_at_10"),
+        "one, of one": (["--trials", "1", "--set", "epochs=1"], "at most 1 epoch, about 1 expected"),
         # A third goes on after the first: 5 × (1 + 2 / 3).
         "asha": ([], "at most 15 epochs, about 8 expected"),
         # Half goes on after the first: 5 × (1 + 2 / 2).

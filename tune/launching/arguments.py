@@ -180,7 +180,7 @@ def _parser(description: str) -> Parser:
         metavar="ADDRESS",
         help="keep a copy of the study there: s3://BUCKET/FOLDER, gs://…, hdfs://… or file:///FOLDER",
     )
-    parser.add_argument("--tracking-uri", type=_store, help="an MLflow server; left out: a file in the study's folder")
+    parser.add_argument("--tracking-uri", type=_store, help="an MLflow server; left out: a file beside the studies")
     parser.add_argument(
         "--address", type=not_empty, help="of a running Ray cluster, or auto; left out: Ray on this machine"
     )

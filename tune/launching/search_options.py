@@ -14,7 +14,7 @@ class SearchOptions:
     """
     Attributes:
         runs: where studies are kept.
-        tracking_uri: of an MLflow server; empty: a file in the study's folder.
+        tracking_uri: of an MLflow server; empty: a file beside the studies.
         address: of a running Ray cluster, or "auto"; None: a Ray of the search's own.
         dashboard_port: None: 8265, or the next one that is free.
         dashboard: whether Ray is started with its dashboard.

@@ -173,7 +173,7 @@ def reading_text(reading: Mapping[str, Any]) -> str:
 def _plan(study: StudyFolder) -> str:
     manifest = study.read_manifest()
     metric = PRETTY.get(manifest["metric"], manifest["metric"])
-    return f"Searching {', '.join(manifest['knobs'])} by {metric}, {manifest['plan']['trials']} trials."
+    return f"Searching {', '.join(manifest['knobs'])} by {metric}, {counted(manifest['plan']['trials'], 'trial')}."
 
 
 def _table(study: StudyFolder, links: Links) -> str:

@@ -63,7 +63,7 @@ class StopRules:
 
     @property
     def paused(self) -> bool:
-        """Whether no trial may begin, nor go on to its next epoch."""
+        """Whether no trial may begin, nor go on after its next report."""
         return self._folder.paused.exists()
 
     def origin(self, number: int) -> Origin:
@@ -200,7 +200,7 @@ class StopRules:
     def _act(self, request: stop_pause_requests.Request) -> str:
         if request.act == "pause":
             self._folder.paused.touch()
-            return "paused: running trials wait at their next epoch, none begins"
+            return "paused: running trials wait at their next report, none begins"
         if request.act == "resume":
             self._folder.paused.unlink(missing_ok=True)
             return "resumed"

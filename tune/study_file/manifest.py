@@ -127,7 +127,7 @@ def make_manifest(
     """The study's identity, metric and searched knobs, the reference scores on its lists, versions and command.
 
     Args:
-        tracking_uri: empty for the store in the study's folder, wherever that lies.
+        tracking_uri: empty for the file beside the studies, wherever they lie.
         command: that began the study, without secrets.
     """
     config = study.base()

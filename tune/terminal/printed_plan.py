@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from reranker.data.assemble import RerankingData
 from reranker.data.sources.origin import origin_of
+from results.statistics.verdict_text import counted
 from tune.searching.cost_estimate import estimate_cost
 from tune.study_file.memory_plan import describe_memory
 from tune.study_file.preflight import ModelCheck, captioner_is_here, image_modes
@@ -15,7 +16,7 @@ def plan(study: Study, data: RerankingData | None, checks: list[ModelCheck]) -> 
     """What will be searched, on what, and what it takes; without `data` where they are not here yet."""
     config = study.base()
     lines = [
-        f"study {study.name}: {study.settings.trials} trials by {study.metric}, searching {', '.join(study.knobs)}",
+        f"study {study.name}: {counted(study.settings.trials, 'trial')} by {study.metric}, searching {', '.join(study.knobs)}",
         f"  sampler {study.settings.sampler}, {_early_stopping(study)}",
         data.describe(config) if data else f"data: {_absent(study)} not here yet, fetched when the search begins",
         *([] if (origin := origin_of(study.data)) is None else [f"  {origin}"]),
