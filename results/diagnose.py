@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         findings, note = result.diagnose(), unfinished(result.folder)
         learned = comparison.learned if (comparison := result.compare()) else ""
     if args.json:
-        print(json.dumps([finding.as_dict() for finding in findings], indent=2, ensure_ascii=False))
+        print(json.dumps([finding.as_dict() for finding in findings], indent=2))
     else:
         if note:
             say(note)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reranker.command_line.entry_point import Parser, a_path, last_net, not_empty
-from reranker.command_line.printable_text import Terminal, say
+from reranker.command_line.printable_text import Terminal, plain, say
+from reranker.command_line.redaction import masked
 from reranker.errors import EnvironmentFault, RerankerError
 from results.study.checked_folder import open_studies, open_study, told_apart
 from results.study.runs_home import runs_home
@@ -82,7 +83,7 @@ def _table(outcomes: Sequence[StudyOutcome], metric: str) -> Table:
     for head in (PRETTY.get(metric, metric), "95%", "best baseline", "lead over it", "sealed test"):
         table.add_column(head)
     for outcome in outcomes:
-        table.add_row(*(Text(cell) for cell in _cells(outcome, metric)))
+        table.add_row(*(Text(plain(masked(cell))) for cell in _cells(outcome, metric)))
     return table
 
 

@@ -14,6 +14,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from reranker.command_line.printable_text import plain
+from reranker.command_line.redaction import masked
 from reranker.metrics import METRIC_NAMES
 from reranker.report_figures import SCORED_SHARE
 from results.study.runs_home import search_command
@@ -147,7 +149,7 @@ class Leaderboard:
             which = "trials without a rank are" if whole["ndcg_at_10"].notna().any() else "all trials are"
             yield Text(f"{which} scored on {share:.0%} of the lists so far", style="dim")
         for name, reason in left_out_baselines(self.table):
-            yield Text(f"{name} is left out: {reason}", style="dim")
+            yield Text(plain(masked(f"{name} is left out: {reason}")), style="dim")
         if more := len(self.table) - len(self._rows):
             yield Text(f"{more} more trials below; leaderboard.csv has every row", style="dim")
         if left_out:
@@ -172,7 +174,7 @@ class Leaderboard:
             )
         for row in self._rows.to_dict("records"):
             style = None if row["kind"] == "trial" else "dim"
-            view.add_row(*(Text(_cell(column, row[column])) for column in columns), style=style)
+            view.add_row(*(Text(plain(masked(_cell(column, row[column])))) for column in columns), style=style)
         return view
 
 

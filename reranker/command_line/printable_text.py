@@ -8,7 +8,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.text import Text
 
-from reranker.command_line.redaction import masked
+from reranker.command_line.redaction import encodable, masked
 
 # What a terminal obeys or hides: control characters except newline and tab, and characters that change direction.
 _ACTS = {
@@ -22,7 +22,7 @@ def plain(text: str) -> str:
     >>> print(plain("\x1b[31mred"))
     \x1b[31mred
     """
-    return text.translate(_ACTS).encode("utf-8", "replace").decode("utf-8")
+    return encodable(text.translate(_ACTS))
 
 
 class Terminal(Console):

@@ -100,3 +100,8 @@ def _is_secret(option: str) -> bool:
 def _quoted(word: str) -> str:
     _, equals, value = word.partition("=")
     return word if equals and value == HIDDEN else shlex.quote(word)
+
+
+def encodable(text: str) -> str:
+    """The text with a question mark for what UTF-8 cannot encode, such as the bytes of a path that is not UTF-8."""
+    return text.encode("utf-8", "replace").decode("utf-8")

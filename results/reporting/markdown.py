@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from reranker.command_line.printable_text import plain
 from results.reporting.report_content import Content, Reading, Step, Tile
 from results.reporting.report_leaderboard import Board, Row
 from results.reporting.segment_table import ITEM_HEAD, SegmentTable
@@ -70,6 +71,7 @@ def code(text: str) -> str:
 
 
 def _short(text: str) -> str:
+    text = plain(text)  # what a terminal obeys, or what changes direction, would act where the file is read
     return text if len(text) <= _LONG else f"{text[:_LONG]}…"
 
 

@@ -7,13 +7,15 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from reranker.command_line.redaction import encodable
+
 _ACTS = tuple("=+-@\t＝＋－＠")  # what a cell begins with that spreadsheets take for a formula
 
 
 def as_csv(table: pd.DataFrame) -> str:
     """CSV without the index. Text that a spreadsheet would run, from a title or a name, gets an apostrophe in front."""
     columns = {_shown(name): cells if is_numeric_dtype(cells) else cells.map(_shown) for name, cells in table.items()}
-    return pd.DataFrame(columns).to_csv(index=False)
+    return encodable(pd.DataFrame(columns).to_csv(index=False))
 
 
 def _shown(cell: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from reranker.command_line.redaction import encodable
 from reranker.storage.atomic_files import write_file
 from reranker.storage.yaml_lines import dump
 from results.leaderboard import leaderboard
@@ -66,6 +67,7 @@ def to_html(content: Content) -> str:
     environment.filters["coded"] = lambda text: Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
     environment.filters["signed"] = signed
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
-    return environment.get_template("report.html.jinja").render(
+    page = environment.get_template("report.html.jinja").render(
         c=content, summary=chat_summary(content), item_head=ITEM_HEAD
     )
+    return encodable(page)

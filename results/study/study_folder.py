@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote
 from pydantic import TypeAdapter, ValidationError
 
 from reranker.artifacts.trial_folder import TrialFolder
-from reranker.command_line.redaction import masked
+from reranker.command_line.redaction import encodable, masked
 from reranker.config import TrialConfig
 from reranker.data_config import DataConfig
 from reranker.errors import EnvironmentFault
@@ -360,7 +360,7 @@ class StudyFolder:
     ) -> None:
         """Store a trial's status. `ours` marks a failure that the user can't fix; `origin` None keeps the old one."""
         origin_text = self.read_status(number).get("origin", "") if origin is None else str(origin)
-        facts = {"status": status.value, "cause": masked(cause), "ours": ours, "origin": origin_text}
+        facts = {"status": status.value, "cause": encodable(masked(cause)), "ours": ours, "origin": origin_text}
         write_json(self.trial(number).path / "status.json", facts)
 
     def ask_to_stop(self, number: int, status: TrialStatus, cause: str = "") -> None:

@@ -20,6 +20,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from reranker.command_line.redaction import masked, masked_command
 from reranker.metrics import NOWHERE, Picks, Ranks
 from reranker.storage.atomic_files import append_line, write_json, write_yaml
+from results import history
+from results.compare import main as compare_command
 from results.report import main
 from results.reporting import chart_data
 from results.reporting.chart_data import Contest
@@ -94,6 +96,23 @@ def hostile(tmp_path_factory) -> StudyFolder:
         append_line(made.study.path / "test_readings.jsonl", line)
     write_report(made.study)
     return made.study
+
+
+def test_a_name_that_is_not_utf_8_and_one_that_a_terminal_obeys_are_shown_all_the_same(tmp_path, capsys):
+    """A folder's name is bytes; what is printed of it in a report cannot always be encoded."""
+    made = Maker(tmp_path / "runs\udcff", knobs=("model",)).baseline("popularity", 0.5)
+    made.trial(1.0, model="mod\x9b31mel\u202e").trial(0, status=TrialStatus.FAILED, cause="no such file: d\udcff")
+    study = keep_journal(made.study)
+    write_report(study)
+    assert "no such file: d?" in study.report.read_text()
+    markdown = study.report.with_suffix(".md").read_text()
+    assert "runs?" in markdown
+    assert not {"\x9b", "\u202e"} & set(markdown)
+    assert compare_command([str(study.path)]) == 0
+    assert history.main([str(study.path)]) == 0
+    shown = capsys.readouterr().out
+    assert "mod\\x9b31mel\\u202e" in shown
+    assert not {"\x9b", "\u202e", "\udcff"} & set(shown)
 
 
 @pytest.fixture(scope="module")
