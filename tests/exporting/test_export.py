@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from markdown_it import MarkdownIt
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -177,6 +178,13 @@ def test_the_card_of_another_trial_claims_nothing(tmp_path):
     assert "Better than" not in card
     assert 'license: "mit"' in card
     assert "collaborative.npz" not in card
+
+
+def test_the_card_of_a_model_in_a_folder_with_a_bar_in_its_name_has_a_whole_table():
+    card = model_card(TrialConfig(model="models/a|b"), Origin(None), "lora", licence="", adds_counts=False)
+    table = card[card.index("| | |") :]
+    html = MarkdownIt("commonmark").enable("table").render(table)
+    assert "<td>models/a|b</td>" in html
 
 
 def test_the_card_of_a_refit_says_whose_figures_they_are(tmp_path):

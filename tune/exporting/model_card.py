@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from reranker.command_line.redaction import encodable
 from reranker.config import TrialConfig
 from reranker.modeling.checkpoints.model_names import MODELS
 from results.statistics.comparison import Comparison, compare
@@ -68,7 +69,8 @@ def model_card(config: TrialConfig, origin: Origin, form: str, *, licence: str, 
         *(f"{key}: {json.dumps(value)}" for key, value in head.items()),
         "tags: [reranking, recommendation, lora]",
     ]
-    return "\n".join(["---", *fields, "---", "", *_body(config, origin, base, form, adds_counts=adds_counts), ""])
+    lines = ["---", *fields, "---", "", *_body(config, origin, base, form, adds_counts=adds_counts), ""]
+    return encodable("\n".join(lines))
 
 
 def _body(config: TrialConfig, origin: Origin, base: str, form: str, *, adds_counts: bool) -> list[str]:
@@ -112,9 +114,14 @@ def _body(config: TrialConfig, origin: Origin, base: str, form: str, *, adds_cou
         "",
         "| | |",
         "| --- | --- |",
-        *(f"| {knob} | {knobs[knob]} |" for knob in shown),
+        *(f"| {knob} | {_cell(knobs[knob])} |" for knob in shown),
     ]
     return lines
+
+
+def _cell(value: object) -> str:
+    """A knob's value in a table; a model may be a folder, whose name may hold what ends a cell."""
+    return str(value).replace("|", "\\|")
 
 
 def _figures(origin: Origin) -> list[str]:
