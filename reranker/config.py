@@ -71,6 +71,12 @@ def auto_or_int(low: int, high: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _auto_or_bool(value: object) -> object:
+    if value != "auto" and not isinstance(value, bool):
+        raise ValueError("must be auto, true or false")
+    return value
+
+
 class NegativesMix(StrictModel):
     """Shares of the ways to draw training negatives; they must sum to 1."""
 
@@ -95,12 +101,12 @@ class TrialConfig(StrictModel):
     quantisation: Literal["none", "nf4"] = Field(
         "none", description="of the frozen base: nf4 holds its layers in 4 bits, and computes in `precision` (QLoRA)"
     )
-    shard_base: Literal["auto"] | bool = Field(
+    shard_base: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)] = Field(
         "auto",
         description="a trial's workers divide the base's layers among them, each holding a part; slower; auto: where no "
         "single GPU holds it",
     )
-    compile_layers: Literal["auto"] | bool = Field(
+    compile_layers: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)] = Field(
         "auto",
         description="torch.compile for all of the base's layers but the last, in training; auto: on a GPU, where a "
         "measurement at the start shows that it pays",
@@ -200,7 +206,7 @@ class TrialConfig(StrictModel):
     micro_batch: int | None = Field(
         None, ge=1, le=65_536, description="most examples per forward pass and worker; null: automatic"
     )
-    gradient_checkpointing: Literal["auto"] | bool = Field(
+    gradient_checkpointing: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)] = Field(
         "auto", description="less memory for a third more time; auto: where the memory holds too small a pass otherwise"
     )
     # The adapter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from datetime import datetime
@@ -38,7 +39,8 @@ UserFolders = Annotated[Path | tuple[Path, ...], BeforeValidator(_folders, json_
 
 def _moment(value: object) -> object:
     is_date = isinstance(value, str) and _is_date(value)
-    if value is not None and not is_date and (isinstance(value, bool) or not isinstance(value, int | float)):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+    if value is not None and not is_date and not is_number:
         raise ValueError(
             "must be a share between 0 and 1, a date such as 2018-06-30, or a timestamp as the data have it"
         )

@@ -270,6 +270,9 @@ DATA_CASES = {
 KNOB_CASES = {
     "an unknown knob": (fixed("learning_rat: 1e-4"), "study.yaml:3: fixed.learning_rat: there is no such knob; did you mean 'learning_rate'?"),
     "a knob of another library": (fixed("per_device_train_batch_size: 8"), "study.yaml:3: fixed.per_device_train_batch_size: there is no such knob; valid: candidates, collaborative_scores, compile_layers, dora, dpo_beta, dpo_epochs, effective_batch, epochs, examples_per_user, first_candidates, gradient_checkpointing, history_dropout, history_length, image_mode, label_position, label_prior, label_style, learning_rate, list_correction, list_sharing, lora_alpha, lora_dropout, lora_init, lora_plus_ratio, lora_rank, lora_targets, max_grad_norm, max_image_pixels, max_prompt_tokens, max_title_tokens, micro_batch, model, model_weight, negatives, objective, permutations, positive_grades, positives, precision, prompt_order, quantisation, rslora, schedule, scoring, seed, shard_base, shuffle_candidates, skill_mix, skill_steps, teacher, teacher_temperature, teacher_weight, vision_lora, warmup_epochs, weight_decay"),
+    "a base that is divided perhaps": (fixed("shard_base: perhaps"), "study.yaml:3: fixed.shard_base: must be auto, true or false (got 'perhaps')"),
+    "checkpointing that is null": (fixed("gradient_checkpointing: null"), "study.yaml:3: fixed.gradient_checkpointing: must be auto, true or false"),
+    "a validation at the end of time": (data("source: demo, split: time, validation_from: 1e400"), "study.yaml:2: data.validation_from: must be a share between 0 and 1, a date such as 2018-06-30, or a timestamp as the data have it (got inf)"),
     "a rate above one": (fixed("learning_rate: 2"), "study.yaml:3: fixed.learning_rate: must be at most 1 (got 2)"),
     "a rate of nothing": (fixed("learning_rate: 0"), "study.yaml:3: fixed.learning_rate: must be above 0 (got 0)"),
     "a rate that is no number": (fixed("learning_rate: .nan"), "study.yaml:3: fixed.learning_rate: must be a number (got '.nan')"),
@@ -333,6 +336,7 @@ KNOB_CASES = {
     "workers in words": (resources("workers: all"), "study.yaml:4: resources.workers: must be a whole number (got 'all')"),
     "GPUs below zero": (resources("gpus_per_trial: -1"), "study.yaml:4: resources.gpus_per_trial: must be auto or a number from 0 (got -1)"),
     "GPUs that are true": (resources("gpus_per_trial: true"), "study.yaml:4: resources.gpus_per_trial: must be auto or a number from 0 (got True)"),
+    "GPUs without end": (resources("gpus_per_trial: 1e400"), "study.yaml:4: resources.gpus_per_trial: must be auto or a number from 0 (got inf)"),
     "an isolation that is none": (resources("isolation: docker"), "study.yaml:4: resources.isolation: must be slot or trial (got 'docker')"),
     "an unknown resource": (resources("memory: 8G"), "study.yaml:4: resources.memory: there is no such field here; valid: cpus_per_worker, cuda_mps, gpus_per_trial, hang_minutes, idle_seconds, isolation, workers"),
 }  # fmt: skip

@@ -61,7 +61,7 @@ def load(
         longest, grace = max(reach("epochs", fixed, dimensions)), parsed.study.asha.grace or 1
         grace = round(grace) if grace % 1 == 0 else grace
         if grace > longest:
-            rule = f"the grace period must not be beyond the longest trial, {longest} epochs"
+            rule = f"the grace period must not be beyond the longest trial, {longest} epoch{'s' * (longest != 1)}"
             document.faults.append(document.fault(("study", "asha", "grace"), rule, grace))
         _check_fidelity(document, parsed.study, fixed, dimensions)
         if "dense" in parsed.study.baselines and parsed.data.dense_model is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal, get_args
 
@@ -138,7 +139,7 @@ class Resources(StrictModel):
     @field_validator("gpus_per_trial", mode="before")
     @classmethod
     def _auto_or_a_number(cls, gpus: object) -> object:
-        if gpus != "auto" and (isinstance(gpus, bool) or not isinstance(gpus, int | float) or gpus < 0):
+        if gpus != "auto" and (isinstance(gpus, bool) or not isinstance(gpus, int | float) or not 0 <= gpus < math.inf):
             raise ValueError("must be auto or a number from 0")
         return gpus
 
