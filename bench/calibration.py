@@ -34,7 +34,8 @@ from results.statistics.comparison import Tests, tests
 from results.statistics.paired_tests import smallest_detectable
 from results.statistics.seed_averages import ConfigurationResult, best_first
 from results.statistics.sign_flips import Ranker
-from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
+from results.study.study_folder import StudyFolder
 
 USERS, CANDIDATES, BASELINES = 600, 20, 4
 SHARED, WITHIN = 0.6, 0.8  # of the noise: common to all rankers; and of the rest, common to a trial's reports

@@ -219,7 +219,7 @@ def trials(count: int, with_mlflow: int) -> dict[str, Any]:
 
 def store(count: int) -> list[dict[str, float]]:
     """CPU time of a trial, mean of a hundred at a time; every second one reports twice, the others are stopped."""
-    from results.study.study_folder import TrialStatus
+    from results.study.stored_trial import TrialStatus
     from tune.execution.trial_messages import Ending
     from tune.launching.launch import begin_study
     from tune.searching.optuna_searcher import make_sampler
@@ -282,7 +282,7 @@ def report(count: int, users: int) -> dict[str, Any]:
 
 def made_up_study(runs: Path, count: int, users: int) -> Path:
     """A finished study, told to journal and folder as a search tells them, with knobs drawn at random."""
-    from results.study.study_folder import TrialStatus
+    from results.study.stored_trial import TrialStatus
     from tune.execution.trial_messages import Ending
     from tune.launching.launch import begin_study
     from tune.searching.optuna_searcher import make_sampler

@@ -10,7 +10,8 @@ from reranker.command_line.entry_point import Parser, a_path, last_net, not_empt
 from reranker.command_line.printable_text import Terminal
 from results.study.checked_folder import open_studies
 from results.study.runs_home import runs_home
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 
 if TYPE_CHECKING:  # takes a second to import
     from results.statistics.comparison import Comparison

@@ -20,7 +20,8 @@ from reranker.metrics import METRIC_NAMES
 from reranker.report_figures import SCORED_SHARE
 from results.study.runs_home import search_command
 from results.study.search_state import SearchState, Stage
-from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
+from results.study.study_folder import StudyFolder
 
 PRETTY = {
     **{

@@ -30,7 +30,8 @@ from results.statistics.verdict_text import p_value, told_difference
 from results.study.checked_folder import check_readings
 from results.study.optuna_journal import Journal, repair
 from results.study.side_files import check_kept_adapter
-from results.study.study_folder import StoredTrial, StudyFolder
+from results.study.stored_trial import StoredTrial
+from results.study.study_folder import StudyFolder
 
 if TYPE_CHECKING:  # takes a second to import
     from reranker.data.assemble import RerankingData

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from results.study.checked_folder import open_study
 from results.study.runs_home import runs_home
 from results.study.search_state import SearchState
-from results.study.study_folder import StoredTrial, StudyFolder
+from results.study.stored_trial import StoredTrial
+from results.study.study_folder import StudyFolder
 
 if TYPE_CHECKING:  # each takes a second or more to import
     import pandas as pd

@@ -26,7 +26,8 @@ from reranker.prompting.prompts import PromptEncoder
 from reranker.storage.atomic_files import write_yaml
 from reranker.training import sft
 from reranker.zero_shot import keep_zero_shot
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from tests.stored import keep_journal
 from tune.study_file.loading import load
 from tune.study_file.manifest import keep_baselines, make_manifest

@@ -13,7 +13,8 @@ from reranker.training.trainer import TrainingReport
 from reranker.zero_shot import keep_zero_shot
 from results.reporting.write_report import write_report
 from results.study.optuna_journal import create_journal
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from results.study.tracking_address import tracking_uri_of
 from tune.mlflow_tracking.trials_to_runs import StudyMirror
 from tune.searching.optuna_searcher import make_sampler

@@ -21,7 +21,8 @@ from reranker.storage.atomic_files import write_yaml
 from results.study.journal_file import storage
 from results.study.list_facts import ListFacts
 from results.study.optuna_journal import CONFIG, ORIGIN, create_journal
-from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
+from results.study.study_folder import StudyFolder
 from results.study.trial_origin import DRAWN, Origin
 
 CANDIDATES, USERS = 10, 240

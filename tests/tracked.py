@@ -17,7 +17,8 @@ from reranker.config import TrialConfig
 from reranker.metrics import METRIC_NAMES, Ranks, chance
 from reranker.storage.atomic_files import write_file, write_yaml
 from results.leaderboard import leaderboard
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from results.study.tracking_address import tracking_uri_of
 from results.study.trial_origin import Origin
 from tests.stored import keep_journal, report

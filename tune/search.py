@@ -23,7 +23,8 @@ from results.reporting.write_report import read_content, write_content
 from results.statistics.comparison import compare, winner
 from results.statistics.verdict_text import findings, verdict
 from results.study.checked_folder import open_study
-from results.study.study_folder import StoredTrial, StudyFolder
+from results.study.stored_trial import StoredTrial
+from results.study.study_folder import StudyFolder
 from results.study.tracking_address import tracking_uri_of
 from results.study_result import StudyResult
 from tune.cluster.node_check import joined_nodes

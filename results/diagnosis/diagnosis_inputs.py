@@ -24,7 +24,8 @@ from results.statistics.comparison import Comparison, compare
 from results.statistics.learning_summary import ZERO_SHOT, Naming
 from results.statistics.seed_averages import replicated
 from results.statistics.segments import Segments, segments
-from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
+from results.study.study_folder import StudyFolder
 
 _RANKED_BY = ("ndcg_at_10", *(name for name in METRIC_NAMES if name != "ndcg_at_10"), "val_loss")
 _SHARES = (*METRIC_NAMES, "label_mass", "titles_found", "hit", SCORED_SHARE)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from reranker.metrics import FloatArray, IntArray, Ranks
 from results.reporting.svg import ALIKE, OTHER, WIN
-from results.study.study_folder import StoredTrial
+from results.study.stored_trial import StoredTrial
 
 Point = tuple[StoredTrial, float, float]  # a trial, its cost, its value of the metric
 _ALONE = 200  # trials

@@ -8,7 +8,8 @@ import pandas as pd
 
 from results.leaderboard import LEFT_OUT, leaderboard, ranked
 from results.statistics.comparison import baseline_names, common_metric
-from results.study.study_folder import StoredTrial, StudyFolder
+from results.study.stored_trial import StoredTrial
+from results.study.study_folder import StudyFolder
 
 
 def joint_leaderboard(studies: Mapping[StudyFolder, Sequence[StoredTrial]]) -> tuple[pd.DataFrame, list[str]]:

@@ -20,7 +20,8 @@ from results.statistics.seed_averages import replicated
 from results.statistics.verdict_text import verdict
 from results.study.runs_home import search_command
 from results.study.search_state import Stage
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from results.study.tracking_address import tracking_uri_of
 
 _NEXT = 5  # next steps on the first screen

@@ -34,7 +34,8 @@ from results.statistics.verdict_text import (
 from results.study.adapter_usage import rank_command, serve_command, usable
 from results.study.runs_home import runs_home, search_command
 from results.study.search_state import SearchState, Stage
-from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
+from results.study.study_folder import StudyFolder
 
 Part = TypeVar("Part")
 

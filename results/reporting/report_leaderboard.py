@@ -16,7 +16,8 @@ from results.leaderboard import LEFT_OUT, PRETTY, REASON, leaderboard, standing
 from results.statistics.comparison import Comparison
 from results.statistics.lists_of_users import ListsOfUsers
 from results.statistics.seed_averages import ConfigurationResult, estimates, on_most_lists, replicated
-from results.study.study_folder import StoredTrial, StudyFolder
+from results.study.stored_trial import StoredTrial
+from results.study.study_folder import StudyFolder
 
 _HEADS = {**PRETTY, "hit": "ceiling", "epoch": "best epoch"}
 

@@ -18,7 +18,8 @@ from results.reporting.spreadsheet import as_csv
 from results.statistics.comparison import winner
 from results.statistics.segment_frames import item_frame, segment_frame
 from results.statistics.verdict_text import signed
-from results.study.study_folder import StoredTrial, StudyFolder
+from results.study.stored_trial import StoredTrial
+from results.study.study_folder import StudyFolder
 
 
 def write_report(study: StudyFolder) -> Path:

@@ -27,7 +27,8 @@ from results.statistics.seed_averages import (
     seed_spread,
 )
 from results.statistics.sign_flips import Flips, Ranker
-from results.study.study_folder import StoredTrial, StudyFolder
+from results.study.stored_trial import StoredTrial
+from results.study.study_folder import StudyFolder
 
 
 def winner(study: StudyFolder) -> StoredTrial | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from results.statistics.paired_tests import Difference
 from results.statistics.training_loss import other_loss
-from results.study.study_folder import StoredTrial
+from results.study.stored_trial import StoredTrial
 
 ZERO_SHOT = "zero-shot "  # prefix of the baselines that are an untrained model
 HALF = 0.5  # of the titles: below this, most lists are answered wrongly

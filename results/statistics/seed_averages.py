@@ -12,7 +12,8 @@ from reranker.metrics import METRIC_NAMES, FloatArray, values_of
 from reranker.report_figures import report_number, scored_share
 from results.statistics.lists_of_users import ListsOfUsers
 from results.statistics.sign_flips import Ranker
-from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
+from results.study.study_folder import StudyFolder
 from results.study.trial_origin import OriginKind
 
 _FAR = 4.0  # standard errors behind the best; configurations further back count as being here

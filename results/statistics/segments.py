@@ -15,7 +15,8 @@ from results.statistics.paired_tests import Difference, Family
 from results.statistics.seed_averages import ConfigurationResult, configuration_results
 from results.statistics.sign_flips import FEWER, Flips, Ranker
 from results.study.list_facts import ListFacts, Segment
-from results.study.study_folder import StoredTrial, StudyFolder
+from results.study.stored_trial import StoredTrial
+from results.study.study_folder import StudyFolder
 
 SHOWN = ("recall_at_1", "ndcg_at_10")
 LEAST = 10  # users; of fewer, hardly any difference could be proven beside the other segments

@@ -13,7 +13,8 @@ from results.statistics.lists_of_users import ListsOfUsers
 from results.statistics.paired_tests import LEVEL
 from results.statistics.segments import Level
 from results.study.list_facts import ListFacts
-from results.study.study_folder import StoredTrial, StudyFolder
+from results.study.stored_trial import StoredTrial
+from results.study.study_folder import StudyFolder
 
 LEAST = 10  # users in whose lists an item is either first or the target; fewer could not be proven
 

@@ -6,7 +6,7 @@ loss is that only with `objective: label_ce`, without a teacher, without titles 
 
 from __future__ import annotations
 
-from results.study.study_folder import StoredTrial
+from results.study.stored_trial import StoredTrial
 
 
 def other_loss(trial: StoredTrial) -> bool:

@@ -11,7 +11,8 @@ from results.leaderboard import PRETTY
 from results.statistics.comparison import Comparison, name_of
 from results.statistics.paired_tests import LEVEL, Difference
 from results.statistics.seed_averages import ConfigurationResult, configuration_results
-from results.study.study_folder import StoredTrial, StudyFolder
+from results.study.stored_trial import StoredTrial
+from results.study.study_folder import StudyFolder
 
 _NAMED = 8  # trials named in a sentence
 VAGUE = 0.05  # half-width of the 95% interval of Recall@1; the verdict warns of a wider one

@@ -29,7 +29,8 @@ from results.study.damaged_file import FileFinding, Outcome
 from results.study.logged_reports import logged_reports
 from results.study.optuna_journal import Journal, TrialRecord
 from results.study.quarantine import put_aside
-from results.study.study_folder import READINGS_BEGUN, READINGS_FROM_THE_START, StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import READINGS_BEGUN, READINGS_FROM_THE_START, StudyFolder
 from results.study.trial_origin import Origin
 
 _STATUS = {"complete": TrialStatus.COMPLETED, "pruned": TrialStatus.PRUNED, "fail": TrialStatus.FAILED}

@@ -16,7 +16,8 @@ from reranker.storage.atomic_files import DamagedFile, Fields, as_line, read_jso
 from results.study.damaged_file import FileFinding, Outcome
 from results.study.list_facts import ListFacts
 from results.study.quarantine import put_aside
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 
 _LISTS = ("lists.parquet", "items.parquet")
 

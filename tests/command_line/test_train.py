@@ -14,7 +14,8 @@ from reranker.data.assemble import RerankingData
 from reranker.data_config import DemoData, MovieLensData, TablesData
 from reranker.storage.atomic_files import write_yaml
 from results.reporting.write_report import write_best_config
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from tune.study_file import loading
 
 ROWS = [(u, i, t) for u in range(12) for t, i in enumerate((u + k * k) % 9 for k in range(8))]

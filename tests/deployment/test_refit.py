@@ -38,7 +38,8 @@ from reranker.ranking.ranker import Reranker
 from reranker.storage.atomic_files import write_yaml
 from reranker.training.sft import fine_tune
 from reranker.training.trainer import TrainingReport
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from results.study.tracking_address import local_store, tracking_uri_of
 from tests.ended import PATIENCE_S
 from tune.deployment.deploy import example_of, refit_and_register

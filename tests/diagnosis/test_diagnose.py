@@ -24,7 +24,8 @@ from results.diagnosis.diagnosis import diagnose
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs, Range, read_table
 from results.diagnosis.finding import Finding, Grade
 from results.statistics.comparison import Comparison
-from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
+from results.study.study_folder import StudyFolder
 from results.study.trial_origin import Origin
 from tests import gallery
 from tests.gallery import GOOD, broken, build, demo, train

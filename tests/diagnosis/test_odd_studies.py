@@ -9,7 +9,7 @@ from results.diagnosis.diagnosis import diagnose
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Finding
 from results.statistics.learning_summary import Naming
-from results.study.study_folder import TrialStatus
+from results.study.stored_trial import TrialStatus
 from tests.stored import Maker
 
 DIVERGED = "diverged in epoch 2: the loss is not finite"

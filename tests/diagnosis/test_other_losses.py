@@ -13,7 +13,7 @@ from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Finding
 from results.reporting.chart_data import Contest
 from results.reporting.charts import losses
-from results.study.study_folder import StoredTrial, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
 
 CHANCE = {"recall_at_1": 0.05, "ndcg_at_10": 0.227}  # of 20 candidates, whose ln is 3.00
 ABOVE = {"recall_at_1": 0.3, "ndcg_at_10": 0.5}

@@ -31,7 +31,7 @@ sys.path.insert(0, {project!r})
 from tune.execution.ray_cluster import cluster
 from reranker.config import TrialConfig
 from reranker.training.training_status import TrainingStatus
-from results.study.study_folder import TrialStatus
+from results.study.stored_trial import TrialStatus
 from tune.execution.search_gauges import SearchGauges
 from tune.execution.trial_messages import Assignment
 from tune.study_file.study import Study

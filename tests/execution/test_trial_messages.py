@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from reranker.config import TrialConfig
-from results.study.study_folder import TrialStatus
+from results.study.stored_trial import TrialStatus
 from tune.execution.trial_messages import Assignment, Ending, report_result
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from results.study.tracking_address import tracking_uri_of
 from tests.tracked import Seen
 from tune.mlflow_tracking.trials_to_runs import StudyMirror

@@ -34,7 +34,8 @@ from results.statistics.comparison import winner
 from results.statistics.seed_averages import replicated
 from results.statistics.verdict_text import verdict
 from results.study.list_facts import ListFacts
-from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
+from results.study.study_folder import StudyFolder
 from results.study.tracking_address import tracking_uri_of
 from tests.present import present
 from tests.stored import Maker, report

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from reranker.storage.atomic_files import DamagedFile, append_line
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from tests.stored import report
 from tests.tracked import USERS, add_trial, figures, ranks
 from tune.other_trackers.json_lines import JsonLines

@@ -14,7 +14,8 @@ from tensorboard.plugins import base_plugin
 from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 
 from reranker.storage.atomic_files import append_line
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from tests.stored import report
 from tests.tracked import USERS, add_trial, figures, ranks
 from tune.other_trackers.tensorboard_runs import TensorBoardRuns

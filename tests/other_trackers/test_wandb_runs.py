@@ -19,7 +19,8 @@ import wandb
 from wandb.proto import wandb_internal_pb2
 
 from reranker.storage.atomic_files import append_line
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from tests.stored import report
 from tests.tracked import USERS, add_trial, figures, ranks
 from tune.other_trackers.tracker_files import wandb_parent

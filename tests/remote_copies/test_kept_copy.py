@@ -17,7 +17,8 @@ from reranker.storage.atomic_files import write_yaml
 from results.study.checked_folder import check
 from results.study.journal_file import storage
 from results.study.optuna_journal import CONFIG
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from tests.remote_copies.conftest import tree
 from tests.stored import report
 from tests.tracked import USERS, figures, first_for

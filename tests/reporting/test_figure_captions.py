@@ -11,7 +11,7 @@ from results.reporting.charts import learning_curves, rank_histogram
 from results.reporting.optuna_plots import knob_figures
 from results.study.journal_file import storage
 from results.study.optuna_journal import create_journal
-from results.study.study_folder import StoredTrial, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
 from tests.stored import Maker
 
 

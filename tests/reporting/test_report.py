@@ -36,7 +36,8 @@ from results.statistics.comparison import compare
 from results.statistics.seed_averages import configuration_results
 from results.statistics.verdict_text import findings
 from results.study.adapter_usage import keep_registered
-from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
+from results.study.study_folder import StudyFolder
 from tests.present import present
 from tests.stored import USERS, Maker, keep_journal
 

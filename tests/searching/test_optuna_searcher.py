@@ -22,7 +22,8 @@ from rich.console import Console
 from reranker.config import TrialConfig
 from reranker.metrics import ranks_of_target
 from reranker.storage.atomic_files import read_json, write_json
-from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
+from results.study.study_folder import StudyFolder
 from results.study.tracking_address import local_store
 from results.study.trial_origin import DRAWN
 from tune.execution.search_gauges import SearchGauges

@@ -30,7 +30,8 @@ from results.reporting.joint_leaderboard import joint_leaderboard
 from results.statistics import comparison
 from results.statistics.comparison import winner
 from results.statistics.verdict_text import verdict
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from tests.present import present
 from tests.stored import keep_journal, report
 from tune.searching.stop_rules import INTERRUPTED, TOO_MANY_FAILURES

@@ -18,7 +18,8 @@ from results.statistics.segments import segments
 from results.statistics.top_items import first_places
 from results.statistics.verdict_text import findings
 from results.study.list_facts import ListFacts
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from tests.present import present
 from tests.stored import USERS, Maker, report
 

@@ -21,7 +21,8 @@ from results.statistics.paired_tests import (
 )
 from results.statistics.sign_flips import Flips, Ranker
 from results.statistics.verdict_text import findings, p_value, signed
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from tests.present import present
 from tests.stored import report
 

@@ -16,7 +16,8 @@ from results.reporting.report_leaderboard import board_of
 from results.statistics.comparison import compare, winner
 from results.statistics.seed_averages import configuration_results, estimates, seed_spread
 from results.statistics.verdict_text import findings, verdict
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from results.study.trial_origin import Origin
 from tests.present import present
 from tests.stored import keep_journal, report

@@ -16,7 +16,8 @@ from results.statistics.segment_text import first_place_findings, losses, result
 from results.statistics.segments import Segments, segments
 from results.statistics.top_items import FirstPlaces, first_places, self_information, too_unequal
 from results.study.list_facts import ListFacts
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from tests.stored import USERS, Maker, report
 
 IDS = [f"u{i}" for i in range(USERS)]

@@ -20,7 +20,8 @@ from results import compare, diagnose, integrity, report, seal
 from results.statistics.comparison import winner
 from results.statistics.verdict_text import verdict
 from results.study.checked_folder import check, leave_out, open_study
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from tests.searched import search
 from tune import run_search, tracking
 

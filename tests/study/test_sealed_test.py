@@ -24,7 +24,8 @@ from reranker.metrics import METRIC_NAMES, Ranks, summarise
 from reranker.modeling.model_cache import BaseModels
 from reranker.training.sft import fine_tune
 from reranker.zero_shot import zero_shot
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from tests.poisoned import poison_test, poison_validation
 from tests.present import present
 from tune import run_search

@@ -13,7 +13,8 @@ from results.study.checked_folder import check, check_readings
 from results.study.damaged_file import Outcome
 from results.study.optuna_journal import Journal
 from results.study.side_files import inspect_side_files
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from tests.present import present
 from tests.stored import Maker, keep_journal
 

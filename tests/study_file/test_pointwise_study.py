@@ -14,7 +14,7 @@ from results.diagnosis.diagnosis import diagnose
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.statistics.comparison import compare
 from results.statistics.verdict_text import verdict
-from results.study.study_folder import TrialStatus
+from results.study.stored_trial import TrialStatus
 from tests.present import present
 from tests.searched import search
 from tests.yes_no import save_answering_base

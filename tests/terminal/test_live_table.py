@@ -14,7 +14,7 @@ from rich.console import Console
 
 from reranker.config import TrialConfig
 from reranker.training.training_status import TrainingStatus
-from results.study.study_folder import TrialStatus
+from results.study.stored_trial import TrialStatus
 from results.study.trial_origin import Origin, OriginKind
 from tune.execution.trial_messages import Assignment
 from tune.study_file import loading

@@ -21,7 +21,8 @@ from reranker.storage.atomic_files import DamagedFile, read_bytes, read_json, wr
 from reranker.storage.file_permissions import make_folder
 from reranker.training.training_status import TrainingStatus
 from results.statistics.comparison import winner
-from results.study.study_folder import StoredTrial, StudyFolder
+from results.study.stored_trial import StoredTrial
+from results.study.study_folder import StudyFolder
 from tune.execution.failure_cause import MACHINE, cluster_fault
 from tune.execution.worker_group import TrialResources, WorkerGroup
 from tune.execution.worker_messages import Event, WorkerJob

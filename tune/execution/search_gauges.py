@@ -13,7 +13,7 @@ from ray.util.metrics import Gauge
 
 from reranker.report_figures import best_report
 from reranker.training.training_status import TrainingStatus
-from results.study.study_folder import TrialStatus
+from results.study.stored_trial import TrialStatus
 from tune.execution.trial_messages import Assignment
 from tune.study_file.study import Study
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from reranker.config import TrialConfig
 from reranker.training.training_status import TrainingStatus
-from results.study.study_folder import TrialStatus
+from results.study.stored_trial import TrialStatus
 from tune.study_file.trial_clock import progress
 
 TuneConfig = dict[str, Any]  # as Tune hands it from searcher to scheduler, trainable and callbacks

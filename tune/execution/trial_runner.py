@@ -25,7 +25,8 @@ from reranker.artifacts.trial_folder import TrialFolder
 from reranker.config import TrialConfig
 from reranker.report_figures import epoch_of
 from reranker.training.training_status import TrainingStatus
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from tune.execution import ray_private
 from tune.execution.failure_cause import NODE_GONE, OUT_OF_MEMORY, SHORT_OF_MEMORY, first_line, machine_fault
 from tune.execution.trial_messages import Assignment, Ending, TuneConfig, TuneResult, report_result, status_result

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray import tune as ray_tune
 
-from results.study.study_folder import TrialStatus
+from results.study.stored_trial import TrialStatus
 from tune.execution.failure_cause import SLOT_GONE, cluster_fault
 from tune.execution.search_gauges import SearchGauges
 from tune.execution.trial_messages import Assignment, Ending, TuneResult

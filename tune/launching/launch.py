@@ -14,7 +14,8 @@ from reranker.data.baselines.baseline_ranks import Baselines
 from reranker.storage.atomic_files import write_yaml
 from results.reporting.write_report import write_report
 from results.study.optuna_journal import create_journal
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from results.study.tracking_address import keep_secret_uri
 from tune.mirroring.mirror_thread import MirrorThread
 from tune.remote_copies.remote_folder import RemoteFolder, let_exit

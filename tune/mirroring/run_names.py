@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from results.statistics.seed_averages import replicated
-from results.study.study_folder import StoredTrial
+from results.study.stored_trial import StoredTrial
 
 _SHORT = {"learning_rate": "lr", "lora_rank": "r", "lora_alpha": "alpha"}
 

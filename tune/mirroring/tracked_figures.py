@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reranker.metrics import METRIC_NAMES
-from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
+from results.study.study_folder import StudyFolder
 
 APPLIED = "applied/"  # before the names of what a trial was trained with, which are parameters
 STEP = "step/"  # before the names of what is measured between two reports

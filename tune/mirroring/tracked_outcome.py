@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from reranker.report_figures import scored_share
 from results.statistics.comparison import Comparison, compare
 from results.statistics.seed_averages import configuration_results, replicated
-from results.study.study_folder import StoredTrial, StudyFolder
+from results.study.stored_trial import StoredTrial
+from results.study.study_folder import StudyFolder
 from tune.mirroring.segment_metrics import WhoGains
 from tune.mirroring.tracked_figures import of_best
 

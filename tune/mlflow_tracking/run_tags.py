@@ -18,7 +18,8 @@ from results.statistics.comparison import Comparison
 from results.statistics.seed_averages import replicated
 from results.statistics.verdict_text import counted, findings, p_value, signed, verdict
 from results.study.adapter_usage import rank_command, serve_command, usable
-from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
+from results.study.study_folder import StudyFolder
 from results.study.trial_origin import DRAWN
 from tune.mirroring.run_names import brief, text
 from tune.mlflow_tracking.mlflow_pages import Links

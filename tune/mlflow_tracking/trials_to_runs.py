@@ -17,7 +17,8 @@ from mlflow.tracking import MlflowClient
 from reranker.metrics import METRIC_NAMES
 from reranker.storage.file_permissions import make_file, make_folder
 from results.leaderboard import leaderboard, standing
-from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
+from results.study.study_folder import StudyFolder
 from results.study.tracking_address import local_file, local_store
 from results.study.trial_origin import DRAWN
 from tune.mirroring.run_names import configuration_of, run_name, text

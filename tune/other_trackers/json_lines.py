@@ -12,7 +12,8 @@ from typing import Any
 
 from reranker.storage.atomic_files import DamagedFile, append_line, read_lines
 from results.leaderboard import standing
-from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
+from results.study.study_folder import StudyFolder
 from tune.mirroring.run_names import configuration_of, run_name
 from tune.mirroring.tracked_figures import applied, between_reports, finite, of_best, of_rankers, points
 from tune.mirroring.tracked_outcome import Outcome

@@ -21,7 +21,8 @@ from torch.utils.tensorboard import SummaryWriter
 from reranker.storage.atomic_files import writing
 from reranker.storage.yaml_lines import dump
 from results.leaderboard import standing
-from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
+from results.study.study_folder import StudyFolder
 from tune.mirroring.run_names import configuration_of, run_name, text
 from tune.mirroring.tracked_figures import FINAL, applied, between_reports, last_step, of_rankers, points
 from tune.mirroring.tracked_outcome import Outcome

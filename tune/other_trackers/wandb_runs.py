@@ -22,7 +22,8 @@ import wandb
 from reranker.storage.atomic_files import DamagedFile, read_json, write_json, writing
 from reranker.storage.file_permissions import make_folder
 from results.leaderboard import standing
-from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
+from results.study.study_folder import StudyFolder
 from tune.mirroring.run_names import configuration_of, run_name
 from tune.mirroring.tracked_figures import applied, between_reports, last_step, of_best, of_rankers, points
 from tune.mirroring.tracked_outcome import Outcome

@@ -12,7 +12,8 @@ from pathlib import Path
 from reranker.errors import EnvironmentFault
 from reranker.storage.atomic_files import DamagedFile, sync_folder, writing
 from reranker.storage.file_permissions import make_folder
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from tune.remote_copies.folder_snapshot import stamp_of
 from tune.remote_copies.kept_copy import ENDED, HOLDER, compared, remember
 from tune.remote_copies.remote_folder import RemoteFolder, StoreFault

@@ -10,7 +10,8 @@ import uuid
 
 from reranker.errors import EnvironmentFault
 from reranker.storage.atomic_files import DamagedFile, read_json, write_json
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from tune.mirroring.mirror_thread import MirrorThread
 from tune.remote_copies.folder_snapshot import FolderSnapshot, Stamp, stamp_of
 from tune.remote_copies.remote_folder import RemoteFolder, StoreFault

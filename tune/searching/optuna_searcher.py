@@ -10,7 +10,7 @@ import optuna
 from ray.tune.search import Searcher
 
 from reranker.report_figures import report_number
-from results.study.study_folder import TrialStatus
+from results.study.stored_trial import TrialStatus
 from tune.execution.failure_cause import SLOT_GONE
 from tune.execution.trial_messages import Ending, TuneConfig, TuneResult
 from tune.searching.optuna_private import SomeTrials

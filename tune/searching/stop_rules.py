@@ -15,7 +15,8 @@ from reranker.errors import EnvironmentFault, InputError
 from reranker.metrics import values_of
 from reranker.report_figures import best_report, on_all_lists
 from results.statistics.lists_of_users import ListsOfUsers
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from results.study.trial_origin import DRAWN, Origin, OriginKind
 from tune.execution import ray_private
 from tune.execution.failure_cause import MACHINE, SLOT_GONE, EndsAtOnce, cluster_fault, machine_fault

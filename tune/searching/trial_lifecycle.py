@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from reranker.errors import EnvironmentFault
 from reranker.report_figures import report_number
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from results.study.trial_origin import Origin
 from tune.execution.trial_messages import Assignment, Ending
 from tune.searching.trial_store import TrialStore

@@ -26,7 +26,8 @@ from reranker.report_figures import epoch_of, report_number
 from reranker.training.report_plan import part_size
 from results.study.journal_file import storage
 from results.study.optuna_journal import CONFIG, ENDS, ORIGIN, baseline_attribute, origin_of, repair
-from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
+from results.study.study_folder import StudyFolder
 from results.study.trial_origin import DRAWN, Origin, OriginKind
 from tune.execution.trial_messages import Assignment, Ending, TuneConfig
 from tune.searching.optuna_private import go_on_with, is_enqueued, trial_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from reranker.errors import InputError
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from results.study.trial_origin import Origin, OriginKind
 from tune.searching.trial_store import TrialStore
 from tune.study_file.study import Study

@@ -10,7 +10,8 @@ from urllib.request import Request, urlopen
 from reranker.command_line.printable_text import say
 from reranker.command_line.redaction import HIDDEN
 from results.statistics.verdict_text import verdict
-from results.study.study_folder import StudyFolder, TrialStatus
+from results.study.stored_trial import TrialStatus
+from results.study.study_folder import StudyFolder
 from tune.execution.failure_cause import MACHINE
 from tune.searching.stop_rules import INTERRUPTED, TOO_MANY_FAILURES
 

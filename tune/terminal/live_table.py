@@ -14,7 +14,7 @@ from rich.text import Text
 
 from reranker.report_figures import best_report, on_all_lists, scored_share
 from reranker.training.training_status import TrainingStatus, clock
-from results.study.study_folder import TrialStatus
+from results.study.stored_trial import TrialStatus
 from results.study.trial_origin import DRAWN, Origin
 from tune.execution.trial_messages import Assignment, TuneResult
 from tune.study_file.study import Study

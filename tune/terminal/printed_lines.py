@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reranker.command_line.redaction import masked
-from results.study.study_folder import StoredTrial, StudyFolder, TrialStatus
+from results.study.stored_trial import StoredTrial, TrialStatus
+from results.study.study_folder import StudyFolder
 from tune.cluster.shipped_code import SUBMITTED_TO
 from tune.execution.ray_cluster import Cluster
 from tune.mlflow_tracking.store_address import ui_command

@@ -16,7 +16,7 @@ from results.leaderboard import PRETTY
 from results.statistics.learning_summary import ZERO_SHOT
 from results.statistics.training_loss import is_no_likelihood, other_loss
 from results.statistics.verdict_text import p_value, signed
-from results.study.study_folder import StoredTrial
+from results.study.stored_trial import StoredTrial
 
 FEW_STEPS = 60  # optimiser steps; a LoRA adapter starts at zero, and a step moves a weight by at most the rate
 PLATEAU = 300  # steps that a base may stay at the loss of guessing before it names labels (a toy took 275: docs/LOG.md)

@@ -43,7 +43,7 @@ from results.diagnosis.finding import Confidence, Finding, Grade
 from results.statistics.learning_summary import HALF, ZERO_SHOT
 from results.statistics.training_loss import is_no_likelihood, other_loss, what_is_trained
 from results.statistics.verdict_text import counted
-from results.study.study_folder import TrialStatus
+from results.study.stored_trial import TrialStatus
 
 
 def at_chance(inputs: DiagnosisInputs) -> Finding | None:

@@ -16,7 +16,7 @@ from results.diagnosis.checks.optimisation import rate_too_high
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Confidence, Finding, Grade
 from results.statistics.learning_summary import HALF
-from results.study.study_folder import StoredTrial
+from results.study.stored_trial import StoredTrial
 
 
 def lost_labels(inputs: DiagnosisInputs) -> Finding | None:
