@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from reranker.errors import Fault, InputError
+
 SHARE = "RERANKER_TUNER_SHARE"  # the variable that opens them to the group; a umask may still take that away
 
 
 def file_mode() -> int:
     """The mode of a new file: 0600, or 0660 where `$RERANKER_TUNER_SHARE` is `group`."""
-    return 0o660 if os.environ.get(SHARE) == "group" else 0o600
+    return 0o660 if _is_shared() else 0o600
 
 
 def opener(path: str, flags: int) -> int:
@@ -38,4 +40,14 @@ def make_folder(path: Path) -> None:
     """
     if not path.parent.exists():
         make_folder(path.parent)
-    path.mkdir(mode=0o770 if os.environ.get(SHARE) == "group" else 0o700, exist_ok=True)
+    path.mkdir(mode=0o770 if _is_shared() else 0o700, exist_ok=True)
+
+
+def _is_shared() -> bool:
+    """
+    Raises:
+        InputError: the variable says neither that it is shared nor nothing.
+    """
+    if (text := os.environ.get(SHARE, "")) not in ("", "group"):
+        raise InputError([Fault("must be group, or empty", field=SHARE, value=text)])
+    return text == "group"

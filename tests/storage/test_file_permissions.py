@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from reranker.errors import InputError
 from reranker.storage.atomic_files import append_line, write_file
 from reranker.storage.file_permissions import SHARE, make_file, make_folder
 from tests.stored import Maker, keep_journal
@@ -40,6 +41,13 @@ def test_a_group_may_where_that_is_asked_for_and_the_umask_leaves_it(tmp_path, m
     write_file(tmp_path / "a" / "file", "x")
     assert mode(tmp_path / "a") == 0o770 & ~umask
     assert mode(tmp_path / "a" / "file") == 0o660 & ~umask
+
+
+def test_a_group_that_is_asked_for_in_other_words_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv(SHARE, "1")
+    with pytest.raises(InputError, match=r"^RERANKER_TUNER_SHARE: must be group, or empty \(got '1'\)$"):
+        write_file(tmp_path / "file", "x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_there_stays_as_it_is(tmp_path, monkeypatch):
