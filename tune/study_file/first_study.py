@@ -129,7 +129,7 @@ def first_study(
         "fixed:",
         *([f"  model: {models[0]}"] if len(models) == 1 else []),
         f"  candidates: {candidates}  # the true item among {candidates - 1} that the user never touched",
-        f"  history_length: {history}  # users have {int(np.median(lengths))} items, half of them more",
+        f"  history_length: {history}  # the median user has {np.median(lengths):g} items",
         f"  max_title_tokens: {titles}  # 95 % of the titles have at most {characters:.0f} characters",
         f"  examples_per_user: {each}  # of an epoch",
         "space:",
