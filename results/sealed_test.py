@@ -93,7 +93,8 @@ def _reading(study: StudyFolder, best: StoredTrial, unseal: str, say: Callable[[
     from reranker.zero_shot import zero_shot
 
     manifest, config = study.read_manifest(), study.trial(best.number).read_config()
-    data = RerankingData.prepare(study.read_data_config().model_copy(update={"teacher_scores": None}))
+    read = study.read_data_config().model_copy(update={"teacher_scores": None})
+    data = RerankingData.prepare(read, study.imageless())
     if data.interactions.fingerprint != manifest["tags"]["data_fingerprint"]:
         rule = "the data must be those that the search was made on; they have changed"
         raise InputError([Fault(rule, field="data", value=data.interactions.fingerprint[:12])])

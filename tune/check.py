@@ -38,7 +38,8 @@ def check(study: Study, folder: StudyFolder | None, console: Terminal, *, measur
     check_quantisation(study, worker_memory(study))
     check_compiling(study, worker_memory(study))
     check_agreement(study)
-    data = RerankingData.prepare(study.data).sealed() if sources.is_here(study.data) else None
+    imageless = folder.imageless() if folder else ()
+    data = RerankingData.prepare(study.data, imageless).sealed() if sources.is_here(study.data) else None
     if data is not None:
         check_reports(study, data)
         check_teachers(study, data)

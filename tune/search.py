@@ -131,7 +131,7 @@ def _search(
         check_copy(folder, copy_to.child(folder.path.name))
     check_agreement(study)
     say("preparing the data …")
-    data = RerankingData.prepare(study.data).sealed()
+    data = RerankingData.prepare(study.data, folder.imageless() if folder else ()).sealed()
     check_reports(study, data)
     check_teachers(study, data)
     check_grades(study, data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -55,15 +55,18 @@ class RerankingData:
     _teachers: dict[tuple[str, int], Teacher] = field(default_factory=dict)
 
     @staticmethod
-    def prepare(config: DataConfig) -> RerankingData:
+    def prepare(config: DataConfig, imageless: Collection[str] = ()) -> RerankingData:
         """Read, filter and split the data.
+
+        Args:
+            imageless: ids of items that shall have no image, even if they have one by now; see the attribute of that name.
 
         Raises:
             InputError: the files break rules, nothing is left after the filters, a split by time leaves too little in
                 a period, or there are too many items for the retriever.
             EnvironmentFault: a file is missing or cannot be fetched.
         """
-        interactions = sources.load(config)
+        interactions = sources.load(config).without_images(imageless, config)
         data = RerankingData._of(config, interactions, split(interactions, config.targets_per_user))
         if config.teacher_scores is None:
             return data
@@ -74,6 +77,12 @@ class RerankingData:
     def _of(config: DataConfig, interactions: Interactions, parts: Split) -> RerankingData:
         sampler = CandidateSampler(interactions, parts, config.retriever, config.dense_model)
         return RerankingData(config, interactions, parts, sampler)
+
+    @property
+    def imageless(self) -> list[str]:
+        """Ids of the items whose image could not be had. A study keeps them: an address may answer some other day."""
+        images = self.interactions.images
+        return [] if images is None else [self.interactions.item_ids[item] for item in images.not_had]
 
     def sealed(self) -> RerankingData:
         """The same data without the test items: no sequence holds them, and no test list can be made.

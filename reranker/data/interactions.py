@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -117,6 +117,24 @@ class Interactions:
         if self.worths is None:
             rule = "rating needs interactions with a rating, and these have none"
             raise InputError([Fault(rule, field="positive_grades", value="rating")])
+
+    def without_images(self, item_ids: Collection[str], config: DataConfig) -> Interactions:
+        """The same where these items have no image, whatever is found of them now.
+
+        Args:
+            config: that the data were read by.
+        """
+        if self.images is None:
+            return self
+        named, has_one = set(item_ids), self.images.hashes
+        items = [item for item, name in enumerate(self.item_ids) if name in named and has_one[item]]
+        if not items:
+            return self
+        images = self.images.without(set(items))
+        parts = self.user_ids, self.item_ids, self.item_texts, self.sequences
+        return replace(
+            self, images=images, fingerprint=_fingerprint(*parts, config, self.periods, images, self.captioned)
+        )
 
     def sealed(self) -> Interactions:
         """The same without the items of the test, which stay only in `touched`, so that they are no negatives."""

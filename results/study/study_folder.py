@@ -268,6 +268,10 @@ class StudyFolder:
         """Why each baseline that was asked for was not scored, by its name."""
         return dict(self.read_manifest().get("left_out_baselines", {}))
 
+    def imageless(self) -> list[str]:
+        """Ids of items whose image could not be had when the study began; they have none in it since."""
+        return list(self.read_manifest().get("imageless", []))
+
     def references(self) -> dict[str, dict[str, float]]:
         """The metrics of every baseline and of chance."""
         metrics = {name: summarise(self.baseline(name).read_ranks()[1]) for name in self.baselines()}

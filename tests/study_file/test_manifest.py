@@ -5,7 +5,9 @@ from reranker.data.candidates.candidate_lists import fingerprint
 from reranker.data_config import TablesData
 from reranker.errors import InputError
 from results.study.list_facts import ListFacts
+from tests.pictures import draw, serving, shop
 from tests.stored import Maker
+from tune.launching.launch import begin_study
 from tune.study_file import manifest
 from tune.study_file.manifest import check_same, keep_missing_lists, make_manifest
 from tune.study_file.study import Study
@@ -103,3 +105,24 @@ def test_a_study_of_before_gets_its_lists_if_they_are_still_the_same(tmp_path):
     (older.path / "lists.parquet").write_text("no table")
     keep_missing_lists(study, data, older)
     assert ListFacts.of_study(older).user_ids == data.interactions.user_ids
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_an_image_that_could_not_be_had_at_first_is_none_of_a_study_that_goes_on(tmp_path):
+    drawn = draw(tmp_path / "a.png").read_bytes()
+    answers = {"/a.png": drawn}
+    with serving(answers) as (at, _):
+        cells = {f"i{number}": f"{at}/{'a' if number % 2 else 'late'}.png" for number in range(12)} | {"i12": ""}
+        data = shop(tmp_path, cells, images={"fetch": True, "missing": "text"}).model_dump(exclude_unset=True)
+        study = Study.load(
+            {**STUDY, "data": {"source": "tables", **data}, "fixed": {"model": "demo-tiny", "candidates": 2}}
+        )
+        begun = begin_study(study, RerankingData.prepare(study.data).sealed(), tmp_path / "runs")
+        answers["/late.png"] = drawn
+        with pytest.raises(InputError, match="the data are not those that the study began with"):
+            check_same(begun, study, RerankingData.prepare(study.data).sealed())
+        later = RerankingData.prepare(study.data, begun.imageless()).sealed()
+    check_same(begun, study, later)
+    assert begun.imageless() == ["i0", "i10", "i2", "i4", "i6", "i8"]
+    assert "; 6 more have one now that they did not have when the study began" in later.describe(study.base())
+    assert later.imageless == begun.imageless()

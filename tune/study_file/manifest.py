@@ -83,7 +83,7 @@ def restore_baselines(study: Study, folder: StudyFolder, names: Sequence[str]) -
     Returns:
         The names of those that were scored; none where data or lists are not those of the study.
     """
-    data, manifest = RerankingData.prepare(study.data).sealed(), folder.read_manifest()
+    data, manifest = RerankingData.prepare(study.data, folder.imageless()).sealed(), folder.read_manifest()
     plan = _plan(study, data)
     cheap = tuple(name for name in plan.names if name in names and name not in SLOW)
     is_same = data.interactions.fingerprint == manifest["tags"]["data_fingerprint"]
@@ -145,6 +145,7 @@ def make_manifest(
         "references": references,
         "left_out_baselines": baselines.left_out,
         "lists": fingerprint(lists),
+        "imageless": data.imageless,
         "teacher": data.teacher_file.fingerprint if data.teacher_file is not None else "",
         "ceiling": data.ceiling(config),
         "reports_per_epoch": study.reports_per_epoch,

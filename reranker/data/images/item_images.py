@@ -11,7 +11,7 @@ import struct
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -60,6 +60,7 @@ class ItemImages:
         sizes: width and height of each in pixels, upright; None for an item that has none.
         note: how many items have an image, and why the others have none.
         caption_model: what describes them in words, if anything does.
+        not_had: items whose image is named and could not be had or opened.
     """
 
     paths: tuple[Path | None, ...]
@@ -67,6 +68,18 @@ class ItemImages:
     sizes: tuple[tuple[int, int] | None, ...]
     note: str
     caption_model: str | None = None
+    not_had: tuple[int, ...] = ()
+
+    def without(self, items: Collection[int]) -> ItemImages:
+        """The same where some items have none."""
+        return replace(
+            self,
+            paths=tuple(None if item in items else path for item, path in enumerate(self.paths)),
+            hashes=tuple("" if item in items else digest for item, digest in enumerate(self.hashes)),
+            sizes=tuple(None if item in items else size for item, size in enumerate(self.sizes)),
+            note=f"{self.note}; {len(items)} more have one now that they did not have when the study began",
+            not_had=(*self.not_had, *items),
+        )
 
     def open(self, item: int) -> ImageType | None:
         """An item's image; None if it has none.
@@ -200,6 +213,9 @@ def item_images(cells: Sequence[ImageCell], source: ImageSource, table: Path, co
         tuple(None if image.rule else image.size for image in resolved),
         _note(len(resolved), Counter(rule for _, rule in broken)),
         source.caption_model,
+        tuple(
+            i for i, (cell, image) in enumerate(zip(cells, resolved, strict=True)) if image.rule and cell.text.strip()
+        ),
     )
 
 
