@@ -47,5 +47,5 @@ if __name__ == "__main__":
     from tune import run_search
 
     prepare = RerankingData.prepare
-    RerankingData.prepare = staticmethod(lambda config: poison_test(prepare(config)))  # type: ignore[method-assign]
+    RerankingData.prepare = staticmethod(lambda *given: poison_test(prepare(*given)))  # type: ignore[assignment,method-assign]
     run(run_search.main)
