@@ -20,6 +20,7 @@ ENDS = "ends"  # the attribute of a trial that is about to end: (status, trials 
 CONFIG = (
     "config"  # the attribute of a trial with the digest of its configuration, as `TrialFolder.config_digest` has it
 )
+BROKEN_RULE = "broken_rule"  # the attribute of a draw that is no trial, since its knobs do not go together: why
 _MANIFEST, _BASELINE, _READING = "manifest", "baseline/", "test_reading/"
 _REMEDY = "restore it from a copy: without it nobody can tell what was trained"
 
@@ -116,9 +117,13 @@ class Journal:
         return [readings[number] for number in sorted(readings)]
 
     def trials(self) -> dict[int, TrialRecord]:
-        """The trials by number, without those taken from another study."""
+        """The trials by number, without those taken from another study and draws that were passed over."""
         trials = self._study.get_trials(deepcopy=False)
-        return {trial.number: _record(trial) for trial in trials if origin_of(trial).kind is not OriginKind.WARM_START}
+        return {
+            trial.number: _record(trial)
+            for trial in trials
+            if origin_of(trial).kind is not OriginKind.WARM_START and not is_passed_over(trial)
+        }
 
     def remember_reading(self, reading: dict[str, Any]) -> None:
         """Store a test reading. Only the holder of the study's lock may call this."""
@@ -134,6 +139,11 @@ def baseline_attribute(name: str) -> str:
 def origin_of(trial: Any) -> Origin:
     """The origin of an Optuna trial."""
     return Origin.parse(str(trial.user_attrs.get(ORIGIN, "")))
+
+
+def is_passed_over(trial: Any) -> bool:
+    """Whether it is a draw that no trial was made of."""
+    return BROKEN_RULE in trial.user_attrs
 
 
 def _record(trial: Any) -> TrialRecord:

@@ -11,7 +11,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
-from tune.searching.optuna_private import SomeTrials, go_on_with, is_enqueued, trial_of
+from tune.searching.optuna_private import SomeTrials, enqueued_parameters, go_on_with, is_enqueued, trial_of
 
 CHANGED = f"Optuna {optuna.__version__} has changed what tune/searching/optuna_private.py reaches: "
 
@@ -27,6 +27,16 @@ def test_an_enqueued_trial_is_told_from_a_drawn_one(study):
     study.ask()
     study.ask()
     assert [is_enqueued(trial) for trial in study.trials] == [True, False], CHANGED + "the mark of an enqueued trial"
+
+
+def test_what_was_given_of_an_enqueued_trial_is_told_from_what_was_drawn(study):
+    study.enqueue_trial({"x": 1})
+    for _ in range(2):
+        trial = study.ask()
+        trial.suggest_int("x", 0, 9)
+        trial.suggest_int("y", 0, 9)
+    given = [enqueued_parameters(trial) for trial in study.trials]
+    assert given == [{"x": 1}, {}], CHANGED + "how an enqueued trial keeps its parameters"
 
 
 def test_the_second_of_two_waiting_trials_can_be_run_first(study):

@@ -41,3 +41,30 @@ def test_knobs_that_clash_at_the_ends_of_their_ranges_alone_are_found():
         check_agreement(study(**second_stage))
     assert len(caught.value.faults) == 1
     check_agreement(study(**{**second_stage, "epochs": {"int": [2, 500]}}))
+
+
+def test_of_a_grid_every_combination_is_looked_at():
+    numbers = {"choice": list(range(1, 1001))}
+    rare = {"lora_rank": numbers, "objective": {"choice": ["label_ce", "token_ce"]}, "dpo_epochs": {"choice": [0]}}
+    grid = {"study": {"name": "x", "trials": 2, "sampler": "grid"}, "data": {"source": "demo"}, "space": rare}
+    check_agreement(Study.load(grid))
+    rare["teacher"] = {"choice": ["none", "item_knn"], "when": {"lora_rank": 777}}
+    with pytest.raises(InputError, match="teacher must be none with objective: token_ce"):
+        check_agreement(Study.load(grid))
+
+
+def test_a_clash_of_all_last_choices_is_found_however_seldom_it_is_drawn(monkeypatch):
+    monkeypatch.setattr("tune.study_file.preflight._DRAWS", 0)
+    choices = {"objective": {"choice": ["label_ce", "token_ce"]}, "teacher": {"choice": ["none", "ease"]}}
+    with pytest.raises(InputError, match="teacher must be none with objective: token_ce"):
+        check_agreement(study(**choices))
+
+
+def test_extremes_are_of_knobs_that_are_drawn_together_with_their_model():
+    together = {"model + quantisation": {"choice": [["demo-tiny", "none"], ["smollm2-135m", "nf4"]]}}
+    drawn = {"study": {"name": "x", "trials": 2}, "data": {"source": "demo"}, "space": together}
+    extremes = Study.load(drawn).extremes()
+    assert {(config.model, config.quantisation) for config in extremes} == {
+        ("demo-tiny", "none"),
+        ("smollm2-135m", "nf4"),
+    }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 
 import optuna
+from pydantic import ValidationError
 
 from tune.study_file.study import Study
 from tune.study_file.trial_clock import WHOLE
@@ -35,7 +37,10 @@ def estimate_cost(study: Study) -> Cost:
     """The median rule keeps half from the first rung on, Hyperband's brackets are counted as ASHA's first."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=study.settings.seed))
-    epochs = [study.draw(drawn.ask()).epochs for _ in range(_DRAWS)]
+    epochs = []
+    for _ in range(_DRAWS):
+        with suppress(ValidationError):  # the search passes over it as well
+            epochs.append(study.draw(drawn.ask()).epochs)
     mean = sum(_expected_epochs(study, count) for count in epochs) / len(epochs)
     trials = study.settings.trials
     return Cost(trials * study.max_epochs, max(math.ceil(trials / study.reports_per_epoch), round(trials * mean)))

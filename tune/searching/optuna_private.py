@@ -30,6 +30,12 @@ def is_enqueued(trial: Any) -> bool:
     return "fixed_params" in trial.system_attrs
 
 
+def enqueued_parameters(trial: Any) -> dict[str, Any]:
+    """Those that were given when it was enqueued; empty for one that was drawn."""
+    given: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
+    return given
+
+
 def go_on_with(study: optuna.Study, trial: Any) -> optuna.Trial:
     """A trial of the study that runs already, or that waits to; `ask` only gives the next one, which may be another.
 

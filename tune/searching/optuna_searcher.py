@@ -103,7 +103,9 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         raise NotImplementedError("a study is resumed from its journal")
 
 
-def make_sampler(study: Study, number: int, trials: TrialIndex | None = None) -> optuna.samplers.BaseSampler:
+def make_sampler(
+    study: Study, number: int, trials: TrialIndex | None = None, *, at_random: bool = False
+) -> optuna.samplers.BaseSampler:
     """Optuna's sampler of the study's choice for one trial. TPE is multivariate, and grouped for conditional knobs.
 
     TPE looks at each trial that it knows with every draw, and with thousands it would take longer than all else that a
@@ -111,8 +113,12 @@ def make_sampler(study: Study, number: int, trials: TrialIndex | None = None) ->
 
     Made anew for each trial and seeded with its number, so that a draw depends on the finished trials and nothing else:
     a search that was killed and resumed draws what an undisturbed one draws.
+
+    Args:
+        at_random: whatever the study's choice is.
     """
-    return _OwnDraws(study.settings, number, trials)
+    settings = study.settings.model_copy(update={"sampler": "random"}) if at_random else study.settings
+    return _OwnDraws(settings, number, trials)
 
 
 class _OwnDraws(optuna.samplers.BaseSampler):  # type: ignore[misc]

@@ -72,7 +72,11 @@ class StopRules:
         return self._origins.get(number, DRAWN)
 
     def starts(self, assignment: Assignment, origin: Origin) -> None:
-        """Count a trial among those that run."""
+        """Count a trial among those that run, and tell of the draws that none was made of before it."""
+        while self._trial_store.passed_over:
+            act = self._trial_store.passed_over.pop(0)
+            self._folder.record_act(act)
+            self._say(act)
         self._running.add(assignment.number)
         self._origins[assignment.number] = origin
 

@@ -16,27 +16,37 @@ from typing import Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
+from pydantic import ValidationError
 
 from reranker.artifacts.trial_folder import config_digest
 from reranker.command_line.redaction import masked
-from reranker.config import TrialConfig
+from reranker.config import TrialConfig, validation_faults
 from reranker.errors import EnvironmentFault
 from reranker.metrics import summarise
 from reranker.report_figures import epoch_of, report_number
 from reranker.training.report_plan import part_size
 from results.study.journal_file import storage
-from results.study.optuna_journal import CONFIG, ENDS, ORIGIN, baseline_attribute, origin_of, repair
+from results.study.optuna_journal import (
+    BROKEN_RULE,
+    CONFIG,
+    ENDS,
+    ORIGIN,
+    baseline_attribute,
+    is_passed_over,
+    origin_of,
+    repair,
+)
 from results.study.stored_trial import StoredTrial, TrialStatus
 from results.study.study_folder import StudyFolder
 from results.study.trial_origin import DRAWN, Origin, OriginKind
 from tune.execution.trial_messages import Assignment, Ending, TuneConfig
-from tune.searching.optuna_private import go_on_with, is_enqueued, trial_of
+from tune.searching.optuna_private import enqueued_parameters, go_on_with, is_enqueued, trial_of
 from tune.searching.trial_index import EXTRA, TrialIndex
 from tune.study_file.distributions import Parameters
 from tune.study_file.study import Study
 
 _SEED = "seed"  # the attribute of replicates, which takes the place of the configuration's
-
+_INSTEAD_OF = "instead_of"  # the attribute of what is drawn for a draw that was passed over: its number
 
 _TOLD = {
     TrialState.COMPLETE: TrialStatus.COMPLETED,
@@ -56,12 +66,18 @@ class PastTrial:
 class TrialStore:
     """Asks and tells, and tells apart what is finished, running and waiting. For one process at a time.
 
+    Attributes:
+        passed_over: draws that no trial was made of and that nobody was told of yet, in sentences.
+
+    Args:
+        make_sampler: from a trial's number, the index, and `at_random`, as `optuna_searcher.make_sampler`.
+
     Raises:
         EnvironmentFault: the journal is not one.
     """
 
     def __init__(
-        self, study: Study, folder: StudyFolder, make_sampler: Callable[[int, TrialIndex | None], Any]
+        self, study: Study, folder: StudyFolder, make_sampler: Callable[..., optuna.samplers.BaseSampler]
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=ExperimentalWarning)  # of TPE's `group`, which is years old
@@ -79,6 +95,7 @@ class TrialStore:
         except (ValueError, KeyError) as error:
             raise EnvironmentFault(f"{folder.journal} is not a journal that Optuna can read: {error}") from error
         self._index = TrialIndex(self._optuna)
+        self.passed_over: list[str] = []
         self._trials: dict[int, optuna.Trial] = {}  # that run in this process
         self._remembered = set(self._optuna.user_attrs)
 
@@ -148,15 +165,19 @@ class TrialStore:
         return len(self._in_state(TrialState.WAITING))
 
     def ask(self, number: int | None = None) -> tuple[Assignment, Origin]:
-        """An interrupted or a waiting trial, or the next one: enqueued, else drawn."""
-        if number is None:
-            waiting = [trial.number for trial in self._in_state(TrialState.WAITING)]
-            self._optuna.sampler = self._make_sampler(min(waiting, default=len(self._index.all())), self._index)
-            trial = self._optuna.ask()
-        else:
-            self._optuna.sampler = self._make_sampler(number, self._index)
-            trial = go_on_with(self._optuna, self._trial(number))
-        config = self._study.draw(trial)
+        """An interrupted or a waiting trial, or the next one: enqueued, else drawn.
+
+        What was drawn may break a rule among knobs that the check of the study did not meet. Then it is passed over, and
+        drawn once more under the next number, at random, since a sampler knows nothing of rules and may go on with it.
+        """
+        while True:
+            trial = self._next(number)
+            try:
+                config = self._study.draw(trial)
+                break
+            except ValidationError as error:
+                self._pass_over(trial, "; ".join(fault.rule for fault in validation_faults(error, TrialConfig)))
+                number = None
         if (seed := trial.user_attrs.get(_SEED)) is not None:
             config = config.model_copy(update={"seed": seed})
         own = self._folder.trial(trial.number)
@@ -165,6 +186,26 @@ class TrialStore:
             trial.set_user_attr(CONFIG, digest)
         self._trials[trial.number] = trial
         return self._assignment(trial.number, config), self.origin(trial.number)
+
+    def _next(self, number: int | None) -> optuna.Trial:
+        waiting = [trial.number for trial in self._in_state(TrialState.WAITING)]
+        trials = self._index.all()
+        chosen = min(waiting, default=len(trials)) if number is None else number
+        again = chosen < len(trials) and _INSTEAD_OF in trials[chosen].user_attrs
+        self._optuna.sampler = self._make_sampler(chosen, self._index, at_random=again)
+        return self._optuna.ask() if number is None else go_on_with(self._optuna, self._trial(number))
+
+    def _pass_over(self, trial: optuna.Trial, rule: str) -> None:
+        """End a draw that is no trial, and have what was not given of it drawn again."""
+        given = enqueued_parameters(self._trial(trial.number))
+        if given.keys() < trial.params.keys() and not any(
+            later.user_attrs.get(_INSTEAD_OF) == trial.number for later in self._index.all()[trial.number + 1 :]
+        ):
+            attributes = {**_lasting(trial), EXTRA: True, _INSTEAD_OF: trial.number}
+            self._optuna.enqueue_trial(given, user_attrs=attributes)
+        trial.set_user_attr(BROKEN_RULE, rule)
+        self._optuna.tell(trial, state=TrialState.FAIL)
+        self.passed_over.append(f"draw {trial.number} is no trial, for it breaks a rule among knobs: {rule}")
 
     def report(self, number: int, report: int, value: float) -> None:
         """Reports that the journal knows are left as they are. What was scored as a baseline by then it remembers as
@@ -286,7 +327,8 @@ class TrialStore:
     def _in_state(self, state: TrialState) -> list[Any]:
         if not state.is_finished():
             return self._index.unfinished(state)
-        return list(self._optuna.get_trials(deepcopy=False, states=(state,)))
+        trials = self._optuna.get_trials(deepcopy=False, states=(state,))
+        return [trial for trial in trials if not is_passed_over(trial)]
 
 
 def _order(trial: Any) -> tuple[int, float]:

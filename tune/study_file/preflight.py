@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import optuna
@@ -32,7 +33,7 @@ from tune.study_file.worker_device import as_held, worker_memory
 
 _LETTERS_OF_A_TOKEN = 4  # about as many as an English text has
 _READ = 64  # prompts, or lists, that are tokenised to know what they take
-_DRAWS = 100  # configurations that are held against the data
+_DRAWS = 300  # configurations that are held against the data
 _AT_LONGEST: dict[str, Any] = {
     "teacher": "none",  # which prompts do not show, and which would be fitted here for nothing
     "first_candidates": None,
@@ -225,11 +226,11 @@ def check_agreement(study: Study) -> None:
         InputError: knobs that the study can draw do not go together, or not with its data.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    drawn = optuna.create_study(sampler=_ToTheEnds(seed=0))
     faults: dict[Fault, None] = {}
-    for _ in range(_DRAWS):
+    for draw in [study.extremes, *(partial(_drawn, study, trial) for trial in _some_trials(study))]:
         try:
-            faults |= dict.fromkeys(disagreements(study.draw(drawn.ask()), study.data))
+            for config in draw():
+                faults |= dict.fromkeys(disagreements(config, study.data))
         except ValidationError as error:
             hint = "trials would be drawn that break this; a condition (`when`) keeps the knobs apart"
             faults |= {
@@ -237,6 +238,20 @@ def check_agreement(study: Study) -> None:
             }
     if faults:
         raise InputError(faults)
+
+
+def _drawn(study: Study, trial: optuna.trial.BaseTrial) -> list[TrialConfig]:
+    return [study.draw(trial)]
+
+
+def _some_trials(study: Study) -> Iterator[optuna.trial.BaseTrial]:
+    """Some of those that can be drawn; of a grid all."""
+    if study.settings.sampler == "grid":
+        yield from map(optuna.trial.FixedTrial, study.grid())
+        return
+    drawn = optuna.create_study(sampler=_ToTheEnds(seed=0))
+    for _ in range(_DRAWS):
+        yield drawn.ask()
 
 
 def check_teachers(study: Study, data: RerankingData) -> None:

@@ -199,17 +199,22 @@ class Study:
             return self.extremes()[0]
 
     def extremes(self) -> list[TrialConfig]:
-        """For each model, the configuration of all lowest and of all highest ends (of all first and last choices)."""
+        """For each model, the configuration of all lowest and of all highest ends (of all first and last choices).
+
+        Raises:
+            ValidationError: one breaks a rule among knobs; `preflight.check_agreement` refuses such a study.
+        """
         configs = []
         for model in self.models:
             for end in (0, -1):
                 drawn = with_defaults(self.fixed)
                 for dimension in self.dimensions:
                     if dimension.applies(drawn):
-                        ends = dimension.distribution.ends(drawn)
-                        drawn |= dimension.assign(sorted(ends, key=size_of)[end])
-                    if "model" in dimension.knobs:
-                        drawn["model"] = model
+                        ends = [
+                            dimension.assign(value) for value in sorted(dimension.distribution.ends(drawn), key=size_of)
+                        ]
+                        ends = [values for values in ends if values.get("model", model) == model]
+                        drawn |= ends[end]
                 configs.append(self._resolve(drawn))
         return configs
 
