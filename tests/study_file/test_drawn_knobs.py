@@ -68,3 +68,10 @@ def test_extremes_are_of_knobs_that_are_drawn_together_with_their_model():
         ("demo-tiny", "none"),
         ("smollm2-135m", "nf4"),
     }
+
+
+def test_extremes_leave_out_ends_that_a_model_is_not_drawn_with():
+    space = {"epochs": {"int": [1, 9]}, "model": {"choice": ["demo-tiny"], "when": {"epochs": 1}}}
+    drawn = Study.load({"study": {"name": "x", "trials": 2}, "data": {"source": "demo"}, "space": space})
+    extremes = [(config.model, config.epochs) for config in drawn.extremes()]
+    assert extremes == [("qwen3-0.6b", 9), ("demo-tiny", 1)]

@@ -124,7 +124,7 @@ def _extremes(study: Study) -> list[TrialConfig]:
         modes = _modes_of(study, model)
         own = [config for config in study.extremes() if config.model == model]
         own = [_reading(study, c, c.image_mode if c.image_mode in modes else modes[0]) for c in own]
-        if "raw_image" in modes and all(config.image_mode != "raw_image" for config in own):
+        if own and "raw_image" in modes and all(config.image_mode != "raw_image" for config in own):
             own.append(_reading(study, own[-1], "raw_image"))
         configs += own
     return [config for drawn in configs for config in _in_each_form(study, drawn)]
@@ -227,7 +227,9 @@ def check_agreement(study: Study) -> None:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     faults: dict[Fault, None] = {}
-    for draw in [study.extremes, *(partial(_drawn, study, trial) for trial in _some_trials(study))]:
+    draws: list[Callable[[], list[TrialConfig]]] = [study.extremes]
+    draws += [partial(_drawn, study, trial) for trial in _some_trials(study)]
+    for draw in draws:
         try:
             for config in draw():
                 faults |= dict.fromkeys(disagreements(config, study.data))

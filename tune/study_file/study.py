@@ -204,19 +204,20 @@ class Study:
         Raises:
             ValidationError: one breaks a rule among knobs; `preflight.check_agreement` refuses such a study.
         """
-        configs = []
-        for model in self.models:
-            for end in (0, -1):
-                drawn = with_defaults(self.fixed)
-                for dimension in self.dimensions:
-                    if dimension.applies(drawn):
-                        ends = [
-                            dimension.assign(value) for value in sorted(dimension.distribution.ends(drawn), key=size_of)
-                        ]
-                        ends = [values for values in ends if values.get("model", model) == model]
-                        drawn |= ends[end]
-                configs.append(self._resolve(drawn))
-        return configs
+        corners = [self._corner(model, end) for model in self.models for end in (0, -1)]
+        return [self._resolve(drawn) for drawn in corners if drawn is not None]
+
+    def _corner(self, model: str, end: Literal[0, -1]) -> dict[str, Any] | None:
+        """The lowest or the highest ends that are drawn with a model; None where it is not drawn with these."""
+        drawn = with_defaults(self.fixed)
+        for dimension in self.dimensions:
+            if dimension.applies(drawn):
+                ends = map(dimension.assign, sorted(dimension.distribution.ends(drawn), key=size_of))
+                with_model = [values for values in ends if values.get("model", model) == model]
+                if not with_model:
+                    return None
+                drawn |= with_model[end]
+        return drawn if drawn["model"] == model else None
 
     def dump(self) -> str:
         """The study as YAML that loads again to an equal study."""
