@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,18 @@ def test_other_weights_write_captions_of_their_own(tmp_path, captioner):
     have_captions(second)
     assert first.captions != second.captions
     assert first.interactions.fingerprint != second.interactions.fingerprint
+
+
+def test_another_tokenizer_writes_captions_of_its_own(tmp_path, captioner):
+    other = shutil.copytree(captioner, tmp_path / "other")
+    read = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
+    words = read["model"]["vocab"]
+    read["model"]["vocab"] = dict(zip(words, reversed(words.values()), strict=True))
+    (other / "tokenizer.json").write_text(json.dumps(read), encoding="utf-8")
+    first, second = prepared(tmp_path, captioner), prepared(tmp_path, other)
+    have_captions(first)
+    have_captions(second)
+    assert first.captions != second.captions
 
 
 def test_captions_stand_in_the_texts_of_image_mode_caption_alone(tmp_path, captioner):

@@ -43,6 +43,7 @@ _LONGEST = 40  # tokens
 _AT_ONCE = 8  # images
 _TOLD_S = 10.0  # between two words on how far it is
 _VERSION = 1  # of how captions are made
+_SETTINGS = (".json", ".jinja", ".model", ".txt")  # files of a model beside its weights
 _BLOCKS, _BLOCK = 64, 4096  # of a weight file that are hashed, and bytes of each
 
 
@@ -192,9 +193,10 @@ def _one_line(text: str) -> str:
 
 
 def _place(folder: Path) -> Path:
-    """Where captions by the model in this folder are kept; another one for other weights."""
+    """Where captions by the model in this folder are kept; another one for other weights, tokenizer or processor."""
     digest = hashlib.sha256(f"{_VERSION} {_LONGEST} {_QUESTION} {_MOST_PIXELS}".encode())
-    for file in [folder / "config.json", *weight_files(folder)]:
+    settings = sorted(file for file in folder.glob("*") if file.suffix in _SETTINGS)
+    for file in [*settings, *weight_files(folder)]:
         with contextlib.suppress(OSError), file.open("rb") as content:
             size = file.stat().st_size
             digest.update(f"{file.name} {size}".encode())
