@@ -28,13 +28,14 @@ from bench.learning import source
 from reranker.config import TrialConfig, build_trial_config
 from reranker.data.assemble import RerankingData
 from reranker.data_config import DemoData
-from reranker.errors import InputError
+from reranker.errors import Fault, InputError
 from reranker.metrics import values_of
 from reranker.modeling.checkpoints.model_names import TOYS
 from reranker.modeling.model_cache import BaseModels
 from reranker.training.sft import fine_tune
 
 DEFAULT = "as by default"
+MANY = 100  # epochs, with which any second stage goes
 CHOICES: dict[str, dict[str, Any]] = {
     # labels and the question
     "numbers": {"label_style": "numbers"},
@@ -113,6 +114,8 @@ def main() -> None:
         f"{machine()}\n{' '.join([args.model, *args.set])} on {args.data}, {examples} examples, {seeds} seeds, {args.lists} lists; kept in {kept.path}"
     )
     bases = BaseModels()
+    default = build_trial_config({"model": args.model, **given})
+    most = 1.5 * max(examples, data.count_examples(default))
     for rate in args.rates:
         print(
             f"\nrate {rate:g}\n{'choice':<24}{'NDCG@10':>9}{'± seeds':>9}{'difference (95 %)':>28}"
@@ -130,16 +133,29 @@ def main() -> None:
                         **given,
                         **CHOICES.get(choice, {}),
                     }
-                    config = build_trial_config(knobs)
-                    epochs = max(1, round(examples / data.count_examples(config)))
-                    runs.append(kept.run(config.model_copy(update={"epochs": epochs}), data, bases))
-            except InputError as error:  # of labels, that this model's tokenizer cannot write
+                    runs.append(kept.run(of_length(knobs, examples, most, data), data, bases))
+            except InputError as error:
                 if choice == DEFAULT:
                     raise
-                print(f"{choice:<24}not for {args.model}: {error}", flush=True)
+                print(f"{choice:<24}not here: {error}", flush=True)
                 continue
             usual = usual or runs
             print(row(choice, runs, usual, len(choices)), flush=True)
+
+
+def of_length(knobs: dict[str, Any], examples: int, most: float, data: RerankingData) -> TrialConfig:
+    """The configuration with as many epochs as see about so many examples, and at least one.
+
+    Raises:
+        InputError: even one sees more than `most`, or the knobs do not go together, or not with the model.
+    """
+    epoch = data.count_examples(build_trial_config({"epochs": MANY, **knobs}))
+    if epoch > most:
+        raise InputError([Fault(f"an epoch has {epoch:,} examples, far more than the other trainings see")])
+    config = build_trial_config({**knobs, "epochs": max(1, round(examples / epoch))})
+    if config.first_candidates is not None and config.epochs == 1:
+        raise InputError([Fault("lists grow from epoch to epoch, and there is one", field="first_candidates")])
+    return config
 
 
 class Kept:

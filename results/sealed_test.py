@@ -184,8 +184,9 @@ def show(reading: dict[str, Any], console: Terminal) -> None:
         style = None if name.startswith("trial") else "dim"
         table.add_row(name, *(f"{figures[metric_name]:.3f}" for metric_name in METRIC_NAMES), style=style)
     lists = reading.get("lists", reading["users"])
+    users = f"{reading['users']} user{'s' * (reading['users'] != 1)}"
     more = "" if lists == reading["users"] else f"{lists} lists of "
-    console.say(f"test split, {more}{reading['users']} users, read on {reading['time']}")
+    console.say(f"test split, {more}{users}, read on {reading['time']}")
     if reading["unseal"]:
         console.say(f"NOT the first reading: {reading['unseal']}", style="bold red")
     console.print(table)
