@@ -43,12 +43,16 @@ def main(argv: list[str] | None = None) -> int:
 def _rank_one(reranker: ListRanker, args: argparse.Namespace) -> None:
     from reranker.evaluation.scoring import orders_of
 
-    images = {"history_images": args.history_images, "candidate_images": args.candidate_images}
-    reranker.rank(args.history, args.candidates, args.permutations, **images)  # warm-up
-    ranking = reranker.rank(args.history, args.candidates, args.permutations, **images)
-    print("rank  probability  candidate")
+    given = {name: getattr(args, name) for name in ("candidate_ids", "history_images", "candidate_images")}
+    reranker.rank(args.history, args.candidates, args.permutations, **given)  # warm-up
+    ranking = reranker.rank(args.history, args.candidates, args.permutations, **given)
+    ids = [_shown(text) for text in ["id", *(args.candidate_ids or [])]]
+    ids = (
+        [f"{text:<{max(map(len, ids))}}  " for text in ids] if args.candidate_ids else [""] * (1 + len(args.candidates))
+    )
+    print(f"rank  probability  {ids[0]}candidate")
     for place, i in enumerate(ranking.order, start=1):
-        print(f"{place:>4}  {ranking.probabilities[i]:>11.4f}  {_shown(args.candidates[i])}")
+        print(f"{place:>4}  {ranking.probabilities[i]:>11.4f}  {ids[1 + i]}{_shown(args.candidates[i])}")
     orders = orders_of(len(args.candidates), args.permutations or reranker.config.permutations)
     where = f"{reranker.place}, {orders} order{'s' * (orders > 1)} of the candidates"
     print(f"{1000 * ranking.seconds:.1f} ms a list ({where})", flush=True)
@@ -87,7 +91,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--adapter", required=True, type=a_path, help="its folder, or its trial's")
     parser.add_argument("--history", nargs="+", metavar="TITLE", help="oldest first")
-    parser.add_argument("--candidates", nargs="+", metavar="TITLE", help="all different")
+    parser.add_argument("--candidates", nargs="+", metavar="TITLE", help="all different, or told apart by ids")
+    parser.add_argument("--candidate-ids", nargs="+", metavar="ID", help="one for each candidate")
     for name in ("history", "candidate"):
         parser.add_argument(
             f"--{name}-images",
@@ -117,8 +122,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.vllm and (args.device or args.base):
         parser.error("with --vllm the server has the model; --device and --base are of models on this machine")
-    if args.jsonl and (args.history_images or args.candidate_images):
-        parser.error("with --jsonl images stand in its lines, as history_images and candidate_images")
+    if args.jsonl and (args.history_images or args.candidate_images or args.candidate_ids):
+        parser.error("with --jsonl ids and images stand in its lines: candidate_ids, history_images, candidate_images")
     if bool(args.jsonl) == bool(args.history or args.candidates) or bool(args.history) != bool(args.candidates):
         parser.error("give --history and --candidates, or --jsonl")
     return args

@@ -370,6 +370,20 @@ def test_the_command_shows_one_list_with_its_latency(trial, reranker, capsys):
     assert "ms a list (cpu, 2 orders of the candidates)" in latency
 
 
+def test_the_command_tells_candidates_of_one_title_apart_by_their_ids(trial, capsys):
+    options = ["--adapter", str(trial.path), "--history", TITLES[0], "--candidates", TITLES[1], TITLES[1]]
+    assert rank.main([*options, "--candidate-ids", "17", "4"]) == 0
+    head, *rows, _ = capsys.readouterr().out.splitlines()
+    assert head == "rank  probability  id  candidate"
+    assert sorted(row.split(maxsplit=2)[2] for row in rows) == [f"17  {TITLES[1]}", f"4   {TITLES[1]}"]
+
+
+def test_ids_that_are_fewer_than_the_candidates_are_refused_by_the_command(trial, capsys):
+    options = ["--adapter", str(trial.path), "--history", TITLES[0], "--candidates", TITLES[1], TITLES[2]]
+    assert rank.main([*options, "--candidate-ids", "17"]) == 2
+    assert "candidate_ids: must be a list with an id for each candidate" in capsys.readouterr().err
+
+
 def test_a_stream_answers_each_good_line_and_says_what_is_wrong_with_the_others(trial, reranker, tmp_path, capsys):
     good = {"id": "ä1", "history": HISTORY, "candidates": CANDIDATES}
     lines = [
