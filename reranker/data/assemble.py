@@ -19,7 +19,7 @@ from reranker.data.candidates.history_dropout import without_some_history
 from reranker.data.example import MISSING, Evaluated, Example, Part
 from reranker.data.interactions import Interactions
 from reranker.data.recommenders.catalogue_lists import CatalogueLists
-from reranker.data.recommenders.collaborative_scores import HISTORY, CollaborativeScores, ItemCounts, TitleScores
+from reranker.data.recommenders.collaborative_scores import HISTORY, CollaborativeScores, ItemCounts, Own, TitleScores
 from reranker.data.recommenders.ranked_lists import RankedLists
 from reranker.data.sources import demo
 from reranker.data.split import Split, split
@@ -309,12 +309,9 @@ class RerankingData:
 
     def _scored(self, examples: list[Example], config: TrialConfig, part: Part) -> NDArray[np.float32]:
         """Collaborative scores of the examples, [examples, candidates]."""
-        own, candidates = None, np.array([example.candidates for example in examples])
-        if part == "train":
-            own = np.zeros(candidates.shape, dtype=np.int64)
-            rows = [row for row, example in enumerate(examples) for _ in (example.target, *example.further)]
-            own[rows, [place for example in examples for place in (example.target, *example.further)]] = 1
+        candidates = np.array([example.candidates for example in examples])
         fitted = self._collaborative("test" if part == "test" else "validation", config.candidates)
+        own = Own.of(examples, self.split.train, fitted.item_counts.latest) if part == "train" else None
         return fitted.scores([example.history for example in examples], candidates, own).astype(np.float32)
 
     def _with_teacher(self, examples: list[Example], config: TrialConfig) -> list[Example]:
@@ -346,12 +343,14 @@ class RerankingData:
     def _collaborative(self, part: Evaluated, n: int) -> CollaborativeScores:
         """Counted in everything before the part, and weighed on training lists with negatives like the part's."""
         if (part, n) not in self._fitted:
-            lists = self._fitting_lists(n)
+            lists, sequences = self._fitting_lists(n), self.split.before(part)
+            counted = ItemCounts.of(sequences, len(self.interactions.item_ids))
             self._fitted[part, n] = CollaborativeScores.fitted(
-                ItemCounts.of(self.split.before(part), len(self.interactions.item_ids)),
+                counted,
                 [example.history for example in lists],
                 np.array([example.candidates for example in lists], dtype=np.int64).reshape(-1, n),
                 np.array([example.target for example in lists], dtype=np.int64),
+                Own.of(lists, sequences, counted.latest),
             )
         return self._fitted[part, n]
 

@@ -10,7 +10,8 @@ from reranker.artifacts.trial_folder import TrialFolder
 from reranker.calibration import log_loss
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
-from reranker.data.recommenders.collaborative_scores import CollaborativeScores, ItemCounts, TitleScores
+from reranker.data.example import Example
+from reranker.data.recommenders.collaborative_scores import HISTORY, CollaborativeScores, ItemCounts, Own, TitleScores
 from reranker.data_config import DemoData, MovieLensData
 from reranker.metrics import ranks_of_target, summarise
 from reranker.ranking.ranker import Reranker
@@ -28,8 +29,14 @@ def demo() -> RerankingData:
     return RerankingData.prepare(DemoData(users=120)).sealed()
 
 
-def features(history: list[int], candidate: int, own: int = 0) -> list[float]:
-    return COUNTS.features([history], np.array([[candidate]]), np.array([[own]]))[0, 0].tolist()
+def features(history: list[int], candidate: int) -> list[float]:
+    return COUNTS.features([history], np.array([[candidate]]))[0, 0].tolist()
+
+
+def features_in_training(sequences: list[np.ndarray], example: Example, items: int) -> np.ndarray:
+    counts = ItemCounts.of(sequences, items)
+    own = Own.of([example], sequences, counts.latest)
+    return counts.features([example.history], np.array([example.candidates]), own)[0]
 
 
 def test_features_are_counts_of_users_transitions_and_shared_users():
@@ -45,9 +52,28 @@ def test_features_are_counts_of_users_transitions_and_shared_users():
 
 def test_a_training_target_is_counted_without_its_own_user():
     alone = ItemCounts.of([sequence for user, sequence in enumerate(SEQUENCES) if user != 0], 6)
-    without = alone.features([[1]], np.array([[2]]), np.array([[0]]))[0, 0]
-    left_out = np.array(features([1], 2, own=1))
+    without = alone.features([[1]], np.array([[2]]))[0, 0]
+    left_out = features_in_training(SEQUENCES, Example(0, (0, 1), (2, 5), 0), 6)[0]
     assert left_out[[0, 1, 2]] == pytest.approx(without[[0, 1, 2]])
+
+
+def test_what_else_is_right_is_counted_without_its_own_user():
+    first, another = np.array([0, 1, 2], dtype=np.int32), np.array([3, 0, 2], dtype=np.int32)
+    target, further = features_in_training([first, another], Example(0, (0,), (1, 2, 4), 0, further=(1,)), 5)[:2]
+    assert np.expm1(target[[0, 1]]) == pytest.approx([0, 0]), "nobody else touched 1"
+    assert np.expm1(further[[0, 1]]) == pytest.approx([1, 1]), "the other user touched 2, right after 0"
+
+
+@pytest.mark.parametrize("position", [20, 40, 45, 139])
+def test_a_target_before_a_user_s_latest_items_is_counted_without_its_own_user(position):
+    rng = np.random.default_rng(0)
+    sequences = [rng.permutation(300)[:140].astype(np.int32) for _ in range(8)]
+    first, others = sequences[0].tolist(), ItemCounts.of(sequences[1:], 300)
+    recent, target = np.array(first[position - HISTORY : position]), first[position]
+    example = Example(0, tuple(first[:position]), (target, first[0]), 0)
+    cosine = np.expm1(features_in_training(sequences, example, 300)[0, 4])
+    users = (others.touched[recent] + 1) * max(1, others.touched[target])
+    assert cosine == pytest.approx((others.shared.at(recent, np.array(target)) / np.sqrt(users)).sum())
 
 
 def test_unknown_items_have_no_counts():
@@ -57,7 +83,10 @@ def test_unknown_items_have_no_counts():
 
 def test_weights_make_the_targets_likely():
     lists = np.array([[3, 2], [5, 1], [4, 0]])
-    fitted = CollaborativeScores.fitted(COUNTS, [[0, 1], [0], [2]], lists, np.array([1, 1, 1]))
+    own = Own.of(
+        [Example(0, (0, 1), (3, 2), 1), Example(1, (0,), (5, 1), 1), Example(2, (2,), (4, 0), 1)], SEQUENCES, 3
+    )
+    fitted = CollaborativeScores.fitted(COUNTS, [[0, 1], [0], [2]], lists, np.array([1, 1, 1]), own)
     scores = fitted.scores([[0, 1], [0], [2]], lists)
     assert (scores[:, 1] > scores[:, 0]).all()
     assert np.exp(scores).sum(axis=1) == pytest.approx(1)
@@ -178,7 +207,8 @@ def test_plain_and_shared_lists_are_trained_with_the_same_offset(demo, objective
 
 
 def test_without_training_lists_popularity_alone_counts():
-    fitted = CollaborativeScores.fitted(COUNTS, [], np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.int64))
+    no_lists, no_targets = np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.int64)
+    fitted = CollaborativeScores.fitted(COUNTS, [], no_lists, no_targets, Own.nothing(no_lists))
     assert np.exp(fitted.scores([[0]], np.array([[1, 2]])))[0] == pytest.approx([4 / 7, 3 / 7])
 
 

@@ -286,9 +286,7 @@ def test_what_happens_after_the_training_changes_no_ranker(tmp_path):
         assert np.allclose(scores[0], scores[1], rtol=1e-9, atol=1e-12), name
         assert scores[0].any()
     features = [
-        ItemCounts.of(data.split.before("validation"), items).features(
-            asked, np.tile(known, (2, 1)), np.zeros((2, len(known)), dtype=np.int64)
-        )
+        ItemCounts.of(data.split.before("validation"), items).features(asked, np.tile(known, (2, 1)))
         for data, (asked, known, items) in zip((one, other), histories, strict=True)
     ]
     assert np.array_equal(features[0], features[1])

@@ -20,6 +20,7 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 from scipy.special import log_softmax
 
+from reranker.data.example import Example
 from reranker.data.interactions import ItemCodes
 from reranker.data.recommenders.linear_recommenders import FloatArray, History, IntArray, counts, incidence
 
@@ -62,6 +63,50 @@ class PairCounts:
 
 
 @dataclass(frozen=True, eq=False)
+class Own:
+    """What of the counts is that of each list's own user, who is left out of them in training.
+
+    Attributes:
+        touched: 1 for the right items, which the user touched, int [lists, candidates].
+        followed: 1 for the target, which followed the history's last item, int [lists, candidates].
+        paired: how many of the history's latest items were counted in pairs with them, int [lists].
+    """
+
+    touched: IntArray
+    followed: IntArray
+    paired: IntArray
+
+    @staticmethod
+    def nothing(candidates: IntArray) -> Own:
+        """Of lists whose user is not counted with their targets."""
+        none = np.zeros(candidates.shape, dtype=np.int64)
+        return Own(none, none, np.zeros(len(candidates), dtype=np.int64))
+
+    @staticmethod
+    def of(examples: Sequence[Example], counted: Sequence[ItemCodes], latest: int) -> Own:
+        """Of training lists.
+
+        Args:
+            examples: these lists.
+            counted: the sequences that were counted, of all users.
+            latest: see `ItemCounts`.
+        """
+        touched = np.zeros((len(examples), len(examples[0].candidates) if examples else 0), dtype=np.int64)
+        followed, paired = touched.copy(), np.zeros(len(examples), dtype=np.int64)
+        for row, example in enumerate(examples):
+            touched[row, [example.target, *example.further]] = 1
+            followed[row, example.target] = 1
+            sequence = counted[example.user]
+            position = int(np.argmax(sequence == example.candidates[example.target]))
+            paired[row] = max(0, position - max(0, len(sequence) - latest))
+        return Own(touched, followed, paired)
+
+    def rows(self, rows: slice) -> Own:
+        """Of a part of the lists."""
+        return Own(self.touched[rows], self.followed[rows], self.paired[rows])
+
+
+@dataclass(frozen=True, eq=False)
 class ItemCounts:
     """How often items were touched, followed each other and share users.
 
@@ -70,12 +115,14 @@ class ItemCounts:
         followed: how often the second item directly followed the first.
         shared: users who touched both, among each user's latest items.
         users: how many there are.
+        latest: how many of each user's latest items were counted in pairs.
     """
 
     touched: IntArray
     followed: PairCounts
     shared: PairCounts
     users: int
+    latest: int = 0
 
     @staticmethod
     def of(sequences: Sequence[ItemCodes], items: int) -> ItemCounts:
@@ -89,9 +136,9 @@ class ItemCounts:
         shared.setdiag(0)
         shared.eliminate_zeros()
         users = sum(len(sequence) > 0 for sequence in sequences)
-        return ItemCounts(counts(sequences, items), PairCounts.of(followed), PairCounts.of(shared), users)
+        return ItemCounts(counts(sequences, items), PairCounts.of(followed), PairCounts.of(shared), users, most)
 
-    def features(self, histories: Sequence[History], candidates: IntArray, own: IntArray) -> FloatArray:
+    def features(self, histories: Sequence[History], candidates: IntArray, own: Own | None = None) -> FloatArray:
         """What is counted of each candidate, [lists, candidates, FEATURES].
 
         The logarithms of: the users who touched it; how often it followed the history's last item, and was followed by
@@ -100,33 +147,33 @@ class ItemCounts:
         Args:
             histories: oldest first; the last `HISTORY` items count. Codes below 0 are unknown items.
             candidates: [lists, candidates]; codes below 0 are unknown items.
-            own: [lists, candidates], how many users to leave out of a candidate's counts: 1 for the target of a training
-                list, whose own user is among those counted.
+            own: what to leave out of the counts, for training lists; None: nothing.
         """
+        own = own or Own.nothing(candidates)
         parts = [
-            self._features(
-                histories[start : start + _BLOCK], candidates[start : start + _BLOCK], own[start : start + _BLOCK]
-            )
-            for start in range(0, len(candidates), _BLOCK)
+            self._features(histories[rows], candidates[rows], own.rows(rows))
+            for rows in (slice(start, start + _BLOCK) for start in range(0, len(candidates), _BLOCK))
         ]
         return np.concatenate(parts) if parts else np.empty((*candidates.shape, FEATURES))
 
-    def _features(self, histories: Sequence[History], candidates: IntArray, own: IntArray) -> FloatArray:
+    def _features(self, histories: Sequence[History], candidates: IntArray, own: Own) -> FloatArray:
         shown = np.full((len(histories), HISTORY), -1, dtype=np.int64)
         for row, history in zip(shown, histories, strict=True):
             recent = np.asarray(history[-HISTORY:], dtype=np.int64)
             row[HISTORY - len(recent) :] = recent
         is_shown, last = shown >= 0, shown[:, -1:]
-        popular = np.maximum(_at(self.touched, candidates) - own, 0).astype(np.float64)
+        popular = np.maximum(_at(self.touched, candidates) - own.touched, 0).astype(np.float64)
         history_popular = np.maximum(_at(self.touched, shown), 1)[:, :, None]
-        shared = np.maximum(self.shared.at(shown[:, :, None], candidates[:, None, :]) - own[:, None, :], 0)
+        is_paired = np.arange(HISTORY, 0, -1) <= own.paired[:, None]
+        own_pairs = own.touched[:, None, :] * is_paired[:, :, None]
+        shared = np.maximum(self.shared.at(shown[:, :, None], candidates[:, None, :]) - own_pairs, 0)
         chance = history_popular * popular[:, None, :] / max(1, self.users)
         information = np.where(is_shown[:, :, None], np.log((shared + 1) / (chance + 1)), 0).sum(axis=1)
         cosine = (shared / np.sqrt(history_popular * np.maximum(popular, 1)[:, None, :])).sum(axis=1)
         return np.stack(
             [
                 np.log1p(popular),
-                np.log1p(np.maximum(self.followed.at(last, candidates) - own, 0)),
+                np.log1p(np.maximum(self.followed.at(last, candidates) - own.followed, 0)),
                 np.log1p(self.followed.at(candidates, last)),
                 information / np.maximum(1, is_shown.sum(axis=1, keepdims=True)),
                 np.log1p(cosine),
@@ -144,7 +191,7 @@ class CollaborativeScores:
 
     @staticmethod
     def fitted(
-        item_counts: ItemCounts, histories: Sequence[History], candidates: IntArray, targets: IntArray
+        item_counts: ItemCounts, histories: Sequence[History], candidates: IntArray, targets: IntArray, own: Own
     ) -> CollaborativeScores:
         """The weights that make the targets of these training lists most likely, without their users' own counts.
 
@@ -153,8 +200,6 @@ class CollaborativeScores:
         rows = np.arange(len(targets))
         if not len(rows):
             return CollaborativeScores(item_counts, np.eye(FEATURES)[0])
-        own = np.zeros_like(candidates)
-        own[rows, targets] = 1
         features = item_counts.features(histories, candidates, own)
 
         def loss(weights: FloatArray) -> tuple[float, FloatArray]:
@@ -166,9 +211,8 @@ class CollaborativeScores:
 
         return CollaborativeScores(item_counts, minimize(loss, np.zeros(FEATURES), jac=True, method="L-BFGS-B").x)
 
-    def scores(self, histories: Sequence[History], candidates: IntArray, own: IntArray | None = None) -> FloatArray:
+    def scores(self, histories: Sequence[History], candidates: IntArray, own: Own | None = None) -> FloatArray:
         """Log-probabilities of each list's candidates, [lists, candidates]; see `ItemCounts.features`."""
-        own = np.zeros_like(candidates) if own is None else own
         log_shares: FloatArray = log_softmax(
             self.item_counts.features(histories, candidates, own) @ self.weights, axis=-1
         )
