@@ -11,6 +11,7 @@ from reranker.calibration import log_loss
 from reranker.config import TrialConfig
 from reranker.data.assemble import RerankingData
 from reranker.data.example import Example
+from reranker.data.recommenders import collaborative_scores
 from reranker.data.recommenders.collaborative_scores import HISTORY, CollaborativeScores, ItemCounts, Own, TitleScores
 from reranker.data_config import DemoData, MovieLensData
 from reranker.metrics import ranks_of_target, summarise
@@ -74,6 +75,12 @@ def test_a_target_before_a_user_s_latest_items_is_counted_without_its_own_user(p
     cosine = np.expm1(features_in_training(sequences, example, 300)[0, 4])
     users = (others.touched[recent] + 1) * max(1, others.touched[target])
     assert cosine == pytest.approx((others.shared.at(recent, np.array(target)) / np.sqrt(users)).sum())
+
+
+def test_however_many_users_there_are_their_latest_two_items_are_counted_as_a_pair(monkeypatch):
+    monkeypatch.setattr(collaborative_scores, "_MOST_PAIRS", 30)
+    counts = ItemCounts.of([np.array([2, 0, 1], dtype=np.int32)] * 5, 3)
+    assert counts.shared.at(np.array([0, 2]), np.array([1, 1])).tolist() == [5, 0]
 
 
 def test_unknown_items_have_no_counts():

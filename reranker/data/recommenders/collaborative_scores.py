@@ -280,7 +280,7 @@ def _latest(sequences: Sequence[ItemCodes]) -> int:
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
     most = _LATEST
     while most > 2 and int((np.minimum(lengths, most) ** 2).sum()) > _MOST_PAIRS:
-        most //= 2
+        most = max(2, most // 2)  # one item is no pair
     return most
 
 
