@@ -155,7 +155,7 @@ def build_interactions(
     """Filter the raw tables and order each user's items by time; the order of the rows does not matter.
 
     In turn: items without interactions are left out, ratings below `min_rating` dropped, repeated (user, item) rows
-    reduced to the earliest, then users and items with too few interactions dropped until none is left (k-core).
+    reduced to the earliest (of one time: the highest rated), then users and items with too few interactions dropped until none is left (k-core).
 
     Args:
         interactions: columns user_id and item_id (text), timestamp (a number of any unit), optionally rating.
@@ -337,7 +337,8 @@ def _removal(step: str, before: pd.DataFrame, after: pd.DataFrame) -> Removal:
 
 
 def _order_of_time(rows: pd.DataFrame, user_index: IdIndex, item_index: IdIndex, seed: int) -> NDArray[np.int64]:
-    """Positions of the rows by user and time; a hash of (seed, user, item) breaks ties, not the order of the file."""
+    """Positions of the rows by user and time; a hash of (seed, user, item) breaks ties, not the order of the file. Of an item
+    that a user rated twice at one time the highest rating comes first."""
     users, times = rows["user"].to_numpy(), rows["timestamp"].to_numpy()
     order = np.lexsort((times, users))
     users, times = users[order], times[order]
@@ -347,7 +348,8 @@ def _order_of_time(rows: pd.DataFrame, user_index: IdIndex, item_index: IdIndex,
     items = rows["item"].to_numpy()[order[tied]]
     texts = pd.DataFrame({"user_id": _categorical(users[tied], user_index), "item_id": _categorical(items, item_index)})
     tie = pd.util.hash_pandas_object(texts, index=False, hash_key=f"{seed:016d}").to_numpy()
-    order[tied] = order[tied][np.lexsort((items, tie, group))]
+    lower = -rows["rating"].to_numpy()[order[tied]] if "rating" in rows else np.zeros(len(tied))
+    order[tied] = order[tied][np.lexsort((lower, items, tie, group))]
     return order
 
 

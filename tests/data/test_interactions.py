@@ -92,6 +92,14 @@ def test_repeated_rows_keep_the_first_in_time_and_are_counted():
     assert Removal("repeated (user, item)", 2, 0, 0) in data.removed
 
 
+def test_an_item_rated_twice_at_one_time_has_the_highest_rating_whatever_the_order_of_the_rows():
+    rows = table("u1 a 1 5, u1 b 2 1, u1 b 2 3, u1 b 2 2, u1 c 3 1, u2 a 1 3, u2 b 2 3, u2 c 3 3")
+    for frame in (rows, rows[::-1]):
+        worths = build_interactions(frame, texts("abc"), settings()).worths
+        assert worths is not None
+        assert [list(worth) for worth in worths] == [[1, 0.25, 0.0625], [0.25] * 3]
+
+
 def test_core_is_iterated_until_it_is_stable():
     # d has one user; without it u3 has two items left; without u3, c has one user; without c nothing more falls.
     rows = table("u1 a 1, u1 b 2, u1 e 3, u2 a 1, u2 b 2, u2 e 3, u2 c 4, u3 c 1, u3 a 2, u3 d 3")
