@@ -79,7 +79,8 @@ class Interactions:
             the test if sealed.
         removed: what each filter removed, in the order in which they ran.
         fingerprint: SHA-256 in hex of everything that affects results: ids, texts, images, sequences, settings and what a
-            split by time puts where, but not the location of the files.
+            split by time puts where, but not the location of the files. For what ratings are worth, which few
+            configurations look at, see `worths_fingerprint`.
         images: of the items, where the configuration asks for them.
         captioned: what texts with captions are made of, where a model makes captions.
         worths: what each item of the sequences is worth as a right one by its user's rating, from 1/16 to 1; None without
@@ -108,6 +109,13 @@ class Interactions:
     def touched(self) -> Touched:
         """All pairs of user and item, including the test items even when sealed."""
         return self.known_touched or Touched(self.sequences, len(self.item_ids))
+
+    @property
+    def worths_fingerprint(self) -> str:
+        """SHA-256 in hex of what items are worth by ratings; empty without ratings."""
+        if self.worths is None:
+            return ""
+        return hashlib.sha256(np.concatenate(self.worths).astype("<f4").tobytes()).hexdigest()
 
     def check_rated(self) -> None:
         """

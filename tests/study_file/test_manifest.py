@@ -1,3 +1,4 @@
+import pandas as pd
 import pytest
 
 from reranker.data.assemble import RerankingData
@@ -126,3 +127,24 @@ def test_an_image_that_could_not_be_had_at_first_is_none_of_a_study_that_goes_on
     assert begun.imageless() == ["i0", "i10", "i2", "i4", "i6", "i8"]
     assert "; 6 more have one now that they did not have when the study began" in later.describe(study.base())
     assert later.imageless == begun.imageless()
+
+
+@pytest.mark.parametrize("grades", ["order", "rating"])
+def test_a_study_whose_right_items_are_graded_by_ratings_does_not_go_on_with_other_ratings(tmp_path, grades):
+    rows = pd.DataFrame([(f"u{u}", f"i{i}", i, 1 + i % 5) for u in range(6) for i in range(u, u + 9)])
+    rows.columns = ["user_id", "item_id", "timestamp", "rating"]
+    rows.to_csv(tmp_path / "i.csv", index=False)
+    items = pd.DataFrame({"item_id": sorted(set(rows["item_id"]))})
+    items.assign(text="Item " + items["item_id"]).to_csv(tmp_path / "t.csv", index=False)
+    tables = {"interactions": str(tmp_path / "i.csv"), "items": str(tmp_path / "t.csv"), "min_item": 1}
+    fixed = {"model": "demo-tiny", "candidates": 4, "positives": 2, "positive_grades": grades}
+    study = Study.load({**STUDY, "data": {"source": "tables", **tables}, "fixed": fixed})
+    begun = begin_study(study, RerankingData.prepare(study.data).sealed(), tmp_path / "runs")
+    check_same(begun, study, RerankingData.prepare(study.data).sealed())
+    rows.assign(rating=6 - rows["rating"]).to_csv(tmp_path / "i.csv", index=False)
+    others = RerankingData.prepare(study.data).sealed()
+    if grades == "order":
+        check_same(begun, study, others)  # nothing looks at them
+        return
+    with pytest.raises(InputError, match="the ratings are not those that the study began with"):
+        check_same(begun, study, others)

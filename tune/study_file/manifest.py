@@ -26,6 +26,7 @@ from reranker.storage.file_permissions import make_folder
 from results.study.list_facts import ListFacts
 from results.study.quarantine import put_aside
 from results.study.study_folder import READINGS_BEGUN, StudyFolder
+from tune.study_file.dimensions import reach
 from tune.study_file.study import Study
 
 FORMAT = READINGS_BEGUN  # of a study's folder
@@ -147,6 +148,7 @@ def make_manifest(
         "lists": fingerprint(lists),
         "imageless": data.imageless,
         "teacher": data.teacher_file.fingerprint if data.teacher_file is not None else "",
+        "grades": _grades(study, data),
         "ceiling": data.ceiling(config),
         "reports_per_epoch": study.reports_per_epoch,
         "compile_layers": study.compiles,
@@ -208,6 +210,9 @@ def check_same(folder: StudyFolder, study: Study, data: RerankingData) -> None:
     if manifest.get("teacher", "") != (data.teacher_file.fingerprint if data.teacher_file is not None else ""):
         rule = "the teacher's scores are not those that the study began with"
         faults.append(Fault(rule, field="data.teacher_scores", hint="start a new study"))
+    if manifest.get("grades", grades := _grades(study, data)) != grades:
+        rule = "the ratings are not those that the study began with, and positive_grades: rating looks at them"
+        faults.append(Fault(rule, field="data", hint="start a new study"))
     for model, revision in manifest.get("revisions", {}).items():
         if revision_of(model) not in ("", revision):
             rule = f"the model must stay at the revision that the study began with, {revision[:12]}"
@@ -225,6 +230,12 @@ def check_same(folder: StudyFolder, study: Study, data: RerankingData) -> None:
         faults.append(Fault(rule, hint="start a new study"))
     if faults:
         raise InputError(faults)
+
+
+def _grades(study: Study, data: RerankingData) -> str:
+    """What right items are worth by ratings, as a digest; empty where no trial may ask."""
+    grades = reach("positive_grades", study.fixed, study.dimensions)
+    return data.interactions.worths_fingerprint if "rating" in grades else ""
 
 
 def _code_version() -> str:
