@@ -105,7 +105,8 @@ class _TooMuch(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes no more nodes, and no deeper ones, than the limits allow."""
+    """Composes no more nodes, and no deeper ones, than the limits allow. Letters that JSON writes as two halves, such as 😀,
+    are joined, since JSON counts as YAML."""
 
     nodes = depth = 0
 
@@ -117,6 +118,12 @@ class _Loader(yaml.SafeLoader):
             raise _TooMuch(_too_deep())
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
+        return node
+
+    def compose_scalar_node(self, anchor: dict[Any, yaml.Node]) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if not _is_unicode(node.value):
+            node.value = node.value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
         return node
 
     def __init__(self, text: str) -> None:

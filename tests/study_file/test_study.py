@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import textwrap
@@ -14,7 +15,7 @@ import pytest
 import yaml
 
 from reranker.config import TrialConfig
-from reranker.data_config import TablesData
+from reranker.data_config import MovieLensData, TablesData
 from reranker.errors import Fault, InputError
 from reranker.modeling.checkpoints.model_names import check_name
 from tune.study_file.loading import load
@@ -155,6 +156,18 @@ def test_presets_are_found_and_load():
         assert study.name == path.stem.replace("_", "-")
         for values in draws(study, 20):
             assert TrialConfig.model_validate(values).model_dump() == values
+
+
+@pytest.mark.parametrize("given", ["in Python", "in JSON", "in an option"])
+def test_letters_that_json_writes_as_two_halves_are_whole(tmp_path, given):
+    template = "\N{CLAPPER BOARD} {title}"
+    data = {"source": "movielens", **({} if given == "in an option" else {"item_text": template})}
+    sections = {"study": {"name": "a", "trials": 3}, "data": data, "space": {"epochs": {"int": [1, 2]}}}
+    (tmp_path / "study.yaml").write_text(json.dumps(sections))
+    options = [f"data.item_text={json.dumps(template)}"] if given == "in an option" else []
+    study = Study.load(sections) if given == "in Python" else load(tmp_path / "study.yaml", options)
+    assert isinstance(study.data, MovieLensData)
+    assert study.data.item_text == template
 
 
 def test_the_examples_of_the_documentation_load(study_of):
