@@ -326,7 +326,7 @@ def _spellings(item: str) -> tuple[str, ...]:
 
 def _check_rated_enough(ratings: pd.Series[float], knob: str, least: float) -> None:
     if ratings.max() < least:
-        hint = f"the highest {'rating' if knob == 'min_rating' else 'number of hours'} is {ratings.max():g}"
+        hint = f"the highest {'rating' if knob == 'min_rating' else 'number of hours'} is {ratings.max():.15g}"
         raise InputError([Fault(f"{knob} must leave interactions", field=f"data.{knob}", value=least, hint=hint)])
 
 

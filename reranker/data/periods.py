@@ -13,7 +13,7 @@ from reranker.errors import Fault, InputError
 
 Times = NDArray[np.integer] | NDArray[np.floating]
 _TICKS = (1, 10**3, 10**6, 10**9)  # a second's, in the units that timestamps come in
-_CALENDAR_S = 1e8  # March 1973; smaller numbers are places in an order rather than seconds since 1970
+_CALENDAR_S = 1e8, 4_102_444_800  # March 1973 and 2100: other numbers count something else than seconds since 1970
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ def periods_of(times: Times, sizes: NDArray[np.integer], config: DataConfig) -> 
     begins = config.period_begins
     undated = [
         Fault(
-            f"a date needs timestamps that count from 1970; these run from {clock.first:g} to {clock.last:g}",
+            f"a date needs timestamps that count from 1970; these run from {clock.shown(clock.first)} to {clock.shown(clock.last)}",
             field=f"data.{name}",
             value=moment,
             hint="give a share, such as 0.8, or one of the timestamps",
@@ -103,7 +103,8 @@ class _Clock:
 
     Attributes:
         first, last: of them all.
-        ticks: units in a second, of times since 1970; 0 if the numbers are too small to be that.
+        ticks: units in a second, of times since 1970; 0 if the numbers are something else, such as places in an order, or
+            20180630.
     """
 
     first: float
@@ -112,9 +113,10 @@ class _Clock:
 
     @staticmethod
     def of(times: Times) -> _Clock:
-        last = times.max().item()
-        ticks = next((ticks for ticks in reversed(_TICKS) if last >= _CALENDAR_S * ticks), 0)
-        return _Clock(times.min().item(), last, ticks)
+        low, high = _CALENDAR_S
+        last, usual = times.max().item(), float(np.median(times))  # the last may stand for no time: 99999999999
+        fitting = (ticks for time in (last, usual) for ticks in _TICKS if low * ticks <= time < high * ticks)
+        return _Clock(times.min().item(), last, next(fitting, 0))
 
     def time_of(self, moment: Moment, times: Times) -> float:
         """The moment in the timestamps' unit."""
@@ -132,10 +134,10 @@ class _Clock:
     def shown(self, time: float) -> str:
         """For people: a date where the timestamps are some, else the number."""
         if not self.ticks:
-            return f"{time:g}"
+            return f"{time:.15g}"  # all digits: whoever moves a period needs them
         seconds = time / self.ticks
         try:
             date = datetime.fromtimestamp(seconds, UTC)
         except (OverflowError, ValueError, OSError):
-            return f"{time:g}"
+            return f"{time:.15g}"
         return f"{date:%Y-%m-%d}" if seconds % 86_400 == 0 else f"{date:%Y-%m-%d %H:%M:%S}"

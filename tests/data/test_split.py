@@ -110,6 +110,30 @@ def test_timestamps_that_are_no_dates_are_split_by_their_numbers_or_by_shares(tm
         assert str(data.periods) == "training before 6, validation from then to before 9, test from then on"
 
 
+@pytest.mark.parametrize("base", [20_180_600, 20_180_600_000_000], ids=["day", "second"])
+def test_times_written_as_digits_of_a_date_are_shown_as_they_are(tmp_path, base):
+    by_number = tables(tmp_path, kind="days", split="time", validation_from=base + 6, test_from=base + 9)
+    table = pd.read_csv(by_number.interactions)
+    table.assign(timestamp=table["timestamp"] + base).to_csv(by_number.interactions, index=False)
+    data = load(by_number)
+    assert in_ids(data, split(data)) == BY_HAND
+    shown = f"training before {base + 6}, validation from then to before {base + 9}, test from then on"
+    assert str(data.periods) == shown
+    assert faults(by_number.model_copy(update=TIME))[0].startswith(
+        f"data.validation_from: a date needs timestamps that count from 1970; these run from {base + 1} to {base + 10} "
+    )
+
+
+def test_a_time_that_stands_for_none_does_not_change_what_the_others_are(tmp_path):
+    late = tables(tmp_path, DAYS + ", u1 e 11", kind="seconds", **TIME)
+    table = pd.read_csv(late.interactions)
+    table.loc[len(table) - 1, "timestamp"] = 99_999_999_999
+    table.to_csv(late.interactions, index=False)
+    data = load(late)
+    assert in_ids(data, split(data)) == BY_HAND
+    assert str(data.periods).startswith("training before 2020-01-06, validation from then to before 2020-01-09")
+
+
 def test_an_hour_and_a_zone_can_be_said(tmp_path):
     hours = {"split": "time", "validation_from": "2020-01-06T01:00:00+02:00", "test_from": "2020-01-08 00:00:01"}
     data = load(tables(tmp_path, **hours))
