@@ -38,7 +38,7 @@ from reranker.storage.file_permissions import make_folder
 from reranker.training.label_skill_cost import LISTS, RANK, lesson_config, lesson_question
 from reranker.training.loss import Objective
 
-_VERSION = 1  # of the lesson: a stored skill of another version is not used
+_VERSION = 2  # of the lesson: a stored skill of another version is not used
 _RATE = 1e-3  # for a base of SmolLM2-135M's width; wider ones get less
 _WIDTH = 576
 _WARMUP = 5  # steps

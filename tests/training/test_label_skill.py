@@ -225,6 +225,22 @@ def test_a_training_can_be_stopped_in_the_lesson(small):
         fine_tune(TAUGHT, small, should_stop=lambda: True)
 
 
+@pytest.mark.parametrize(
+    "knobs", [{"rslora": True}, {"dora": True}, {"max_grad_norm": 0.1}, {"lora_rank": 8, "lora_dropout": 0.5}]
+)
+def test_trials_that_share_a_skill_are_taught_the_same(small, knobs):
+    config, ours, skills, keys = TAUGHT.model_copy(update=knobs), catalogue(small.interactions.item_texts), [], []
+    for taught in (TAUGHT, config):
+        with BaseModels().base(taught, CPU) as base:
+            skills.append(lesson(taught, small).learn(base))
+            keys.append(skill_key(taught, ours, base))
+    assert keys[0] == keys[1]
+    one, other = skills
+    assert one.up, "something was taught"
+    assert all(torch.equal(other.up[name], part) for name, part in one.up.items())
+    assert all(torch.equal(other.down[name], part) for name, part in one.down.items())
+
+
 @pytest.mark.parametrize("knobs", [{"prompt_order": "history_first"}, {"objective": "token_ce"}])
 def test_every_kind_of_prompt_and_objective_can_be_taught(small, knobs):
     assert fine_tune(TAUGHT.model_copy(update=knobs), small).figures["applied/skill_steps"] == 5
