@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reranker.data.example import Example
+from reranker.data.example import MISSING, Example
 from reranker.data.hash_random import random_bits
 from reranker.errors import Fault, InputError
 from reranker.report_figures import epoch_of
@@ -74,8 +74,15 @@ def part_size(lists: int) -> int:
 
 
 def part_of(lists: Sequence[Example]) -> list[Example]:
-    """The lists that reports within an epoch are on: all of the same users, for every trial of a study."""
+    """The lists that reports within an epoch are on: all of the same users, for every trial of a study.
+
+    Where none of these holds its target, so that there would be no loss, the lists of one more user are among them.
+    """
     count = part_size(len(lists))
     users = np.array([example.user for example in lists], dtype=np.int64)
-    chosen = users[np.argsort(random_bits(_PURPOSE, users), kind="stable")[:count]]
+    holds_target = np.array([example.target != MISSING for example in lists])
+    order = np.argsort(random_bits(_PURPOSE, users), kind="stable")
+    chosen = users[order[:count]]
+    if not holds_target[np.isin(users, chosen)].any():
+        chosen = np.append(chosen, users[order[holds_target[order]][:1]])
     return [lists[row] for row in np.flatnonzero(np.isin(users, chosen)).tolist()]
