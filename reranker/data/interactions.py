@@ -163,7 +163,8 @@ def build_interactions(
     """Filter the raw tables and order each user's items by time; the order of the rows does not matter.
 
     In turn: items without interactions are left out, ratings below `min_rating` dropped, repeated (user, item) rows
-    reduced to the earliest (of one time: the highest rated), then users and items with too few interactions dropped until none is left (k-core).
+    reduced to the earliest (of one time: the highest rated), then users and items with too few interactions dropped until
+    none is left (k-core).
 
     Args:
         interactions: columns user_id and item_id (text), timestamp (a number of any unit), optionally rating.

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from reranker.data.assemble import RerankingData
 from reranker.data.example import Example
 from reranker.data.recommenders import collaborative_scores
 from reranker.data.recommenders.collaborative_scores import HISTORY, CollaborativeScores, ItemCounts, Own, TitleScores
-from reranker.data_config import DemoData, MovieLensData
+from reranker.data_config import DemoData, MovieLensData, TablesData
 from reranker.metrics import ranks_of_target, summarise
 from reranker.ranking.ranker import Reranker
 from reranker.storage.atomic_files import DamagedFile
@@ -75,6 +76,32 @@ def test_a_target_before_a_user_s_latest_items_is_counted_without_its_own_user(p
     cosine = np.expm1(features_in_training(sequences, example, 300)[0, 4])
     users = (others.touched[recent] + 1) * max(1, others.touched[target])
     assert cosine == pytest.approx((others.shared.at(recent, np.array(target)) / np.sqrt(users)).sum())
+
+
+def long_users(folder: Path) -> RerankingData:
+    """Ten users of 140 items each."""
+    random = np.random.default_rng(0)
+    rows = [f"u{user},i{item},{time}" for user in range(10) for time, item in enumerate(random.permutation(250)[:140])]
+    (folder / "seen.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(rows))
+    (folder / "items.csv").write_text("item_id,text\n" + "\n".join(f"i{item},Title {item}" for item in range(250)))
+    return RerankingData.prepare(
+        TablesData(interactions=folder / "seen.csv", items=folder / "items.csv", min_item=1)
+    ).sealed()
+
+
+def test_training_lists_are_scored_as_though_their_own_user_had_not_touched_what_is_right(tmp_path):
+    data, config = long_users(tmp_path), TrialConfig(positives=2, examples_per_user=None)
+    users, items = data.split.train, len(data.interactions.item_ids)
+    counted, known = ItemCounts.of(users, items), data.title_scores(config)
+    assert known is not None
+    for example in data.training_examples(config, 0)[::50]:
+        others, touched = [s for user, s in enumerate(users) if user != example.user], counted.touched.copy()
+        touched[[example.candidates[place] for place in (example.target, *example.further)]] -= 1
+        alone = replace(ItemCounts.of(others, items), touched=touched, users=counted.users)
+        expected = CollaborativeScores(alone, known.scores.weights).scores(
+            [example.history], np.array([example.candidates])
+        )
+        assert example.collaborative == pytest.approx(expected[0].tolist(), abs=1e-5)
 
 
 def test_however_many_users_there_are_their_latest_two_items_are_counted_as_a_pair(monkeypatch):
