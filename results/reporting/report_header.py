@@ -228,7 +228,7 @@ class ReportHeader:
         if self.comparison is None:
             return []
         comparison = self.comparison
-        sentences = [corrected(comparison), power(comparison)] if comparison.against else []
+        sentences = [corrected(comparison), f"{capital(power(comparison))}."] if comparison.against else []
         if comparison.configurations > 1:
             sentences.append(ties(comparison))
         if not sentences:

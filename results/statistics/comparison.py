@@ -48,7 +48,7 @@ class Comparison:
         against: the winner's difference to each baseline; corrected for the choice of the winner and its epoch.
         tie_set: trials that the winner is not proven better than, itself included, best first.
         cheapest: the one in the tie set with the fewest FLOPs per list, then the fewest parameters.
-        detectable: the true difference to a baseline that is proven with 80% power.
+        detectable: the true difference to a baseline that is proven with 80% power; see `smallest_detectable`.
         users: the number of users.
         scores: one score per run of each replicated configuration, by trial.
         ahead: unreplicated trials that scored more than the winner's mean, with their score.
@@ -127,7 +127,7 @@ def compare(
         test_results.against,
         [pooled[i].trial for i in test_results.tie_set],
         min((pooled[i].trial for i in test_results.tie_set), key=cost_of),
-        smallest_detectable(max(spreads, default=0.0), len(winner_values), test_results.reach),
+        smallest_detectable(max(spreads, default=0.0), len(winner_values), test_results.reach, test_results.families),
         len(lists),
         {name_of(c.trial, len(studies) > 1): c.scores(metric) for c in with_replicates},
         [(c.trial, c.score(metric)) for c in not_replicated(pooled, metric)],
@@ -160,11 +160,13 @@ class Tests:
         against: its difference to each baseline, corrected for all configurations and baselines.
         tie_set: indices of the configurations that it is not proven better than, its own first; all pairs are tested.
         reach: the lead over a baseline that is proven, in standard errors; see `Family`.
+        families: how many share the level.
     """
 
     against: dict[str, Difference]
     tie_set: list[int]
     reach: float
+    families: int
 
 
 def tests(rankers: Sequence[Ranker], baselines: Mapping[str, FloatArray], resamples: int | None, seed: int) -> Tests:
@@ -186,6 +188,7 @@ def tests(rankers: Sequence[Ranker], baselines: Mapping[str, FloatArray], resamp
         dict(zip(baselines, against.differences[: len(baselines)], strict=True)),
         tied(flips, count, families),
         max(against.reach[: len(baselines)], default=0.0),
+        families,
     )
 
 

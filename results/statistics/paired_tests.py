@@ -335,11 +335,17 @@ def _blocks(pairs: int, resamples: int) -> list[slice]:
     return [slice(start, min(start + step, pairs)) for start in range(0, pairs, step)]
 
 
-def smallest_detectable(spread: float, users: int, reach: float) -> float:
+def smallest_detectable(spread: float, users: int, reach: float, families: int = 1) -> float:
     """The true difference that is detected with 80% power: (reach + z of the power) · spread / √users.
+
+    Infinite where not even a lead for every user is proven: of all ways to flip the signs of n users a share of 2 / 2^n keeps
+    such a lead. 0 where the users do not differ, which tells nothing.
 
     Args:
         spread: standard deviation of the per-user differences.
         reach: the family's reach in standard errors; 1.96 for a single comparison.
+        families: the number of families that share the level, including this one.
     """
+    if families * 2.0 ** (1 - users) >= LEVEL:
+        return math.inf
     return float((reach + _NORMAL.inv_cdf(POWER)) * spread / math.sqrt(users))

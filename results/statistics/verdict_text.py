@@ -84,7 +84,7 @@ def findings(comparison: Comparison | None) -> list[str]:
             wins.append(f"than {baseline}: {proof}")
     lines += [f"{'; '.join(wins)}."] if wins else []
     if comparison.against:
-        lines.append(f"{corrected(comparison)} {power(comparison)}")
+        lines.append(f"{corrected(comparison)} {capital(power(comparison))}.")
     lines += [ties(comparison)] if comparison.configurations > 1 else []
     lines += [comparison.lesson] if comparison.lesson else []
     return [*lines, *_seed_findings(comparison)]
@@ -123,11 +123,13 @@ def corrected(comparison: Comparison) -> str:
 
 
 def power(comparison: Comparison) -> str:
-    """The difference that the comparison can detect with its users."""
-    return (
-        f"With {sample(comparison)}, this comparison has an 80% chance of proving a true difference of "
-        f"{comparison.detectable:.3f}."
-    )
+    """The difference that the comparison can detect with its users, as a phrase."""
+    who, difference = f"with {sample(comparison)}", comparison.detectable
+    if difference == 0:
+        return f"{who}, who differ alike from each baseline, nobody knows what this comparison can prove"
+    if difference > 1:  # no two means of a metric are further apart
+        return f"{who}, there is no difference that this comparison has an 80% chance of proving"
+    return f"{who}, this comparison has an 80% chance of proving a true difference of {difference:.3f}"
 
 
 def ties(comparison: Comparison) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from results.statistics.paired_tests import (
     tied,
 )
 from results.statistics.sign_flips import Flips, Ranker
-from results.statistics.verdict_text import findings, p_value, signed
+from results.statistics.verdict_text import findings, p_value, power, signed
 from results.study.stored_trial import TrialStatus
 from results.study.study_folder import StudyFolder
 from tests.present import present
@@ -73,6 +74,16 @@ def test_the_interval_of_a_mean_is_about_two_standard_errors_wide_on_each_side()
 def test_the_detectable_difference_of_610_users_is_the_known_one_and_grows_with_the_reach():
     assert smallest_detectable(0.22, users=610, reach=1.96) == pytest.approx(0.025, abs=0.0005)
     assert smallest_detectable(0.22, users=610, reach=3.5) > 0.035
+
+
+@pytest.mark.parametrize(("families", "fewest"), [(1, 6), (2, 7)])
+def test_a_difference_is_detectable_where_a_lead_for_every_user_is_proven(families, fewest):
+    """Of n users' signs, 2 of 2^n ways to flip them leave all alike, and each family has its share of the level."""
+    for users in range(1, 10):
+        level = np.linspace(0.4, 0.5, users)
+        rankers = [Ranker.of(level + 0.3), Ranker.of(np.zeros(users))]
+        (lead,) = Family.of(Flips.of(rankers), [(0, 1)], families).differences
+        assert np.isfinite(smallest_detectable(0.2, users, 1.96, families)) == lead.proven == (users >= fewest)
 
 
 # The choice of an epoch
@@ -282,6 +293,19 @@ def test_what_the_words_say_of_a_comparison(study):
     assert "allow for picking the best of 3 configurations and of their epochs" in findings(found)[2]
     shutil.rmtree(study.trial(1).path)
     assert "Trial 0 is proven better than the other configuration." in findings(compare(study))
+
+
+@pytest.mark.parametrize(
+    ("detectable", "said"),
+    [
+        (0.25, "this comparison has an 80% chance of proving a true difference of 0.250"),
+        (1.5, "there is no difference that this comparison has an 80% chance of proving"),
+        (np.inf, "there is no difference that this comparison has an 80% chance of proving"),
+        (0.0, "who differ alike from each baseline, nobody knows what this comparison can prove"),
+    ],
+)
+def test_what_cannot_be_detected_is_not_said_to_be(study, detectable, said):
+    assert power(replace(present(compare(study)), detectable=detectable)) == f"with 400 users, {said}"
 
 
 def test_a_study_without_a_finished_epoch_has_nothing_to_compare(tmp_path, study):

@@ -10,7 +10,7 @@ from scipy import stats
 from results.diagnosis.checks.measures import how_far_it_leads, is_undecided, pretty_metric
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Confidence, Finding, Grade
-from results.statistics.verdict_text import sample
+from results.statistics.verdict_text import power
 
 
 def too_few_users(inputs: DiagnosisInputs) -> Finding | None:
@@ -21,8 +21,7 @@ def too_few_users(inputs: DiagnosisInputs) -> Finding | None:
         return None
     return Finding(
         "too few users",
-        f"{how_far_it_leads(inputs, undecided)}; with {sample(inputs.comparison)} this comparison has an 80% chance of "
-        f"proving a true lead of {inputs.comparison.detectable:.3f}",
+        f"{how_far_it_leads(inputs, undecided)}; {power(inputs.comparison)}",
         "the difference may be as large as it looks or nothing at all: so few users can't tell",
         "score more users (evaluation_users: null takes all; min_user lets more in), and compare fewer trials",
         Confidence.SURE, Grade.DOUBT,
