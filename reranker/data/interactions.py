@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -314,15 +315,20 @@ def _check_texts(
     ids = set(items["item_id"])
     faults = []
     for code in missing[:_SHOWN_FAULTS]:
-        near = next((f"; the items have {other!r}" for other in _spellings(item_index[code]) if other in ids), "")
+        spellings = _spellings(item_index[code])
+        near = next((f"; the items have {told}" for other, told in spellings.items() if other in ids), "")
         faults.append(Fault(rule, items_file, None, column, item_index[code], f"in {counts[code]} rows{near}"))
     raise InputError(faults, total=len(missing))
 
 
-def _spellings(item: str) -> tuple[str, ...]:
-    """What else tables write for the same id: without blanks around it, or a whole number with or without a decimal."""
+def _spellings(item: str) -> dict[str, str]:
+    """What else tables write for the same id, and as what it is told: without blanks around it, a whole number with or
+    without a decimal, or in another of Unicode's forms."""
     bare = item.strip()
-    return bare, bare.removesuffix(".0"), f"{bare}.0"
+    forms = dict.fromkeys(
+        (normalize("NFC", bare), normalize("NFD", bare)), "it in another Unicode form, which looks the same"
+    )
+    return forms | {text: repr(text) for text in (bare, bare.removesuffix(".0"), f"{bare}.0")}
 
 
 def _check_rated_enough(ratings: pd.Series[float], knob: str, least: float) -> None:

@@ -142,6 +142,15 @@ def test_an_item_that_the_other_table_spells_otherwise_is_told_with_that_spellin
     )
 
 
+@pytest.mark.parametrize(("given", "known"), [("\u00e9", "e\u0301"), ("e\u0301", "\u00e9")])
+def test_an_item_that_the_other_table_has_in_another_unicode_form_is_told(given, known):
+    items = pd.DataFrame({"item_id": [known, "2"], "text": ["One", "Two"]})
+    with pytest.raises(
+        InputError, match=r"in 1 rows; the items have it in another Unicode form, which looks the same$"
+    ):
+        build_interactions(table("u1 2 1").assign(item_id=given), items, settings())
+
+
 def test_nothing_left_names_the_knobs_and_what_each_removed():
     with pytest.raises(InputError) as caught:
         build_interactions(table(ROWS), texts("abcd"), settings(min_user=5))

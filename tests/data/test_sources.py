@@ -210,6 +210,16 @@ def test_an_id_with_and_without_blanks_would_be_two_and_is_refused(write):
     assert load(padded).user_ids == ["u "], "in all rows they do no harm"
 
 
+def test_an_id_in_two_unicode_forms_would_be_two_and_is_refused(write):
+    rule = "an id must be written alike in all rows: others have this one in another Unicode form, which looks the same"
+    one, other = "Ame\u0301lie", "Am\u00e9lie"
+    assert faults(write(HEADER + f"{other},a,1\n{one},b,2\n{other},c,3\n")) == [
+        f"interactions.csv:3: user_id: {rule} (got {one!r})"
+    ]
+    decomposed = write(HEADER + f"{one},a,1\n{one},b,2\n{one},c,3\n")
+    assert load(decomposed).user_ids == [one], "in all rows it does no harm"
+
+
 def test_the_first_twenty_of_a_file_are_shown_and_all_counted(write):
     with pytest.raises(InputError) as caught:
         tables.read(write(HEADER + "u,,x\n" * 500))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -137,7 +139,7 @@ def fill(template: ItemTemplate, fields: pd.DataFrame) -> pd.Series[Any]:
 
 def _ids(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Series[Any]:
     """Texts none of which is a shortened number, as programs write long ids: 1.23457E+15 stands for many of them. Nor is one
-    another's with blanks around it, which would make two users of one."""
+    another's with blanks around it, or in another of Unicode's forms, which would make two users of one."""
     rule = "an id must have all its digits: a program has shortened this one, and perhaps others to the same"
     faults.add_rows(rule, column, values, _shortened(values))
     bare = values.str.strip()
@@ -145,6 +147,14 @@ def _ids(values: pd.Series[Any], column: str, faults: FaultList) -> pd.Series[An
     if has_blanks.any():
         rule = "an id must be written alike in all rows: others have this one without the blanks around it"
         faults.add_rows(rule, column, values, has_blanks & bare.isin(values[~has_blanks]).to_numpy(dtype=bool))
+    is_other = ~values.str.isascii().to_numpy(dtype=bool)
+    if is_other.any():
+        rule = "an id must be written alike in all rows: others have this one in another Unicode form, which looks the same"
+        composed = values[is_other].map(partial(unicodedata.normalize, "NFC"))
+        differs = (composed != values[is_other]).to_numpy(dtype=bool)
+        is_other[is_other] = differs
+        is_other[is_other] = composed[differs].isin(values[~is_other]).to_numpy(dtype=bool)
+        faults.add_rows(rule, column, values, is_other)
     return _texts(values, column, faults)
 
 
