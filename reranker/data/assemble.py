@@ -52,7 +52,8 @@ class RerankingData:
     teacher_file: TeacherFile | None = None
     _fitted: dict[tuple[Evaluated, int], CollaborativeScores] = field(default_factory=dict)
     _title_scores: dict[tuple[int, ImageMode], TitleScores] = field(default_factory=dict)
-    _teachers: dict[tuple[str, int], Teacher] = field(default_factory=dict)
+    _teachers: dict[str, Teacher] = field(default_factory=dict)
+    _calibrated: dict[tuple[str, int, int], Calibrated] = field(default_factory=dict)
 
     @staticmethod
     def prepare(config: DataConfig, imageless: Collection[str] = ()) -> RerankingData:
@@ -320,19 +321,23 @@ class RerankingData:
         if config.teacher == "collaborative":
             scored = self._scored(examples, config, "train")
             return [replace(e, teacher=tuple(row)) for e, row in zip(examples, scored.tolist(), strict=True)]
-        return taught(examples, self._teacher(config.teacher, config.candidates))
+        return taught(examples, self._teacher(config.teacher, config.candidates, config.history_length))
 
-    def _teacher(self, name: str, n: int) -> Teacher:
-        """Fitted on the training part, with probabilities that are right on training lists like those of validation."""
-        if (name, n) not in self._teachers:
+    def _teacher(self, name: str, n: int, history_length: int) -> Teacher:
+        """Fitted on the training part, with probabilities that are right on training lists like those of validation, whose
+        histories are as long as those that it is asked for: more items have larger sums."""
+        if name not in self._teachers:
             teacher: Teacher | None = self.teacher_file
             if name != "file":
                 items = len(self.interactions.item_ids)
                 teacher = CrossFitted.fitted(name, self.split.train, items, on_known=self.split.by_time)
             if teacher is None:
                 raise InputError([Fault("file needs data.teacher_scores", field="teacher", value=name)])
-            self._teachers[name, n] = Calibrated.on(teacher, self._fitting_lists(n))
-        return self._teachers[name, n]
+            self._teachers[name] = teacher
+        key = name, n, max(history_length, HISTORY)
+        if key not in self._calibrated:
+            self._calibrated[key] = Calibrated.on(self._teachers[name], self._fitting_lists(n, history_length))
+        return self._calibrated[key]
 
     def share_taught(self, n: int) -> float:
         """Of training lists of n like those of validation, in which the teacher's file scores two candidates or more."""
@@ -354,7 +359,7 @@ class RerankingData:
             )
         return self._fitted[part, n]
 
-    def _fitting_lists(self, n: int) -> list[Example]:
+    def _fitting_lists(self, n: int, history_length: int = HISTORY) -> list[Example]:
         """Training lists of n with negatives like those of validation."""
         negatives = NegativesMix()
         if self.config.candidate_mode == "retrieval":
@@ -365,7 +370,7 @@ class RerankingData:
             candidates=n,
             label_style="numbers",  # of which there is one for each candidate of the longest list
             negatives=negatives,
-            history_length=HISTORY,
+            history_length=history_length,
             seed=self.config.seed,
         )
         prefixes = training_prefixes(self.split, _FITTED_ON, _FITTED_USERS, self.config.seed)

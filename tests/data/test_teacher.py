@@ -8,11 +8,13 @@ import pickle
 import numpy as np
 import pytest
 
-from reranker.calibration import log_loss
+from reranker.calibration import fitted_temperature, log_loss
 from reranker.config import TrialConfig
+from reranker.data.assemble import RerankingData
 from reranker.data.example import Example
 from reranker.data.recommenders.linear_recommenders import RECOMMENDERS
 from reranker.data.teachers.teacher import FOLDS, Calibrated, CrossFitted, check_size
+from reranker.data_config import DemoData
 from reranker.errors import InputError
 
 CONFIG = TrialConfig(model="demo-tiny", teacher="ease")
@@ -55,6 +57,16 @@ def test_a_teacher_is_as_sure_in_training_as_it_is_right_on_validation_lists(dem
     scored = log_loss(*asked(examples))
     assert trained < math.log(20) - 0.05
     assert trained == pytest.approx(scored, abs=0.12)
+
+
+@pytest.mark.parametrize("name", ["ease", "item_knn"])
+def test_it_is_no_surer_of_long_histories(name):
+    data = RerankingData.prepare(DemoData(users=60, interactions_per_user=60)).sealed()
+    long = CONFIG.model_copy(update={"teacher": name, "history_length": 50, "examples_per_user": 3})
+    scores, targets = asked(data.training_examples(long, 0))
+    assert fitted_temperature(scores, targets) == pytest.approx(1, abs=0.3), "no other is needed"
+    short = long.model_copy(update={"history_length": 5})
+    assert fitted_temperature(*asked(data.training_examples(short, 0))) == pytest.approx(1, abs=0.3)
 
 
 def test_its_temperature_makes_the_targets_most_likely():
