@@ -69,6 +69,17 @@ def test_low_ratings_are_no_interactions(recbole):
     assert data.item_ids == ["a", "b", "c"]
 
 
+def test_numbers_that_a_spreadsheet_has_shortened_would_be_the_same_and_are_malformed(recbole):
+    inter = INTER + "7.65612E+16\ta\t5\t30\nu\t4.51E+15\t5\t30\nu\tz\t5\t1.59E+12\nme+you\ta\t5\t1.5e+09\n"
+    shortened = "a program has shortened this one, and perhaps others to the same"
+    assert faults(recbole(inter)) == [
+        "films.inter: at most 0.01 of the lines may be malformed, see data.most_malformed (got '3 of 8')",
+        f"films.inter:6: user_id: an id must have all its digits: {shortened} (got '7.65612E+16')",
+        f"films.inter:7: item_id: an id must have all its digits: {shortened} (got '4.51E+15')",
+        "films.inter:8: timestamp: a number must have all its digits: a spreadsheet has shortened this one (got '1.59E+12')",
+    ]
+
+
 def test_fields_may_have_other_names(recbole):
     inter = INTER.replace("user_id", "session_id").replace("timestamp", "time")
     assert load(recbole(inter, user_field="session_id", time_field="time")).user_ids == ["u"]

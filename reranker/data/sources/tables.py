@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from reranker.data.sources.reading.fault_list import FaultList, raise_faults
+from reranker.data.sources.reading.shortened_numbers import SHORT
 from reranker.data.sources.reading.table_file import FIELD, TextFile, read_table
 from reranker.data.sources.reading.time_units import UNITS, in_another_unit, unit_rule
 from reranker.data_config import ItemImageSource, TablesData
@@ -20,7 +21,6 @@ from reranker.item_text import CAPTION, ItemTemplate
 
 _INTERACTIONS = ("user_id", "item_id", "timestamp")
 _IMAGE, _FIELDS = "image", "fields"
-_SHORT = r"\s*\d(?:\.(\d+))?[eE]\+(\d{2,3})\s*"
 
 
 def read(config: TablesData) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -210,7 +210,7 @@ def _shortened(values: pd.Series[Any]) -> NDArray[np.bool_]:
     # of millions, so the pattern comes second
     is_short = values.str.contains("+", regex=False).to_numpy(dtype=bool, copy=True)
     if is_short.any():
-        is_short[is_short] = values[is_short].str.fullmatch(_SHORT).to_numpy(dtype=bool)
+        is_short[is_short] = values[is_short].str.fullmatch(SHORT).to_numpy(dtype=bool)
     return is_short
 
 
@@ -218,7 +218,7 @@ def _lacks_digits(values: pd.Series[Any]) -> NDArray[np.bool_]:
     """Which numbers have fewer digits than they had, as spreadsheets shorten them: 1.71717E+12. Not R's 1.5e+09."""
     lacks = _shortened(values)
     if lacks.any():
-        parts = values[lacks].str.extract(_SHORT)
+        parts = values[lacks].str.extract(SHORT)
         lost = parts[0].fillna("").str.len() < parts[1].astype("int64")
         lacks[lacks] = lost.to_numpy(dtype=bool) & values[lacks].str.contains("E", regex=False).to_numpy(dtype=bool)
     return lacks

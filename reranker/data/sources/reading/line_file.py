@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, cast
 
 from reranker.data.sources.reading.fault_list import FaultList
 from reranker.data.sources.reading.plain_text import whole_letters
+from reranker.data.sources.reading.shortened_numbers import is_shortened, lacks_digits
 from reranker.errors import EnvironmentFault, first_line
 from reranker.storage.file_kinds import what_it_is
 from reranker.storage.limits import LINE_BYTES, UNPACKED_TIMES
@@ -145,9 +146,10 @@ class LineFile:
         if type(value) is int:
             return str(value)
         if isinstance(value, str) and value.strip() and "\0" not in value:
-            if whole_letters(value) == value:
+            if whole_letters(value) == value and not is_shortened(value):
                 return value
-            self.reject(line, name, "the text must be UTF-8", value)
+            rule = "an id must have all its digits: a program has shortened this one, and perhaps others to the same"
+            self.reject(line, name, rule if is_shortened(value) else "the text must be UTF-8", value)
             return None
         self.reject(line, name, "an id must be given, as text or a whole number", value)
         return None
@@ -157,6 +159,9 @@ class LineFile:
     ) -> float | None:
         """A field that is a number from `low` to `high`, as `number_in` reads it; None after a fault."""
         value = record.get(name)
+        if isinstance(value, str) and lacks_digits(value):
+            self.reject(line, name, "a number must have all its digits: a spreadsheet has shortened this one", value)
+            return None
         try:
             number = math.nan if value is None or isinstance(value, bool) else number_in(value)
         except (TypeError, ValueError, OverflowError):

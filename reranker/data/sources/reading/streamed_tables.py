@@ -98,6 +98,7 @@ class RowFields:
                     and user.strip()
                     and item.strip()
                     and b"\0" not in (user + item).encode()  # half a letter is no UTF-8: a ValueError
+                    and not ("+" in user or "+" in item or "E+" in str(time))  # perhaps a shortened number
                 ):
                     rows.add(user, item, second, stars if self.rating else None)
                     continue
