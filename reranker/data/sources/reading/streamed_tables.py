@@ -98,7 +98,9 @@ class RowFields:
                     and user.strip()
                     and item.strip()
                     and b"\0" not in (user + item).encode()  # half a letter is no UTF-8: a ValueError
-                    and not ("+" in user or "+" in item or "E+" in str(time))  # perhaps a shortened number
+                    and "+" not in user  # perhaps a shortened number
+                    and "+" not in item
+                    and not (isinstance(time, str) and "E+" in time)
                 ):
                     rows.add(user, item, second, stars if self.rating else None)
                     continue
