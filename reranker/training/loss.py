@@ -135,6 +135,14 @@ class Objective:
             return F.cross_entropy(logits[:, -1], targets)
         return F.cross_entropy(logits[:, :-1].flatten(0, 1), self._answers[targets].flatten())
 
+    def of_guessing(self, batch: Pass) -> Tensor:
+        """The cross-entropy of a model to which all candidates are alike, mean over a pass's examples, in nats: ln(candidates),
+        but for what is added to the labels' logits."""
+        alike = batch.get("bias")
+        if alike is None:
+            alike = torch.zeros(len(batch["targets"]), batch["candidates"], device=batch["targets"].device)
+        return F.cross_entropy(alike, batch["targets"])
+
     def _of_each(self, logits: Tensor, targets: Tensor, relevance: Tensor | None) -> Tensor:
         """The objective that takes the candidates' scores, [examples]."""
         if self._loss_of_lists is not None:

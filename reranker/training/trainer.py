@@ -58,7 +58,7 @@ class TrainingReport:
     """Results at one point of a training, the same on every worker.
 
     Attributes:
-        figures: `report` (counted from 1), `epoch` (how many are trained), `train_loss` (of the epoch so far), those of `reranker.evaluation.evaluate`, `scored_share` if only a part of the validation lists was scored,
+        figures: `report` (counted from 1), `epoch` (how many are trained), `train_loss` (of the epoch so far), `guessing_loss` (the cross-entropy of a model to which all candidates of the same lists are alike; in shared lists it is above ln(candidates), since `list_correction` takes from frequent targets), those of `reranker.evaluation.evaluate`, `scored_share` if only a part of the validation lists was scored,
             `label_mass` (see `reranker.evaluation.scoring`), `seconds_per_list` (scored by one worker), `seconds`
             (since the trial began), `train_seconds` (the part spent on optimiser steps), `tokens_per_second` (trained,
             all workers), `padding` (the share of the trained passes that is), `peak_memory_mb` (largest worker), and
@@ -147,6 +147,7 @@ class RerankerTrainer(ResumableTrainer):
         self._largest_rate = 0.0
         self._counts = Counts()
         self._losses = torch.zeros((), device=self.args.device)  # sum over the epoch's steps so far
+        self._guessing = torch.zeros((), device=self.args.device)  # of a model to which all candidates are alike
         self._stored = job.folder.read_reports() if job.folder and job.keeps_state else []
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -175,6 +176,7 @@ class RerankerTrainer(ResumableTrainer):
         whole = torch.tensor(float(own), device=self.args.device)
         add_up([whole])
         total = torch.zeros((), device=self.args.device)
+        guessing = torch.zeros_like(total)
         idle = passes_missing(bare, len(passes))
         for number, batch in enumerate([*passes[-1:] * idle, *passes], start=1):
             self.rows_of_pass = len(batch["targets"])
@@ -189,10 +191,13 @@ class RerankerTrainer(ResumableTrainer):
                     loss = share * self.compute_loss(model, batch)
                 self.accelerator.backward(loss)
             total += loss.detach()
+            guessing += share * self._objective.of_guessing(batch)
         self._counts += inputs["counts"]
         if self.state.global_step % self.job.plan.steps == 0:  # the first step of an epoch
             self._losses.zero_()
+            self._guessing.zero_()
         self._losses += total
+        self._guessing += guessing
         self._watch.pace.add(total * whole / (workers() * own) if own else total, self._counts.tokens)
         return total
 
@@ -229,13 +234,18 @@ class RerankerTrainer(ResumableTrainer):
         number = self.job.plan.reports_by(self.state.global_step)
         lists = self._validation if self.job.plan.scores_all(number) else self._part
         evaluation, scored_figures = self._evaluate_together(lists) if lists.examples else (None, {})
-        train_loss = float(np.mean(of_all(float(self._losses)))) / self.job.plan.steps_in_epoch(self.state.global_step)
+        steps = self.job.plan.steps_in_epoch(self.state.global_step)
+        train_loss, guessing_loss = (
+            float(np.mean(of_all(float(of_steps)))) / steps for of_steps in (self._losses, self._guessing)
+        )
         epoch = self.job.plan.epoch_of(number)
         if not all(map(math.isfinite, (train_loss, *scored_figures.values()))):
             rate = self.job.config.learning_rate
             current = self.job.plan.epoch_at(self.state.global_step - 1) + 1
             raise TrainingError(f"diverged in epoch {current}: the loss is not finite (learning_rate {rate:g})")
         figures = {"report": number, "epoch": epoch, "train_loss": train_loss, **scored_figures}
+        if math.isfinite(guessing_loss):  # a state of an earlier version does not know it
+            figures["guessing_loss"] = guessing_loss
         figures |= {**self._resources(), **self._applied(), "seconds": time.perf_counter() - self._started}
         best = self.best is None or evaluation is None or is_better(figures, self.best.figures, self.job.metric)
         report = TrainingReport(figures, evaluation, best)
@@ -313,6 +323,7 @@ class RerankerTrainer(ResumableTrainer):
             "passed": passed,
             "largest_rate": self._largest_rate,
             "losses": float(self._losses),
+            "guessing": float(self._guessing),
         }
 
     def on_state_loaded(self, folder: Path) -> None:
@@ -326,6 +337,7 @@ class RerankerTrainer(ResumableTrainer):
         self._training_seconds, self._largest_rate = counters["training"], counters["largest_rate"]
         self._started -= counters["passed"]
         self._losses.fill_(counters["losses"])
+        self._guessing.fill_(counters["guessing"])
         self._reference = Reference.read(folder, self.accelerator.unwrap_model(self.model))
         self._state_kept = time.perf_counter()
         self._train_from_here()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
@@ -10,7 +11,8 @@ from statistics import fmean
 from reranker.training.collator import Counts
 
 Counters = Mapping[str, float]
-_NAMES = [*vars(Counts()), "training", "passed", "largest_rate", "losses"]
+_LOSSES = ("losses", "guessing")
+_NAMES = [*vars(Counts()), "training", "passed", "largest_rate", *_LOSSES]
 
 
 def write_counters(state: Path, rank: int, counters: Counters) -> None:
@@ -19,10 +21,11 @@ def write_counters(state: Path, rank: int, counters: Counters) -> None:
 
 
 def read_counters(state: Path) -> list[Counters]:
-    """Of all workers that kept the state, by rank; what older states lack is 0."""
+    """Of all workers that kept the state, by rank; what older states lack is 0, but for the loss of guessing, NaN."""
     files = sorted(state.glob("counters-*.json"), key=lambda file: int(file.stem.split("-")[1]))
     found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    return [{"examples": old.get("seen", 0), **dict.fromkeys(_NAMES[1:], 0.0), **old} for old in found]
+    absent = {**dict.fromkeys(_NAMES, 0.0), "guessing": math.nan}
+    return [{**absent, "examples": old.get("seen", 0), **old} for old in found]
 
 
 def for_workers(kept: list[Counters], workers: int) -> list[Counters]:
@@ -31,7 +34,7 @@ def for_workers(kept: list[Counters], workers: int) -> list[Counters]:
         return kept
     most = {name: max(counters[name] for counters in kept) for name in _NAMES}
     counts = {name: int(sum(counters[name] for counters in kept)) for name in vars(Counts()) if name != "largest_pass"}
-    others = {**most, "losses": fmean(counters["losses"] for counters in kept)}
+    others = {**most, **{name: fmean(counters[name] for counters in kept) for name in _LOSSES}}
     others |= {name: total // workers for name, total in counts.items()}
     first = others | {name: total - (workers - 1) * (total // workers) for name, total in counts.items()}
     return [first, *[others] * (workers - 1)]

@@ -24,6 +24,7 @@ from results.statistics.comparison import Comparison, compare
 from results.statistics.learning_summary import ZERO_SHOT, Naming
 from results.statistics.seed_averages import replicated
 from results.statistics.segments import Segments, segments
+from results.statistics.training_loss import guessing_in_training
 from results.study.stored_trial import StoredTrial, TrialStatus
 from results.study.study_folder import StudyFolder
 
@@ -192,6 +193,18 @@ class DiagnosisInputs:
         if self.adds_counts:
             return f"the collaborative scores without the model, {level}"
         return f"guessing, ln {self.candidates} = {level}"
+
+    def gain_in_training(self, figures: dict[str, Any]) -> float:
+        """How far a report's training loss is below that of guessing on the same lists, in nats."""
+        return guessing_in_training(figures, self.guessing) - float(figures["train_loss"])
+
+    def guess_in_training(self, figures: dict[str, Any]) -> str:
+        """What a report's training loss is held against, and its value, as a phrase."""
+        level = guessing_in_training(figures, self.guessing)
+        if abs(level - self.guessing) < 0.005:
+            return self.guess
+        who = "the collaborative scores without the model" if self.adds_counts else "guessing"
+        return f"{who}, {level:.2f} on the lists that are trained on"
 
     @property
     def adds_counts(self) -> bool:

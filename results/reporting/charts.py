@@ -44,10 +44,11 @@ from results.reporting.svg import (
     to_svg,
     whole_numbers,
 )
-from results.statistics.training_loss import is_no_likelihood, other_loss, what_is_trained
+from results.statistics.training_loss import guessing_in_training, is_no_likelihood, other_loss, what_is_trained
 from results.statistics.verdict_text import p_value
 
 _FEW = 10  # lists; a share of fewer says nothing
+_APART = 0.03  # nats; lines that are closer are one
 _FEW_NAMES = 12  # beside the points of a chart; of more some would lie on others
 _LABELLED = 30  # characters of a name in a chart
 
@@ -91,7 +92,8 @@ def losses(contest: Contest) -> Figure:
         return Figure(key, title, "No losses are stored for the best trial.")
     with drawing() as draw:
         validation = f"trial {best.number}, validation"
-        canvas, axes = draw(right=_room([validation]))
+        without_model = f"{'counting' if 'collaborative_loss' in best.reports[-1] else 'guessing'}, training"
+        canvas, axes = draw(right=_room([validation, without_model]))
         notes = _curves(axes, Contest(**{**vars(contest), "trials": trials}), "val_loss")
         epochs = [figures["epoch"] for figures in best.reports]
         training = [figures["train_loss"] for figures in best.reports]
@@ -99,14 +101,16 @@ def losses(contest: Contest) -> Figure:
         uniform = math.log(contest.candidates)
         axes.axhline(uniform, color=MUTED, linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
         last = best.reports[-1]
-        _end_labels(
-            axes,
-            [
-                (uniform, f"ln {contest.candidates}: guessing", MUTED),
-                (last["val_loss"], validation, WIN),
-                (last["train_loss"], f"trial {best.number}, training", WIN),
-            ],
-        )
+        ends = [
+            (uniform, f"ln {contest.candidates}: guessing", MUTED),
+            (last["val_loss"], validation, WIN),
+            (last["train_loss"], f"trial {best.number}, training", WIN),
+        ]
+        in_training = guessing_in_training(last, uniform)
+        if not other_loss(best) and abs(in_training - uniform) > _APART:
+            axes.axhline(in_training, color=MUTED, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
+            ends.append((in_training, without_model, MUTED))
+        _end_labels(axes, ends)
         axes.set_ylabel("loss" if other_loss(best) else "loss, nats")
         svg = to_svg(canvas, key, title, notes)
     gap = last["val_loss"] - last["train_loss"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from results.statistics.paired_tests import Difference
-from results.statistics.training_loss import other_loss
+from results.statistics.training_loss import guessing_in_training, other_loss
 from results.study.stored_trial import StoredTrial
 
 ZERO_SHOT = "zero-shot "  # prefix of the baselines that are an untrained model
@@ -100,10 +100,13 @@ class Naming:
             tuple(share for epoch in trial.reports if (share := _share(epoch))),
             best,
         )
-        losses = [epoch["train_loss"] for epoch in trial.reports if "train_loss" in epoch]
         guessing_loss = figures.get("collaborative_loss", math.log(candidates) if candidates else 0.0)
-        label_loss = not other_loss(trial)
-        named_in_training = candidates and label_loss and min(losses, default=math.inf) < guessing_loss - _TAUGHT
+        gains = [
+            guessing_in_training(epoch, guessing_loss) - epoch["train_loss"]
+            for epoch in trial.reports
+            if "train_loss" in epoch
+        ]
+        named_in_training = candidates and not other_loss(trial) and max(gains, default=0.0) > _TAUGHT
         return None if naming.guesses and named_in_training else naming
 
     @property

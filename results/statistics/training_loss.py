@@ -1,10 +1,13 @@
 """A trial's configuration → what its training loss, and its validation loss, can be held against.
 
 The validation loss is always the softmax over a list's candidates, in nats; that of guessing is ln(candidates). The training
-loss is that only with `objective: label_ce`, without a teacher, without titles asked in between, with one right item a list and as many candidates in each epoch.
+loss is of that kind only with `objective: label_ce`, without a teacher, without titles asked in between, with one right item a list and as many candidates in each epoch.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from results.study.stored_trial import StoredTrial
 
@@ -23,6 +26,15 @@ def other_loss(trial: StoredTrial) -> bool:
         or values.get("positives", 1) > 1
         or bool(values.get("dpo_epochs"))
     )
+
+
+def guessing_in_training(figures: Mapping[str, Any], guessing: float) -> float:
+    """What the training loss of a report is held against: that of a model to which all candidates of its lists are alike.
+
+    Args:
+        guessing: the same of validation lists, for reports that do not tell.
+    """
+    return float(figures.get("guessing_loss", guessing))
 
 
 def is_no_likelihood(trial: StoredTrial) -> bool:

@@ -307,6 +307,22 @@ def test_the_demo_s_bases_know_no_other_question(tmp_path):
     assert list(told(maker)) == ["at chance", "labels don't fit their lists"]
 
 
+def test_a_training_loss_is_held_against_guessing_on_the_lists_that_are_trained_on(tmp_path):
+    maker = Maker(tmp_path).baseline("popularity", 0.8)
+    tried(maker, 0, [0.1], model="demo-tiny", train_loss=2.71, guessing_loss=2.72)
+    found = told(maker)
+    assert list(found) == ["at chance", "labels don't fit their lists"]
+    seen = "the training loss is 2.710 nats, that of guessing, 2.72 on the lists that are trained on"
+    assert seen in found["labels don't fit their lists"].seen
+
+
+def test_who_trains_far_below_guessing_on_shared_lists_names_labels_there(maker):
+    tried(maker, 0, [0.1, 0.1], train_loss=[2.7, 2.3], guessing_loss=2.72, val_loss=2.9)
+    found = told(maker)
+    assert list(found) == ["at chance", "template mismatch"]
+    assert "below that of guessing, 2.72 on the lists that are trained on" in found["template mismatch"].seen
+
+
 def test_a_bold_rate_is_told_by_itself(maker):
     figures = {"titles_found": 0.1, "titles_asked": 200, **GUESSING}
     maker.trial(0, figures=figures, model=REAL, epochs=1, learning_rate=0.3)

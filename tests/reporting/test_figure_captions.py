@@ -7,7 +7,7 @@ import pytest
 
 from reranker.metrics import Ranks
 from results.reporting.chart_data import Contest
-from results.reporting.charts import learning_curves, rank_histogram
+from results.reporting.charts import learning_curves, losses, rank_histogram
 from results.reporting.optuna_plots import knob_figures
 from results.study.journal_file import storage
 from results.study.optuna_journal import create_journal
@@ -28,6 +28,14 @@ def test_a_curve_is_held_against_what_it_is_drawn_with(metric, value, levels, sa
     trial = StoredTrial(0, {"model": "m"}, TrialStatus.COMPLETED, "", [{"epoch": 1, metric: value}])
     caption = learning_curves(Contest([trial], metric, metric, 0, frozenset({0}), levels, 20)).caption
     assert caption.startswith(f"At its best epoch trial 0 {said}")
+
+
+@pytest.mark.parametrize(("known", "lines"), [({}, 1), ({"guessing_loss": 3.01}, 1), ({"guessing_loss": 3.42}, 2)])
+def test_the_training_loss_has_a_line_of_guessing_of_its_own_where_its_lists_are_others(known, lines):
+    figures = {"epoch": 1, "val_loss": 2.5, "train_loss": 2.8, **known}
+    trial = StoredTrial(0, {"model": "m"}, TrialStatus.COMPLETED, "", [figures])
+    svg = losses(Contest([trial], "val_loss", "loss", 0, frozenset({0}), {}, 20)).svg
+    assert ("ln 20: guessing" in svg) + ("guessing, training" in svg) == lines
 
 
 def test_lists_of_users_who_have_several_are_counted_as_lists(tmp_path):

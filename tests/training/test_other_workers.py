@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import socket
@@ -95,8 +96,15 @@ def test_two_workers_go_on_with_what_one_has_begun(alone, tmp_path):
 def check(reports: list[dict[str, float]], workers: list[int], alone: list[dict[str, float]]) -> None:
     assert [figures["applied/workers"] for figures in reports] == workers
     assert [figures["applied/examples"] for figures in reports] == [33, 66]
-    for name in ("val_loss", "train_loss"):
+    for name in ("val_loss", "train_loss", "guessing_loss"):
         assert [figures[name] for figures in reports] == pytest.approx([figures[name] for figures in alone], abs=1e-5)
+
+
+def test_a_state_of_before_the_loss_of_guessing_does_not_tell_it(tmp_path):
+    (tmp_path / "counters-0.json").write_text('{"examples": 3, "losses": 1.5}')
+    (kept,) = read_counters(tmp_path)
+    assert (kept["examples"], kept["losses"], kept["tokens"]) == (3, 1.5, 0)
+    assert math.isnan(kept["guessing"])
 
 
 def test_counters_are_divided_so_that_none_is_lost(begun_by_two):

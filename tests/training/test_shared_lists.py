@@ -154,6 +154,18 @@ def test_a_prompt_that_is_too_long_loses_its_oldest_history(small):
     assert cut
 
 
+def test_the_loss_of_guessing_is_that_of_the_lists_that_are_trained_on(small):
+    losses, correction = [], small.list_correction(SHARED, 8)
+    for some in small.shared_examples(SHARED, 0, 8):
+        for example in some:
+            added = torch.tensor(correction[list(example.candidates)])
+            added[list(example.excluded)] = -1e9
+            losses.append(F.cross_entropy(added, torch.tensor(example.target)).item())
+    assert figures(SHARED, small)["guessing_loss"] == pytest.approx(np.mean(losses), abs=1e-5)
+    alone = SHARED.model_copy(update={"list_sharing": 1})
+    assert figures(alone, small)["guessing_loss"] == pytest.approx(np.log(20), abs=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["label_ce", "token_ce", *RANKING_LOSSES])
 def test_the_loss_is_that_of_separate_prompts_over_the_same_lists(small, objective):

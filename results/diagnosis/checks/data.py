@@ -26,7 +26,7 @@ from results.diagnosis.checks.measures import (
 from results.diagnosis.checks.skill import names_without_rule
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Confidence, Finding, Grade
-from results.statistics.training_loss import other_loss
+from results.statistics.training_loss import guessing_in_training, other_loss
 
 
 def leaked_target(inputs: DiagnosisInputs) -> Finding | None:
@@ -58,12 +58,15 @@ def leaked_target(inputs: DiagnosisInputs) -> Finding | None:
 def leaked_in_training(inputs: DiagnosisInputs) -> Finding | None:
     """In epoch 1 the training loss is far below that of guessing and far below the validation loss."""
     first = first_epoch(inputs)
-    if first is None or first["train_loss"] > 0.35 * inputs.guessing or other_lists(inputs):
+    if first is None or other_lists(inputs):
         return None
-    if first["val_loss"] < first["train_loss"] + 0.5 * inputs.guessing or not much_easier(inputs, first):
+    guessing = guessing_in_training(first, inputs.guessing)
+    if first["train_loss"] > 0.35 * guessing:
+        return None
+    if first["val_loss"] < first["train_loss"] + 0.5 * guessing or not much_easier(inputs, first):
         return None
     return Finding(
-        "leaked in training", f"{new_examples(first)}; that of {inputs.guess}",
+        "leaked in training", f"{new_examples(first)}; that of {inputs.guess_in_training(first)}",
         "the training prompts give their answers away, and the model learns to find them there instead of ranking",
         "print some training prompts with their answers: is the target in the history, or always at the same label? "
         "Are they written as the validation prompts are?", Confidence.SURE, Grade.CAUSE,
@@ -76,10 +79,11 @@ def labels_do_not_fit(inputs: DiagnosisInputs) -> Finding | None:
         trial for trial in inputs.trials if FEW_STEPS <= steps_of(trial) < math.inf and not other_loss(trial)
     ]
     with_loss = [trial for trial in long_trained if "train_loss" in trial.reports[-1]]
-    losses = [trial.reports[-1]["train_loss"] for trial in with_loss]
-    if not inputs.at_chance or not losses or abs(min(losses) - inputs.guessing) > AT_GUESSING or unmoved(inputs):
+    gains = [inputs.gain_in_training(trial.reports[-1]) for trial in with_loss]
+    if not inputs.at_chance or not gains or abs(max(gains)) > AT_GUESSING or unmoved(inputs):
         return None
-    at_guessing = [trial for trial, loss in zip(with_loss, losses, strict=True) if loss < inputs.guessing + AT_GUESSING]
+    at_guessing = [trial for trial, gain in zip(with_loss, gains, strict=True) if gain > -AT_GUESSING]
+    last = with_loss[gains.index(max(gains))].reports[-1]
     rates = sorted(trial.values["learning_rate"] for trial in at_guessing if "learning_rate" in trial.values)
     varied = len(rates) > 1 and rates[-1] >= 3 * rates[0]
     above_chance = {
@@ -87,8 +91,8 @@ def labels_do_not_fit(inputs: DiagnosisInputs) -> Finding | None:
         for name, row in simple_baselines(inputs).items()
         if "recall_at_1" in row and not inputs.is_chance(row)
     }
-    seen = f"after {steps_of(at_guessing[0]):.0f} steps the training loss is {min(losses):.3f} nats, that of "
-    seen += inputs.guess
+    seen = f"after {steps_of(at_guessing[0]):.0f} steps the training loss is {last['train_loss']:.3f} nats, that of "
+    seen += inputs.guess_in_training(last)
     seen += f", at rates from {rates[0]:.1e} to {rates[-1]:.1e} alike" if varied else ""
     means = "the answers that are trained don't go with their lists: shuffled, shifted by a row, or of another table"
     if above_chance:

@@ -90,7 +90,8 @@ def much_easier(inputs: DiagnosisInputs, epoch: dict[str, Any]) -> bool:
     """
     examples = epoch.get("applied/examples", inputs.users) / epoch["epoch"]
     noise = math.hypot(epoch["train_loss"] / math.sqrt(examples), epoch["val_loss"] / math.sqrt(inputs.users))
-    return bool(epoch["val_loss"] > epoch["train_loss"] + EASIER + 2 * noise)
+    lead = inputs.gain_in_training(epoch) - (inputs.guessing - epoch["val_loss"])  # each against guessing on its lists
+    return bool(lead > EASIER + 2 * noise)
 
 
 def new_examples(first: dict[str, Any]) -> str:
@@ -156,15 +157,28 @@ def unmoved(inputs: DiagnosisInputs) -> bool:
     return bool(abs(loss_after - loss_before) < STILL_LEARNING * loss_before)
 
 
+def gains_by_epoch(inputs: DiagnosisInputs) -> list[float]:
+    """How far the training loss, where that can be compared, else the validation loss, is below that of guessing, in nats."""
+    if other_loss(inputs.winner):
+        return [inputs.guessing - loss for loss in inputs.losses("val_loss")]
+    return [inputs.gain_in_training(epoch) for epoch in inputs.winner.whole_epochs if "train_loss" in epoch]
+
+
+def guess_by_epoch(inputs: DiagnosisInputs) -> str:
+    """What that loss is held against, and its value in the last epoch, as a phrase."""
+    last = inputs.winner.whole_epochs[-1]
+    return inputs.guess if other_loss(inputs.winner) or "train_loss" not in last else inputs.guess_in_training(last)
+
+
 def collapsed(inputs: DiagnosisInputs) -> bool:
     """Whether the validation loss is at guessing and the training loss, where it can be compared, not below it."""
     last = inputs.winner.reports[-1]
-    trained = None if other_loss(inputs.winner) else last.get("train_loss")
-    loss = last.get("val_loss", trained)
+    trained = None if other_loss(inputs.winner) or "train_loss" not in last else inputs.gain_in_training(last)
+    loss = last.get("val_loss", None if trained is None else inputs.guessing - trained)
     if loss is None or not FEW_STEPS <= steps_of(inputs.winner) < math.inf:
         return False
     at_guessing = abs(loss - inputs.guessing) < 0.15
-    return bool(at_guessing and (trained is None or trained > inputs.guessing - AT_GUESSING))
+    return bool(at_guessing and (trained is None or trained < AT_GUESSING))
 
 
 def comparable_loss(inputs: DiagnosisInputs) -> float | None:

@@ -25,6 +25,8 @@ from results.diagnosis.checks.measures import (
     beats_all,
     collapsed,
     comparable_loss,
+    gains_by_epoch,
+    guess_by_epoch,
     how_far_it_leads,
     is_bold,
     is_pointwise,
@@ -140,14 +142,10 @@ def _still_at_its_start(inputs: DiagnosisInputs) -> list[str]:
     """Signs that a training at chance has hardly begun, rather than gone wrong; empty if there are none."""
     loss_kind = "validation" if other_loss(inputs.winner) else "training"
     losses = inputs.losses("val_loss" if other_loss(inputs.winner) else "train_loss")
+    gains = gains_by_epoch(inputs)
     if is_no_likelihood(inputs.winner):
         return []  # no loss of its tells how far it has come
-    if (
-        not inputs.at_chance
-        or not losses
-        or min(losses) < inputs.guessing - AT_GUESSING
-        or losses[0] - losses[-1] > WORSE
-    ):
+    if not inputs.at_chance or not losses or max(gains) > AT_GUESSING or losses[0] - losses[-1] > WORSE:
         return []
     damage, confidence = _destroyed(inputs)
     if is_bold(inputs.winner) or unmoved(inputs) or (damage and confidence is not Confidence.POSSIBLE):
@@ -164,7 +162,7 @@ def _still_at_its_start(inputs: DiagnosisInputs) -> list[str]:
     if masses and masses[-1] < min(HALF, (1 if mass_before is None else mass_before) + WORSE):
         mass_text = f"the labels have {masses[-1]:.0%} of the probability together"
         signs.append(mass_text if mass_before is None else f"{mass_text}, and had {mass_before:.0%} at the start")
-    loss = f"the {loss_kind} loss is {losses[-1]:.2f} nats, not below that of {inputs.guess}"
+    loss = f"the {loss_kind} loss is {losses[-1]:.2f} nats, not below that of {guess_by_epoch(inputs)}"
     return [loss, *signs] if signs else []
 
 
@@ -209,7 +207,8 @@ def _destroyed(inputs: DiagnosisInputs) -> tuple[str, Confidence]:
         unit = what_is_trained(inputs.winner) or " nats"
         return f"the training loss rose {rise}{unit}", Confidence.LIKELY
     if inputs.at_chance and collapsed(inputs) and (inputs.picks is None or bold_rate):
-        which = "validation loss is" if other_loss(inputs.winner) else "losses are"
+        both = not other_loss(inputs.winner) and guess_by_epoch(inputs) == inputs.guess
+        which = "losses are" if both else "validation loss is"
         seen = f"after {steps_of(inputs.winner):.0f} steps the {which} that of {inputs.guess}"
         return seen, Confidence.LIKELY if bold_rate else Confidence.POSSIBLE
     return "", Confidence.POSSIBLE
@@ -240,10 +239,11 @@ def rate_too_low(inputs: DiagnosisInputs) -> Finding | None:
             return None
         if any(abs(_fall(of_epochs)) > FLAT for of_epochs in (losses, held)):
             return None
-        if held[-1] < inputs.guessing + AT_GUESSING:
+        gains = gains_by_epoch(inputs)
+        if gains[-1] > -AT_GUESSING:
             return None
         seen = f"the {which} loss went from {held[0]:.3f} to {held[-1]:.3f} nats in {len(held)} epochs and "
-        seen += f"{steps_of(inputs.winner):.0f} steps, not below that of {inputs.guess}"
+        seen += f"{steps_of(inputs.winner):.0f} steps, not below that of {guess_by_epoch(inputs)}"
     rate = inputs.winner.values.get("learning_rate")
     return Finding(
         "rate too low", seen + (f" (learning_rate {rate:.1e})" if rate else ""),

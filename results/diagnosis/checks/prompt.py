@@ -8,6 +8,7 @@ from results.diagnosis.checks.measures import (
     HARDLY,
     LEANING,
     first_epoch,
+    gains_by_epoch,
     is_pointwise,
     leaning,
     much_easier,
@@ -17,7 +18,6 @@ from results.diagnosis.checks.measures import (
 )
 from results.diagnosis.diagnosis_inputs import DiagnosisInputs
 from results.diagnosis.finding import Confidence, Finding, Grade
-from results.statistics.training_loss import other_loss
 
 
 def template_mismatch(inputs: DiagnosisInputs) -> Finding | None:
@@ -29,15 +29,11 @@ def template_mismatch(inputs: DiagnosisInputs) -> Finding | None:
         seen = new_examples(first)
     else:
         easier_epochs = [epoch for epoch in inputs.winner.whole_epochs[:3] if much_easier(inputs, epoch)]
-        if (
-            not easier_epochs
-            or not inputs.at_chance
-            or easier_epochs[0]["train_loss"] > inputs.guessing - BELOW_GUESSING
-        ):
+        if not easier_epochs or not inputs.at_chance or inputs.gain_in_training(easier_epochs[0]) < BELOW_GUESSING:
             return None
         seen = (
             f"in epoch {easier_epochs[0]['epoch']:g} the training loss fell to {easier_epochs[0]['train_loss']:.2f} "
-            f"nats, below that of {inputs.guess}, while the validation loss was "
+            f"nats, below that of {inputs.guess_in_training(easier_epochs[0])}, while the validation loss was "
             f"{easier_epochs[0]['val_loss']:.2f} and the ranking that of guessing"
         )
     masses = inputs.losses("label_mass")
@@ -89,8 +85,8 @@ def label_prior(inputs: DiagnosisInputs) -> Finding | None:
     if moved < LEANING or p > 0.001:
         return None
     label, first_share, right_share = preferred_label(inputs, inputs.picks)
-    strong, losses = moved >= 2 * LEANING, inputs.losses("val_loss" if other_loss(inputs.winner) else "train_loss")
-    unlearned = inputs.at_chance and bool(losses) and min(losses) > inputs.guessing - AT_GUESSING
+    strong, gains = moved >= 2 * LEANING, gains_by_epoch(inputs)
+    unlearned = inputs.at_chance and bool(gains) and max(gains) < AT_GUESSING
     return Finding(
         "label prior",
         f"label {label} stands first in {first_share:.0%} of the lists and is right in {right_share:.0%}; for no "
