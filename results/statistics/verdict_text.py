@@ -126,7 +126,7 @@ def power(comparison: Comparison) -> str:
     """The difference that the comparison can detect with its users, as a phrase."""
     who, difference = f"with {sample(comparison)}", comparison.detectable
     if difference == 0:
-        return f"{who}, who differ alike from each baseline, nobody knows what this comparison can prove"
+        return f"{who}, who all differ by the same amount, the power of this comparison is not known"
     if difference > 1:  # no two means of a metric are further apart
         return f"{who}, there is no difference that this comparison has an 80% chance of proving"
     return f"{who}, this comparison has an 80% chance of proving a true difference of {difference:.3f}"

@@ -301,7 +301,7 @@ def test_what_the_words_say_of_a_comparison(study):
         (0.25, "this comparison has an 80% chance of proving a true difference of 0.250"),
         (1.5, "there is no difference that this comparison has an 80% chance of proving"),
         (np.inf, "there is no difference that this comparison has an 80% chance of proving"),
-        (0.0, "who differ alike from each baseline, nobody knows what this comparison can prove"),
+        (0.0, "who all differ by the same amount, the power of this comparison is not known"),
     ],
 )
 def test_what_cannot_be_detected_is_not_said_to_be(study, detectable, said):
