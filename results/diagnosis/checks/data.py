@@ -80,9 +80,9 @@ def labels_do_not_fit(inputs: DiagnosisInputs) -> Finding | None:
     ]
     with_loss = [trial for trial in long_trained if "train_loss" in trial.reports[-1]]
     gains = [inputs.gain_in_training(trial.reports[-1]) for trial in with_loss]
-    if not inputs.at_chance or not gains or abs(max(gains)) > AT_GUESSING or unmoved(inputs):
-        return None
     if inputs.adds_counts:  # a model that finds nothing to add to counting ends there too
+        return None
+    if not inputs.at_chance or not gains or abs(max(gains)) > AT_GUESSING or unmoved(inputs):
         return None
     at_guessing = [trial for trial, gain in zip(with_loss, gains, strict=True) if gain > -AT_GUESSING]
     last = with_loss[gains.index(max(gains))].reports[-1]

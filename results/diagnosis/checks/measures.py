@@ -165,7 +165,7 @@ def gains_by_epoch(inputs: DiagnosisInputs) -> list[float]:
 
 
 def guess_by_epoch(inputs: DiagnosisInputs) -> str:
-    """What that loss is held against, and its value in the last epoch, as a phrase."""
+    """What the loss of `gains_by_epoch` is held against, and its value in the last epoch, as a phrase."""
     last = inputs.winner.whole_epochs[-1]
     return inputs.guess if other_loss(inputs.winner) or "train_loss" not in last else inputs.guess_in_training(last)
 
