@@ -50,15 +50,18 @@ class Difference:
 def mean_intervals(values: FloatArray, sizes: FloatArray | None = None) -> list[tuple[float, float]]:
     """The 95% percentile bootstrap interval of each ranker's mean over users, [rankers, users] → (low, high) of each.
 
+    Where all users have the same value, as one user does, every resample is the same too and tells nothing. With a chance of
+    2.5% or more, n users are all alike though a share of 1 - 0.025^(1/n) of all others is not: the interval holds what
+    the mean then is, those others' values being from 0 to 1. For none or all of n it is that of Clopper and Pearson, The use
+    of confidence or fiducial limits, Biometrika 1934.
+
     Args:
         sizes: each user's number of lists over their mean, [users]. A resample's values are then divided by what its users
             have of them: whoever has many lists counts for as many, in both.
     """
     users, means = values.shape[1], values.mean(axis=1)
     above = values if sizes is None else values - means[:, None] * sizes
-    if users < 2:
-        lows = highs = means
-    elif users > 4000:  # from here on the bootstrap distribution is normal to three digits
+    if users > 4000:  # from here on the bootstrap distribution is normal to three digits
         half_widths = _NORMAL.inv_cdf(0.975) * above.std(axis=1, ddof=1) / math.sqrt(users)
         lows, highs = means - half_widths, means + half_widths
     else:
@@ -66,8 +69,9 @@ def mean_intervals(values: FloatArray, sizes: FloatArray | None = None) -> list[
         if sizes is not None:
             drawn /= (_redraws(users) @ sizes.astype(np.float32))[:, None]
         lows, highs = np.quantile(drawn, [0.025, 0.975], axis=0)
-        certain = np.ptp(above, axis=1) == 0
-        lows, highs = np.where(certain, means, lows), np.where(certain, means, highs)
+    others = 1 - 0.025 ** (1 / users)
+    alike = np.ptp(above, axis=1) < 1e-12  # but for rounding
+    lows, highs = np.where(alike, means * (1 - others), lows), np.where(alike, means + (1 - means) * others, highs)
     return list(zip(lows.tolist(), highs.tolist(), strict=True))
 
 

@@ -64,8 +64,9 @@ def test_the_interval_is_that_of_drawing_users_with_all_their_lists():
     )
 
 
-def test_equal_values_have_no_spread_however_many_lists_users_have():
-    assert LISTS.interval(np.full(len(OWNERS), 0.3)) == pytest.approx((0.3, 0.3))
+def test_equal_values_have_no_spread_and_the_interval_of_as_many_users_however_many_lists_they_have():
+    [interval] = mean_intervals(np.full((1, len(LISTS)), 0.3))
+    assert LISTS.interval(np.full(len(OWNERS), 0.3)) == pytest.approx(interval)
     assert LISTS.error(np.full(len(OWNERS), 0.3)) == pytest.approx(0.0, abs=1e-12)
 
 

@@ -68,7 +68,21 @@ def test_the_interval_of_a_mean_is_about_two_standard_errors_wide_on_each_side()
     error = values.std(ddof=1) / np.sqrt(2000)
     assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.3 * error)
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.3 * error)
-    assert mean_intervals(np.full((1, 5), 0.25))[0] == (0.25, 0.25)
+
+
+@pytest.mark.parametrize("users", [1, 5, 5000])
+def test_the_interval_of_users_that_are_all_alike_holds_what_others_may_have(users):
+    values = np.repeat([[0.0], [1.0], [0.25]], users, axis=1)
+    none, all_right, alike = mean_intervals(values)
+    exact = stats.binomtest(0, users).proportion_ci(method="exact")
+    assert none == pytest.approx((exact.low, exact.high))
+    assert all_right == pytest.approx((1 - exact.high, 1.0))
+    assert alike == pytest.approx((0.25 * (1 - exact.high), 0.25 + 0.75 * exact.high))
+
+
+def test_the_interval_of_users_of_unlike_numbers_of_lists_that_all_fail_is_that_of_one_list_each():
+    [interval] = mean_intervals(np.zeros((1, 8)), sizes=np.array([0.5, 1.5] * 4))
+    assert interval == pytest.approx(mean_intervals(np.zeros((1, 8)))[0])
 
 
 def test_the_detectable_difference_of_610_users_is_the_known_one_and_grows_with_the_reach():
