@@ -113,7 +113,8 @@ class RerankingData:
     def list_correction(self, config: TrialConfig, together: int, epoch: int = 0) -> NDArray[np.float32]:
         """What to add to each item's logit in shared lists, [items]; see `CandidateSampler.list_correction`."""
         prefixes = training_prefixes(self.split, None, self.config.training_users, self.config.seed)
-        return self.sampler.list_correction(_in_epoch(config, epoch), prefixes, together)
+        right = self.sampler.right_items(config, self._prefixes(config, epoch))
+        return self.sampler.list_correction(_in_epoch(config, epoch), prefixes, together, right)
 
     def count_examples(self, config: TrialConfig) -> int:
         """How many training examples an epoch has."""
@@ -121,7 +122,7 @@ class RerankingData:
 
     def _prefixes(self, config: TrialConfig, epoch: int) -> NDArray[np.int64]:
         users, seed = self.config.training_users, self.config.seed
-        return training_prefixes(self.split, config.examples_per_user, users, seed, epoch)
+        return training_prefixes(self.split, config.examples_per_user, users, seed, epoch, config.positives)
 
     def validation(self, config: TrialConfig) -> list[Example]:
         """The lists that the search uses; of the configuration, `candidates` and `collaborative_scores` matter."""

@@ -72,6 +72,16 @@ def test_each_epoch_takes_the_prefixes_before_those_of_the_last_and_then_the_lat
     ]
 
 
+def test_with_several_right_items_the_first_epoch_takes_targets_that_have_them_and_the_latest_come_last():
+    data = Interactions(
+        ["a", "b"], list("uvwxyz"), list("uvwxyz"), [np.array([0, 1, 2, 3, 4, 5]), np.array([2, 1, 0, 3])], [], ""
+    )
+    epochs = [training_prefixes(split(data), 1, None, 0, epoch, positives=2).tolist() for epoch in range(3)]
+    assert epochs == [[[0, 2], [1, 1]], [[0, 1], [1, 1]], [[0, 3], [1, 1]]]
+    more_than_there_are = training_prefixes(split(data), 1, None, 0, positives=9).tolist()
+    assert more_than_there_are == [[0, 1], [1, 1]]
+
+
 def test_a_sample_of_users_is_seeded_and_nested():
     def users(count: int, seed: int) -> set[int]:
         return set(training_prefixes(SPLIT, None, count, seed)[:, 0].tolist())

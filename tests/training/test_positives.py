@@ -109,6 +109,12 @@ def test_the_training_loss_is_that_of_the_formula(small, sharing, objective):
     assert reports[0]["train_loss"] == pytest.approx(np.mean(losses), abs=1e-5)
 
 
+def test_one_example_of_each_user_has_several_right_items_in_the_first_epoch(small):
+    examples = small.training_examples(THREE.model_copy(update={"examples_per_user": 1}), 0)
+    for example in examples:
+        assert len(example.further) == min(2, len(small.split.train[example.user]) - 2)
+
+
 @pytest.fixture(scope="module")
 def rated(small, tmp_path_factory):
     """The same interactions as tables, with ratings: an item's code tells its stars, 1 to 5."""

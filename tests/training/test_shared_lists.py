@@ -118,6 +118,30 @@ def test_with_the_correction_scores_mean_what_they_mean_after_plain_lists(demo):
     assert with_it < 0.5 * without < 0.5 * reversed_
 
 
+def as_negatives(examples: list[Example], items: int) -> np.ndarray:
+    """How often each item is a negative, [items]."""
+    right_or_out = [{example.target, *example.further, *example.excluded} for example in examples]
+    negatives = [
+        np.delete(example.candidates, list(places)) for example, places in zip(examples, right_or_out, strict=True)
+    ]
+    return np.bincount(np.concatenate(negatives), minlength=items)
+
+
+@pytest.mark.parametrize(("positives", "together"), [(1, 16), (2, 8), (4, 4)])
+def test_the_correction_is_how_much_more_often_shared_lists_have_an_item_as_a_negative(demo, positives, together):
+    config, items = SHARED.model_copy(update={"positives": positives}), len(demo.interactions.item_ids)
+    shared, expected = np.zeros(items), np.zeros(items)
+    for epoch in range(10):  # the latest of a user, with fewer right items, are in some epochs alone
+        correction = demo.list_correction(config, together, epoch)
+        expected += as_negatives(demo.training_examples(config, epoch), items) * np.exp(-correction)
+        lists = demo.shared_examples(config, epoch, together)
+        shared += as_negatives([example for some in lists for example in some], items)
+    by_popularity = np.argsort(-np.bincount(np.concatenate(demo.split.train), minlength=items), kind="stable")
+    for some in np.split(by_popularity, [10, 50, 200])[:3]:  # a constant for all items cancels in the softmax
+        shares = [counts[some].sum() / counts.sum() for counts in (expected, shared)]
+        assert np.log(shares[0] / shares[1]) == pytest.approx(0.0, abs=0.05)
+
+
 def test_hard_negatives_fill_shared_lists_too(small):
     config = SHARED.model_copy(update={"negatives": NegativesMix(uniform=0, retriever=1)})
     prefixes = training_prefixes(small.split, config.examples_per_user, None, 0)

@@ -27,7 +27,7 @@ _NEGATIVE, _MIX, _ORDER, _TRAINING_USER, _EVALUATION_USER, _DEAL = range(6)
 
 
 def training_prefixes(
-    split: Split, examples_per_user: int | None, users: int | None, seed: int, epoch: int = 0
+    split: Split, examples_per_user: int | None, users: int | None, seed: int, epoch: int = 0, positives: int = 1
 ) -> IntArray:
     """The (user, position) of one epoch's examples: the target is the item at `position` of a training sequence.
 
@@ -36,6 +36,8 @@ def training_prefixes(
             before; after the earliest it starts over with the latest. None: all in each epoch.
         users: size of a seeded sample of the users who have any; a larger sample contains the smaller one. None: all.
         epoch: counted from 0.
+        positives: right items of a list. The first epoch takes the latest that have as many after them, if the user has
+            such, and the very latest come last.
 
     Returns:
         [prefixes, 2], by user, then from the latest position to the earliest unless an epoch starts over.
@@ -45,7 +47,8 @@ def training_prefixes(
     all_of_user = lengths[chosen] - 1
     counts = all_of_user if examples_per_user is None else np.minimum(all_of_user, examples_per_user)
     rank = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)  # from the latest, within the epoch
-    back = (np.repeat(epoch * counts, counts) + rank) % np.repeat(all_of_user, counts)
+    begin = epoch * counts + np.minimum(positives - 1, all_of_user - 1)
+    back = (np.repeat(begin, counts) + rank) % np.repeat(all_of_user, counts)
     return np.stack([np.repeat(chosen, counts), np.repeat(all_of_user, counts) - back], axis=1)
 
 
@@ -163,11 +166,13 @@ class CandidateSampler:
         check_no_leak([example for examples in lists for example in examples], self.interactions, self.split, "train")
         return lists
 
-    def list_correction(self, config: TrialConfig, prefixes: IntArray, together: int) -> NDArray[np.float32]:
+    def list_correction(
+        self, config: TrialConfig, prefixes: IntArray, together: int, right: float = 1.0
+    ) -> NDArray[np.float32]:
         """For each item, log(frequency as a negative in lists of the mix alone / frequency in shared lists), [items].
 
-        With p positives an example, a shared list has p · (together - 1) targets and (candidates - p · together) drawn
-        items as negatives, an ordinary list (candidates - p) drawn items.
+        With r right items an example, a shared list has the distinct ones of r · (together - 1) others and as many drawn
+        items as are then missing, an ordinary list (candidates - r) drawn items.
         Items that are negatives more often would learn lower scores. Added to the logits
         in training, the correction offsets this, so scores mean the same as after training on the mix. Source: sampled
         softmax (Bengio and Senécal, Quick training of probabilistic neural nets by importance sampling, AISTATS 2003).
@@ -176,20 +181,33 @@ class CandidateSampler:
         Args:
             prefixes: all that any epoch takes. The targets of one epoch alone would tell: each of them is there at least
                 once, so targets would look more frequent than they are, and all other items less.
+            right: see `right_items`.
         """
         items = len(self.interactions.item_ids)
-        starts = np.cumsum([0, *(len(sequence) for sequence in self.split.train[:-1])])
-        targets = np.concatenate(self.split.train)[starts[prefixes[:, 0]] + prefixes[:, 1]]
-        target_shares = np.bincount(targets, minlength=items) / len(targets)
+        right_shares = np.bincount(self._right(config, prefixes), minlength=items)
+        right_shares = right_shares / right_shares.sum()
         known, weights = self._negatives.known["train"], self._negatives.weights["train", "popularity"]
         popularity = weights / weights.sum()
         mix = config.negatives.popularity * popularity + (1 - config.negatives.popularity) / known.sum()
-        each, negatives = config.positives, config.candidates - config.positives
-        shared = each * (together - 1) * target_shares + (config.candidates - each * together) * mix
+        as_others, listed = (1 - (1 - right_shares) ** (right * examples) for examples in (together - 1, together))
+        unlisted = np.where(known, mix * (1 - listed), 0.0)
+        drawn = (config.candidates - listed.sum()) * unlisted / unlisted.sum()
         ratio = np.ones(items)  # of items that are in no list
-        np.divide(negatives * mix, np.maximum(shared, 1e-9 * mix), out=ratio, where=known)
+        np.divide((config.candidates - right) * mix, np.maximum(as_others + drawn, 1e-9 * mix), out=ratio, where=known)
         correction: NDArray[np.float32] = np.log(ratio).astype(np.float32)
         return correction
+
+    def right_items(self, config: TrialConfig, prefixes: IntArray) -> float:
+        """How many right items an example of these has on average: up to `positives`, the latest of a user fewer."""
+        return len(self._right(config, prefixes)) / len(prefixes)
+
+    def _right(self, config: TrialConfig, prefixes: IntArray) -> ItemCodes:
+        """The right items of all these examples together, in no order."""
+        lengths = np.array([len(sequence) for sequence in self.split.train])
+        users, positions = prefixes[:, 0], prefixes[:, 1]
+        starts, every_item = (np.cumsum(lengths) - lengths)[users], np.concatenate(self.split.train)
+        places = [(starts + at)[at < lengths[users]] for at in (positions + later for later in range(config.positives))]
+        return every_item[np.concatenate(places)]
 
     def evaluation_examples(
         self,
