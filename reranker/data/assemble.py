@@ -113,8 +113,8 @@ class RerankingData:
     def list_correction(self, config: TrialConfig, together: int, epoch: int = 0) -> NDArray[np.float32]:
         """What to add to each item's logit in shared lists, [items]; see `CandidateSampler.list_correction`."""
         prefixes = training_prefixes(self.split, None, self.config.training_users, self.config.seed)
-        right = self.sampler.right_items(config, self._prefixes(config, epoch))
-        return self.sampler.list_correction(_in_epoch(config, epoch), prefixes, together, right)
+        taken = self._prefixes(config, epoch)
+        return self.sampler.list_correction(_in_epoch(config, epoch), prefixes, together, taken, epoch)
 
     def count_examples(self, config: TrialConfig) -> int:
         """How many training examples an epoch has."""

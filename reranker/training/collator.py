@@ -75,8 +75,7 @@ class PassCollator(TrainerCallback):  # type: ignore[misc]
         """Draw the lists of the new epoch."""
         self._epoch = state.global_step // (state.max_steps // state.num_train_epochs)
         self.lists = self._drawn(self._epoch)
-        if self.config.first_candidates is not None or self.config.positives > 1:
-            self._correction = self._corrected(self._epoch)
+        self._correction = self._corrected(self._epoch)
 
     def _corrected(self, epoch: int) -> Any:
         """What is added to each item's logit in shared lists, [items]; None without them."""

@@ -127,9 +127,22 @@ def as_negatives(examples: list[Example], items: int) -> np.ndarray:
     return np.bincount(np.concatenate(negatives), minlength=items)
 
 
-@pytest.mark.parametrize(("positives", "together"), [(1, 16), (2, 8), (4, 4)])
-def test_the_correction_is_how_much_more_often_shared_lists_have_an_item_as_a_negative(demo, positives, together):
-    config, items = SHARED.model_copy(update={"positives": positives}), len(demo.interactions.item_ids)
+@pytest.mark.parametrize(
+    ("positives", "together", "negatives"),
+    [
+        (1, 16, NegativesMix()),
+        (2, 8, NegativesMix()),
+        (4, 4, NegativesMix()),
+        (1, 16, NegativesMix(uniform=0.5, popularity=0.5)),
+        (1, 16, NegativesMix(uniform=0.5, retriever=0.5)),
+        (1, 4, NegativesMix(uniform=0.0, retriever=1.0)),
+    ],
+)
+def test_the_correction_is_how_much_more_often_shared_lists_have_an_item_as_a_negative(
+    demo, positives, together, negatives
+):
+    items = len(demo.interactions.item_ids)
+    config = SHARED.model_copy(update={"positives": positives, "negatives": negatives})
     shared, expected = np.zeros(items), np.zeros(items)
     for epoch in range(10):  # the latest of a user, with fewer right items, are in some epochs alone
         correction = demo.list_correction(config, together, epoch)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from reranker.config import TrialConfig
 from reranker.data.candidates.first_stage import NOTHING, HardNegatives, Retriever
 from reranker.data.candidates.leak_guard import check_no_leak
+from reranker.data.candidates.list_correction import SharedLists, drawn_shares, list_correction
 from reranker.data.candidates.negatives import OPEN, Negatives, too_few
 from reranker.data.example import MISSING, Evaluated, Example, Part
 from reranker.data.hash_random import IntArray, Words, random_bits, sample, shuffled, uniform
@@ -123,28 +124,20 @@ class CandidateSampler:
             InputError: the catalogue is too small for lists of `candidates`, or a list would leak.
         """
         self._negatives.check("train", prefixes[:, 0], config.candidates - 1)
-        dealt = _dealt(prefixes, together, random_bits(config.seed, epoch, prefixes[:, 0], _DEAL))
+        dealt, listed_right = self._dealt(config, prefixes, epoch, together)
         sequences = [sequence.tolist() for sequence in self.split.train]
         targets = [np.array([sequences[u][p] for u, p in group.tolist()], dtype=np.int64) for group in dealt]
         further = [self._further(config, group) for group in dealt]
-        listed_targets = np.full((len(dealt), together * config.positives), OPEN, dtype=np.int64)
-        for row, (items, more) in enumerate(zip(targets, further, strict=True)):
-            distinct = np.unique(np.concatenate([items, *more]))
-            listed_targets[row, : len(distinct)] = distinct
         keys = random_bits(config.seed, epoch, np.arange(len(dealt)), together)
-        count = config.candidates - (listed_targets != OPEN).sum(axis=1)
-        pools = _no_pools(count)
-        if config.negatives.retriever:
-            pools = _joined(
-                [np.setdiff1d(self._hard.of(group), row) for group, row in zip(dealt, listed_targets, strict=True)]
-            )
+        count = config.candidates - (listed_right != OPEN).sum(axis=1)
+        pools = self._pools(dealt, listed_right) if config.negatives.retriever else _no_pools(count)
         popular, hard = self._shares(config, count, random_bits(keys, _MIX))
-        drawn = self._negatives.draw("train", listed_targets, count, popular, random_bits(keys, _NEGATIVE), pools, hard)
+        drawn = self._negatives.draw("train", listed_right, count, popular, random_bits(keys, _NEGATIVE), pools, hard)
         lists = []
-        for group, items, more, row_targets, row_drawn, row_count, key in zip(
-            dealt, targets, further, listed_targets, drawn, count, keys, strict=True
+        for group, items, more, row_right, row_drawn, row_count, key in zip(
+            dealt, targets, further, listed_right, drawn, count, keys, strict=True
         ):
-            unordered = np.concatenate([row_targets[row_targets != OPEN], row_drawn[:row_count]])
+            unordered = np.concatenate([row_right[row_right != OPEN], row_drawn[:row_count]])
             listed = unordered[shuffled(random_bits(int(key), _ORDER), len(unordered))[0]]
             touched = self._touched.holds(np.repeat(group[:, 0], len(listed)), np.tile(listed, len(group)))
             excluded = touched.reshape(len(group), len(listed)) & (listed != items[:, None])
@@ -167,39 +160,49 @@ class CandidateSampler:
         return lists
 
     def list_correction(
-        self, config: TrialConfig, prefixes: IntArray, together: int, right: float = 1.0
+        self, config: TrialConfig, prefixes: IntArray, together: int, taken: IntArray | None = None, epoch: int = 0
     ) -> NDArray[np.float32]:
-        """For each item, log(frequency as a negative in lists of the mix alone / frequency in shared lists), [items].
-
-        With r right items an example, a shared list has the distinct ones of r · (together - 1) others and as many drawn
-        items as are then missing, an ordinary list (candidates - r) drawn items.
-        Items that are negatives more often would learn lower scores. Added to the logits
-        in training, the correction offsets this, so scores mean the same as after training on the mix. Source: sampled
-        softmax (Bengio and Senécal, Quick training of probabilistic neural nets by importance sampling, AISTATS 2003).
-        Hard negatives count as uniform ones.
+        """What to add to each item's logit in shared lists, [items]; see `reranker.data.candidates.list_correction`.
 
         Args:
             prefixes: all that any epoch takes. The targets of one epoch alone would tell: each of them is there at least
                 once, so targets would look more frequent than they are, and all other items less.
-            right: see `right_items`.
+            taken: the epoch's, for how many right items they have and for their hard negatives; None: all.
         """
-        items = len(self.interactions.item_ids)
-        right_shares = np.bincount(self._right(config, prefixes), minlength=items)
-        right_shares = right_shares / right_shares.sum()
-        known, weights = self._negatives.known["train"], self._negatives.weights["train", "popularity"]
-        popularity = weights / weights.sum()
-        mix = config.negatives.popularity * popularity + (1 - config.negatives.popularity) / known.sum()
-        as_others, listed = (1 - (1 - right_shares) ** (right * examples) for examples in (together - 1, together))
-        unlisted = np.where(known, mix * (1 - listed), 0.0)
-        drawn = (config.candidates - listed.sum()) * unlisted / unlisted.sum()
-        ratio = np.ones(items)  # of items that are in no list
-        np.divide((config.candidates - right) * mix, np.maximum(as_others + drawn, 1e-9 * mix), out=ratio, where=known)
-        correction: NDArray[np.float32] = np.log(ratio).astype(np.float32)
-        return correction
+        items, taken = len(self.interactions.item_ids), prefixes if taken is None else taken
+        counts = np.bincount(self._right(config, prefixes), minlength=items)
+        hard = None
+        if config.negatives.retriever:
+            in_own = drawn_shares(self._hard.of(taken), items) / (1 - self._touched_shares(taken))
+            hard = (in_own, drawn_shares(self._pools(*self._dealt(config, taken, epoch, together)), items))
+        right = len(self._right(config, taken)) / len(taken)
+        return list_correction(config, SharedLists(together, right, counts / counts.sum(), hard), self._negatives)
 
-    def right_items(self, config: TrialConfig, prefixes: IntArray) -> float:
-        """How many right items an example of these has on average: up to `positives`, the latest of a user fewer."""
-        return len(self._right(config, prefixes)) / len(prefixes)
+    def _dealt(
+        self, config: TrialConfig, prefixes: IntArray, epoch: int, together: int
+    ) -> tuple[list[IntArray], IntArray]:
+        """The examples of each shared list, and its distinct right items, [lists, most] with OPEN at the end."""
+        dealt = _dealt(prefixes, together, random_bits(config.seed, epoch, prefixes[:, 0], _DEAL))
+        listed_right = np.full((len(dealt), together * config.positives), OPEN, dtype=np.int64)
+        for row, group in zip(listed_right, dealt, strict=True):
+            right = [self.split.train[user][at : at + config.positives] for user, at in group.tolist()]
+            distinct = np.unique(np.concatenate(right))
+            row[: len(distinct)] = distinct
+        return dealt, listed_right
+
+    def _pools(self, dealt: list[IntArray], listed_right: IntArray) -> ItemCodes:
+        """The hard negatives that a shared list may have: those of any of its examples."""
+        rows = zip(dealt, listed_right, strict=True)
+        return _joined([np.setdiff1d(self._hard.of(group), row) for group, row in rows])
+
+    def _touched_shares(self, prefixes: IntArray) -> NDArray[np.float64]:
+        """The share of these examples whose user touched the item, below 1, [items]."""
+        examples = np.bincount(prefixes[:, 0], minlength=len(self.interactions.sequences))
+        sequences = self.interactions.sequences
+        weights = np.repeat(examples, [len(sequence) for sequence in sequences])
+        touched = np.bincount(np.concatenate(sequences), weights=weights, minlength=len(self.interactions.item_ids))
+        shares: NDArray[np.float64] = touched / (len(prefixes) + 1)
+        return shares
 
     def _right(self, config: TrialConfig, prefixes: IntArray) -> ItemCodes:
         """The right items of all these examples together, in no order."""
@@ -207,7 +210,8 @@ class CandidateSampler:
         users, positions = prefixes[:, 0], prefixes[:, 1]
         starts, every_item = (np.cumsum(lengths) - lengths)[users], np.concatenate(self.split.train)
         places = [(starts + at)[at < lengths[users]] for at in (positions + later for later in range(config.positives))]
-        return every_item[np.concatenate(places)]
+        right: ItemCodes = every_item[np.concatenate(places)]
+        return right
 
     def evaluation_examples(
         self,
