@@ -25,6 +25,7 @@ from reranker.metrics import NOWHERE
 
 # Purposes of random numbers: two purposes never share a number.
 _NEGATIVE, _MIX, _ORDER, _TRAINING_USER, _EVALUATION_USER, _DEAL = range(6)
+_SAMPLED = 50_000  # examples by whose hard negatives their frequency is known well enough
 
 
 def training_prefixes(
@@ -173,8 +174,11 @@ class CandidateSampler:
         counts = np.bincount(self._right(config, prefixes), minlength=items)
         hard = None
         if config.negatives.retriever:
-            in_own = drawn_shares(self._hard.of(taken), items) / (1 - self._touched_shares(taken))
-            hard = (in_own, drawn_shares(self._pools(*self._dealt(config, taken, epoch, together)), items))
+            every = -(-len(taken) // _SAMPLED)
+            dealt, listed_right = self._dealt(config, taken, epoch, together)
+            dealt, listed_right = dealt[::every], listed_right[::every]
+            in_own = drawn_shares(self._hard.of(np.concatenate(dealt)), items) / (1 - self._touched_shares(taken))
+            hard = (in_own, drawn_shares(self._pools(dealt, listed_right), items))
         right = len(self._right(config, taken)) / len(taken)
         return list_correction(config, SharedLists(together, right, counts / counts.sum(), hard), self._negatives)
 
