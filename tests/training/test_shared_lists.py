@@ -143,10 +143,12 @@ def test_the_correction_is_how_much_more_often_shared_lists_have_an_item_as_a_ne
 ):
     items = len(demo.interactions.item_ids)
     config = SHARED.model_copy(update={"positives": positives, "negatives": negatives})
+    random = NegativesMix(uniform=1 - negatives.popularity, popularity=negatives.popularity)
+    without_hard = config.model_copy(update={"negatives": random})  # what scores are to mean
     shared, expected = np.zeros(items), np.zeros(items)
     for epoch in range(10):  # the latest of a user, with fewer right items, are in some epochs alone
         correction = demo.list_correction(config, together, epoch)
-        expected += as_negatives(demo.training_examples(config, epoch), items) * np.exp(-correction)
+        expected += as_negatives(demo.training_examples(without_hard, epoch), items) * np.exp(-correction)
         lists = demo.shared_examples(config, epoch, together)
         shared += as_negatives([example for some in lists for example in some], items)
     by_popularity = np.argsort(-np.bincount(np.concatenate(demo.split.train), minlength=items), kind="stable")

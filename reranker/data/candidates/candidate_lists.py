@@ -176,9 +176,7 @@ class CandidateSampler:
         if config.negatives.retriever:
             every = -(-len(taken) // _SAMPLED)
             dealt, listed_right = self._dealt(config, taken, epoch, together)
-            dealt, listed_right = dealt[::every], listed_right[::every]
-            in_own = drawn_shares(self._hard.of(np.concatenate(dealt)), items) / (1 - self._touched_shares(taken))
-            hard = (in_own, drawn_shares(self._pools(dealt, listed_right), items))
+            hard = drawn_shares(self._pools(dealt[::every], listed_right[::every]), items)
         right = len(self._right(config, taken)) / len(taken)
         return list_correction(config, SharedLists(together, right, counts / counts.sum(), hard), self._negatives)
 
@@ -198,15 +196,6 @@ class CandidateSampler:
         """The hard negatives that a shared list may have: those of any of its examples."""
         rows = zip(dealt, listed_right, strict=True)
         return _joined([np.setdiff1d(self._hard.of(group), row) for group, row in rows])
-
-    def _touched_shares(self, prefixes: IntArray) -> NDArray[np.float64]:
-        """The share of these examples whose user touched the item, below 1, [items]."""
-        examples = np.bincount(prefixes[:, 0], minlength=len(self.interactions.sequences))
-        sequences = self.interactions.sequences
-        weights = np.repeat(examples, [len(sequence) for sequence in sequences])
-        touched = np.bincount(np.concatenate(sequences), weights=weights, minlength=len(self.interactions.item_ids))
-        shares: NDArray[np.float64] = touched / (len(prefixes) + 1)
-        return shares
 
     def _right(self, config: TrialConfig, prefixes: IntArray) -> ItemCodes:
         """The right items of all these examples together, in no order."""

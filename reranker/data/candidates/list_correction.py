@@ -24,39 +24,35 @@ class SharedLists:
         together: examples of a list.
         right: right items of an example, on average.
         right_shares: of all right items the share that each item has, [items].
-        hard: how often each item is drawn as a hard negative in a list of one example, were it nowhere a touched item, and in
-            a shared list, [items] each; None without hard negatives.
+        hard: of all hard negatives the share that each item has, [items]; None without hard negatives.
     """
 
     together: int
     right: float
     right_shares: FloatArray
-    hard: tuple[FloatArray, FloatArray] | None = None
+    hard: FloatArray | None = None
 
 
 def list_correction(config: TrialConfig, lists: SharedLists, negatives: Negatives) -> NDArray[np.float32]:
     """For each item, log(frequency as a negative in lists of the mix alone / frequency in shared lists), [items].
 
     With r right items an example, a shared list has the distinct ones of r · (together - 1) others and as many drawn items as
-    are then missing, an ordinary list (candidates - r) drawn items. Hard negatives are an example's own in an ordinary
-    list, those of any of its examples in a shared one. Items that are negatives more often would learn lower scores.
-    Added to the logits in training, the correction offsets this, so scores mean the same as after training on the mix.
-    Source: sampled softmax (Bengio and Senécal, Quick training of probabilistic neural nets by importance sampling,
-    AISTATS 2003).
+    are then missing, an ordinary list (candidates - r) drawn items. Items that are negatives more often would learn lower
+    scores. Added to the logits in training, the correction offsets this, so scores mean the same as after training on
+    the mix, with uniform negatives in the place of hard ones: these are to be harder, not to hold down what the retriever
+    fetches often. Source: sampled softmax (Bengio and Senécal, Quick training of probabilistic neural nets by importance
+    sampling, AISTATS 2003).
     """
     mix, known = config.negatives, negatives.known["train"]
     popularity, uniform = negatives.weights["train", "popularity"], known / known.sum()
     as_others, listed = (
         1 - (1 - lists.right_shares) ** (lists.right * examples) for examples in (lists.together - 1, lists.together)
     )
-    in_own = mix.popularity * popularity / popularity.sum() + mix.uniform * uniform
-    in_shared = in_own * (1 - listed)
-    in_shared *= in_own.sum() / max(in_shared.sum(), 1e-9)
+    drawn = mix.popularity * popularity / popularity.sum() + mix.uniform * uniform
+    in_own, in_shared = drawn + mix.retriever * uniform, drawn * (1 - listed)
+    in_shared *= drawn.sum() / max(in_shared.sum(), 1e-9)
     if lists.hard is not None:
-        in_own, in_shared = (
-            others + mix.retriever * (_FROM_POOLS * hard + (1 - _FROM_POOLS) * uniform)
-            for others, hard in zip((in_own, in_shared), lists.hard, strict=True)
-        )
+        in_shared += mix.retriever * (_FROM_POOLS * lists.hard + (1 - _FROM_POOLS) * uniform)
     shared = as_others + (config.candidates - listed.sum()) * in_shared
     ratio = np.ones(len(known))  # of items that are in no list
     np.divide((config.candidates - lists.right) * in_own, np.maximum(shared, 1e-9 * in_own), out=ratio, where=known)
